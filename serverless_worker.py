@@ -1,0 +1,187 @@
+"""A RunPod Serverless worker for ComfyUI: a job with a workflow in, images out.
+
+    boot ComfyUI as a subprocess -> wait for its HTTP port -> take a job -> apply its overrides to the workflow ->
+    queue it -> wait for its history entry -> read the files -> answer with base64 images
+
+Run it as `python serverless_worker.py --test --draft` to see an image without ComfyUI or GPU; see README.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from src import command_line, job_log
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import draft_installation, find_comfyui
+from src.comfy_launcher import die_with_parent
+from src.deadline import Deadline
+from src.errors import ComfyCrashed, OutputMissing, WorkerError
+from src.job_input import Request, job_id_of, read_job
+from src.outputs import Result, failure_answer, list_files, list_texts, read_files, remove_files, success_answer
+from src.prompt_run import Report, Run, RunLimits, run_prompt
+from src.rejection import explain_failure
+from src.settings import Settings, on_runpod, quiet_sdk, read_settings
+from src.workflow import apply_overrides, isolate_outputs, renew_nodes
+from src.workflow.graph import Workflow
+
+log = logging.getLogger("worker")
+
+
+# --- One job -------------------------------------------------------------------------------------------
+
+
+async def handler(job: dict[str, Any]) -> dict[str, Any]:
+    """Answer one RunPod job. Never raises, but for the cancellation that RunPod asks for.
+
+    `job` is `{"id": …, "input": {"workflow": …, "prompt": …, "seed": …, "width": …, "height": …}}`; the answer has
+    `status` "success" with `images` and `filenames`, or "error" with `error_type`, `error_code` and `error`.
+    """
+    stop = threading.Event()
+    answer = asyncio.ensure_future(asyncio.to_thread(answer_job, job, stop))
+    try:
+        return await asyncio.shield(answer)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([answer])  # the GPU is free before the next job comes
+        raise
+
+
+def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
+    """The answer to one job, whatever happens to it."""
+    started = time.monotonic()
+    with job_log.job(job_id_of(job)):
+        try:
+            request = read_job(job)
+            result = _running_worker().run(request, stop)
+            return success_answer(result, time.monotonic() - started, _running_worker().settings.result_limit_bytes)
+        except WorkerError as error:
+            log.warning("%s: %s", error.error_code, error)
+            return failure_answer(error, time.monotonic() - started)
+        except Exception:
+            log.exception("unexpected error")
+            unexpected = WorkerError("unexpected error in the worker; its log has the details")
+            return failure_answer(unexpected, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A booted engine and how to run jobs on it. `report` hears the progress of each."""
+
+    engine: ComfyEngine
+    settings: Settings
+    report: Report = lambda event: None
+
+    def run(self, request: Request, stop: threading.Event) -> Result:
+        """One checked job, from overrides to bytes. Nothing of it stays behind. Raises WorkerError."""
+        if not self.engine.process.alive:
+            self.engine.restart()
+        workflow = apply_overrides(request.workflow, request.overrides)
+        limits = RunLimits(Deadline(self.settings.job_timeout), self.settings.interrupt_grace, stop)
+        try:
+            return self._run_isolated(workflow, limits, request.warnings)
+        except OutputMissing:  # a cached node without filename_prefix named a file of an earlier job
+            savers = [node_id for node_id, node in workflow.items() if "filename_prefix" not in node["inputs"]]
+            return self._run_isolated(renew_nodes(workflow, savers, uuid.uuid4().hex), limits, request.warnings)
+
+    def _run_isolated(self, workflow: Workflow, limits: RunLimits, warnings: tuple[str, ...]) -> Result:
+        """Queue, wait, read the files; then delete them."""
+        folders, run = self.engine.process.folders, None
+        job_folder = f"job-{uuid.uuid4().hex[:12]}"
+        try:
+            run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, self.report)
+            _raise_if_failed(run)
+            files = [file for file in list_files(run) if file.type == "output"]
+            contents = read_files(files, folders, self.engine.client, self.settings.result_limit_bytes)
+            names = [file.name(job_folder) for file in files]
+            return Result(run.prompt_id, names, contents, list_texts(run), warnings)
+        finally:
+            remove_files(run, folders, job_folder)
+
+
+def _raise_if_failed(run: Run) -> None:
+    failure = explain_failure(run.entry, run.workflow)
+    if failure:
+        raise failure
+
+
+# --- The process ---------------------------------------------------------------------------------------
+
+_worker: Worker | None = None
+
+
+def _running_worker() -> Worker:
+    if _worker is None:
+        raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
+    return _worker
+
+
+def main() -> int:
+    """Boot ComfyUI, then take jobs from RunPod or run the one test job; the exit status."""
+    options = command_line.parse(sys.argv[1:])
+    sys.argv[1:] = options.for_sdk  # the SDK reads the rest, and would take --test for its own
+    try:
+        settings = read_settings()
+        testing = options.testing or settings.mode_to_run == "test"
+        job_log.configure(settings.log_level or ("WARNING" if testing else "INFO"))
+        if not testing and not on_runpod() and not options.for_sdk:
+            return command_line.say_what_can_be_done()
+        test_job = command_line.test_job(options) if testing else None
+        installation = draft_installation() if options.draft else find_comfyui(settings)
+        with ComfyEngine(installation, settings) as engine:
+            if test_job is not None:
+                return _run_test(test_job, engine, settings, options)
+            _take_jobs(engine, settings)
+    except WorkerError as error:
+        return command_line.say_error(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run_test(job: dict[str, Any], engine: ComfyEngine, settings: Settings, options: command_line.Options) -> int:
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the SDK is not in this process
+    progress = command_line.Progress(job, engine.process.installation.name)
+    progress.booting()
+    engine.wait_ready()
+    _set_worker(Worker(engine, settings, progress.report))
+    answer = asyncio.run(handler(job))
+    progress.ended()
+    return command_line.show_answer(answer, options.output)
+
+
+def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
+    # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
+    start = _import_sdk()
+    engine.wait_ready()
+    _set_worker(Worker(engine, settings))
+    worker_id = os.getpid()
+    os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
+    start({"handler": handler})
+
+
+def _import_sdk() -> Callable[[dict[str, Any]], None]:
+    """Imported while ComfyUI boots, because the import sleeps for a second."""
+    quiet_sdk()
+    import runpod
+
+    start: Callable[[dict[str, Any]], None] = runpod.serverless.start
+    return start
+
+
+def _set_worker(worker: Worker) -> None:
+    global _worker  # noqa: PLW0603  RunPod calls `handler` with nothing but the job
+    _worker = worker
+
+
+if __name__ == "__main__":
+    sys.exit(main())

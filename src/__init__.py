@@ -1,0 +1,21 @@
+"""The rooms of the ComfyUI serverless worker, lowest floor first; a module imports only from floors below it.
+
+1  errors          everything raised on purpose: error_type, error_code, retire the worker?
+   settings        the environment, read once
+   deadline        one time budget per wait
+   job_log         log lines with the job's id
+2  workflow/       the API-format graph: checks, targets, overrides, isolation (pure)
+   job_input       job dict -> checked, frozen Request
+   rejection       ComfyUI's "no" and its failures -> our errors (pure)
+3  comfy_install   where ComfyUI is, what its version accepts, the command that starts it
+   comfy_launcher  the script that ties the child's life to ours
+   comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
+   comfy_client    ComfyUI's HTTP routes, one method each
+   comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
+4  prompt_run      one prompt: queue it, wait for its history entry, stop it
+   outputs         history entry -> files -> answer
+   draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
+5  command_line    flags, progress on a terminal, saving what a local test made
+
+`serverless_worker.py`, above all of them, tells the story.
+"""

@@ -1,0 +1,154 @@
+"""ComfyUI's HTTP routes, one method each; the only owner of `requests` towards ComfyUI.
+
+Every call has a time-out and raises ComfyUnreachable if no answer came, UnexpectedAnswer if it made no sense.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from .errors import ComfyUnreachable, UnexpectedAnswer
+
+_CONNECT_SECONDS = 2.0
+_READ_SECONDS = 10.0
+_SUBMIT_SECONDS = 60.0  # ComfyUI validates before it answers; that lists model folders, slow on a network volume
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What ComfyUI said to a prompt. `body` holds `error` and `node_errors` where it said no."""
+
+    accepted: bool
+    body: Mapping[str, Any]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether ComfyUI will run all of it: it drops output nodes with errors if at least one has none."""
+        return self.accepted and not self.body.get("node_errors")
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """The ids of the prompts that ComfyUI has taken and not ended."""
+
+    running: frozenset[str]
+    pending: frozenset[str]
+
+    def __contains__(self, prompt_id: str) -> bool:
+        return prompt_id in self.running or prompt_id in self.pending
+
+
+class ComfyClient:
+    """One ComfyUI server, by keep-alive connections. May be used from several threads."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._session = requests.Session()
+        self._session.trust_env = False  # a proxy from the environment has no business on loopback
+        self._session.mount("http://", HTTPAdapter(pool_maxsize=16))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._session.close()
+
+    def system_stats(self) -> dict[str, Any]:
+        """GET /system_stats: versions, devices and the arguments the server was started with."""
+        return self._json("GET", "/system_stats")
+
+    def queue_prompt(self, prompt: Mapping[str, Any], prompt_id: str, client_id: str) -> Submission:
+        """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events."""
+        body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": {}}
+        response = self._request("POST", "/prompt", body=body, seconds=_SUBMIT_SECONDS, accept=(200, 400))
+        return Submission(response.status_code == 200, self._decoded(response))
+
+    def history(self, prompt_id: str) -> dict[str, Any] | None:
+        """GET /history/{id}: the entry of a run that ended, None while it has not."""
+        entry = self._json("GET", f"/history/{prompt_id}").get(prompt_id)
+        return entry if isinstance(entry, dict) else None
+
+    def queue(self) -> QueueState:
+        """GET /queue: which prompts run or wait."""
+        state = self._json("GET", "/queue")
+        return QueueState(_prompt_ids(state.get("queue_running")), _prompt_ids(state.get("queue_pending")))
+
+    def interrupt(self, prompt_id: str) -> None:
+        """POST /interrupt: stop that prompt if it is the one that runs."""
+        self._request("POST", "/interrupt", body={"prompt_id": prompt_id})
+
+    def dequeue(self, prompt_id: str) -> None:
+        """POST /queue: take that prompt out if it waits."""
+        self._request("POST", "/queue", body={"delete": [prompt_id]})
+
+    def forget(self, prompt_id: str) -> None:
+        """POST /history: drop that entry, which ComfyUI would keep with the whole prompt."""
+        self._request("POST", "/history", body={"delete": [prompt_id]})
+
+    def view(self, filename: str, subfolder: str, folder_type: str) -> bytes | None:
+        """GET /view: the bytes of a file, None if ComfyUI has no such file."""
+        place = {"filename": filename, "subfolder": subfolder, "type": folder_type}
+        response = self._request("GET", "/view", params=place, accept=(200, 404))
+        return response.content if response.status_code == 200 else None
+
+    def options(self, class_type: str, name: str) -> list[str]:
+        """GET /object_info/{class}: the values that a node class allows for an input, empty if it has no list."""
+        schema = self._json("GET", f"/object_info/{quote(class_type, safe='')}").get(class_type) or {}
+        for section in ("required", "optional"):
+            config = schema.get("input", {}).get(section, {}).get(name)
+            if config:
+                listed = config[0] if isinstance(config[0], list) else (config[1:] or [{}])[0].get("options", [])
+                return [str(option) for option in listed]
+        return []
+
+    def _json(self, method: str, route: str) -> dict[str, Any]:
+        return self._decoded(self._request(method, route))
+
+    def _decoded(self, response: requests.Response) -> dict[str, Any]:
+        try:
+            decoded = response.json()
+        except ValueError as error:
+            raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
+        if not isinstance(decoded, dict):
+            raise UnexpectedAnswer("ComfyUI answered a JSON value that is no object")
+        return decoded
+
+    def _request(
+        self,
+        method: str,
+        route: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+        seconds: float = _READ_SECONDS,
+        accept: tuple[int, ...] = (200,),
+    ) -> requests.Response:
+        data = json.dumps(body, allow_nan=False).encode() if body is not None else None
+        try:
+            response = self._session.request(
+                method,
+                self._url + route,
+                data=data,
+                params=params,
+                headers={"Content-Type": "application/json"} if data is not None else None,
+                timeout=(_CONNECT_SECONDS, seconds),
+            )
+        except requests.RequestException as error:
+            raise ComfyUnreachable(f"ComfyUI did not answer {method} {route.split('/')[1]}") from error
+        if response.status_code not in accept:
+            raise UnexpectedAnswer(
+                f"ComfyUI answered {method} {route.split('/')[1]} with status {response.status_code}"
+            )
+        return response
+
+
+def _prompt_ids(items: object) -> frozenset[str]:
+    """The ids in a list of queue items, `[number, prompt_id, prompt, …]`."""
+    if not isinstance(items, list):
+        return frozenset()
+    return frozenset(item[1] for item in items if isinstance(item, list) and len(item) > 1)

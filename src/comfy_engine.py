@@ -1,0 +1,111 @@
+"""A running engine: its process, its HTTP client and its events, booted and restarted together."""
+
+from __future__ import annotations
+
+import logging
+import time
+from types import TracebackType
+
+from .comfy_client import ComfyClient
+from .comfy_events import EventStream
+from .comfy_install import Installation
+from .comfy_process import ComfyProcess
+from .deadline import Deadline
+from .errors import BootTimeout, ComfyCrashed, ComfyUnreachable, PortTaken, UnexpectedAnswer
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_PROBE_SECONDS = 0.02
+
+
+class ComfyEngine:
+    """ComfyUI (or the draft engine) as a resource: entering starts it, leaving by any door ends it."""
+
+    def __init__(self, installation: Installation, settings: Settings) -> None:
+        self.process = ComfyProcess(installation, settings)
+        self.version = "unknown"
+        self._settings = settings
+        self._client: ComfyClient | None = None
+        self._events: EventStream | None = None
+
+    def __enter__(self) -> ComfyEngine:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._disconnect()
+        self.process.close()
+
+    @property
+    def client(self) -> ComfyClient:
+        """Its HTTP routes."""
+        if self._client is None:
+            raise ComfyCrashed("ComfyUI is not running")
+        return self._client
+
+    @property
+    def events(self) -> EventStream:
+        """Its events."""
+        if self._events is None:
+            raise ComfyCrashed("ComfyUI is not running")
+        return self._events
+
+    def start(self) -> None:
+        """Start the process and return at once; it is ready after `wait_ready`."""
+        self.process.start()
+        self._client = ComfyClient(self.process.url)
+
+    def wait_ready(self) -> None:
+        """Wait until our own child answers, then connect to its events.
+
+        Raises ComfyBootFailed (PortTaken) as soon as it is dead, BootTimeout after the boot budget.
+        """
+        started = time.monotonic()
+        deadline = Deadline(self._settings.boot_timeout)
+        while not self._answers():
+            if not self.process.alive:
+                raise self.process.boot_failure()
+            if deadline.passed:
+                raise BootTimeout(
+                    f"ComfyUI did not answer within {deadline.seconds:g} s (COMFYUI_BOOT_TIMEOUT); see its log"
+                )
+            time.sleep(_PROBE_SECONDS)
+        self._events = EventStream(self.process.url)
+        self._events.start()
+        log.info("%s is ready after %.1f s", self.process.installation.name, time.monotonic() - started)
+
+    def restart(self) -> None:
+        """End the process, whatever it does, and boot another. Raises what `wait_ready` raises."""
+        log.warning("restarting %s", self.process.installation.name)
+        self._disconnect()
+        self.process.stop()
+        self.start()
+        self.wait_ready()
+
+    def ensure_alive(self) -> None:
+        """Raise ComfyCrashed if the process has ended."""
+        if not self.process.alive:
+            raise ComfyCrashed(f"ComfyUI ended while the job ran: {self.process.how_it_ended()}")
+
+    def _answers(self) -> bool:
+        """Whether /system_stats answers, and it is our child that does."""
+        try:
+            system = self.client.system_stats().get("system") or {}
+        except (ComfyUnreachable, UnexpectedAnswer):
+            return False
+        if str(self.process.folders.root) not in (system.get("argv") or []):
+            raise PortTaken(
+                f"another server answers on port {self.process.port}; set COMFYUI_PORT to 0 or a free port"
+            )
+        self.version = str(system.get("comfyui_version"))
+        return True
+
+    def _disconnect(self) -> None:
+        if self._events is not None:
+            self._events.stop()
+        if self._client is not None:
+            self._client.close()
+        self._events = self._client = None

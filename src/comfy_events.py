@@ -1,0 +1,180 @@
+"""ComfyUI's websocket: what wakes a wait and carries progress. It decides nothing.
+
+One socket serves all jobs and is drained in its own thread. After a drop it comes back with a new client id: ComfyUI
+forgets a socket that takes the id of one it has not seen end. A prompt that was queued under the old id then gets no
+more events, and its wait falls back on asking.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import queue
+import socket
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import websocket
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS = 5.0
+_QUIET_SECONDS = 15.0  # then we ping; as long again without any frame and the socket counts as dead
+_RETRY_SECONDS = 0.5
+_ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
+
+
+@dataclass(frozen=True)
+class Event:
+    """What ComfyUI told about one prompt.
+
+    `is_last`: the history entry exists. `is_ending`: it will at any moment. `node_id` runs now; `step` of `steps` of
+    it are done (0 of 0 where it does not say). `cached` nodes will not run.
+    """
+
+    node_id: str | None = None
+    step: int = 0
+    steps: int = 0
+    cached: tuple[str, ...] = ()
+    is_ending: bool = False
+    is_last: bool = False
+
+
+class Listener:
+    """The events of one prompt, in order."""
+
+    def __init__(self) -> None:
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+
+    def put(self, event: Event) -> None:
+        """Called by the stream."""
+        self._events.put(event)
+
+    def next(self, seconds: float) -> Event | None:
+        """The next event, None if `seconds` pass without one."""
+        with contextlib.suppress(queue.Empty):
+            return self._events.get(timeout=seconds)
+        return None
+
+
+class EventStream:
+    """The events of one ComfyUI server, from `start` to `stop`, over as many sockets as it takes."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.replace("http://", "ws://", 1) + "/ws?clientId="
+        self._listeners: dict[str, Listener] = {}
+        self._client_id = str(uuid.uuid4())
+        self._connected = threading.Event()
+        self._stopped = threading.Event()
+        self._socket: Any = None
+        self._thread = threading.Thread(target=self._run, daemon=True, name="comfyui-events")
+
+    def start(self) -> None:
+        """Connect, in a thread of its own, and stay connected."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the socket and end the thread."""
+        self._stopped.set()
+        self._close_socket()
+        self._thread.join(timeout=_CONNECT_SECONDS + 1)
+
+    def client_id(self, seconds: float) -> str:
+        """The id to queue a prompt under; waits up to `seconds` for the socket to be open.
+
+        Without a socket it is an id that nobody listens to: newer versions of ComfyUI need one all the same.
+        """
+        self._connected.wait(seconds)
+        return self._client_id
+
+    @contextmanager
+    def listen(self, prompt_id: str) -> Iterator[Listener]:
+        """The events of a prompt, from before it is queued."""
+        listener = Listener()
+        self._listeners[prompt_id] = listener
+        try:
+            yield listener
+        finally:
+            del self._listeners[prompt_id]
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._client_id = str(uuid.uuid4())
+                self._socket = websocket.create_connection(
+                    self._url + self._client_id, timeout=_CONNECT_SECONDS, http_no_proxy=["127.0.0.1"]
+                )
+                self._socket.settimeout(_QUIET_SECONDS)
+                self._connected.set()
+                self._drain(self._socket)
+            except (OSError, websocket.WebSocketException, ValueError) as error:
+                if not self._stopped.is_set():
+                    log.debug("websocket: %s", error)
+            finally:
+                self._connected.clear()
+                self._close_socket()
+            self._stopped.wait(_RETRY_SECONDS)
+
+    def _drain(self, connection: Any) -> None:
+        """Read frames until the socket ends. Raises what the library raises then."""
+        asked = False
+        while True:
+            try:
+                opcode, data = connection.recv_data(control_frame=True)
+            except websocket.WebSocketTimeoutException:
+                if asked:
+                    raise
+                asked = True
+                connection.ping()
+                continue
+            asked = False
+            if opcode == websocket.ABNF.OPCODE_TEXT:
+                self._dispatch(json.loads(data))
+            elif opcode == websocket.ABNF.OPCODE_CLOSE:
+                return
+
+    def _dispatch(self, message: object) -> None:
+        if not isinstance(message, Mapping) or not isinstance(message.get("data"), Mapping):
+            return
+        listener = self._listeners.get(str(message["data"].get("prompt_id")))
+        reader = _READERS.get(str(message.get("type")))
+        if listener is not None and reader is not None:
+            listener.put(reader(message["data"]))
+
+    def _close_socket(self) -> None:
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            with contextlib.suppress(OSError, AttributeError, websocket.WebSocketException):
+                connection.sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads from it; close alone does not
+                connection.shutdown()
+
+
+def _read_executing(data: Mapping[str, Any]) -> Event:
+    node = data.get("node")
+    return Event(is_last=True) if node is None else Event(node_id=str(node))
+
+
+def _read_progress(data: Mapping[str, Any]) -> Event:
+    return Event(node_id=str(data.get("node")), step=_whole(data.get("value")), steps=_whole(data.get("max")))
+
+
+def _read_cached(data: Mapping[str, Any]) -> Event:
+    nodes = data.get("nodes")
+    return Event(cached=tuple(str(node) for node in nodes) if isinstance(nodes, list) else ())
+
+
+def _whole(value: object) -> int:
+    return int(value) if isinstance(value, (int, float)) else 0
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any]], Event]] = {
+    "executing": _read_executing,
+    "progress": _read_progress,
+    "execution_cached": _read_cached,
+    **{ending: lambda data: Event(is_ending=True) for ending in _ENDINGS},
+}

@@ -1,0 +1,145 @@
+"""Where an engine is, what its version accepts, and the command that starts it.
+
+An engine is a ComfyUI checkout, or the draft engine that stands in for one on machines without.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ComfyNotFound, InvalidSetting
+from .settings import Settings
+
+_REPOSITORY = Path(__file__).resolve().parent.parent
+_MODEL_PATHS = _REPOSITORY / "src" / "extra_model_paths.yaml"
+_USUAL_PLACES = ("./ComfyUI", "~/comfy/ComfyUI", "/comfyui", "/ComfyUI")
+_DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none", "--cache-lru"})
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders that one engine process has to itself, below `root`."""
+
+    root: Path
+
+    @property
+    def input(self) -> Path:
+        """What jobs bring."""
+        return self.root / "input"
+
+    @property
+    def output(self) -> Path:
+        """What saving nodes write."""
+        return self.root / "output"
+
+    @property
+    def temp(self) -> Path:
+        """What preview nodes write. ComfyUI wipes and makes `temp` below the folder that it is told."""
+        return self.root / "temp"
+
+    @property
+    def user(self) -> Path:
+        """ComfyUI's settings and database."""
+        return self.root / "user"
+
+    def create(self) -> None:
+        """Make them; ComfyUI itself makes only some."""
+        for folder in (self.input, self.output, self.temp, self.user):
+            folder.mkdir(parents=True, exist_ok=True)
+
+
+@dataclass(frozen=True)
+class Installation:
+    """An engine on this machine. `accepted` holds the flags of its version: an unknown one would end its start."""
+
+    name: str
+    directory: Path
+    start: tuple[str, ...]
+    accepted: frozenset[str]
+
+    def command(self, settings: Settings, folders: Folders, port: int) -> list[str]:
+        """The command that starts it as a headless server on 127.0.0.1, to be run in `directory`."""
+        return [
+            *self.start,
+            *("--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"),
+            *("--input-directory", str(folders.input), "--output-directory", str(folders.output)),
+            *("--temp-directory", str(folders.root), "--user-directory", str(folders.user)),
+            *self._chosen(settings),
+            *_split(settings.comfyui_args),
+        ]
+
+    def _chosen(self, settings: Settings) -> list[str]:
+        """Flags that depend on the version or on settings."""
+        flags = []
+        if not settings.save_metadata:
+            flags.append(["--disable-metadata"])
+        if not settings.enable_api_nodes:  # newer versions mean more than the nodes by --disable-api-nodes
+            partner = "--disable-partner-nodes"
+            flags.append([partner if partner in self.accepted else "--disable-api-nodes"])
+        kind, _, kept = settings.comfyui_cache.partition(":")
+        flags.append([f"--cache-{kind}", *([kept] if kept else [])])
+        flags.append(["--database-url", "sqlite:///:memory:"])
+        flags.append(["--disable-assets"])
+        flags.append(["--extra-model-paths-config", str(_MODEL_PATHS)])
+        return [word for flag in flags if flag[0] in self.accepted for word in flag]
+
+
+def draft_installation() -> Installation:
+    """The draft engine of this repository."""
+    return Installation("draft engine", _REPOSITORY, (sys.executable, "-m", "src.draft"), _DRAFT_FLAGS)
+
+
+def find_comfyui(settings: Settings) -> Installation:
+    """The ComfyUI that COMFYUI_PATH names, else the first of the usual places.
+
+    Raises ComfyNotFound, saying where we looked and what to do.
+    """
+    places = (settings.comfyui_path,) if settings.comfyui_path else _USUAL_PLACES
+    for place in places:
+        directory = Path(place).expanduser().absolute()
+        if (directory / "main.py").is_file() and (directory / "comfy").is_dir():
+            return _installation(directory, settings)
+    raise ComfyNotFound(
+        f"no ComfyUI at {', '.join(places)}. Set COMFYUI_PATH to the folder that holds its main.py, "
+        "or get it: git clone https://github.com/Comfy-Org/ComfyUI and install its requirements.txt "
+        "into a .venv in that folder. To try the worker without ComfyUI, add --draft"
+    )
+
+
+def _installation(directory: Path, settings: Settings) -> Installation:
+    version_file = directory / "comfyui_version.py"
+    version = re.search(r'__version__\s*=\s*"([^"]+)"', _text(version_file))
+    accepted = frozenset(re.findall(r"[\"'](--[\w-]+)[\"']", _text(directory / "comfy" / "cli_args.py")))
+    return Installation(
+        f"ComfyUI {version.group(1) if version else '(unknown version)'}",
+        directory,
+        (_python(directory, settings), "main.py"),
+        accepted,
+    )
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def _python(directory: Path, settings: Settings) -> str:
+    if settings.comfyui_python:
+        return settings.comfyui_python
+    for environment in (".venv", "venv"):
+        python = directory / environment / "bin" / "python"
+        if python.exists():
+            return str(python)
+    return sys.executable
+
+
+def _split(arguments: str) -> list[str]:
+    try:
+        return shlex.split(arguments)
+    except ValueError as error:
+        raise InvalidSetting(
+            f"COMFYUI_ARGS must be arguments as on a command line ({error}), not {arguments!r}"
+        ) from error

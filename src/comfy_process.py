@@ -1,0 +1,164 @@
+"""The ComfyUI subprocess: start, alive, log tail, stop; the only owner of `subprocess`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .comfy_install import Folders, Installation
+from .errors import ComfyBootFailed, ComfyNotFound, PortTaken
+from .settings import Settings, child_environment
+
+log = logging.getLogger(__name__)
+_comfyui_log = logging.getLogger("comfyui")
+
+_LAUNCHER = Path(__file__).with_name("comfy_launcher.py")
+_STOP_SECONDS = 3.0
+_LONGEST_LINE = 65536
+_KEPT_LINES = 200
+_KEPT_CHARACTERS = 1000
+_NOISE = re.compile(r"^Adding extra search path ")
+
+# What a line of a failed boot means for the one who deploys.
+_HINTS = (
+    (r"Found no NVIDIA driver|No CUDA GPUs are available|Torch not compiled with CUDA",
+     "ComfyUI found no GPU; to run it on the CPU set COMFYUI_ARGS=--cpu"),
+    (r"unrecognized arguments|invalid choice|expected one argument", "check COMFYUI_ARGS"),
+    (r"No module named|cannot import name",
+     "install ComfyUI's requirements.txt, or set COMFYUI_PYTHON to the Python that has them"),
+)  # fmt: skip
+_ADDRESS_IN_USE = re.compile(r"address already in use", re.IGNORECASE)
+
+
+class ComfyProcess:
+    """One engine process with folders of its own. It may be started and stopped several times."""
+
+    def __init__(self, installation: Installation, settings: Settings) -> None:
+        self.installation = installation
+        self.port = 0
+        self.folders = Folders(Path())
+        self._settings = settings
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._reader: threading.Thread | None = None
+        # The kernel ties a child to the *thread* that started it, so that has to be one that stays.
+        self._starter = ThreadPoolExecutor(1, thread_name_prefix="comfyui-starter")
+
+    def start(self) -> None:
+        """Start the engine and return at once. Raises PortTaken or ComfyBootFailed."""
+        self.port = _free_port(self._settings.comfyui_port)
+        self.folders = Folders(Path(tempfile.mkdtemp(prefix="comfyui-worker-")))
+        self.folders.create()
+        self._log.clear()
+        command = self.installation.command(self._settings, self.folders, self.port)
+        log.info("starting %s on port %d", self.installation.name, self.port)
+        self._process = self._starter.submit(self._spawn, command).result()
+        self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
+        self._reader.start()
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        if shutil.which(command[0]) is None:
+            raise ComfyNotFound("COMFYUI_PYTHON must be a Python interpreter: there is no program at its path")
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
+        return subprocess.Popen(
+            [*launcher, *command],
+            cwd=self.installation.directory,
+            env=child_environment(self._settings),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where its HTTP server answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """The last lines that the engine wrote, for the one who operates the worker."""
+        return list(self._log)[-lines:]
+
+    def how_it_ended(self) -> str:
+        """In words: with which exit code, or by which signal."""
+        code = self._process.poll() if self._process else None
+        if code is None:
+            return "it still runs"
+        if self._reader:
+            self._reader.join(timeout=1)  # its last words may still be in the pipe
+        if code < 0:
+            name = signal.Signals(-code).name
+            return f"killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
+        return f"exit code {code}"
+
+    def boot_failure(self) -> ComfyBootFailed:
+        """The error for an engine that died before it answered."""
+        ending, tail = self.how_it_ended(), self.log_tail()
+        text = "\n".join(tail)
+        if _ADDRESS_IN_USE.search(text):
+            return PortTaken(f"port {self.port} is taken by another process; set COMFYUI_PORT to a free one, or to 0")
+        hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "see its last log lines")
+        return ComfyBootFailed(f"{self.installation.name} ended before it answered: {ending}; {hint}", tail)
+
+    def stop(self) -> None:
+        """End the engine and all that it started, and remove its folders. Does nothing if it does not run."""
+        if self._process is None:
+            return
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_STOP_SECONDS)
+        self._signal(signal.SIGKILL)  # also for what it started and left behind
+        self._process.wait()
+        if self._reader:
+            self._reader.join(timeout=1)
+        shutil.rmtree(self.folders.root, ignore_errors=True)
+        self._process = None
+
+    def close(self) -> None:
+        """Stop for good."""
+        self.stop()
+        self._starter.shutdown()
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # PermissionError: macOS, for a zombie
+                os.killpg(self._process.pid, number)
+
+    def _read_log(self, process: subprocess.Popen[bytes]) -> None:
+        """Hand every line on, so that the engine never waits for a full pipe."""
+        stream = process.stdout
+        while stream and (raw := stream.readline(_LONGEST_LINE)):
+            # A progress bar rewrites its line after each \r: what is last is what one would see.
+            line = raw.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1][:_KEPT_CHARACTERS]
+            self._log.append(line)
+            _comfyui_log.log(logging.DEBUG if _NOISE.match(line) or not line else logging.INFO, "%s", line)
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if nobody holds it, any free port if it is 0. Raises PortTaken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError as error:
+            raise PortTaken(
+                f"port {wanted} is taken by another process; set COMFYUI_PORT to a free one, or to 0"
+            ) from error
+        return int(probe.getsockname()[1])

@@ -1,0 +1,192 @@
+"""Flags, progress on a terminal, and saving what a local test made. The only room that prints."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .comfy_events import Event
+from .errors import ComfyBootFailed, InvalidInput, WorkerError
+
+_TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
+_SHOWN_CHARACTERS = 40
+
+_USAGE = """\
+python serverless_worker.py --test [--draft] [--output DIR]   run test_input.json and save its images
+python serverless_worker.py --test_input '{"workflow": {…}}'  run that input (also @FILE or FILE)
+python serverless_worker.py                                   take jobs from RunPod (where RunPod starts it)"""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asked for. `for_sdk` are the arguments that are not ours."""
+
+    testing: bool
+    test_input: str | None
+    draft: bool
+    output: Path
+    for_sdk: list[str]
+
+
+def parse(arguments: list[str]) -> Options:
+    """Our flags out of the arguments; ends the process for --help and for a flag without its value."""
+    parser = argparse.ArgumentParser(
+        description="A RunPod Serverless worker for ComfyUI.",
+        usage=f"\n{_USAGE}",
+        epilog="Settings come from the environment (see README.md). Other arguments (--rp_…) go to RunPod's SDK.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--test", action="store_true", help="run test_input.json once and exit")
+    parser.add_argument("--test_input", metavar="JSON|@FILE|FILE", help="run this input once and exit")
+    parser.add_argument(
+        "--draft", action="store_true", help="use the draft engine instead of ComfyUI: no model, no GPU"
+    )
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path("output"), help="where a test saves its files"
+    )
+    ours, rest = parser.parse_known_args(arguments)
+    return Options(ours.test or ours.test_input is not None, ours.test_input, ours.draft, ours.output, rest)
+
+
+def say_what_can_be_done() -> int:
+    """For somebody who started the worker where there is no RunPod queue."""
+    print(f"Not on RunPod (RUNPOD_WEBHOOK_GET_JOB is not set), so there are no jobs to take. To try it:\n\n{_USAGE}")
+    return 2
+
+
+def say_error(error: WorkerError) -> int:
+    """Why the worker could not start; with what ComfyUI wrote last, if that is why."""
+    if isinstance(error, ComfyBootFailed):
+        for line in error.log_tail:
+            print(f"    {line}", file=sys.stderr)
+    print(f"{error.error_code}: {error.message}", file=sys.stderr)
+    return 1
+
+
+# --- The test job --------------------------------------------------------------------------------------
+
+
+def test_job(options: Options) -> dict[str, Any]:
+    """The job to run: the one given, else test_input.json. Raises InvalidInput if it cannot be read."""
+    text, source = _test_text(options.test_input)
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{source} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+    except RecursionError as error:
+        raise InvalidInput(f"{source} is nested too deeply") from error
+    return {"id": "local-test", "input": _unwrapped(given)}
+
+
+def _test_text(given: str | None) -> tuple[str, str]:
+    """The JSON text and what to call it in a message."""
+    if given is not None and given.lstrip().startswith(("{", "[")):
+        return given, "--test_input"
+    file = _TEST_INPUT if given is None else Path(given.removeprefix("@"))
+    try:
+        return file.read_text(encoding="utf-8"), file.name
+    except OSError as error:
+        raise InvalidInput(f"cannot read {file}: {error.strerror}; --test_input takes JSON or a file") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is not UTF-8 text") from error
+
+
+def _unwrapped(given: object) -> object:
+    """The input in what a person has at hand: `{"input": …}`, the input itself, or just a workflow."""
+    if not isinstance(given, dict):
+        return given
+    if "input" in given:
+        return given["input"]
+    if given and all(isinstance(node, dict) and "class_type" in node for node in given.values()):
+        return {"workflow": given}
+    return given
+
+
+# --- While it runs -------------------------------------------------------------------------------------
+
+
+class Progress:
+    """Progress lines on stderr: one that rewrites itself on a terminal, one an event elsewhere."""
+
+    def __init__(self, job: Mapping[str, Any], engine: str) -> None:
+        given = job.get("input")
+        workflow = given.get("workflow") if isinstance(given, dict) else None
+        self._workflow: Mapping[str, Any] = workflow if isinstance(workflow, dict) else {}
+        self._engine = engine
+        self._rewrites = sys.stderr.isatty()
+        self._last = ""
+
+    def booting(self) -> None:
+        """Before the engine is ready."""
+        self._show(f"starting {self._engine} …")
+
+    def report(self, event: Event) -> None:
+        """While a prompt runs."""
+        if event.node_id is not None:
+            step = f": step {event.step} of {event.steps}" if event.steps else ""
+            self._show(f"node {event.node_id} {self._name(event.node_id)}{step}")
+
+    def ended(self) -> None:
+        """Leave the last line as it is."""
+        if self._rewrites and self._last:
+            print(file=sys.stderr)
+
+    def _name(self, node_id: str) -> str:
+        node = self._workflow.get(node_id)
+        meta = node.get("_meta") if isinstance(node, dict) else None
+        title = meta.get("title") if isinstance(meta, dict) else None
+        return str(title or (node.get("class_type") if isinstance(node, dict) else ""))
+
+    def _show(self, line: str) -> None:
+        if line == self._last:
+            return
+        padding = " " * (len(self._last) - len(line))
+        print(
+            f"\r{line}{padding}" if self._rewrites else line,
+            end="" if self._rewrites else "\n",
+            file=sys.stderr,
+            flush=True,
+        )
+        self._last = line
+
+
+# --- Afterwards ----------------------------------------------------------------------------------------
+
+
+def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
+    """Save the images below `folder`, print the answer with base64 shortened; the exit status."""
+    for name, image in zip(answer.get("filenames", []), answer.get("images", []), strict=True):
+        content = base64.b64decode(image)
+        file = _free_name(folder / Path(name).relative_to("/" if name.startswith("/") else ""))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        print(f"saved {file} ({len(content):,} bytes)", file=sys.stderr)
+    print(
+        json.dumps(
+            {**answer, "images": [_shortened(image) for image in answer["images"]]} if "images" in answer else answer,
+            indent=2,
+            ensure_ascii=False,
+        )
+    )
+    return 0 if answer.get("status") == "success" else 1
+
+
+def _free_name(file: Path) -> Path:
+    """`file`, or a name with a number if there is such a file: nobody's image is overwritten."""
+    number, free = 2, file
+    while free.exists():
+        free = file.with_stem(f"{file.stem} ({number})")
+        number += 1
+    return free
+
+
+def _shortened(image: str) -> str:
+    if len(image) <= _SHOWN_CHARACTERS:
+        return image
+    return f"{image[:_SHOWN_CHARACTERS]}… ({len(image):,} characters)"

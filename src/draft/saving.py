@@ -1,0 +1,86 @@
+"""Nodes that save pictures, under the names that ComfyUI would give them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import PngImagePlugin
+
+from .values import Context, Images, Output
+
+
+def save_image(context: Context, images: Images, filename_prefix: str) -> Output:
+    """One PNG a picture in the output folder."""
+    folder, subfolder, name, counter = _place(context.folders.output, filename_prefix)
+    return _saved(context, images, "output", folder, subfolder, name, counter)
+
+
+def preview_image(context: Context, images: Images) -> Output:
+    """One PNG a picture in the temp folder, under a name of its own."""
+    digest = hashlib.sha256(b"".join(picture.tobytes() for picture in images)).hexdigest()[:5]
+    folder, subfolder, name, counter = _place(context.folders.temp, f"ComfyUI_temp_{digest}")
+    return _saved(context, images, "temp", folder, subfolder, name, counter)
+
+
+def _saved(
+    context: Context, images: Images, kind: str, folder: Path, subfolder: str, name: str, counter: int
+) -> Output:
+    texts = PngImagePlugin.PngInfo()
+    for key, text in (context.metadata or {}).items():
+        texts.add_text(key, text)
+    items = []
+    for number, picture in enumerate(images, counter):
+        filename = f"{name.replace('%batch_num%', str(number - counter))}_{number:05}_.png"
+        picture.save(folder / filename, pnginfo=texts, compress_level=4)
+        items.append({"filename": filename, "subfolder": subfolder, "type": kind})
+    return Output((), {"images": items})
+
+
+def save_animated_webp(
+    context: Context, images: Images, filename_prefix: str, fps: float, lossless: bool, quality: int, method: str
+) -> Output:
+    """All pictures in one WebP."""
+    effort = {"default": 4, "fastest": 0, "slowest": 6}[method]
+    return _save_animation(
+        context, images, filename_prefix, fps, "webp", lossless=lossless, quality=quality, method=effort
+    )
+
+
+def save_animated_png(
+    context: Context, images: Images, filename_prefix: str, fps: float, compress_level: int
+) -> Output:
+    """All pictures in one PNG."""
+    return _save_animation(context, images, filename_prefix, fps, "png", compress_level=compress_level)
+
+
+def _save_animation(context: Context, images: Images, prefix: str, fps: float, suffix: str, **options: Any) -> Output:
+    folder, subfolder, name, counter = _place(context.folders.output, prefix)
+    filename = f"{name}_{counter:05}_.{suffix}"
+    images[0].save(folder / filename, save_all=True, append_images=images[1:], duration=int(1000 / fps), **options)
+    return Output(
+        (), {"images": [{"filename": filename, "subfolder": subfolder, "type": "output"}], "animated": [True]}
+    )
+
+
+def _place(root: Path, prefix: str) -> tuple[Path, str, str, int]:
+    """Folder, subfolder, name and next number for a prefix; refuses one that leaves the root."""
+    subfolder, _, name = prefix.rpartition("/")
+    folder = (root / subfolder.lstrip("/")).resolve()
+    if not folder.is_relative_to(root.resolve()):
+        raise ValueError("Saving image outside the output folder is not allowed.")
+    folder.mkdir(parents=True, exist_ok=True)
+    pattern = re.compile(rf"{re.escape(name)}_(\d+)_")
+    numbers = [int(found.group(1)) for file in folder.iterdir() if (found := pattern.match(file.name))]
+    return folder, folder.relative_to(root.resolve()).as_posix().removeprefix("."), name, max(numbers, default=0) + 1
+
+
+NODES: dict[str, Callable[..., Output]] = {
+    "SaveImage": save_image,
+    "PreviewImage": preview_image,
+    "SaveAnimatedWEBP": save_animated_webp,
+    "SaveAnimatedPNG": save_animated_png,
+}

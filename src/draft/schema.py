@@ -1,0 +1,82 @@
+"""The node classes of the draft engine: inputs, types and limits, in the shape of ComfyUI's /object_info.
+
+`schema.json` is an excerpt of what a real ComfyUI 0.3.64 answers (names, types, limits; no texts). A test compares
+the two where a real one is at hand. To make it anew: `python -m src.draft.schema URL > src/draft/schema.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import urllib.request
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FILE = Path(__file__).with_name("schema.json")
+_KEPT_OPTIONS = ("default", "min", "max", "step", "options", "multiline", "forceInput", "image_upload", "lazy")
+
+# Inputs whose values are names of model files. There are none here, so any name will do.
+MODEL_FILE_INPUTS = frozenset(
+    {
+        *("ckpt_name", "unet_name", "clip_name", "clip_name1", "clip_name2", "clip_name3", "vae_name", "lora_name"),
+        *("control_net_name", "style_model_name", "model_name"),
+    }
+)
+
+
+@cache
+def object_info() -> dict[str, dict[str, Any]]:
+    """Every class, as /object_info gives it."""
+    classes: dict[str, dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))
+    return {name: {**_texts(name), **schema} for name, schema in classes.items()}
+
+
+def declared_inputs(class_type: str) -> dict[str, tuple[Any, dict[str, Any], bool]]:
+    """Name to (type or list of options, limits, required?)."""
+    sections = object_info()[class_type]["input"]
+    return {
+        name: (config[0], config[1] if len(config) > 1 else {}, section == "required")
+        for section in ("required", "optional")
+        for name, config in sections.get(section, {}).items()
+    }
+
+
+def excerpt(answer: Mapping[str, Any], class_types: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The classes that are wanted from what a real /object_info answered, without its texts."""
+    return {
+        name: {
+            "input": {
+                section: {key: _stripped(config) for key, config in inputs.items()}
+                for section, inputs in answer[name]["input"].items()
+                if section != "hidden"
+            },
+            "output": answer[name]["output"],
+            "output_node": answer[name]["output_node"],
+        }
+        for name in class_types
+    }
+
+
+def _stripped(config: list[Any]) -> list[Any]:
+    options = {key: value for key, value in (config[1] if len(config) > 1 else {}).items() if key in _KEPT_OPTIONS}
+    return [config[0], options] if options else [config[0]]
+
+
+def _texts(name: str) -> dict[str, Any]:
+    return {"name": name, "display_name": name, "description": "", "python_module": "nodes", "category": "draft"}
+
+
+def main() -> None:
+    """Print the excerpt of the ComfyUI at the URL that is given."""
+    from .executor import NODES  # noqa: PLC0415  the table of classes lies above this room
+
+    with urllib.request.urlopen(f"{sys.argv[1]}/object_info") as response:  # noqa: S310  a maintainer's own server
+        answer = json.load(response)
+    lines = (f"{json.dumps(name)}: {json.dumps(schema)}" for name, schema in excerpt(answer, sorted(NODES)).items())
+    sys.stdout.write("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+if __name__ == "__main__":
+    main()

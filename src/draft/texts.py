@@ -1,0 +1,73 @@
+"""Nodes for texts and plain values: they really run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .values import Context, Output
+
+
+def primitive(context: Context, value: Any) -> Output:
+    """The value itself."""
+    return Output((value,))
+
+
+def string_concatenate(context: Context, string_a: str, string_b: str, delimiter: str) -> Output:
+    """Both texts with the delimiter between them."""
+    return Output((delimiter.join((string_a, string_b)),))
+
+
+def string_replace(context: Context, string: str, find: str, replace: str) -> Output:
+    """Every `find` replaced."""
+    return Output((string.replace(find, replace),))
+
+
+def string_trim(context: Context, string: str, mode: str) -> Output:
+    """Without white space at "Both" ends, "Left" or "Right"."""
+    return Output(({"Both": string.strip, "Left": string.lstrip, "Right": string.rstrip}[mode](),))
+
+
+def string_length(context: Context, string: str) -> Output:
+    """The number of characters."""
+    return Output((len(string),))
+
+
+def string_substring(context: Context, string: str, start: int, end: int) -> Output:
+    """The characters from `start` up to `end`."""
+    return Output((string[start:end],))
+
+
+def string_contains(context: Context, string: str, substring: str, case_sensitive: bool) -> Output:
+    """Whether one text is in the other."""
+    if not case_sensitive:
+        string, substring = string.lower(), substring.lower()
+    return Output((substring in string,))
+
+
+def case_converter(context: Context, string: str, mode: str) -> Output:
+    """In another case."""
+    converted = {"UPPERCASE": string.upper, "lowercase": string.lower, "Capitalize": string.capitalize}
+    return Output((converted.get(mode, string.title)(),))
+
+
+def preview_any(context: Context, source: Any) -> Output:
+    """Anything as text."""
+    return Output((), {"text": [source if isinstance(source, str) else str(source)]})
+
+
+NODES: dict[str, Callable[..., Output]] = {
+    "PrimitiveString": primitive,
+    "PrimitiveStringMultiline": primitive,
+    "PrimitiveInt": primitive,
+    "PrimitiveFloat": primitive,
+    "PrimitiveBoolean": primitive,
+    "StringConcatenate": string_concatenate,
+    "StringReplace": string_replace,
+    "StringTrim": string_trim,
+    "StringLength": string_length,
+    "StringSubstring": string_substring,
+    "StringContains": string_contains,
+    "CaseConverter": case_converter,
+    "PreviewAny": preview_any,
+}

@@ -1,0 +1,183 @@
+"""What ComfyUI refuses, in ComfyUI's words: the body of a 400 to /prompt, or the `node_errors` of a 200.
+
+Types, messages and details are those that a real ComfyUI 0.3.64 was seen to answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .schema import MODEL_FILE_INPUTS, declared_inputs, object_info
+from .values import Folders, input_file
+
+_LONG_LIST = 20
+_CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
+Problem = dict[str, Any]
+
+
+@dataclass
+class Verdict:
+    """Which output nodes may run; `error` is set if none may."""
+
+    outputs: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    node_errors: dict[str, Any] = field(default_factory=dict)
+
+
+def validate(prompt: dict[str, Any], folders: Folders) -> Verdict:
+    """Check a prompt as /prompt does; numbers and texts are converted in place, as ComfyUI does."""
+    for node_id, node in prompt.items():
+        if "class_type" not in node:
+            return Verdict(
+                error=_whole(
+                    "invalid_prompt",
+                    "Cannot execute because a node is missing the class_type property.",
+                    f"Node ID '#{node_id}'",
+                )
+            )
+        if node["class_type"] not in object_info():
+            message = f"Cannot execute because node {node['class_type']} does not exist."
+            return Verdict(error=_whole("invalid_prompt", message, f"Node ID '#{node_id}'"))
+    outputs = [node_id for node_id, node in prompt.items() if object_info()[node["class_type"]]["output_node"]]
+    if not outputs:
+        return Verdict(error=_whole("prompt_no_outputs", "Prompt has no outputs"))
+    return _check_outputs(prompt, outputs, folders)
+
+
+def _check_outputs(prompt: dict[str, Any], outputs: list[str], folders: Folders) -> Verdict:
+    verdict, checks = Verdict(), _Checks(prompt, folders)
+    for output in outputs:
+        needed = checks.ancestors(output)
+        failed = {node_id: problems for node_id in needed if (problems := checks.of(node_id))}
+        if not failed:
+            verdict.outputs.append(output)
+        for node_id, problems in failed.items():
+            entry = {"errors": problems, "dependent_outputs": [], "class_type": prompt[node_id]["class_type"]}
+            verdict.node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
+    if not verdict.outputs:
+        own = [problem for output in outputs for problem in checks.of(output)]
+        details = "\n".join(f"{problem['message']}: {problem['details']}" for problem in own)
+        verdict.error = _whole("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+    return verdict
+
+
+class _Checks:
+    """The problems of each node, looked for once."""
+
+    def __init__(self, prompt: dict[str, Any], folders: Folders) -> None:
+        self._prompt = prompt
+        self._folders = folders
+        self._found: dict[str, list[Problem]] = {}
+
+    def of(self, node_id: str) -> list[Problem]:
+        if node_id not in self._found:
+            try:
+                self._found[node_id] = self._check_node(node_id)
+            except (KeyError, IndexError, TypeError) as error:  # ComfyUI reports what escapes its own checks like this
+                self._found[node_id] = [
+                    _problem("exception_during_validation", "Exception when validating node", str(error))
+                ]
+        return self._found[node_id]
+
+    def ancestors(self, node_id: str) -> list[str]:
+        """The node and all it depends on through declared inputs; links to nowhere are its own problem."""
+        seen: dict[str, None] = {}
+        waiting = [node_id]
+        while waiting:
+            current = waiting.pop()
+            if current in seen or current not in self._prompt:
+                continue
+            seen[current] = None
+            inputs = self._prompt[current].get("inputs", {})
+            declared = declared_inputs(self._prompt[current]["class_type"])
+            waiting.extend(v[0] for n, v in inputs.items() if n in declared and isinstance(v, list) and len(v) == 2)
+        return list(seen)
+
+    def _check_node(self, node_id: str) -> list[Problem]:
+        node = self._prompt[node_id]
+        problems = []
+        for name, (kind, limits, required) in declared_inputs(node["class_type"]).items():
+            if name not in node["inputs"]:
+                if required:
+                    problems.append(
+                        _problem("required_input_missing", "Required input is missing", name, input_name=name)
+                    )
+                continue
+            value = node["inputs"][name]
+            found = (
+                self._check_link(name, kind, limits, value)
+                if isinstance(value, list)
+                else self._check_value(node, name, kind, limits)
+            )
+            problems.extend([found] if found else [])
+        return problems
+
+    def _check_link(self, name: str, kind: Any, limits: Mapping[str, Any], link: list[Any]) -> Problem | None:
+        told = {"input_name": name, "input_config": [kind, limits]}
+        if len(link) != 2:
+            message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
+            return _problem("bad_linked_input", message, name, **told, received_value=link)
+        received = object_info()[self._prompt[link[0]]["class_type"]]["output"][link[1]]
+        wanted = "COMBO" if isinstance(kind, list) else kind
+        if "*" in (received, wanted) or received == wanted or (wanted == "COMBO" and received == "STRING"):
+            return None
+        details = f"{name}, received_type({received}) mismatch input_type({kind})"
+        return _problem(
+            "return_type_mismatch",
+            "Return type mismatch between linked nodes",
+            details,
+            **told,
+            received_type=received,
+            linked_node=link,
+        )
+
+    def _check_value(self, node: dict[str, Any], name: str, kind: Any, limits: Mapping[str, Any]) -> Problem | None:
+        told = {"input_name": name, "input_config": [kind, limits]}
+        value = node["inputs"][name]
+        if isinstance(kind, str) and kind in _CONVERTERS:
+            try:
+                value = node["inputs"][name] = _CONVERTERS[kind](value)
+            except (TypeError, ValueError, OverflowError) as error:
+                message = f"Failed to convert an input value to a {kind} value"
+                return _problem(
+                    "invalid_input_type",
+                    message,
+                    f"{name}, {value}, {error}",
+                    **told,
+                    received_value=value,
+                    exception_message=str(error),
+                )
+        if "min" in limits and value < limits["min"]:
+            message = f"Value {value} smaller than min of {limits['min']}"
+            return _problem("value_smaller_than_min", message, name, **told, received_value=value)
+        if "max" in limits and value > limits["max"]:
+            message = f"Value {value} bigger than max of {limits['max']}"
+            return _problem("value_bigger_than_max", message, name, **told, received_value=value)
+        if node["class_type"] in ("LoadImage", "LoadImageMask") and name == "image":
+            return self._check_file(name, value)
+        return _check_option(name, kind, limits, value) if isinstance(kind, list) else None
+
+    def _check_file(self, name: str, value: object) -> Problem | None:
+        if input_file(self._folders, str(value)).is_file():
+            return None
+        details = f"{name} - Invalid image file: {value}"
+        return _problem("custom_validation_failed", "Custom validation failed for node", details, input_name=name)
+
+
+def _check_option(name: str, options: list[Any], limits: Mapping[str, Any], value: object) -> Problem | None:
+    if value in options or (name in MODEL_FILE_INPUTS and isinstance(value, str) and value):
+        return None
+    is_long = len(options) > _LONG_LIST
+    listed = f"(list of length {len(options)})" if is_long else str(options)
+    told = {"input_name": name, "input_config": None if is_long else [options, limits], "received_value": value}
+    return _problem("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {listed}", **told)
+
+
+def _problem(kind: str, message: str, details: str, **extra: Any) -> Problem:
+    return {"type": kind, "message": message, "details": details, "extra_info": extra}
+
+
+def _whole(kind: str, message: str, details: str = "") -> dict[str, Any]:
+    return {"type": kind, "message": message, "details": details, "extra_info": {}}

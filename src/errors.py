@@ -1,0 +1,189 @@
+"""Everything this worker raises on purpose, drawn as a tree.
+
+Each class says which of the contract's three `error_type` values it is, and a finer `error_code` that
+programs can test. The message is for people: what is wrong, where, and what would be right. It is shown
+to the caller, so it holds no path of the worker, no traceback and no secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+ErrorType = Literal["validation", "timeout", "internal"]
+
+
+class WorkerError(Exception):
+    """Base of all our errors.
+
+    `message` is shown to the caller; `details` are JSON values that are put beside it in the answer.
+    """
+
+    error_type: ClassVar[ErrorType] = "internal"
+    error_code: ClassVar[str] = "internal_error"
+    retire_worker: ClassVar[bool] = False
+    """Whether the worker that raised this should take no further job (RunPod's `refresh_worker`)."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details
+
+
+# --- What the caller can mend -------------------------------------------------------------------------
+
+
+class InvalidInput(WorkerError):
+    """The job's input, or a field of it, is not what the contract says."""
+
+    error_type: ClassVar[ErrorType] = "validation"
+    error_code: ClassVar[str] = "invalid_input"
+
+
+class InvalidWorkflow(InvalidInput):
+    """The workflow is not a graph that ComfyUI could run."""
+
+    error_code: ClassVar[str] = "invalid_workflow"
+
+
+class GuiFormatWorkflow(InvalidWorkflow):
+    """The workflow is in the editor's own save format instead of the API format."""
+
+    error_code: ClassVar[str] = "workflow_format_ui"
+
+
+class MissingNodeType(InvalidWorkflow):
+    """The workflow uses a node class that this ComfyUI does not have."""
+
+    error_code: ClassVar[str] = "missing_node_type"
+
+
+class MissingModel(InvalidWorkflow):
+    """The workflow names a model file that this ComfyUI does not find."""
+
+    error_code: ClassVar[str] = "missing_model"
+
+
+class NoOverrideTarget(InvalidInput):
+    """An override's node does not exist, does not fit, or cannot be found."""
+
+    error_code: ClassVar[str] = "override_target"
+
+
+class AmbiguousOverrideTarget(NoOverrideTarget):
+    """Several nodes could be meant by an override; the caller has to name one."""
+
+    error_code: ClassVar[str] = "override_target_ambiguous"
+
+
+class OutputTooLarge(InvalidInput):
+    """The answer would be larger than RunPod delivers, which would lose it in silence."""
+
+    error_code: ClassVar[str] = "output_too_large"
+
+
+# --- Time ---------------------------------------------------------------------------------------------
+
+
+class JobTimeout(WorkerError):
+    """The job did not end within its time budget."""
+
+    error_type: ClassVar[ErrorType] = "timeout"
+    error_code: ClassVar[str] = "job_timeout"
+
+
+class BootTimeout(WorkerError):
+    """ComfyUI did not answer within its boot budget."""
+
+    error_type: ClassVar[ErrorType] = "timeout"
+    error_code: ClassVar[str] = "comfyui_boot_timeout"
+    retire_worker: ClassVar[bool] = True
+
+
+# --- What happened while it ran -----------------------------------------------------------------------
+
+
+class JobCancelled(WorkerError):
+    """The caller withdrew the job."""
+
+    error_code: ClassVar[str] = "cancelled"
+
+
+class NodeFailed(WorkerError):
+    """A node raised while the workflow ran."""
+
+    error_code: ClassVar[str] = "node_execution_error"
+
+
+class OutOfMemory(NodeFailed):
+    """A node ran out of GPU memory (or, on a CPU, of memory)."""
+
+    error_code: ClassVar[str] = "out_of_memory"
+
+
+class RunInterrupted(WorkerError):
+    """Somebody else stopped the run inside ComfyUI."""
+
+    error_code: ClassVar[str] = "interrupted"
+
+
+class OutputMissing(WorkerError):
+    """ComfyUI named an output file that is not there."""
+
+    error_code: ClassVar[str] = "output_missing"
+
+
+class OutputRefused(WorkerError):
+    """An output lies outside ComfyUI's own folders and is not handed out."""
+
+    error_code: ClassVar[str] = "output_refused"
+
+
+# --- The engine itself --------------------------------------------------------------------------------
+
+
+class InvalidSetting(WorkerError):
+    """An environment variable has a value that cannot be used."""
+
+    error_code: ClassVar[str] = "invalid_setting"
+
+
+class ComfyNotFound(WorkerError):
+    """No ComfyUI checkout where we looked."""
+
+    error_code: ClassVar[str] = "comfyui_not_found"
+
+
+class ComfyBootFailed(WorkerError):
+    """ComfyUI died before it answered. `log_tail` is for the one who operates the worker, not for callers."""
+
+    error_code: ClassVar[str] = "comfyui_boot_failed"
+    retire_worker: ClassVar[bool] = True
+
+    def __init__(self, message: str, log_tail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
+
+
+class PortTaken(ComfyBootFailed):
+    """Another process holds the port that ComfyUI should have."""
+
+    error_code: ClassVar[str] = "port_taken"
+
+
+class ComfyCrashed(WorkerError):
+    """ComfyUI died, or lost the prompt, while a job ran."""
+
+    error_code: ClassVar[str] = "comfyui_crashed"
+
+
+class ComfyUnreachable(WorkerError):
+    """ComfyUI's process lives but did not answer an HTTP request."""
+
+    error_code: ClassVar[str] = "comfyui_unreachable"
+
+
+class UnexpectedAnswer(WorkerError):
+    """ComfyUI answered something that its protocol does not have."""
+
+    error_code: ClassVar[str] = "comfyui_unexpected_answer"

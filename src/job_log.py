@@ -1,0 +1,36 @@
+"""Log lines: one format, the job's id on each, no secret and no image data."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+_job_id: ContextVar[str] = ContextVar("job_id", default="-")
+
+
+class _JobIdFilter(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.job_id = _job_id.get()
+        return True
+
+
+def configure(level: str) -> None:
+    """Send the log of this process to stderr from `level` up (DEBUG, INFO, WARNING, ERROR)."""
+    lines = logging.StreamHandler(sys.stderr)
+    lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(job_id)s %(name)s: %(message)s"))
+    lines.addFilter(_JobIdFilter())
+    logging.basicConfig(level=level, handlers=[lines], force=True)
+    logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+@contextmanager
+def job(job_id: str) -> Iterator[None]:
+    """Put `job_id` on every line that is logged inside, also from threads started with this context."""
+    token = _job_id.set(job_id)
+    try:
+        yield
+    finally:
+        _job_id.reset(token)

@@ -1,0 +1,168 @@
+"""History entry -> files -> answer; the only place that knows the names of output fields."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .comfy_client import ComfyClient
+from .comfy_install import Folders
+from .errors import OutputMissing, OutputRefused, OutputTooLarge, WorkerError
+from .prompt_run import Run
+
+_BASE64 = 4 / 3
+_MEGABYTE = 1_000_000
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that a node reported: where it lies below ComfyUI's folder of that type (output, temp or input)."""
+
+    node_id: str
+    filename: str
+    subfolder: str
+    type: str
+
+    def path(self, folders: Folders) -> Path:
+        """Where it lies if it lies in our folders."""
+        root = folders.output if self.type == "output" else folders.temp
+        return root / self.subfolder / self.filename
+
+    def name(self, job_folder: str) -> str:
+        """The name that the caller expects: as the workflow's prefix has it, without the job's own folder."""
+        return (Path(self.subfolder) / self.filename).as_posix().removeprefix(f"{job_folder}/")
+
+
+# --- What a run made -----------------------------------------------------------------------------------
+
+
+def list_files(run: Run) -> list[OutputFile]:
+    """Every file of every node, under whatever key, each once, in the order of the workflow's nodes."""
+    found = (
+        OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
+        for node_id, output in _outputs_in_order(run)
+        for items in output.values()
+        if isinstance(items, list)
+        for item in items
+        if isinstance(item, Mapping) and isinstance(item.get("filename"), str)
+    )
+    unique = {(file.type, file.subfolder, file.filename): file for file in reversed(list(found))}
+    return list(reversed(unique.values()))
+
+
+def list_texts(run: Run) -> list[str]:
+    """Every text that a node shows (PreviewAny and the like), in the order of the workflow's nodes."""
+    return [
+        text
+        for _, output in _outputs_in_order(run)
+        if isinstance(output.get("text"), list)
+        for text in output["text"]
+        if isinstance(text, str)
+    ]
+
+
+def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """ComfyUI reports nodes in no fixed order."""
+    outputs = run.entry.get("outputs") or {}
+    order = {node_id: position for position, node_id in enumerate(run.workflow)}
+    for node_id in sorted(outputs, key=lambda node_id: order.get(node_id, len(order))):
+        if isinstance(outputs[node_id], Mapping):
+            yield node_id, outputs[node_id]
+
+
+# --- Reading -------------------------------------------------------------------------------------------
+
+
+def read_files(files: Sequence[OutputFile], folders: Folders, client: ComfyClient, limit_bytes: int) -> list[bytes]:
+    """The bytes of the files. Raises OutputTooLarge before reading what could not be delivered anyway,
+    OutputMissing for a file that is not there, OutputRefused for one outside ComfyUI's folders."""
+    sizes = [path.stat().st_size for file in files if (path := file.path(folders)).is_file()]
+    _check_size(int(sum(sizes) * _BASE64), limit_bytes)
+    return [_read(file, folders, client) for file in files]
+
+
+def _read(file: OutputFile, folders: Folders, client: ComfyClient) -> bytes:
+    path = file.path(folders)
+    if path.exists():
+        if not path.resolve().is_relative_to(folders.root.resolve()) or not path.is_file():
+            raise OutputRefused(
+                f"node {file.node_id}: its output {file.filename[:200]!r} is outside ComfyUI's output folder"
+            )
+        return path.read_bytes()
+    # Not in our folders: ComfyUI was told others, by COMFYUI_ARGS.
+    content = client.view(file.filename, file.subfolder, file.type)
+    if content is None:
+        raise OutputMissing(
+            f"node {file.node_id}: its output {file.filename[:200]!r} is not there", node_id=file.node_id
+        )
+    return content
+
+
+def remove_files(run: Run | None, folders: Folders, job_folder: str) -> None:
+    """Delete the job's folder, and what its nodes wrote elsewhere."""
+    shutil.rmtree(folders.output / job_folder, ignore_errors=True)
+    for file in list_files(run) if run else []:
+        if file.type in ("output", "temp") and file.path(folders).resolve().is_relative_to(folders.root.resolve()):
+            with contextlib.suppress(OSError):
+                file.path(folders).unlink()
+
+
+# --- Answers -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made: `contents[i]` are the bytes of the file called `names[i]`."""
+
+    prompt_id: str
+    names: Sequence[str]
+    contents: Sequence[bytes]
+    texts: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
+def success_answer(result: Result, seconds: float, limit_bytes: int) -> dict[str, Any]:
+    """The contract's answer for a job that went well. Raises OutputTooLarge over `limit_bytes` as JSON."""
+    answer: dict[str, Any] = {
+        "status": "success",
+        "images": [base64.b64encode(content).decode("ascii") for content in result.contents],
+        "filenames": list(result.names),
+        "execution_time_seconds": round(seconds, 3),
+        "prompt_id": result.prompt_id,
+    }
+    if result.texts:
+        answer["text"] = list(result.texts)
+    if result.warnings:
+        answer["warnings"] = list(result.warnings)
+    _check_size(len(json.dumps(answer, allow_nan=False)), limit_bytes)
+    return answer
+
+
+def failure_answer(error: WorkerError, seconds: float) -> dict[str, Any]:
+    """The contract's answer for a job that failed. `error` is a string: the SDK loses anything else."""
+    answer = {
+        **error.details,
+        "status": "error",
+        "error_type": error.error_type,
+        "error_code": error.error_code,
+        "error": error.message,
+        "execution_time_seconds": round(seconds, 3),
+    }
+    return {**answer, "refresh_worker": True} if error.retire_worker else answer
+
+
+def _check_size(size: int, limit_bytes: int) -> None:
+    if size > limit_bytes:
+        raise OutputTooLarge(
+            f"the answer would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "
+            "(RESULT_LIMIT_MB; RunPod loses larger ones): make fewer or smaller images, or save them "
+            "in a smaller format (SaveAnimatedWEBP writes WebP)",
+            size_bytes=size,
+            limit_bytes=limit_bytes,
+        )

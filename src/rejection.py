@@ -1,0 +1,242 @@
+"""ComfyUI's "no" and its failures, turned into our errors. Pure.
+
+ComfyUI says no in two ways: the body of a 400 to /prompt (or the `node_errors` of a 200: it then runs the rest and
+drops what is wrong), and the messages of a history entry. Shapes as seen on ComfyUI 0.3.64; where newer versions
+differ, both are read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .errors import (
+    InvalidWorkflow,
+    MissingModel,
+    MissingNodeType,
+    NodeFailed,
+    OutOfMemory,
+    RunInterrupted,
+    WorkerError,
+)
+from .workflow.graph import Graph, Workflow
+
+FindOptions = Callable[[str, str], list[str]]
+"""(class_type, input name) -> the values that this ComfyUI allows there."""
+
+MODEL_ROOTS = (
+    "ComfyUI's own models folder",
+    "/runpod-volume/models",
+    "/runpod-volume/ComfyUI/models",
+    "/workspace/models",
+    "/workspace/ComfyUI/models",
+)
+"""Where models are looked for: what `extra_model_paths.yaml` adds to ComfyUI's own."""
+
+# Folder (or folders) below those roots, by input name; a few inputs mean another folder in one class.
+_FOLDERS = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models or unet",
+    "clip_name": "text_encoders or clip",
+    "clip_name1": "text_encoders or clip",
+    "clip_name2": "text_encoders or clip",
+    "clip_name3": "text_encoders or clip",
+    "clip_name4": "text_encoders or clip",
+    "vae_name": "vae",
+    "lora_name": "loras",
+    "control_net_name": "controlnet",
+    "style_model_name": "style_models",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "photomaker_model_name": "photomaker",
+    "audio_encoder_name": "audio_encoders",
+}
+_FOLDERS_BY_CLASS = {
+    ("CLIPVisionLoader", "clip_name"): "clip_vision",
+    ("UpscaleModelLoader", "model_name"): "upscale_models",
+    ("ModelPatchLoader", "name"): "model_patches",
+}
+_MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
+_NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
+
+_PATH = re.compile(r"(?<![\w.:/])(?:/[\w.@+~-]+)+/(?=[\w.@+~-]*)")
+_SHOWN_ERRORS = 10
+
+
+def public_text(text: object, limit: int = 500) -> str:
+    """Text from inside ComfyUI, fit for a caller: no folder of the worker, printable, at most `limit` long."""
+    cleaned = _PATH.sub("…/", str(text)).encode("utf-8", "replace").decode("utf-8").strip()
+    return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"
+
+
+# --- Refused prompts -----------------------------------------------------------------------------------
+
+
+def explain_rejection(body: object, workflow: Workflow, find_options: FindOptions) -> WorkerError:
+    """The error for what /prompt answered: `{"error": {...}, "node_errors": {...}}`.
+
+    `find_options` is asked only where ComfyUI left out the allowed values (it does above 20 of them).
+    """
+    body = body if isinstance(body, Mapping) else {}
+    graph = Graph(workflow)
+    problems = [
+        _Problem(graph, node_id, error, find_options)
+        for node_id, node in _mapping(body.get("node_errors")).items()
+        for error in _mapping(node).get("errors") or []
+        if node_id in graph and isinstance(error, Mapping)
+    ]
+    if not problems:
+        return _explain_whole(_mapping(body.get("error")))
+    shown = "; ".join(problem.text for problem in problems[:_SHOWN_ERRORS])
+    more = f"; and {len(problems) - _SHOWN_ERRORS} more" if len(problems) > _SHOWN_ERRORS else ""
+    kind = MissingModel if any(problem.is_missing_model for problem in problems) else InvalidWorkflow
+    return kind(f"{shown}{more}", node_errors=[problem.details for problem in problems[:_SHOWN_ERRORS]])
+
+
+def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
+    """An error that belongs to no node."""
+    kind, message, details = (
+        error.get("type"),
+        public_text(error.get("message", "")),
+        public_text(error.get("details", "")),
+    )
+    if kind == "prompt_no_outputs":
+        return InvalidWorkflow("the workflow has no output node; add one that saves something, such as SaveImage")
+    if kind == "missing_node_type" or "does not exist" in message:
+        found = re.search(r"node (.+) does not exist", message)
+        class_type = _mapping(error.get("extra_info")).get("class_type") or (found.group(1) if found else "?")
+        return MissingNodeType(
+            f"node class {public_text(class_type, 100)!r} is not known to this ComfyUI ({details or message}); "
+            "install the node pack that brings it in the image, or use another node",
+            class_type=public_text(class_type, 100),
+        )
+    return InvalidWorkflow(
+        f"ComfyUI refused the workflow: {': '.join(filter(None, (message, details))) or 'no reason given'}"
+    )
+
+
+class _Problem:
+    """One entry of `node_errors[id].errors`, put in words."""
+
+    def __init__(self, graph: Graph, node_id: str, error: Mapping[str, Any], find_options: FindOptions) -> None:
+        extra = _mapping(error.get("extra_info"))
+        self.kind = str(error.get("type"))
+        self.class_type = graph.class_of(node_id)
+        self.name = str(extra.get("input_name") or "")
+        self.received = extra.get("received_value")
+        self._error = error
+        self._type, self._limits = _config(extra.get("input_config"))
+        self._find_options = find_options
+        self.allowed = self._allowed()
+        self.is_missing_model = self.kind == "value_not_in_list" and self._names_model()
+        self.text = f"node {graph.describe(node_id)}: {self._sentence()}"
+        self.details = {"node_id": node_id, "class_type": self.class_type, "input": self.name, "reason": self.kind}
+        if self.received is not None:
+            self.details["received"] = public_text(self.received, 200)
+
+    def _sentence(self) -> str:
+        received = public_text(repr(self.received), 100)
+        if self.is_missing_model:
+            return self._missing_model()
+        sentences = {
+            "required_input_missing": f"input {self.name} is missing",
+            "value_not_in_list": f"{self.name} must be one of {_listed(self.allowed)}, not {received}",
+            "value_smaller_than_min": f"{self.name} must be at least {self._limit('min')}, not {received}",
+            "value_bigger_than_max": f"{self.name} must be at most {self._limit('max')}, not {received}",
+            "bad_linked_input": f'{self.name} must be a value or a link ["node id", output number], not {received}',
+        }
+        return sentences.get(self.kind) or self._as_told()
+
+    def _as_told(self) -> str:
+        message, details = public_text(self._error.get("message", "")), public_text(self._error.get("details", ""))
+        return ": ".join(filter(None, (message, details))) or self.kind
+
+    def _missing_model(self) -> str:
+        folder = _folder_of(self.class_type, self.name)
+        wanted = str(self.received)
+        near = difflib.get_close_matches(wanted, self.allowed, n=3, cutoff=0.5)
+        there = (
+            f"nearest names there: {_listed(near)}"
+            if near
+            else f"there are {_listed(self.allowed) or 'no such files'}"
+        )
+        return (
+            f"{self.name} {public_text(repr(wanted), 200)} was not found in {folder} "
+            f"of {', '.join(MODEL_ROOTS)}; {there}"
+        )
+
+    def _names_model(self) -> bool:
+        known = self.name in _FOLDERS or (self.class_type, self.name) in _FOLDERS_BY_CLASS
+        return known or bool(_MODEL_FILE.search(str(self.received)))
+
+    def _limit(self, which: str) -> object:
+        return self._limits.get(which, "?")
+
+    def _allowed(self) -> list[str]:
+        if self.kind != "value_not_in_list":
+            return []
+        if isinstance(self._type, list):
+            return [str(option) for option in self._type]
+        return self._find_options(self.class_type, self.name)
+
+
+def _config(value: object) -> tuple[object, Mapping[str, Any]]:
+    """The `input_config` of an error: (type or list of options, limits), of which ComfyUI may send nothing."""
+    if isinstance(value, (list, tuple)) and len(value) == 2:
+        return value[0], _mapping(value[1])
+    return None, {}
+
+
+def _folder_of(class_type: str, name: str) -> str:
+    return _FOLDERS_BY_CLASS.get((class_type, name)) or _FOLDERS.get(name, "the model folders")
+
+
+def _listed(options: list[str]) -> str:
+    shown = ", ".join(public_text(repr(option), 100) for option in options[:10])
+    return f"{shown} and {len(options) - 10} more" if len(options) > 10 else shown
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+# --- Failed runs ---------------------------------------------------------------------------------------
+
+
+def explain_failure(entry: Mapping[str, Any], workflow: Workflow) -> WorkerError | None:
+    """The error for a history entry, or None if the run succeeded.
+
+    Success is what the messages say: `status_str` alone may be left over from the run before.
+    """
+    status = _mapping(entry.get("status"))
+    messages = {str(message[0]): _mapping(message[1]) for message in status.get("messages") or [] if len(message) == 2}
+    if "execution_error" in messages:
+        return _explain_node_failure(messages["execution_error"], Graph(workflow))
+    if "execution_interrupted" in messages:
+        return RunInterrupted("the run was interrupted inside ComfyUI before it ended")
+    if "execution_success" in messages or (not messages and status.get("completed") is True):
+        return None
+    return NodeFailed("ComfyUI ended the run without success and without a reason")
+
+
+def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError:
+    node_id = str(error.get("node_id"))
+    where = graph.describe(node_id) if node_id in graph else f"{node_id} ({public_text(error.get('node_type'), 100)})"
+    exception = public_text(error.get("exception_type"), 100)
+    message = public_text(error.get("exception_message", ""))
+    details = {"node_id": node_id, "class_type": public_text(error.get("node_type"), 100), "exception_type": exception}
+    if "OutOfMemory" in exception:
+        return OutOfMemory(
+            f"node {where} ran out of GPU memory; use a smaller size or batch, a smaller (fp8) model, or a larger GPU",
+            **details,
+        )
+    missing = _NOT_FOUND_AT_RUN.search(str(error.get("exception_message", "")))
+    if missing:
+        return MissingModel(
+            f"node {where}: {public_text(repr(missing.group(2)), 200)} was not found "
+            f"in {public_text(missing.group(1), 80)} of {', '.join(MODEL_ROOTS)}",
+            **details,
+        )
+    return NodeFailed(f"node {where} failed: {exception}: {message}", **details)

@@ -1,0 +1,198 @@
+"""Is this a graph that ComfyUI can run without harm?
+
+ComfyUI checks what its output nodes can reach; some of the rest ends its only worker thread while HTTP goes on
+answering. Everything of that kind is refused here: a node without `inputs`, a link to nowhere in an input that
+no class declares, a cycle, a chain deeper than its recursion.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NoReturn
+
+from ..errors import GuiFormatWorkflow, InvalidWorkflow
+from .graph import Graph, as_link
+
+MAX_CHARACTERS = 20_000_000  # RunPod takes no request over 20 MB
+MAX_DEPTH = 100  # of lists and objects inside one another; json's own recursion ends near 1,000
+MAX_CHAIN = 900  # nodes one behind the other: 900 seen to run on 0.3.64, 985 seen to exceed its recursion
+
+_CHARACTERS_PER_VALUE = 4  # about what a small number and its comma take in JSON
+_INT_RANGE = range(-(2**63), 2**64)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LOADERS_OF_FILES = re.compile(r"(^|[^a-z])load", re.IGNORECASE)
+_FILE_INPUTS = ("image", "audio", "video", "file", "latent", "mask", "model_file")
+
+_EXPORT_HINT = (
+    "In ComfyUI choose Workflow > Export (API) and send that file "
+    '(older versions: enable Dev mode in the settings, then "Save (API Format)")'
+)
+
+
+def check_workflow(value: object) -> None:
+    """Raise InvalidWorkflow, with the node and what would be right, unless `value` is a sound graph."""
+    nodes = _as_nodes(value)
+    characters = 0
+    for node_id, node in nodes.items():
+        if not isinstance(node_id, str):
+            raise InvalidWorkflow(f"workflow: node ids must be strings, not {str(node_id)[:80]}")
+        _check_scalar(node_id, "workflow: a node id")
+        where = f"workflow node {node_id[:80]!r}"
+        characters = _check_json(node, where, characters)
+        _check_node(where, node)
+    graph = Graph(nodes)
+    _check_links(graph)
+    _check_order(graph)
+    _check_file_names(graph)
+
+
+def _as_nodes(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise InvalidWorkflow(
+            f"workflow must be an object in ComfyUI's API format, {{node id: node}}, not {_kind(value)}. "
+            f"{_EXPORT_HINT}"
+        )
+    if not value:
+        raise InvalidWorkflow(f"workflow has no nodes. {_EXPORT_HINT}")
+    if isinstance(value.get("nodes"), list):
+        raise GuiFormatWorkflow(
+            f"workflow is in the editor's save format, which ComfyUI's API cannot run. {_EXPORT_HINT}"
+        )
+    if isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
+        raise InvalidWorkflow(
+            "workflow is the body of a request to ComfyUI's /prompt; send what is inside its 'prompt'"
+        )
+    return value
+
+
+def _check_node(where: str, node: object) -> None:
+    if not isinstance(node, dict):
+        raise InvalidWorkflow(
+            f"{where} must be an object with class_type and inputs, not {_kind(node)}. {_EXPORT_HINT}"
+        )
+    if not isinstance(node.get("class_type"), str) or not node["class_type"]:
+        raise InvalidWorkflow(f"{where} has no class_type (the name of its node class). {_EXPORT_HINT}")
+    if not isinstance(node.get("inputs"), dict):
+        raise InvalidWorkflow(
+            f"{where} ({node['class_type'][:80]}) has no inputs; a node without any needs an empty object"
+        )
+
+
+def _kind(value: object) -> str:
+    """What a person would call a value's JSON type."""
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
+
+
+# --- Values -------------------------------------------------------------------------------------------
+
+
+def _check_json(value: object, where: str, characters: int) -> int:
+    """Refuse what JSON cannot carry, without recursion: the value may be nested 10,000 deep.
+
+    `characters` counts those of the values before this one; returned is the count with it.
+    """
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    while waiting:
+        item, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise InvalidWorkflow(f"{where} is nested deeper than {MAX_DEPTH} levels")
+        characters += len(item) if isinstance(item, str) else _CHARACTERS_PER_VALUE
+        if characters > MAX_CHARACTERS:
+            _too_large()
+        if isinstance(item, dict):
+            for key in item:
+                if not isinstance(key, str):
+                    raise InvalidWorkflow(f"{where} holds the key {str(key)[:80]}, which is no string")
+            waiting.extend((part, depth + 1) for pair in item.items() for part in pair)
+        elif isinstance(item, list):
+            waiting.extend((part, depth + 1) for part in item)
+        else:
+            _check_scalar(item, where)
+    return characters
+
+
+def _check_scalar(value: object, where: str) -> None:
+    if isinstance(value, str):
+        if _SURROGATE.search(value):
+            raise InvalidWorkflow(f"{where} holds half a character (a lone surrogate), which no UTF-8 text can carry")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidWorkflow(f"{where} holds {value}, which is no JSON number")
+    elif isinstance(value, int):
+        if value not in _INT_RANGE:
+            raise InvalidWorkflow(f"{where} holds a whole number of more than 64 bits")
+    elif value is not None:
+        raise InvalidWorkflow(f"{where} holds a {type(value).__name__}, which is no JSON value")
+
+
+def _too_large() -> NoReturn:
+    raise InvalidWorkflow(
+        f"workflow is larger than {MAX_CHARACTERS // 10**6} MB, the most that RunPod takes in a request"
+    )
+
+
+# --- Links --------------------------------------------------------------------------------------------
+
+
+def _check_links(graph: Graph) -> None:
+    for node_id in graph:
+        for name, value in graph.inputs(node_id).items():
+            link = as_link(value)
+            if link is not None and link.node_id not in graph:
+                raise InvalidWorkflow(
+                    f"node {graph.describe(node_id)}: its input {name!r} is linked to node {link.node_id[:80]!r}, "
+                    "which the workflow does not have"
+                )
+
+
+def _check_order(graph: Graph) -> None:
+    """Refuse cycles and chains that are too long, by removing nodes that need no other, level by level."""
+    needs = {node_id: {link.node_id for _, link in graph.links(node_id)} for node_id in graph}
+    needed_by: dict[str, list[str]] = {node_id: [] for node_id in graph}
+    for node_id, others in needs.items():
+        for other in others:
+            needed_by[other].append(node_id)
+    level = [node_id for node_id, others in needs.items() if not others]
+    levels = done = 0
+    while level:
+        levels, done = levels + 1, done + len(level)
+        following = []
+        for node_id in level:
+            for user in needed_by[node_id]:
+                needs[user].discard(node_id)
+                if not needs[user]:
+                    following.append(user)
+        level = following
+    if done < len(needs):
+        stuck = [graph.describe(node_id) for node_id, others in needs.items() if others]
+        raise InvalidWorkflow(f"workflow has a cycle: no order to run these nodes in: {', '.join(stuck[:10])}")
+    if levels > MAX_CHAIN:
+        raise InvalidWorkflow(
+            f"workflow has {levels} nodes one behind the other; ComfyUI can follow at most {MAX_CHAIN}"
+        )
+
+
+# --- Names of files -----------------------------------------------------------------------------------
+
+
+def _check_file_names(graph: Graph) -> None:
+    """Refuse names that would leave ComfyUI's input or output folder (0.3.64 itself reads any path)."""
+    for node_id in graph:
+        checked = ["filename_prefix"]
+        if _LOADERS_OF_FILES.search(graph.class_of(node_id)):
+            checked.extend(_FILE_INPUTS)
+        for name in checked:
+            _check_inside(graph, node_id, name)
+
+
+def _check_inside(graph: Graph, node_id: str, name: str) -> None:
+    value = graph.inputs(node_id).get(name)
+    if not isinstance(value, str):
+        return
+    parts = value.replace("\\", "/").split("/")
+    if ".." in parts or "\0" in value or (name != "filename_prefix" and parts[0] == "" and len(parts) > 1):
+        raise InvalidWorkflow(
+            f"node {graph.describe(node_id)}: {name} must be a name inside ComfyUI's own folder, not {value[:80]!r}"
+        )

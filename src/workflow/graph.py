@@ -1,0 +1,79 @@
+"""What a node, a link and a chain of links are in ComfyUI's API format.
+
+A workflow is `{node id: {"class_type": str, "inputs": {name: value}, "_meta": {"title": str}}}`. A value that
+is a list of two, `[node id, output slot]`, is a link; every other value is the input itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+Workflow = Mapping[str, Any]
+"""A workflow in API format. The functions of this package never edit one."""
+
+
+class Link(NamedTuple):
+    """Where an input's value comes from."""
+
+    node_id: str
+    slot: int
+
+
+def as_link(value: object) -> Link | None:
+    """`value` as a link, or None if ComfyUI would not take it for one."""
+    if isinstance(value, list) and len(value) == 2:
+        node_id, slot = value
+        if isinstance(node_id, str) and isinstance(slot, (int, float)):
+            return Link(node_id, int(slot))
+    return None
+
+
+class Graph:
+    """A checked workflow with the questions that overrides ask of it."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self.workflow = workflow
+        self._feeding = {link.node_id for node_id in workflow for _, link in self.links(node_id)}
+
+    def __contains__(self, node_id: str) -> bool:
+        return node_id in self.workflow
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.workflow)
+
+    def class_of(self, node_id: str) -> str:
+        """The node's `class_type`."""
+        return str(self.workflow[node_id]["class_type"])
+
+    def inputs(self, node_id: str) -> Mapping[str, Any]:
+        """The node's inputs: name to value or link."""
+        inputs: Mapping[str, Any] = self.workflow[node_id]["inputs"]
+        return inputs
+
+    def links(self, node_id: str) -> Iterator[tuple[str, Link]]:
+        """The node's linked inputs: (input name, link)."""
+        for name, value in self.inputs(node_id).items():
+            link = as_link(value)
+            if link is not None:
+                yield name, link
+
+    def link(self, node_id: str, name: str) -> Link | None:
+        """The link of one input, or None if it holds a value or is absent."""
+        return as_link(self.inputs(node_id).get(name))
+
+    def feeds_others(self, node_id: str) -> bool:
+        """Whether any node takes something from this one."""
+        return node_id in self._feeding
+
+    def title(self, node_id: str) -> str:
+        """The title a person gave the node, or its class."""
+        meta = self.workflow[node_id].get("_meta")
+        title = meta.get("title") if isinstance(meta, Mapping) else None
+        return title if isinstance(title, str) and title else self.class_of(node_id)
+
+    def describe(self, node_id: str) -> str:
+        """The node for a message: `6 (CLIPTextEncode "Positive prompt")`."""
+        title, class_type = self.title(node_id), self.class_of(node_id)
+        name = class_type if title == class_type else f'{class_type} "{title}"'
+        return f"{node_id} ({name})"[:200]

@@ -1,0 +1,267 @@
+"""Which node does an override mean? Found by following links from the samplers, never by titles.
+
+Three searches, one a kind of override, each returns the nodes that hold the value:
+
+    prompt  from what a sampler calls positive, against the flow, to the text encoders
+    seed    the samplers and noise nodes that start from noise
+    size    from a sampler's latent image, against the flow, to the node that sets width and height
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from .graph import Graph, Link
+
+# Inputs that a prompt's text goes into, for encoders with more than one or another name than text or prompt.
+# From the node schemas of ComfyUI 0.3.64.
+TEXT_INPUTS: dict[str, tuple[str, ...]] = {
+    "CLIPTextEncodeFlux": ("clip_l", "t5xxl"),
+    "CLIPTextEncodeSDXL": ("text_g", "text_l"),
+    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl"),
+    "CLIPTextEncodeHiDream": ("clip_l", "clip_g", "t5xxl", "llama"),
+    "CLIPTextEncodeHunyuanDiT": ("bert", "mt5xl"),
+    "CLIPTextEncodeLumina2": ("user_prompt",),
+    "TextEncodeAceStepAudio": ("tags",),
+}
+_COMMON_TEXT_INPUTS = ("text", "prompt")
+
+SEED_INPUTS = ("noise_seed", "seed")
+SIZE_INPUTS = ("width", "height")
+
+# Nodes that hold one value for others (core primitives and common packs): its input is the value.
+VALUE_INPUTS = ("value", "string", "text", "prompt", "seed", "number", "int")
+_PASSES_ON = frozenset({"Reroute", "Reroute (rgthree)"})
+
+# They have a width and a height, yet a person who says "width" does not mean them (counted on the stock templates).
+_NOT_A_PICTURE_SIZE = frozenset(
+    {
+        "LatentUpscale",
+        "LatentCrop",
+        "ConditioningSetArea",
+        "GLIGENTextBoxApply",
+        "StableZero123_Conditioning",
+        "StableZero123_Conditioning_Batched",
+    }
+)
+
+# Inputs that carry something else than conditioning, so a prompt is not found behind them.
+_NOT_CONDITIONING = frozenset(
+    {
+        *("model", "clip", "vae", "image", "images", "pixels", "mask", "latent", "latent_image", "samples"),
+        *("noise", "sampler", "sigmas", "control_net", "clip_vision", "clip_vision_output", "style_model"),
+        *("negative", "width", "height", "start_image", "end_image", "reference_image", "control_video"),
+    }
+)
+_LATENT_INPUTS = ("latent_image", "latent", "samples", "samples1", "samples2", "latents", "samples_to", "samples_from")
+
+
+class Slot(NamedTuple):
+    """An input of a node that holds a value."""
+
+    node_id: str
+    name: str
+
+
+# --- Reading a value through links ---------------------------------------------------------------------
+
+
+def holder(graph: Graph, node_id: str, name: str) -> Slot | None:
+    """Where the value of an input is written: there, or in the primitive node that it is linked to.
+
+    None if the input is absent, or if its value is computed by a node.
+    """
+    slot = Slot(node_id, name)
+    for _ in range(len(graph.workflow)):
+        link = graph.link(*slot)
+        if link is None:
+            return slot if slot.name in graph.inputs(slot.node_id) else None
+        following = _source_input(graph, link)
+        if following is None:
+            return None
+        slot = Slot(link.node_id, following)
+    return None
+
+
+def _source_input(graph: Graph, link: Link) -> str | None:
+    """The one input that a primitive or reroute node hands on."""
+    if graph.class_of(link.node_id) in _PASSES_ON:
+        return next(iter(graph.inputs(link.node_id)), None)
+    return primitive_input(graph, link.node_id)
+
+
+def primitive_input(graph: Graph, node_id: str) -> str | None:
+    """The input of a node that only holds a value for others, None for every other node."""
+    inputs = graph.inputs(node_id)
+    is_primitive = "primitive" in graph.class_of(node_id).lower() or len(inputs) == 1
+    return next((name for name in VALUE_INPUTS if is_primitive and name in inputs), None)
+
+
+def text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
+    """The inputs of a node that take a prompt's text, empty if it takes none."""
+    known = TEXT_INPUTS.get(graph.class_of(node_id))
+    if known is not None:
+        return tuple(name for name in known if name in graph.inputs(node_id))
+    return tuple(name for name in _COMMON_TEXT_INPUTS if name in graph.inputs(node_id))[:1]
+
+
+def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
+    """The input of a node that takes a seed, empty if it takes none."""
+    return tuple(name for name in SEED_INPUTS if name in graph.inputs(node_id))[:1]
+
+
+def size_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
+    """`("width", "height")` if the node has both, else empty."""
+    return SIZE_INPUTS if all(name in graph.inputs(node_id) for name in SIZE_INPUTS) else ()
+
+
+# --- Searches -----------------------------------------------------------------------------------------
+
+
+def find_prompt_nodes(graph: Graph) -> list[str]:
+    """Text encoders that reach a positive input; if nothing samples, every node with a prompt of its own."""
+    found = _unique(
+        encoder
+        for node_id in _used(graph)
+        for link in _positive_links(graph, node_id)
+        for encoder in _encoders(graph, link)
+    )
+    if found:
+        return found
+    negative = set(_unique(encoder for node_id in graph for encoder in _behind(graph, node_id, "negative")))
+    return [node_id for node_id in graph if node_id not in negative and _holds_text(graph, node_id)]
+
+
+def find_seed_nodes(graph: Graph) -> list[str]:
+    """Samplers and noise nodes that start from noise; if there are none, every node with a seed."""
+    seeded = [node_id for node_id in _used(graph) if seed_inputs(graph, node_id)]
+    samplers = [node_id for node_id in seeded if {"latent_image", "noise_seed"} & graph.inputs(node_id).keys()]
+    return [node_id for node_id in samplers or seeded if _adds_noise(graph, node_id)]
+
+
+def find_size_nodes(graph: Graph) -> list[str]:
+    """Nodes that set the size of what is sampled; if nothing samples, those that make an empty image."""
+    starts = (graph.link(node_id, "latent_image") for node_id in _used(graph))
+    found = _unique(node_id for link in starts if link for node_id in _latent_sources(graph, link))
+    if found or any(graph.link(node_id, "latent_image") for node_id in graph):
+        return found
+    return [
+        node_id
+        for node_id in _used(graph)
+        if graph.class_of(node_id).startswith("Empty") and size_inputs(graph, node_id)
+    ]
+
+
+def find_nodes_behind(graph: Graph, node_ids: Iterable[str], class_type: str) -> list[str]:
+    """Nodes of one class that the given nodes depend on, through any links."""
+    seen, waiting = set(), list(node_ids)
+    while waiting:
+        node_id = waiting.pop()
+        if node_id not in seen:
+            seen.add(node_id)
+            waiting.extend(link.node_id for _, link in graph.links(node_id))
+    return [node_id for node_id in graph if node_id in seen and graph.class_of(node_id) == class_type]
+
+
+def samplers_of(graph: Graph, size_node: str) -> list[str]:
+    """The nodes whose latent image comes from a size node."""
+    return [
+        node_id
+        for node_id in graph
+        if (link := graph.link(node_id, "latent_image")) and size_node in _latent_sources(graph, link)
+    ]
+
+
+def _used(graph: Graph) -> list[str]:
+    """Nodes that matter to an output: a sampler or encoder that feeds nobody is left over from editing."""
+    return [
+        node_id
+        for node_id in graph
+        if graph.feeds_others(node_id) or not (graph.link(node_id, "latent_image") or graph.link(node_id, "clip"))
+    ]
+
+
+def _unique(node_ids: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(node_ids))
+
+
+def _walk(graph: Graph, start: Link, follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
+    """Every link reached from `start` against the flow, each once."""
+    seen, waiting = set(), [start]
+    while waiting:
+        link = waiting.pop(0)
+        if link not in seen:
+            seen.add(link)
+            yield link
+            waiting.extend(follow(link))
+
+
+# --- Prompt -------------------------------------------------------------------------------------------
+
+
+def _positive_links(graph: Graph, node_id: str) -> list[Link]:
+    """What a sampler or guider takes as positive. A node that hands conditioning on is no start of its own."""
+    positive = graph.link(node_id, "positive")
+    if positive:
+        return [positive] if graph.link(node_id, "model") else []
+    if "guider" in graph.class_of(node_id).lower():
+        names = ("conditioning", "cond1", "cond2")
+        return [link for name in names if (link := graph.link(node_id, name))]
+    return []
+
+
+def _encoders(graph: Graph, start: Link) -> list[str]:
+    def follow(link: Link) -> list[Link]:
+        if _holds_text(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
+            return []
+        return _conditioning_links(graph, link)
+
+    return [link.node_id for link in _walk(graph, start, follow) if _holds_text(graph, link.node_id)]
+
+
+def _conditioning_links(graph: Graph, link: Link) -> list[Link]:
+    """What feeds one output of a node that hands conditioning on."""
+    positive, negative = graph.link(link.node_id, "positive"), graph.link(link.node_id, "negative")
+    if positive and negative:  # such nodes give both back, positive first (ControlNetApplyAdvanced and the like)
+        return [positive] if link.slot == 0 else [negative]
+    return [source for name, source in graph.links(link.node_id) if name not in _NOT_CONDITIONING]
+
+
+def _behind(graph: Graph, node_id: str, name: str) -> list[str]:
+    link = graph.link(node_id, name)
+    return _encoders(graph, link) if link else []
+
+
+def _holds_text(graph: Graph, node_id: str) -> bool:
+    """Whether the node takes a prompt: an encoder (it has a clip) or a model's own prompt input."""
+    if graph.class_of(node_id) == "GLIGENTextBoxApply":  # it adds a box to the prompt that it is given
+        return False
+    names = text_inputs(graph, node_id)
+    values = [graph.inputs(node_id)[name] for name in names]
+    is_encoder = "clip" in graph.inputs(node_id) or names == ("prompt",) or graph.class_of(node_id) in TEXT_INPUTS
+    return is_encoder and any(isinstance(value, (str, list)) for value in values)
+
+
+# --- Seed ---------------------------------------------------------------------------------------------
+
+
+def _adds_noise(graph: Graph, node_id: str) -> bool:
+    add_noise = graph.inputs(node_id).get("add_noise", True)
+    return add_noise not in (False, "disable")
+
+
+# --- Size ---------------------------------------------------------------------------------------------
+
+
+def _latent_sources(graph: Graph, start: Link) -> list[str]:
+    def follow(link: Link) -> list[Link]:
+        if _sets_size(graph, link.node_id):
+            return []
+        return [source for name in _LATENT_INPUTS if (source := graph.link(link.node_id, name))]
+
+    return [link.node_id for link in _walk(graph, start, follow) if _sets_size(graph, link.node_id)]
+
+
+def _sets_size(graph: Graph, node_id: str) -> bool:
+    return bool(size_inputs(graph, node_id)) and graph.class_of(node_id) not in _NOT_A_PICTURE_SIZE
