@@ -1,0 +1,128 @@
+"""Engines that the tests share: the draft engine always, a real ComfyUI where one is found."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import serverless_worker
+from serverless_worker import Worker
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import Installation, draft_installation, find_comfyui
+from src.errors import ComfyNotFound
+from src.settings import Settings, read_settings
+
+from .tiny_models import make_models
+
+ENGINES = ("draft", "real")
+# More settings for the real engine, unless the environment has them: tests run where there is no GPU.
+REAL_ARGS = os.environ.get("COMFYUI_ARGS", "--cpu")
+
+
+def _real_installation() -> Installation | str:
+    """A real ComfyUI, or why there is none."""
+    try:
+        return find_comfyui(read_settings())
+    except ComfyNotFound as error:
+        return error.message
+
+
+REAL = _real_installation()
+
+
+def pytest_report_header() -> str:
+    """Say which engines are used."""
+    if isinstance(REAL, str):
+        return f"engines: draft engine; real ComfyUI skipped: {REAL}"
+    return f"engines: draft engine, {REAL.name}"
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say it again where it is read: at the end."""
+    terminalreporter.write_line(pytest_report_header())
+
+
+def installation(name: str) -> Installation:
+    """The engine of that name; skips the test if it is not here."""
+    if name == "draft":
+        return draft_installation()
+    if isinstance(REAL, str):
+        pytest.skip(f"no real ComfyUI: {REAL}")
+    return REAL
+
+
+@pytest.fixture(scope="session")
+def model_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file for --extra-model-paths-config that leads to the tiny models."""
+    root = tmp_path_factory.mktemp("models")
+    make_models(root)
+    config = root / "paths.yaml"
+    folders = "\n".join(f"  {name}: {name}" for name in ("diffusion_models", "text_encoders", "vae"))
+    config.write_text(f"tiny:\n  base_path: {root}\n{folders}\n")
+    return config
+
+
+def settings_for(name: str, model_paths: Path | None = None, **changes: Any) -> Settings:
+    """Settings with what an engine needs to run here."""
+    arguments = ""
+    if name == "real":
+        more = f" --extra-model-paths-config {model_paths}" if model_paths else ""
+        arguments = f"{REAL_ARGS} --disable-all-custom-nodes{more}"
+    return replace(read_settings({}), comfyui_args=arguments, **changes)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A booted worker with an engine, to run jobs on through the handler."""
+
+    name: str
+    worker: Worker
+
+    @property
+    def engine(self) -> ComfyEngine:
+        """Its engine."""
+        return self.worker.engine
+
+    def run(self, **fields: Any) -> dict[str, Any]:
+        """The handler's answer to a job with these input fields."""
+        return self.handle({"id": "test-job", "input": fields})
+
+    def handle(self, job: Any) -> dict[str, Any]:
+        """The handler's answer to a job."""
+        serverless_worker._set_worker(self.worker)
+        return asyncio.run(serverless_worker.handler(job))
+
+    def leftovers(self) -> list[str]:
+        """Files that jobs left behind."""
+        folders = self.engine.process.folders
+        return [str(file) for folder in (folders.input, folders.output, folders.temp) for file in folder.rglob("*")]
+
+
+@contextmanager
+def booted(name: str, settings: Settings) -> Iterator[Bench]:
+    """A bench with an engine of its own."""
+    with ComfyEngine(installation(name), settings) as engine:
+        engine.wait_ready()
+        yield Bench(name, Worker(engine, settings))
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def bench(request: pytest.FixtureRequest, model_paths: Path) -> Iterator[Bench]:
+    """One booted worker an engine for the whole run."""
+    installation(request.param)
+    with booted(request.param, settings_for(request.param, model_paths)) as shared:
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def draft_bench() -> Iterator[Bench]:
+    """A booted worker with the draft engine, for what does not depend on the engine."""
+    with booted("draft", settings_for("draft")) as shared:
+        yield shared
