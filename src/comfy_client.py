@@ -17,8 +17,8 @@ from requests.adapters import HTTPAdapter
 from .errors import ComfyUnreachable, UnexpectedAnswer
 
 _CONNECT_SECONDS = 2.0
-_READ_SECONDS = 10.0
-_SUBMIT_SECONDS = 60.0  # ComfyUI validates before it answers; that lists model folders, slow on a network volume
+_READ_SECONDS = 3.0  # these routes only look at memory: longer means that ComfyUI is busy or frozen
+_SLOW_SECONDS = 60.0  # these read disks: validation and schemas list model folders, slow on a network volume
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ComfyClient:
     def queue_prompt(self, prompt: Mapping[str, Any], prompt_id: str, client_id: str) -> Submission:
         """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events."""
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": {}}
-        response = self._request("POST", "/prompt", body=body, seconds=_SUBMIT_SECONDS, accept=(200, 400))
+        response = self._request("POST", "/prompt", body=body, seconds=_SLOW_SECONDS, accept=(200, 400))
         return Submission(response.status_code == 200, self._decoded(response))
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
@@ -93,12 +93,13 @@ class ComfyClient:
     def view(self, filename: str, subfolder: str, folder_type: str) -> bytes | None:
         """GET /view: the bytes of a file, None if ComfyUI has no such file."""
         place = {"filename": filename, "subfolder": subfolder, "type": folder_type}
-        response = self._request("GET", "/view", params=place, accept=(200, 404))
+        response = self._request("GET", "/view", params=place, seconds=_SLOW_SECONDS, accept=(200, 404))
         return response.content if response.status_code == 200 else None
 
     def options(self, class_type: str, name: str) -> list[str]:
         """GET /object_info/{class}: the values that a node class allows for an input, empty if it has no list."""
-        schema = self._json("GET", f"/object_info/{quote(class_type, safe='')}").get(class_type) or {}
+        response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_SLOW_SECONDS)
+        schema = self._decoded(response).get(class_type) or {}
         for section in ("required", "optional"):
             config = schema.get("input", {}).get(section, {}).get(name)
             if config:

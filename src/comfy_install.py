@@ -68,11 +68,11 @@ class Installation:
             *("--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"),
             *("--input-directory", str(folders.input), "--output-directory", str(folders.output)),
             *("--temp-directory", str(folders.root), "--user-directory", str(folders.user)),
-            *self._chosen(settings),
+            *self._chosen(settings, folders),
             *_split(settings.comfyui_args),
         ]
 
-    def _chosen(self, settings: Settings) -> list[str]:
+    def _chosen(self, settings: Settings, folders: Folders) -> list[str]:
         """Flags that depend on the version or on settings."""
         flags = []
         if not settings.save_metadata:
@@ -82,7 +82,8 @@ class Installation:
             flags.append([partner if partner in self.accepted else "--disable-api-nodes"])
         kind, _, kept = settings.comfyui_cache.partition(":")
         flags.append([f"--cache-{kind}", *([kept] if kept else [])])
-        flags.append(["--database-url", "sqlite:///:memory:"])
+        # In a file: with one in memory ComfyUI 0.3.64 logs a traceback when it lets go of the connection.
+        flags.append(["--database-url", f"sqlite:///{folders.user / 'comfyui.db'}"])
         flags.append(["--disable-assets"])
         flags.append(["--extra-model-paths-config", str(_MODEL_PATHS)])
         return [word for flag in flags if flag[0] in self.accepted for word in flag]

@@ -53,6 +53,7 @@ class ComfyProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: deque[str] = deque(maxlen=_KEPT_LINES)
         self._reader: threading.Thread | None = None
+        self._is_stopping = False
         # The kernel ties a child to the *thread* that started it, so that has to be one that stays.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="comfyui-starter")
 
@@ -62,6 +63,7 @@ class ComfyProcess:
         self.folders = Folders(Path(tempfile.mkdtemp(prefix="comfyui-worker-")))
         self.folders.create()
         self._log.clear()
+        self._is_stopping = False
         command = self.installation.command(self._settings, self.folders, self.port)
         log.info("starting %s on port %d", self.installation.name, self.port)
         self._process = self._starter.submit(self._spawn, command).result()
@@ -121,6 +123,7 @@ class ComfyProcess:
         """End the engine and all that it started, and remove its folders. Does nothing if it does not run."""
         if self._process is None:
             return
+        self._is_stopping = True
         self._signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
@@ -148,7 +151,9 @@ class ComfyProcess:
             # A progress bar rewrites its line after each \r: what is last is what one would see.
             line = raw.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1][:_KEPT_CHARACTERS]
             self._log.append(line)
-            _comfyui_log.log(logging.DEBUG if _NOISE.match(line) or not line else logging.INFO, "%s", line)
+            # What it says while it is being ended (tracebacks, too) troubles nobody.
+            is_noise = self._is_stopping or not line or _NOISE.match(line)
+            _comfyui_log.log(logging.DEBUG if is_noise else logging.INFO, "%s", line)
 
 
 def _free_port(wanted: int) -> int:

@@ -168,7 +168,13 @@ def test_a_missing_model_says_where_we_looked_and_what_is_near(bench: Bench) -> 
     workflow["1"]["inputs"]["unet_name"] = "tiny_sd_3.safetensors"
     answer = refused(bench, workflow)
     assert answer["error_code"] == "missing_model"
-    for part in ("unet_name", "tiny_sd_3.safetensors", "diffusion_models", "/runpod-volume/models", "tiny_sd3.safetensors"):
+    for part in (
+        "unet_name",
+        "tiny_sd_3.safetensors",
+        "diffusion_models",
+        "/runpod-volume/models",
+        "tiny_sd3.safetensors",
+    ):
         assert part in answer["error"]
     assert answer["node_errors"][0]["node_id"] == "1"
 
@@ -206,7 +212,10 @@ def test_a_link_of_the_wrong_type_is_named(bench: Bench) -> None:
 
 
 def test_a_missing_input_file_is_named(bench: Bench) -> None:
-    workflow = {"1": node("LoadImage", image="nofile.png"), "2": node("SaveImage", images=["1", 0], filename_prefix="x")}
+    workflow = {
+        "1": node("LoadImage", image="nofile.png"),
+        "2": node("SaveImage", images=["1", 0], filename_prefix="x"),
+    }
     assert "nofile.png" in refused(bench, workflow)["error"]
 
 
@@ -232,7 +241,9 @@ def test_a_node_that_raises_is_named_with_its_message(bench: Bench) -> None:
 
 ZOMBIE_MAKERS = {
     "an unreachable node without inputs": {"77": {"class_type": "EmptyImage"}},
-    "a link to nowhere in an undeclared input": {"1": node("EmptyImage", width=64, height=64, batch_size=1, color=0, x=["99", 0])},
+    "a link to nowhere in an undeclared input": {
+        "1": node("EmptyImage", width=64, height=64, batch_size=1, color=0, x=["99", 0])
+    },
     "a link to nowhere in a declared input": {"2": node("ImageInvert", image=["99", 0])},
     "a self link": {"2": node("ImageInvert", image=["2", 0])},
     "a cycle": {"2": node("ImageInvert", image=["3", 0])},

@@ -104,8 +104,20 @@ def _clip_l(random: np.random.Generator) -> Weights:
 def _taesd(random: np.random.Generator) -> Weights:
     """TAESD for 16 channels: decoder layers 1 to 19 and encoder layers 0 to 14, of which some are blocks of three."""
     plain = {
-        "taesd_decoder": {1: (64, 16, True), 7: (64, 64, False), 12: (64, 64, False), 17: (64, 64, False), 19: (3, 64, True)},
-        "taesd_encoder": {0: (64, 3, True), 2: (64, 64, False), 6: (64, 64, False), 10: (64, 64, False), 14: (16, 64, True)},
+        "taesd_decoder": {
+            1: (64, 16, True),
+            7: (64, 64, False),
+            12: (64, 64, False),
+            17: (64, 64, False),
+            19: (3, 64, True),
+        },
+        "taesd_encoder": {
+            0: (64, 3, True),
+            2: (64, 64, False),
+            6: (64, 64, False),
+            10: (64, 64, False),
+            14: (16, 64, True),
+        },
     }
     blocks = {"taesd_decoder": (3, 4, 5, 8, 9, 10, 13, 14, 15, 18), "taesd_encoder": (1, 3, 4, 5, 7, 8, 9, 11, 12, 13)}
     weights: dict[str, NDArray[np.generic] | tuple[int, ...]] = {}

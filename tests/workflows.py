@@ -50,7 +50,13 @@ def animated_webp() -> Workflow:
         "3": node("ImageBatch", image1=["1", 0], image2=["2", 0]),
         "4": node("RepeatImageBatch", image=["3", 0], amount=4),
         "5": node(
-            "SaveAnimatedWEBP", images=["4", 0], filename_prefix="anim", fps=8.0, lossless=False, quality=80, method="default"
+            "SaveAnimatedWEBP",
+            images=["4", 0],
+            filename_prefix="anim",
+            fps=8.0,
+            lossless=False,
+            quality=80,
+            method="default",
         ),
     }
 

@@ -1,0 +1,110 @@
+"""RunPod's job queue on loopback, as far as a worker sees it: the real SDK takes jobs from it and posts answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+_HOLD_SECONDS = 0.2  # that a poll without a job is held
+
+
+@dataclass
+class LoopbackQueue:
+    """Jobs to hand out, and what was posted for them. The worker is told where by `environment`."""
+
+    url: str = ""
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    taken: list[str] = field(default_factory=list)
+    posted: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    to_stop: list[str] = field(default_factory=list)
+    pings: int = 0
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What RunPod sets for a worker, and nothing of the SDK's own fitness checks, which dial out."""
+        return {
+            "RUNPOD_WEBHOOK_GET_JOB": f"{self.url}/v2/local/job-take/$ID?gpu=LOCAL",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{self.url}/v2/local/job-done/$RUNPOD_POD_ID/$ID?gpu=LOCAL",
+            "RUNPOD_WEBHOOK_POST_STREAM": f"{self.url}/v2/local/job-stream/$RUNPOD_POD_ID/$ID?gpu=LOCAL",
+            "RUNPOD_WEBHOOK_PING": f"{self.url}/v2/local/ping/$RUNPOD_POD_ID?gpu=LOCAL",
+            "RUNPOD_PING_INTERVAL": "1000",
+            "RUNPOD_AI_API_KEY": "loopback-key",
+            "RUNPOD_POD_ID": "worker-1",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",
+            "RUNPOD_SKIP_GPU_CHECK": "true",
+        }
+
+    def put(self, job_id: str, job_input: Any) -> None:
+        """Queue a job."""
+        self.waiting.append({"id": job_id, "input": job_input})
+
+    def wait_for(self, count: int, seconds: float) -> None:
+        """Until that many jobs were answered."""
+        end = time.monotonic() + seconds
+        while len(self.posted) < count:
+            assert time.monotonic() < end, f"{len(self.posted)} of {count} jobs answered"
+            time.sleep(0.05)
+
+    def application(self) -> web.Application:
+        """The worker's routes."""
+        application = web.Application(client_max_size=64 * 1024 * 1024)
+        application.router.add_get("/v2/local/job-take/{worker}", self._take)
+        application.router.add_post("/v2/local/job-done/{worker}/{job}", self._done)
+        application.router.add_get("/v2/local/job-stop/{worker}", self._stop)
+        application.router.add_get("/v2/local/ping/{worker}", self._ping)
+        return application
+
+    async def _take(self, request: web.Request) -> web.Response:
+        if not self.waiting:
+            await asyncio.sleep(_HOLD_SECONDS)
+        if not self.waiting:
+            return web.Response(status=204)
+        job = self.waiting.pop(0)
+        self.taken.append(job["id"])
+        return web.json_response(job)
+
+    async def _done(self, request: web.Request) -> web.Response:
+        self.posted.setdefault(request.match_info["job"], []).append(json.loads(await request.read()))
+        return web.Response()
+
+    async def _stop(self, request: web.Request) -> web.Response:
+        await asyncio.sleep(_HOLD_SECONDS)
+        stopping, self.to_stop = self.to_stop, []
+        return web.json_response({"jobsToStop": stopping}) if stopping else web.Response(status=204)
+
+    async def _ping(self, request: web.Request) -> web.Response:
+        self.pings += 1
+        return web.Response()
+
+
+@contextmanager
+def serving() -> Iterator[LoopbackQueue]:
+    """A queue that answers, in a thread of its own."""
+    queue, loop = LoopbackQueue(), asyncio.new_event_loop()
+    runner = web.AppRunner(queue.application(), access_log=None, shutdown_timeout=1)
+
+    async def start() -> str:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    queue.url = loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield queue
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

@@ -1,0 +1,138 @@
+"""The real RunPod SDK, unchanged, against a queue on loopback."""
+
+from __future__ import annotations
+
+import base64
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import workflows
+from .conftest import ENGINES, REAL_ARGS, installation
+from .loopback_queue import LoopbackQueue, serving
+from .worker_process import ROOT, WorkerProcess, running
+
+LONG = 120.0  # a hang limit, no measure
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+
+def start(name: str, queue: LoopbackQueue, folder: Path) -> Any:
+    """A worker with that engine on that queue."""
+    flags = ["--draft"] if name == "draft" else []
+    arguments = "" if name == "draft" else f"{REAL_ARGS} --disable-all-custom-nodes"
+    environment = {**queue.environment, "COMFYUI_ARGS": arguments}
+    if name == "real":
+        environment["COMFYUI_PATH"] = str(installation(name).directory)
+    return running(flags, environment, folder)
+
+
+def twenty_jobs() -> dict[str, tuple[Any, str]]:
+    """Id to (input, the status or error_type that must come back)."""
+    good = [({"workflow": workflows.still(color=number)}, "success") for number in range(12)]
+    bad: list[tuple[Any, str]] = [
+        ({"workflow": {}}, "validation"),
+        ({"workflow": {"nodes": [], "links": []}}, "validation"),
+        ({"workflow": {**workflows.still(), "2": workflows.node("NoSuchNode")}}, "validation"),
+        ({"workflow": workflows.still(), "seed": -1}, "validation"),
+        ({"workflow": {"1": {"class_type": "EmptyImage"}}}, "validation"),
+        ({"workflow": workflows.text_only()}, "success"),
+        ({"workflow": workflows.still(), "prompt": "no encoder here"}, "validation"),
+        ([1, 2], "validation"),
+    ]
+    mixed = [job for pair in zip(good, [*bad, *good[8:]], strict=False) for job in pair]
+    return {f"job-{number}": job for number, job in enumerate(mixed[:20])}
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_twenty_jobs_good_and_bad_are_each_answered_rightly_and_sigterm_leaves_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    installation(name)
+    with serving() as queue, start(name, queue, tmp_path) as worker:
+        jobs = twenty_jobs()
+        for job_id, (job_input, _) in jobs.items():
+            queue.put(job_id, job_input)
+        queue.wait_for(len(jobs), LONG)
+        for job_id, (_, expected) in jobs.items():
+            check_answer(queue.posted[job_id], expected)
+        assert len(worker.family()) >= 3  # the worker, its engine, the SDK's ping process
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait(LONG)
+        assert worker.process.returncode == 0, worker.log
+        assert worker.family_ends(5)
+        assert not list(tmp_path.glob("comfyui-worker-*"))
+        assert "Traceback" not in worker.log
+        assert "iVBOR" not in worker.log
+
+
+def check_answer(posted: list[dict[str, Any]], expected: str) -> None:
+    """One answer, in the shape the SDK posts: `error` stands beside `output`."""
+    assert len(posted) == 1
+    output = posted[0]["output"]
+    if expected == "success":
+        assert output["status"] == "success", posted
+        assert "error" not in posted[0]
+        assert all(base64.b64decode(image).startswith(b"\x89PNG") for image in output["images"])
+    else:
+        assert output["status"] == "error"
+        assert output["error_type"] == expected
+        assert isinstance(posted[0]["error"], str)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_worker_killed_with_sigkill_leaves_no_orphan(name: str, tmp_path: Path) -> None:
+    installation(name)
+    with serving() as queue, start(name, queue, tmp_path) as worker:
+        queue.put("one", {"workflow": workflows.still()})
+        queue.wait_for(1, LONG)
+        assert len(worker.family()) >= 3
+        worker.process.send_signal(signal.SIGKILL)
+        assert worker.family_ends(5), worker.log
+
+
+def test_sigterm_while_comfyui_boots_leaves_no_orphan(tmp_path: Path) -> None:
+    with serving() as queue, start("draft", queue, tmp_path) as worker:
+        worker.wait_for_log("starting draft engine", LONG)
+        worker.process.send_signal(signal.SIGTERM)
+        worker.process.wait(LONG)
+        assert worker.family_ends(5)
+
+
+def test_a_cancel_from_runpod_stops_the_job_and_the_next_one_runs(tmp_path: Path) -> None:
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["steps"] = 10_000
+    with serving() as queue, start("draft", queue, tmp_path) as worker:
+        queue.put("long", {"workflow": workflow})
+        worker.wait_for_log("queued prompt", LONG)
+        queue.to_stop.append("long")
+        queue.put("next", {"workflow": workflows.still()})
+        queue.wait_for(1, LONG)
+        assert list(queue.posted) == ["next"]
+
+
+def test_a_worker_whose_comfyui_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+    checkout = tmp_path / "ComfyUI"
+    (checkout / "comfy").mkdir(parents=True)
+    (checkout / "main.py").write_text("import no_such_module\n")
+    with serving() as queue:
+        environment = {**queue.environment, "COMFYUI_PATH": str(checkout), "COMFYUI_PYTHON": sys.executable}
+        with running([], environment, tmp_path) as worker:
+            worker.process.wait(LONG)
+            assert worker.process.returncode == 1
+            assert "comfyui_boot_failed" in worker.log
+            assert "No module named 'no_such_module'" in worker.log
+            assert "COMFYUI_PYTHON" in worker.log
+
+
+def test_importing_the_worker_starts_nothing() -> None:
+    check = (
+        "import sys, threading, serverless_worker;"
+        "assert 'runpod' not in sys.modules; assert threading.active_count() == 1;"
+        "assert serverless_worker._worker is None"
+    )
+    subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
