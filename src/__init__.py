@@ -12,10 +12,11 @@
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
    comfy_client    ComfyUI's HTTP routes, one method each
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
-4  prompt_run      one prompt: queue it, wait for its history entry, stop it
-   outputs         history entry -> files -> answer
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
-5  command_line    flags, progress on a terminal, saving what a local test made
+4  comfy_engine    process, client and events as one: boot, restart, leave
+5  prompt_run      one prompt: queue it, wait for its history entry, stop it
+6  outputs         history entry -> files -> answer
+   command_line    flags, progress on a terminal, saving what a local test made
 
 `serverless_worker.py`, above all of them, tells the story.
 """

@@ -109,6 +109,8 @@ class EventStream:
                 self._socket = websocket.create_connection(
                     self._url + self._client_id, timeout=_CONNECT_SECONDS, http_no_proxy=["127.0.0.1"]
                 )
+                if self._stopped.is_set():  # `stop` may have come before there was a socket to close
+                    return
                 self._socket.settimeout(_QUIET_SECONDS)
                 self._connected.set()
                 self._drain(self._socket)

@@ -18,9 +18,10 @@ _TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
 _SHOWN_CHARACTERS = 40
 
 _USAGE = """\
-python serverless_worker.py --test [--draft] [--output DIR]   run test_input.json and save its images
-python serverless_worker.py --test_input '{"workflow": {…}}'  run that input (also @FILE or FILE)
-python serverless_worker.py                                   take jobs from RunPod (where RunPod starts it)"""
+python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
+python serverless_worker.py --test [--output DIR]       run test_input.json on ComfyUI and save its images
+python serverless_worker.py --test_input JSON|FILE      run that input, or that workflow
+python serverless_worker.py                             take jobs from RunPod (where RunPod starts it)"""
 
 
 @dataclass(frozen=True)

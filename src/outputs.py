@@ -44,7 +44,14 @@ class OutputFile:
 
 def list_files(run: Run) -> list[OutputFile]:
     """Every file of every node, under whatever key, each once, in the order of the workflow's nodes."""
-    found = (
+    unique: dict[tuple[str, str, str], OutputFile] = {}
+    for file in _reported_files(run):
+        unique.setdefault((file.type, file.subfolder, file.filename), file)
+    return list(unique.values())
+
+
+def _reported_files(run: Run) -> Iterator[OutputFile]:
+    return (
         OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
         for node_id, output in _outputs_in_order(run)
         for items in output.values()
@@ -52,8 +59,6 @@ def list_files(run: Run) -> list[OutputFile]:
         for item in items
         if isinstance(item, Mapping) and isinstance(item.get("filename"), str)
     )
-    unique = {(file.type, file.subfolder, file.filename): file for file in reversed(list(found))}
-    return list(reversed(unique.values()))
 
 
 def list_texts(run: Run) -> list[str]:
@@ -140,8 +145,18 @@ def success_answer(result: Result, seconds: float, limit_bytes: int) -> dict[str
         answer["text"] = list(result.texts)
     if result.warnings:
         answer["warnings"] = list(result.warnings)
-    _check_size(len(json.dumps(answer, allow_nan=False)), limit_bytes)
+    _check_size(json_size(answer), limit_bytes)
     return answer
+
+
+def json_size(answer: Mapping[str, Any]) -> int:
+    """The bytes that an answer takes as JSON. Raises ValueError for what JSON cannot carry.
+
+    Base64 needs no escapes, so the images are only counted: quotes around each, comma and space between two.
+    """
+    images = answer["images"]
+    rest = len(json.dumps({**answer, "images": []}, allow_nan=False))
+    return rest + sum(len(image) + 4 for image in images) - (2 if images else 0)
 
 
 def failure_answer(error: WorkerError, seconds: float) -> dict[str, Any]:

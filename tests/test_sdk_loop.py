@@ -14,7 +14,7 @@ import pytest
 from . import workflows
 from .conftest import ENGINES, REAL_ARGS, installation
 from .loopback_queue import LoopbackQueue, serving
-from .worker_process import ROOT, WorkerProcess, running
+from .worker_process import ROOT, running
 
 LONG = 120.0  # a hang limit, no measure
 

@@ -1,0 +1,1 @@
+"""Speed, measured side by side in one run. Each module is a command: `python -m benchmarks.NAME`."""

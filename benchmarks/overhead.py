@@ -1,0 +1,88 @@
+"""What the worker adds to a job: from ComfyUI's `execution_success` to the handler's return.
+
+    python -m benchmarks.overhead [--jobs 50] [--sizes 64 512 1024] [--draft]
+
+Each job saves one noisy picture (a PNG that hardly compresses, the worst case), with another seed each time so that
+nothing comes from a cache. Both clocks are the machine's own, so the resolution is a millisecond.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import statistics
+import time
+from dataclasses import replace
+from typing import Any
+
+import serverless_worker
+from serverless_worker import Worker
+from src import job_log
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import draft_installation, find_comfyui
+from src.settings import read_settings
+
+_WARM_UP = 5
+
+
+def main() -> None:
+    """Print a table: size of the picture, bytes of the answer, median and 95th percentile in milliseconds."""
+    options = _parse()
+    job_log.configure("WARNING")
+    settings = replace(read_settings(), result_limit=100.0)
+    installation = draft_installation() if options.draft else find_comfyui(settings)
+    with ComfyEngine(installation, settings) as engine:
+        engine.wait_ready()
+        serverless_worker._set_worker(Worker(engine, settings))
+        print(f"{installation.name}, {options.jobs} jobs a size, {os.cpu_count()} cores")
+        print(f"{'picture':>10} {'answer MB':>10} {'median ms':>10} {'p95 ms':>8}")
+        for size in options.sizes:
+            asyncio.run(_measure(engine, size, options.jobs))
+
+
+async def _measure(engine: ComfyEngine, size: int, jobs: int) -> None:
+    ended = _ends_of_runs(engine)
+    overheads, length = [], 0
+    for seed in range(jobs + _WARM_UP):
+        answer = await serverless_worker.handler({"id": f"job-{seed}", "input": {"workflow": _workflow(size, seed)}})
+        overheads.append(time.time() * 1000 - ended[-1])
+        length = sum(map(len, answer["images"]))
+    overheads = sorted(overheads[_WARM_UP:])
+    p95 = overheads[int(len(overheads) * 0.95)]
+    print(f"{size:>9}² {length / 1e6:>10.2f} {statistics.median(overheads):>10.1f} {p95:>8.1f}")
+
+
+def _ends_of_runs(engine: ComfyEngine) -> list[float]:
+    """Grows by the time of `execution_success` (ms since 1970) of each run whose history entry is read."""
+    ended: list[float] = []
+    history = engine.client.history
+
+    def noting(prompt_id: str) -> dict[str, Any] | None:
+        entry = history(prompt_id)
+        if entry:
+            ended.extend(m[1]["timestamp"] for m in entry["status"]["messages"] if m[0] == "execution_success")
+        return entry
+
+    engine.client.history = noting  # type: ignore[method-assign]
+    return ended
+
+
+def _workflow(size: int, seed: int) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": seed, "strength": 1.0}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "overhead"}},
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=50)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 512, 1024])
+    parser.add_argument("--draft", action="store_true", help="on the draft engine instead of ComfyUI")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

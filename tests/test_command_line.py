@@ -1,0 +1,133 @@
+"""`python serverless_worker.py …` as a person types it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from src import command_line
+from src.errors import InvalidInput
+
+from . import workflows
+from .worker_process import ROOT, WORKER
+
+LONG = 120
+
+
+def run(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in that folder, on no RunPod."""
+    return subprocess.run(
+        [sys.executable, str(WORKER), *arguments],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "COMFYUI_PATH": "", **environment},
+        capture_output=True,
+        text=True,
+        timeout=LONG,
+        check=False,
+    )
+
+
+def answer_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """The answer that was printed."""
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def test_a_draft_test_saves_an_image_shows_progress_and_prints_a_short_answer(tmp_path: Path) -> None:
+    done = run("--test", "--draft", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    answer = answer_of(done)
+    assert answer["status"] == "success"
+    assert len(answer["images"][0]) < 100
+    assert "characters)" in answer["images"][0]
+    for part in ("starting draft engine", "node 13 Sample: step 20 of 20", "saved output/flux_00001_.png"):
+        assert part in done.stderr
+    wanted = json.loads((ROOT / "test_input.json").read_text())["input"]
+    with Image.open(tmp_path / "output" / "flux_00001_.png") as picture:
+        assert picture.size == (wanted["width"], wanted["height"])
+
+
+def test_nobodys_image_is_overwritten(tmp_path: Path) -> None:
+    workflow = json.dumps(workflows.still(prefix="a/b"))
+    for _ in range(2):
+        assert run("--test_input", workflow, "--draft", "--output", "out", folder=tmp_path).returncode == 0
+    saved = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.png"))
+    assert saved == ["out/a/b_00001_ (2).png", "out/a/b_00001_.png"]
+
+
+def test_mode_to_run_test_does_what_the_flag_does(tmp_path: Path) -> None:
+    done = run("--draft", folder=tmp_path, MODE_TO_RUN="test")
+    assert done.returncode == 0, done.stderr
+    assert answer_of(done)["status"] == "success"
+
+
+def test_a_failed_job_is_printed_and_ends_with_1(tmp_path: Path) -> None:
+    done = run("--test_input", '{"workflow": {}}', "--draft", folder=tmp_path)
+    assert done.returncode == 1
+    assert answer_of(done)["error_type"] == "validation"
+
+
+def test_without_comfyui_the_test_says_where_it_looked_and_that_there_is_a_draft(tmp_path: Path) -> None:
+    done = run("--test", folder=tmp_path, COMFYUI_PATH=str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert "comfyui_not_found" in done.stderr
+    assert "--draft" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_off_runpod_and_without_flags_it_says_what_can_be_done(tmp_path: Path) -> None:
+    done = run(folder=tmp_path)
+    assert done.returncode == 2
+    assert "--test --draft" in done.stdout
+    assert "RUNPOD_WEBHOOK_GET_JOB" in done.stdout
+
+
+def test_a_bad_setting_is_named(tmp_path: Path) -> None:
+    done = run("--test", "--draft", folder=tmp_path, JOB_TIMEOUT="never")
+    assert done.returncode == 1
+    assert "JOB_TIMEOUT must be a number of seconds" in done.stderr
+
+
+def test_help_names_our_flags(tmp_path: Path) -> None:
+    done = run("--help", folder=tmp_path)
+    assert done.returncode == 0
+    for flag in ("--test", "--test_input", "--draft", "--output"):
+        assert flag in done.stdout
+
+
+def test_what_is_not_ours_goes_to_the_sdk() -> None:
+    options = command_line.parse(["--rp_serve_api", "--draft", "--rp_api_port", "8001"])
+    assert options.for_sdk == ["--rp_serve_api", "--rp_api_port", "8001"]
+    assert not options.testing
+
+
+STILL = workflows.still()
+
+
+@pytest.mark.parametrize("given", [{"input": {"workflow": STILL}}, {"workflow": STILL}, STILL])
+def test_a_test_input_may_be_wrapped_bare_or_just_a_workflow(given: object, tmp_path: Path) -> None:
+    file = tmp_path / "job.json"
+    file.write_text(json.dumps(given))
+    for form in (json.dumps(given), str(file), f"@{file}"):
+        job = command_line.test_job(command_line.parse(["--test_input", form]))
+        assert job["input"] == {"workflow": STILL}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("{oops", "no JSON: .* in line 1, column 2"),
+        ("nofile.json", "cannot read nofile.json"),
+        ("[" * 100_000, "nested too deeply"),
+    ],
+    ids=["garbage", "no file", "deep"],
+)
+def test_a_test_input_that_cannot_be_read_says_why(given: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        command_line.test_job(command_line.parse(["--test_input", given]))

@@ -1,0 +1,96 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from src import errors
+from src.errors import WorkerError
+from src.settings import Settings, variable
+from src.workflow import check_workflow
+
+from .conftest import Bench
+from .worker_process import ROOT
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def written(value: object) -> str:
+    """A default as a person would write it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value in ("", ()) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    expected = [
+        (
+            variable(setting),
+            f"`{written(setting.default)}`" if written(setting.default) else "",
+            setting.metadata["meaning"],
+        )
+        for setting in fields(Settings)
+    ]
+    assert [(name, default.strip(), meaning) for name, default, meaning in rows] == expected
+
+
+def test_every_error_code_is_in_the_table() -> None:
+    table = README[README.index("| `error_code` |") : README.index("## Settings")]
+    named = set(re.findall(r"`([a-z_]+)`", table)) - {"error_code", "candidates"}
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, WorkerError)]
+    assert named == {kind.error_code for kind in classes}
+
+
+def test_every_json_example_is_json_with_the_fields_of_the_contract() -> None:
+    request, answer = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL))
+    assert request["input"].keys() == {"workflow", "prompt", "seed", "width", "height"}
+    assert answer.keys() == {"status", "images", "filenames", "execution_time_seconds", "prompt_id"}
+
+
+def test_every_linked_file_exists() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    "name", ["test_input.json", "examples/workflow_api_format.json", "examples/smoke_workflow.json"]
+)
+def test_the_example_workflows_run(draft_bench: Bench, name: str) -> None:
+    given = json.loads((ROOT / name).read_text())
+    job_input = given.get("input", {"workflow": given})
+    check_workflow(job_input["workflow"])
+    assert draft_bench.run(**job_input)["status"] == "success"
+
+
+def test_the_smoke_workflow_runs_on_every_engine(bench: Bench) -> None:
+    answer: dict[str, Any] = bench.run(workflow=json.loads((ROOT / "examples" / "smoke_workflow.json").read_text()))
+    assert answer["filenames"] == ["smoke_00001_.png"]
+
+
+def test_the_map_names_every_room() -> None:
+    package = (ROOT / "src" / "__init__.py").read_text()
+    rooms = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"}
+    named = set(re.findall(r"^\d?\s+([a-z_]+)/?\s{2,}", package, re.MULTILINE))
+    assert named == rooms | {"workflow", "draft"}
+
+
+def test_no_requirement_is_without_a_range() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith(("#", "-r")):
+                assert re.search(r"==\d+(\.\d+)+\.\*|>=[\d.]+,<[\d.]+$", line), line
+
+
+def test_this_python_is_supported() -> None:
+    assert sys.version_info >= (3, 10)

@@ -1,0 +1,160 @@
+"""From history entry to answer: every file once, in order, from inside the folder only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.comfy_client import ComfyClient
+from src.comfy_install import Folders
+from src.errors import ComfyBootFailed, InvalidInput, OutputMissing, OutputRefused
+from src.outputs import (
+    OutputFile,
+    Result,
+    failure_answer,
+    json_size,
+    list_files,
+    list_texts,
+    read_files,
+    remove_files,
+    success_answer,
+)
+from src.prompt_run import Run
+from src.rejection import public_text
+
+from .conftest import Bench
+
+JOB = "job-0123456789ab"
+
+
+def item(name: str, subfolder: str = JOB, **more: Any) -> dict[str, Any]:
+    """A file as a node reports it."""
+    return {"filename": name, "subfolder": subfolder, "type": "output", **more}
+
+
+def run_of(outputs: dict[str, Any]) -> Run:
+    """A run whose nodes 1 to 9 reported these outputs."""
+    return Run("id", {str(number): {} for number in range(1, 10)}, {"outputs": outputs})
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Empty folders."""
+    made = Folders(tmp_path / "work")
+    made.create()
+    (made.output / JOB).mkdir()
+    return made
+
+
+def test_files_under_any_key_are_found_once_and_in_the_order_of_the_workflow() -> None:
+    outputs = {
+        "9": {"gifs": [item("v.mp4", format="video/h264-mp4", fullpath="/x")], "unfinished_batch": [True]},
+        "2": {"audio": [item("a.flac")], "text": ["hello", 5], "result": ["path", {"x": 1}]},
+        "4": {"images": [item("i.png"), item("i.png"), item("w.webp")], "animated": [True]},
+        "5": {"images": [item("i.png")], "3d": None},
+        "6": None,
+    }
+    assert [file.filename for file in list_files(run_of(outputs))] == ["a.flac", "i.png", "w.webp", "v.mp4"]
+    assert list_texts(run_of(outputs)) == ["hello"]
+
+
+def test_names_are_as_the_workflow_has_them() -> None:
+    assert OutputFile("1", "x.png", f"{JOB}/sub/dir", "output").name(JOB) == "sub/dir/x.png"
+    assert OutputFile("1", "x.png", JOB, "output").name(JOB) == "x.png"
+    assert OutputFile("1", "x.png", "", "output").name(JOB) == "x.png"
+
+
+def read(file: OutputFile, folders: Folders, bench: Bench) -> bytes:
+    """The bytes of one file."""
+    return read_files([file], folders, bench.engine.client, 10_000)[0]
+
+
+def test_a_file_is_read_from_disk(folders: Folders, draft_bench: Bench) -> None:
+    (folders.output / JOB / "x.png").write_bytes(b"png")
+    assert read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench) == b"png"
+
+
+@pytest.mark.parametrize("subfolder", ["../..", "job-0123456789ab/../../..", "/etc"])
+def test_a_name_that_leads_outside_is_refused(folders: Folders, draft_bench: Bench, subfolder: str) -> None:
+    (folders.root.parent / "secret").write_bytes(b"secret")
+    name = "secret" if subfolder != "/etc" else "hostname"
+    with pytest.raises(OutputRefused):
+        read(OutputFile("1", name, subfolder, "output"), folders, draft_bench)
+
+
+def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders: Folders, draft_bench: Bench) -> None:
+    secret = folders.root.parent / "secret"
+    secret.write_bytes(b"secret")
+    (folders.output / JOB / "x.png").symlink_to(secret)
+    with pytest.raises(OutputRefused):
+        read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench)
+    remove_files(run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}}), folders, JOB)
+    assert secret.exists()
+    assert not (folders.output / JOB).exists()
+
+
+def test_a_file_that_is_not_there_is_missing(folders: Folders, draft_bench: Bench) -> None:
+    with pytest.raises(OutputMissing, match="node 7"):
+        read(OutputFile("7", "gone.png", JOB, "output"), folders, draft_bench)
+
+
+def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, tmp_path: Path) -> None:
+    elsewhere = Folders(tmp_path / "not-its-folders")
+    elsewhere.create()
+    own = draft_bench.engine.process.folders.output / JOB
+    own.mkdir()
+    (own / "x y.png").write_bytes(b"png")
+    client: ComfyClient = draft_bench.engine.client
+    try:
+        assert read_files([OutputFile("1", "x y.png", JOB, "output")], elsewhere, client, 10) == [b"png"]
+    finally:
+        remove_files(None, draft_bench.engine.process.folders, JOB)
+
+
+def test_answers_have_no_field_too_many() -> None:
+    answer = success_answer(Result("id", ["a.png"], [b"\0\1\2"]), 1.23456, 1000)
+    assert answer == {
+        "status": "success",
+        "images": ["AAEC"],
+        "filenames": ["a.png"],
+        "execution_time_seconds": 1.235,
+        "prompt_id": "id",
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_the_size_of_an_answer_is_what_json_makes_of_it(count: int) -> None:
+    result = Result("id", ["ä.png"] * count, [b"x" * number for number in range(count)], ["text \u2028"], ["w"])
+    answer = success_answer(result, 1, 10_000)
+    assert json_size(answer) == len(json.dumps(answer).encode())
+
+
+def test_a_failure_keeps_its_own_fields_and_retires_the_worker_if_it_must() -> None:
+    answer = failure_answer(InvalidInput("m", field="seed", status="never"), 0.5)
+    assert answer == {
+        "status": "error",
+        "error_type": "validation",
+        "error_code": "invalid_input",
+        "error": "m",
+        "field": "seed",
+        "execution_time_seconds": 0.5,
+    }
+    assert failure_answer(ComfyBootFailed("m", ["secret log"]), 1)["refresh_worker"] is True
+    assert "secret log" not in str(failure_answer(ComfyBootFailed("m", ["secret log"]), 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "public"),
+    [
+        ("cannot open /root/comfy/ComfyUI/models/vae/ae.safetensors", "cannot open …/ae.safetensors"),
+        ("see https://example.com/a/b and a/b", "see https://example.com/a/b and a/b"),
+        ("1/2 of /tmp/x/ is '/home/me/y.png'", "1/2 of …/ is '…/y.png'"),
+        ("half \ud800", "half ?"),
+        ("x" * 600, "x" * 499 + "…"),
+    ],
+)
+def test_text_from_inside_is_made_fit_for_a_caller(text: str, public: str) -> None:
+    assert public_text(text) == public
