@@ -28,7 +28,7 @@ from src.deadline import Deadline
 from src.errors import ComfyCrashed, OutputMissing, WorkerError
 from src.job_input import Request, job_id_of, read_job
 from src.outputs import Result, failure_answer, list_files, list_texts, read_files, remove_files, success_answer
-from src.prompt_run import Report, Run, RunLimits, run_prompt
+from src.prompt_run import Report, RunLimits, run_prompt
 from src.rejection import explain_failure
 from src.settings import Settings, on_runpod, quiet_sdk, read_settings
 from src.workflow import apply_overrides, isolate_outputs, renew_nodes
@@ -83,15 +83,15 @@ class Worker:
 
     def run(self, request: Request, stop: threading.Event) -> Result:
         """One checked job, from overrides to bytes. Nothing of it stays behind. Raises WorkerError."""
-        if not self.engine.process.alive:
+        if not self.engine.is_ready:
             self.engine.restart()
         workflow = apply_overrides(request.workflow, request.overrides)
         limits = RunLimits(Deadline(self.settings.job_timeout), self.settings.interrupt_grace, stop)
         try:
             return self._run_isolated(workflow, limits, request.warnings)
-        except OutputMissing:  # a cached node without filename_prefix named a file of an earlier job
-            savers = [node_id for node_id, node in workflow.items() if "filename_prefix" not in node["inputs"]]
-            return self._run_isolated(renew_nodes(workflow, savers, uuid.uuid4().hex), limits, request.warnings)
+        except OutputMissing as missing:  # a cached node without filename_prefix named a file of an earlier job
+            renewed = renew_nodes(workflow, missing.details["node_ids"], uuid.uuid4().hex)
+            return self._run_isolated(renewed, limits, request.warnings)
 
     def _run_isolated(self, workflow: Workflow, limits: RunLimits, warnings: tuple[str, ...]) -> Result:
         """Queue, wait, read the files; then delete them."""
@@ -99,19 +99,15 @@ class Worker:
         job_folder = f"job-{uuid.uuid4().hex[:12]}"
         try:
             run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, self.report)
-            _raise_if_failed(run)
+            failure = explain_failure(run.entry, run.workflow)
+            if failure:
+                raise failure
             files = [file for file in list_files(run) if file.type == "output"]
             contents = read_files(files, folders, self.engine.client, self.settings.result_limit_bytes)
             names = [file.name(job_folder) for file in files]
             return Result(run.prompt_id, names, contents, list_texts(run), warnings)
         finally:
             remove_files(run, folders, job_folder)
-
-
-def _raise_if_failed(run: Run) -> None:
-    failure = explain_failure(run.entry, run.workflow)
-    if failure:
-        raise failure
 
 
 # --- The process ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from .comfy_events import EventStream
 from .comfy_install import Installation
 from .comfy_process import ComfyProcess
 from .deadline import Deadline
-from .errors import BootTimeout, ComfyCrashed, ComfyUnreachable, PortTaken, UnexpectedAnswer
+from .errors import BootTimeout, ComfyCrashed, ComfyUnreachable, PortTaken, UnexpectedAnswer, WorkerError
 from .settings import Settings
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,11 @@ class ComfyEngine:
             raise ComfyCrashed("ComfyUI is not running")
         return self._events
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has booted and its process lives."""
+        return self._events is not None and self.process.alive
+
     def start(self) -> None:
         """Start the process and return at once; it is ready after `wait_ready`."""
         self.process.start()
@@ -80,10 +85,17 @@ class ComfyEngine:
     def restart(self) -> None:
         """End the process, whatever it does, and boot another. Raises what `wait_ready` raises."""
         log.warning("restarting %s", self.process.installation.name)
-        self._disconnect()
-        self.process.stop()
+        self._end_at_once()
         self.start()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except WorkerError:
+            self._end_at_once()
+            raise
+
+    def _end_at_once(self) -> None:
+        self._disconnect()
+        self.process.stop(grace=0)
 
     def ensure_alive(self) -> None:
         """Raise ComfyCrashed if the process has ended."""

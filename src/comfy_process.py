@@ -119,14 +119,18 @@ class ComfyProcess:
         hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "see its last log lines")
         return ComfyBootFailed(f"{self.installation.name} ended before it answered: {ending}; {hint}", tail)
 
-    def stop(self) -> None:
-        """End the engine and all that it started, and remove its folders. Does nothing if it does not run."""
+    def stop(self, grace: float = _STOP_SECONDS) -> None:
+        """End the engine and all that it started, and remove its folders. Does nothing if it does not run.
+
+        `grace` is the seconds that it gets to end by itself.
+        """
         if self._process is None:
             return
         self._is_stopping = True
-        self._signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_STOP_SECONDS)
+        if grace:
+            self._signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
         self._signal(signal.SIGKILL)  # also for what it started and left behind
         self._process.wait()
         if self._reader:

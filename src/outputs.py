@@ -85,14 +85,28 @@ def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 
 def read_files(files: Sequence[OutputFile], folders: Folders, client: ComfyClient, limit_bytes: int) -> list[bytes]:
-    """The bytes of the files. Raises OutputTooLarge before reading what could not be delivered anyway,
-    OutputMissing for a file that is not there, OutputRefused for one outside ComfyUI's folders."""
+    """The bytes of the files.
+
+    Raises OutputTooLarge before reading what could not be delivered anyway, OutputMissing (with the `node_ids`) for
+    files that are not there, OutputRefused for one outside ComfyUI's folders.
+    """
     sizes = [path.stat().st_size for file in files if (path := file.path(folders)).is_file()]
     _check_size(int(sum(sizes) * _BASE64), limit_bytes)
-    return [_read(file, folders, client) for file in files]
+    contents, missing = [], []
+    for file in files:
+        content = _read(file, folders, client)
+        if content is None:
+            missing.append(file)
+        else:
+            contents.append(content)
+    if missing:
+        node_ids = list(dict.fromkeys(file.node_id for file in missing))
+        names = ", ".join(repr(file.filename[:200]) for file in missing[:10])
+        raise OutputMissing(f"output files that ComfyUI named are not there: {names}", node_ids=node_ids)
+    return contents
 
 
-def _read(file: OutputFile, folders: Folders, client: ComfyClient) -> bytes:
+def _read(file: OutputFile, folders: Folders, client: ComfyClient) -> bytes | None:
     path = file.path(folders)
     if path.exists():
         if not path.resolve().is_relative_to(folders.root.resolve()) or not path.is_file():
@@ -100,13 +114,8 @@ def _read(file: OutputFile, folders: Folders, client: ComfyClient) -> bytes:
                 f"node {file.node_id}: its output {file.filename[:200]!r} is outside ComfyUI's output folder"
             )
         return path.read_bytes()
-    # Not in our folders: ComfyUI was told others, by COMFYUI_ARGS.
-    content = client.view(file.filename, file.subfolder, file.type)
-    if content is None:
-        raise OutputMissing(
-            f"node {file.node_id}: its output {file.filename[:200]!r} is not there", node_id=file.node_id
-        )
-    return content
+    # Not in our folders: ComfyUI may have been told others, by COMFYUI_ARGS.
+    return client.view(file.filename, file.subfolder, file.type)
 
 
 def remove_files(run: Run | None, folders: Folders, job_folder: str) -> None:

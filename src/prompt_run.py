@@ -52,6 +52,16 @@ class RunLimits:
     grace: float
     stop: threading.Event = field(default_factory=threading.Event)
 
+    def check(self) -> None:
+        """Raise JobCancelled or JobTimeout if the wait has to end."""
+        if self.stop.is_set():
+            raise JobCancelled("the job was cancelled")
+        if self.deadline.passed:
+            raise JobTimeout(
+                f"the job did not end within {self.deadline.seconds:g} s (JOB_TIMEOUT); "
+                "raise the limit or use fewer steps or a smaller size"
+            )
+
 
 def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, report: Report) -> Run:
     """Queue a checked workflow and wait until it ended; ComfyUI has forgotten its history entry then.
@@ -60,6 +70,7 @@ def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, repor
     process dies. In each case the prompt no longer runs. Whether its nodes failed, the entry says.
     """
     prompt_id = str(uuid.uuid4())
+    limits.check()
     try:
         with engine.events.listen(prompt_id) as listener:
             _queue(engine, workflow, prompt_id, limits)
@@ -104,7 +115,8 @@ class _Wait:
     def entry(self) -> dict[str, Any]:
         """The history entry, once there is one."""
         while True:
-            self._check_limits()
+            self._limits.check()
+            self._engine.ensure_alive()
             event = self._listener.next(self._limits.deadline.at_most(self._interval))
             if event is not None and not event.is_last:
                 self._hear(event)
@@ -124,16 +136,6 @@ class _Wait:
         else:
             self._interval = _LONGEST_POLL  # the doorbell works: asking is only for when it breaks
             self._report(event)
-
-    def _check_limits(self) -> None:
-        if self._limits.stop.is_set():
-            raise JobCancelled("the job was cancelled")
-        if self._limits.deadline.passed:
-            raise JobTimeout(
-                f"the job did not end within {self._limits.deadline.seconds:g} s (JOB_TIMEOUT); "
-                "raise the limit or use fewer steps or a smaller size"
-            )
-        self._engine.ensure_alive()
 
     def _check_queue(self) -> None:
         """Notice that ComfyUI has lost the prompt. Its entry appears a moment after it leaves the queue."""

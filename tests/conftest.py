@@ -60,12 +60,13 @@ def installation(name: str) -> Installation:
 
 @pytest.fixture(scope="session")
 def model_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file for --extra-model-paths-config that leads to the tiny models."""
+    """A file for --extra-model-paths-config that leads to the tiny models and the test nodes."""
     root = tmp_path_factory.mktemp("models")
     make_models(root)
     config = root / "paths.yaml"
     folders = "\n".join(f"  {name}: {name}" for name in ("diffusion_models", "text_encoders", "vae"))
-    config.write_text(f"tiny:\n  base_path: {root}\n{folders}\n")
+    nodes = Path(__file__).parent / "comfyui_nodes"
+    config.write_text(f"tiny:\n  base_path: {root}\n{folders}\nnodes:\n  custom_nodes: {nodes}\n")
     return config
 
 
@@ -73,8 +74,9 @@ def settings_for(name: str, model_paths: Path | None = None, **changes: Any) -> 
     """Settings with what an engine needs to run here."""
     arguments = ""
     if name == "real":
-        more = f" --extra-model-paths-config {model_paths}" if model_paths else ""
-        arguments = f"{REAL_ARGS} --disable-all-custom-nodes{more}"
+        nodes = "--disable-all-custom-nodes --whitelist-custom-nodes worker_test_nodes"
+        more = f"--extra-model-paths-config {model_paths}" if model_paths else ""
+        arguments = f"{REAL_ARGS} {nodes} {more}"
     return replace(read_settings({}), comfyui_args=arguments, **changes)
 
 

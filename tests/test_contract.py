@@ -92,6 +92,17 @@ def test_jobs_a_b_a_each_give_their_own_image(bench: Bench) -> None:
     assert answers[0]["images"] == answers[2]["images"] != answers[1]["images"]
 
 
+def test_a_cached_node_that_names_a_deleted_file_runs_again(bench: Bench) -> None:
+    if bench.name == "draft":
+        pytest.skip("all its nodes that save have a prefix")
+    workflow = workflows.still(color=31337)
+    workflow["4"] = node("WorkerTestSave", images=["3", 0])
+    first, second = (bench.run(workflow=workflow) for _ in range(2))
+    assert len(images(first)) == 1
+    assert (first["images"], first["filenames"]) == (second["images"], ["fixed.png"])
+    assert not bench.leftovers()
+
+
 def test_nothing_of_a_job_stays_behind(bench: Bench) -> None:
     workflow = workflows.batch_of_four("a/b/c")
     workflow["5"] = node("PreviewImage", images=["1", 0])

@@ -97,8 +97,9 @@ def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders
 
 
 def test_a_file_that_is_not_there_is_missing(folders: Folders, draft_bench: Bench) -> None:
-    with pytest.raises(OutputMissing, match="node 7"):
+    with pytest.raises(OutputMissing, match=r"'gone\.png'") as raised:
         read(OutputFile("7", "gone.png", JOB, "output"), folders, draft_bench)
+    assert raised.value.details == {"node_ids": ["7"]}
 
 
 def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, tmp_path: Path) -> None:

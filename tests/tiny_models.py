@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,8 @@ def make_models(root: Path) -> None:
 
 def _write(file: Path, weights: Weights) -> None:
     """The safetensors format: eight bytes with the length of a JSON header, the header, the numbers."""
-    header, position = {}, 0
+    header: dict[str, dict[str, Any]] = {}
+    position = 0
     for name, array in weights.items():
         shape = array if isinstance(array, tuple) else array.shape
         kind = "F16" if isinstance(array, tuple) or array.dtype == np.float16 else "F32"
@@ -45,7 +47,7 @@ def _write(file: Path, weights: Weights) -> None:
         opened.truncate(start + position)
         for name, array in weights.items():
             if not isinstance(array, tuple):
-                opened.seek(start + header[name]["data_offsets"][0])  # type: ignore[operator]
+                opened.seek(start + header[name]["data_offsets"][0])
                 opened.write(array.tobytes())
 
 
