@@ -1,15 +1,28 @@
-"""Starts ComfyUI so that it cannot outlive the worker: a script, run as `comfy_launcher.py PARENT_PID COMMAND…`.
+"""Runs ComfyUI as a child that cannot outlive the worker and cannot live on without its worker thread: a script.
 
-It asks the kernel to kill this process when the worker dies in any way, then becomes the command. The request
-outlives the exec. See PR_SET_PDEATHSIG in prctl(2); other systems than Linux have nothing like it.
+`python comfy_launcher.py PARENT_PID main.py ARGUMENT…` (or `-m MODULE ARGUMENT…`) behaves like `python main.py
+ARGUMENT…`, with two differences. The kernel kills the process when the worker dies in any way (PR_SET_PDEATHSIG,
+prctl(2); other systems than Linux have nothing like it). And when ComfyUI's only worker thread ends by an exception,
+after which its server would answer for ever and run nothing, the process ends, so that everybody can see it.
+
+It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
 
 import ctypes
 import os
+import runpy
 import signal
 import sys
+import threading
+import traceback
+import types
+from pathlib import Path
+
+WORKER_THREAD_ENDED = 70
+"""The exit code for a worker thread that ended."""
 
 _PR_SET_PDEATHSIG = 1
+_WORKER_THREAD = "(prompt_worker)"  # Python names a thread after its target
 
 
 def die_with_parent(parent: int) -> None:
@@ -20,11 +33,43 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
+def die_with_worker_thread() -> None:
+    """Have this process end when a thread that runs `prompt_worker` ends by an exception, SystemExit included."""
+    usual = threading.excepthook
+
+    def hook(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.thread is not None and _WORKER_THREAD in arguments.thread.name:
+            traceback.print_exception(arguments.exc_type, arguments.exc_value, arguments.exc_traceback)
+            sys.stderr.flush()
+            sys.stdout.flush()
+            os._exit(WORKER_THREAD_ENDED)
+        usual(arguments)
+
+    threading.excepthook = hook
+
+
 def main() -> None:
-    """Tie this process to its parent and become the command."""
-    parent, command = int(sys.argv[1]), sys.argv[2:]
+    """Tie this process to its parent and become the program."""
+    parent, program = int(sys.argv[1]), sys.argv[2:]
     die_with_parent(parent)
-    os.execvp(command[0], command)  # noqa: S606  no shell is the point
+    die_with_worker_thread()
+    if program[0] == "-m":
+        sys.argv = program[1:]
+        sys.path[0] = str(Path.cwd())
+        runpy.run_module(program[1], run_name="__main__", alter_sys=True)
+    else:
+        run_script(program)
+
+
+def run_script(program: "list[str]") -> None:
+    """What `python SCRIPT ARGUMENT…` does; `runpy.run_path` would change `argv[0]` or leave `__file__` relative."""
+    script = Path(program[0]).absolute()
+    sys.argv = program
+    sys.path[0] = str(script.parent)
+    module = types.ModuleType("__main__")
+    module.__file__ = str(script)
+    sys.modules["__main__"] = module
+    exec(compile(script.read_bytes(), str(script), "exec"), module.__dict__)  # noqa: S102  it is our program
 
 
 if __name__ == "__main__":

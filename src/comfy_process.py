@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections import deque
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .comfy_install import Folders, Installation
+from .comfy_launcher import WORKER_THREAD_ENDED
 from .errors import ComfyBootFailed, ComfyNotFound, PortTaken
 from .settings import Settings, child_environment
 
@@ -71,11 +71,11 @@ class ComfyProcess:
         self._reader.start()
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
-        if shutil.which(command[0]) is None:
+        python, *program = command
+        if shutil.which(python) is None:
             raise ComfyNotFound("COMFYUI_PYTHON must be a Python interpreter: there is no program at its path")
-        launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid())]
         return subprocess.Popen(
-            [*launcher, *command],
+            [python, str(_LAUNCHER), str(os.getpid()), *program],
             cwd=self.installation.directory,
             env=child_environment(self._settings),
             stdin=subprocess.DEVNULL,
@@ -108,6 +108,8 @@ class ComfyProcess:
         if code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
+        if code == WORKER_THREAD_ENDED:
+            return "its worker thread ended by an exception"
         return f"exit code {code}"
 
     def boot_failure(self) -> ComfyBootFailed:

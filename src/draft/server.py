@@ -27,7 +27,7 @@ _FOLDER_TYPES = ("input", "output", "temp")
 
 @dataclass
 class Server:
-    """The state behind the routes. Everything but `_work` runs on the event loop."""
+    """The state behind the routes. Everything but `prompt_worker` runs on the event loop."""
 
     executor: Executor
     argv: list[str]
@@ -138,9 +138,9 @@ class Server:
 
     async def _start_worker(self, application: web.Application) -> None:
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self._work, args=(loop,), daemon=True, name="draft-worker").start()
+        threading.Thread(target=self.prompt_worker, args=(loop,), daemon=True).start()
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+    def prompt_worker(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run prompts one after the other, for ever."""
 
         def on_loop(coroutine: Any) -> None:
