@@ -30,7 +30,7 @@ from src.job_input import Request, job_id_of, read_job
 from src.outputs import Result, failure_answer, list_files, list_texts, read_files, remove_files, success_answer
 from src.prompt_run import Report, RunLimits, run_prompt
 from src.rejection import explain_failure
-from src.settings import Settings, on_runpod, quiet_sdk, read_settings
+from src.settings import Settings, on_runpod, own_environment, quiet_sdk, read_settings
 from src.workflow import apply_overrides, isolate_outputs, renew_nodes
 from src.workflow.graph import Workflow
 
@@ -129,10 +129,12 @@ def main() -> int:
         settings = read_settings()
         testing = options.testing or settings.mode_to_run == "test"
         job_log.configure(settings.log_level or ("WARNING" if testing else "INFO"))
-        if not testing and not on_runpod() and not options.for_sdk:
+        if not (testing or options.serve or options.for_sdk or on_runpod()):
             return command_line.say_what_can_be_done()
         test_job = command_line.test_job(options) if testing else None
         installation = draft_installation() if options.draft else find_comfyui(settings)
+        if options.serve:
+            return _serve(options, settings)
         with ComfyEngine(installation, settings) as engine:
             if test_job is not None:
                 return _run_test(test_job, engine, settings, options)
@@ -153,6 +155,15 @@ def _run_test(job: dict[str, Any], engine: ComfyEngine, settings: Settings, opti
     answer = asyncio.run(handler(job))
     progress.ended()
     return command_line.show_answer(answer, options.output)
+
+
+def _serve(options: command_line.Options, settings: Settings) -> int:
+    from src.endpoint.server import EndpointOptions, serve
+
+    arguments = ["--draft"] if options.draft else []
+    endpoint = EndpointOptions(options.port, options.workers, arguments, settings.serve_api_key)
+    serve(endpoint, own_environment(), lambda: command_line.say_serving(options.port, options.workers))
+    return 0
 
 
 def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:

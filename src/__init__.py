@@ -16,6 +16,7 @@
 4  comfy_engine    process, client and events as one: boot, restart, leave
 5  prompt_run      one prompt: queue it, wait for its history entry, stop it
 6  outputs         history entry -> files -> answer
+   endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
    command_line    flags, progress on a terminal, saving what a local test made
 
 `serverless_worker.py`, above all of them, tells the story.

@@ -21,6 +21,7 @@ _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
 python serverless_worker.py --test [--output DIR]       run test_input.json on ComfyUI and save its images
 python serverless_worker.py --test_input JSON|FILE      run that input, or that workflow
+python serverless_worker.py --serve [--draft]           a RunPod endpoint on this machine, for clients and curl
 python serverless_worker.py                             take jobs from RunPod (where RunPod starts it)"""
 
 
@@ -32,6 +33,9 @@ class Options:
     test_input: str | None
     draft: bool
     output: Path
+    serve: bool
+    port: int
+    workers: int
     for_sdk: list[str]
 
 
@@ -51,8 +55,42 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("output"), help="where a test saves its files"
     )
+    parser.add_argument("--serve", action="store_true", help="serve RunPod's routes on 127.0.0.1 with real workers")
+    parser.add_argument("--port", type=_port, default=8000, help="port of --serve (8000)")
+    parser.add_argument("--workers", type=_worker_count, default=1, help="worker processes of --serve (1)")
     ours, rest = parser.parse_known_args(arguments)
-    return Options(ours.test or ours.test_input is not None, ours.test_input, ours.draft, ours.output, rest)
+    return Options(
+        testing=ours.test or ours.test_input is not None,
+        test_input=ours.test_input,
+        draft=ours.draft,
+        output=ours.output,
+        serve=ours.serve,
+        port=ours.port,
+        workers=ours.workers,
+        for_sdk=rest,
+    )
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        raise argparse.ArgumentTypeError("must be a port from 1 to 65535")
+    return int(text)
+
+
+def _worker_count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 64:
+        raise argparse.ArgumentTypeError("must be from 1 to 64")
+    return int(text)
+
+
+def say_serving(port: int, workers: int) -> None:
+    """Where the local endpoint answers, and how to try it."""
+    url = f"http://127.0.0.1:{port}/v2/local"
+    print(
+        f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it. Try it:\n"
+        f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json",
+        flush=True,
+    )
 
 
 def say_what_can_be_done() -> int:

@@ -123,6 +123,7 @@ class Settings:
     enable_api_nodes: bool = _setting(
         "ENABLE_API_NODES", False, "Whether ComfyUI loads its paid partner (API) nodes", _flag
     )
+    serve_api_key: str = _setting("SERVE_API_KEY", "", "Key that callers of `--serve` must send. Empty: none", _text)
     mode_to_run: str = _setting("MODE_TO_RUN", "", "`test` does what `--test` does", _text)
     log_level: str = _setting(
         "LOG_LEVEL",
@@ -174,6 +175,11 @@ def quiet_sdk() -> None:
     Its default level is DEBUG, which does so. It reads the variable when `runpod` is imported.
     """
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+
+
+def own_environment() -> dict[str, str]:
+    """Our whole environment, for worker processes of our own."""
+    return dict(os.environ)
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -1,0 +1,251 @@
+"""The queue of a RunPod endpoint: who waits, who runs where, how each ended. No I/O; one event loop only."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+MAX_ATTEMPTS = 3
+"""How often a job is handed out, if the workers that have it die."""
+
+_KEPT_SECONDS, _KEPT_SECONDS_SYNC = 1800.0, 60.0  # results of /run and of /runsync, after they ended
+
+
+class Status(str, Enum):
+    """RunPod's names for the states of a job."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job has ended."""
+        return self not in (Status.IN_QUEUE, Status.IN_PROGRESS)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A job's limits in seconds: `execution` from pick-up, `ttl` from submission."""
+
+    execution: float = 600.0
+    ttl: float = 86400.0
+
+
+@dataclass
+class Job:
+    """One job. Times are of a monotonic clock, in seconds."""
+
+    id: str
+    input: Any
+    policy: Policy
+    created: float
+    status: Status = Status.IN_QUEUE
+    started: float | None = None
+    ended: float | None = None
+    worker_id: str | None = None
+    attempts: int = 0
+    output: Any = None
+    has_output: bool = False
+    error: Any = None
+    chunks: list[Any] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def is_sync(self) -> bool:
+        """Whether it came by /runsync."""
+        return self.id.startswith("sync-")
+
+    def as_json(self) -> dict[str, Any]:
+        """As /status shows it: times in whole milliseconds."""
+        told: dict[str, Any] = {"id": self.id, "status": self.status.value}
+        if self.started is not None:
+            told["delayTime"] = int((self.started - self.created) * 1000)
+            told["workerId"] = self.worker_id
+            if self.ended is not None:
+                told["executionTime"] = int((self.ended - self.started) * 1000)
+        if self.has_output:
+            told["output"] = self.output
+        if self.error is not None:
+            told["error"] = self.error
+        return told
+
+
+class JobQueue:
+    """All jobs of the endpoint."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._waiting: list[str] = []
+        self._stopping: dict[str, set[str]] = {}
+        self._retried = 0
+        self._arrived = asyncio.Event()
+
+    def submit(self, job_input: Any, policy: Policy, is_sync: bool) -> Job:
+        """A new job at the end of the queue."""
+        job_id = f"sync-{uuid.uuid4()}-u1" if is_sync else f"{uuid.uuid4()}-u1"
+        job = Job(job_id, job_input, policy, self._clock())
+        self._jobs[job.id] = job
+        self._enqueue(job)
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        """A job that is known, and whose result is still kept."""
+        self.expire()
+        return self._jobs.get(job_id)
+
+    async def take(self, worker_id: str, count: int, seconds: float) -> list[Job]:
+        """Up to `count` jobs for a worker; waits up to `seconds` for the first."""
+        self.expire()
+        if not self._waiting:
+            self._arrived.clear()
+            with_timeout = asyncio.wait_for(self._arrived.wait(), seconds)
+            try:
+                await with_timeout
+            except asyncio.TimeoutError:
+                return []
+        taken = [self._jobs[job_id] for job_id in self._waiting[:count]]
+        del self._waiting[:count]
+        for job in taken:
+            job.status, job.worker_id, job.started = Status.IN_PROGRESS, worker_id, self._clock()
+            job.attempts += 1
+            self._notify(job)
+        return taken
+
+    def progress(self, worker_id: str, job_id: str, output: Any) -> None:
+        """What a running job tells about itself; shown as its output until it ends."""
+        job = self._running(worker_id, job_id)
+        if job:
+            job.output, job.has_output = output, True
+            self._notify(job)
+
+    def stream(self, worker_id: str, job_id: str, chunk: Any) -> None:
+        """A piece of a running job's output."""
+        job = self._running(worker_id, job_id)
+        if job:
+            job.chunks.append(chunk)
+            self._notify(job)
+
+    def finish(self, worker_id: str, job_id: str, answer: dict[str, Any] | None) -> None:
+        """What a worker posted for a job; None for an answer that was too large, which RunPod loses.
+
+        Ignored if the job is not (any more) with that worker: it was cancelled, timed out or handed to another.
+        """
+        job = self._running(worker_id, job_id)
+        if job is None:
+            return
+        answer = answer or {}
+        job.has_output, job.output = "output" in answer, answer.get("output")
+        job.error = answer.get("error")
+        self._end(job, Status.COMPLETED if job.error is None else Status.FAILED)
+
+    def cancel(self, job: Job) -> None:
+        """End a job that waits; have one that runs stopped."""
+        if not job.status.is_final:
+            self._stop(job, Status.CANCELLED)
+
+    def retry(self, job: Job) -> bool:
+        """Queue a job again that failed or timed out; whether it was one."""
+        if job.status not in (Status.FAILED, Status.TIMED_OUT):
+            return False
+        job.ended = job.error = job.output = None
+        job.has_output, job.attempts = False, 0
+        self._requeue(job)
+        return True
+
+    def purge(self) -> int:
+        """Drop all jobs that wait; how many there were."""
+        dropped, self._waiting = self._waiting, []
+        for job_id in dropped:
+            self._end(self._jobs[job_id], Status.CANCELLED)
+        return len(dropped)
+
+    def to_stop(self, worker_id: str) -> list[str]:
+        """Jobs that a worker should stop. Told until it has: the SDK drops a signal that comes too early."""
+        return sorted(self._stopping.get(worker_id, ()))
+
+    def runs_only(self, worker_id: str, job_ids: Iterable[str]) -> None:
+        """What a worker says that it still runs."""
+        if worker_id in self._stopping:
+            self._stopping[worker_id] &= set(job_ids)
+
+    def worker_gone(self, worker_id: str, reason: str) -> None:
+        """A worker died: what it ran waits again, first in line, or fails if it was handed out too often."""
+        self._stopping.pop(worker_id, None)
+        for job in list(self._jobs.values()):
+            if job.status is Status.IN_PROGRESS and job.worker_id == worker_id:
+                if job.attempts < MAX_ATTEMPTS:
+                    self._retried += 1
+                    self._requeue(job, first=True)
+                else:
+                    job.error = f"{reason}; the job was handed out {job.attempts} times"
+                    self._end(job, Status.FAILED)
+
+    def expire(self) -> None:
+        """Time out what ran or waited too long; forget results that are no longer kept."""
+        now = self._clock()
+        for job in list(self._jobs.values()):
+            if job.ended is not None:
+                if now - job.ended > (_KEPT_SECONDS_SYNC if job.is_sync else _KEPT_SECONDS):
+                    del self._jobs[job.id]
+            elif now - job.created > job.policy.ttl:
+                self._stop(job, Status.TIMED_OUT)
+                del self._jobs[job.id]
+            elif job.status is Status.IN_PROGRESS and now - (job.started or now) > job.policy.execution:
+                job.error = f"job timed out after {job.policy.execution:g} seconds (executionTimeout)"
+                self._stop(job, Status.TIMED_OUT)
+
+    def counts(self) -> dict[str, int]:
+        """As /health shows them."""
+        by_status = [job.status for job in self._jobs.values()]
+        return {
+            "completed": by_status.count(Status.COMPLETED),
+            "failed": by_status.count(Status.FAILED) + by_status.count(Status.TIMED_OUT),
+            "inProgress": by_status.count(Status.IN_PROGRESS),
+            "inQueue": len(self._waiting),
+            "retried": self._retried,
+        }
+
+    def busy_workers(self) -> set[str]:
+        """The workers that run a job."""
+        running = (job.worker_id for job in self._jobs.values() if job.status is Status.IN_PROGRESS)
+        return {worker_id for worker_id in running if worker_id}
+
+    def _running(self, worker_id: str, job_id: str) -> Job | None:
+        self._stopping.get(worker_id, set()).discard(job_id)
+        job = self._jobs.get(job_id)
+        return job if job and job.status is Status.IN_PROGRESS and job.worker_id == worker_id else None
+
+    def _stop(self, job: Job, status: Status) -> None:
+        if job.status is Status.IN_PROGRESS and job.worker_id:
+            self._stopping.setdefault(job.worker_id, set()).add(job.id)
+        if job.id in self._waiting:
+            self._waiting.remove(job.id)
+        self._end(job, status)
+
+    def _end(self, job: Job, status: Status) -> None:
+        job.status, job.ended = status, self._clock()
+        self._notify(job)
+
+    def _requeue(self, job: Job, first: bool = False) -> None:
+        job.status, job.worker_id, job.started = Status.IN_QUEUE, None, None
+        job.has_output, job.output = False, None
+        self._enqueue(job, first)
+
+    def _enqueue(self, job: Job, first: bool = False) -> None:
+        self._waiting.insert(0 if first else len(self._waiting), job.id)
+        self._arrived.set()
+        self._notify(job)
+
+    def _notify(self, job: Job) -> None:
+        changed, job.changed = job.changed, asyncio.Event()
+        changed.set()

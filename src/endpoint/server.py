@@ -1,0 +1,85 @@
+"""All of a local endpoint as one HTTP server: routes for callers and for workers, and the worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from ..errors import PortTaken
+from .client_routes import ClientRoutes
+from .jobs import JobQueue
+from .worker_routes import WorkerRoutes
+from .workers import WorkerPool
+
+_MAX_BODY = 128 * 1024 * 1024  # the routes themselves say what is too large, as RunPod does
+
+
+@dataclass(frozen=True)
+class EndpointOptions:
+    """Where it listens, how many workers stand behind it, and what they are started with."""
+
+    port: int
+    workers: int
+    worker_arguments: list[str]
+    key: str = ""
+    host: str = "127.0.0.1"
+
+
+def serve(options: EndpointOptions, environment: Mapping[str, str], is_up: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM. `environment` is that of the worker processes; `is_up` is called once it answers.
+
+    Raises PortTaken.
+    """
+    asyncio.run(_serve(options, environment, is_up))
+
+
+async def _serve(options: EndpointOptions, environment: Mapping[str, str], is_up: Callable[[], None]) -> None:
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    async with running_endpoint(options, environment):
+        is_up()
+        await ended.wait()
+
+
+@asynccontextmanager
+async def running_endpoint(options: EndpointOptions, environment: Mapping[str, str]) -> AsyncIterator[WorkerPool]:
+    """An endpoint that answers, with its workers. They end before it does: the SDK asks a dead queue without pause."""
+    queue = JobQueue()
+    pool = WorkerPool(options.workers, options.worker_arguments, queue.worker_gone)
+    application = web.Application(client_max_size=_MAX_BODY)
+    ClientRoutes(queue, pool, options.key).add_to(application)
+    WorkerRoutes(queue, pool).add_to(application)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    try:
+        await _listen(runner, options)
+        await pool.start({**environment, **worker_environment(f"http://{options.host}:{options.port}/v2/local")})
+        yield pool
+    finally:
+        await pool.stop()
+        await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:
+    try:
+        await web.TCPSite(runner, options.host, options.port).start()
+    except OSError as error:
+        raise PortTaken(f"port {options.port} is taken by another process; choose another with --port") from error
+
+
+def worker_environment(url: str) -> dict[str, str]:
+    """What RunPod sets for a worker, by which the SDK knows that there is a queue and where."""
+    return {
+        "RUNPOD_WEBHOOK_GET_JOB": f"{url}/job-take/$ID?gpu=LOCAL",
+        "RUNPOD_WEBHOOK_POST_OUTPUT": f"{url}/job-done/$RUNPOD_POD_ID/$ID?gpu=LOCAL",
+        "RUNPOD_WEBHOOK_POST_STREAM": f"{url}/job-stream/$RUNPOD_POD_ID/$ID?gpu=LOCAL",
+        "RUNPOD_WEBHOOK_PING": f"{url}/ping/$RUNPOD_POD_ID?gpu=LOCAL",
+        "RUNPOD_PING_INTERVAL": "2000",
+        "RUNPOD_AI_API_KEY": "local",
+    }
