@@ -17,6 +17,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +27,14 @@ from src.comfy_install import draft_installation, find_comfyui
 from src.comfy_launcher import die_with_parent
 from src.deadline import Deadline
 from src.errors import ComfyCrashed, OutputMissing, WorkerError
+from src.fitness import check_fitness
 from src.job_input import Request, job_id_of, read_job
 from src.outputs import Result, failure_answer, list_files, list_texts, read_files, remove_files, success_answer
+from src.progress import ProgressSender, Send
 from src.prompt_run import Report, RunLimits, run_prompt
+from src.recovery import run_with_recovery
 from src.rejection import explain_failure
-from src.settings import Settings, on_runpod, own_environment, quiet_sdk, read_settings
+from src.settings import Settings, on_runpod, own_environment, read_settings, tame_sdk
 from src.workflow import apply_overrides, isolate_outputs, renew_nodes
 from src.workflow.graph import Workflow
 
@@ -61,9 +65,10 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
     started = time.monotonic()
     with job_log.job(job_id_of(job)):
         try:
-            request = read_job(job)
-            result = _running_worker().run(request, stop)
-            return success_answer(result, time.monotonic() - started, _running_worker().settings.result_limit_bytes)
+            request, worker = read_job(job), _running_worker()
+            with worker.progress(job, request.workflow) as report:
+                result = worker.run(request, stop, report)
+            return success_answer(result, time.monotonic() - started, worker.settings.result_limit_bytes)
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
             return failure_answer(error, time.monotonic() - started)
@@ -73,32 +78,41 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
             return failure_answer(unexpected, time.monotonic() - started)
 
 
+def _no_progress(job: object, workflow: Workflow) -> AbstractContextManager[Report]:
+    return nullcontext(lambda event: None)
+
+
 @dataclass(frozen=True)
 class Worker:
-    """A booted engine and how to run jobs on it. `report` hears the progress of each."""
+    """A booted engine and how to run jobs on it. `progress` gives what hears the events of a job."""
 
     engine: ComfyEngine
     settings: Settings
-    report: Report = lambda event: None
+    progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = _no_progress
 
-    def run(self, request: Request, stop: threading.Event) -> Result:
+    def run(self, request: Request, stop: threading.Event, report: Report) -> Result:
         """One checked job, from overrides to bytes. Nothing of it stays behind. Raises WorkerError."""
-        if not self.engine.is_ready:
-            self.engine.restart()
         workflow = apply_overrides(request.workflow, request.overrides)
-        limits = RunLimits(Deadline(self.settings.job_timeout), self.settings.interrupt_grace, stop)
-        try:
-            return self._run_isolated(workflow, limits, request.warnings)
-        except OutputMissing as missing:  # a cached node without filename_prefix named a file of an earlier job
-            renewed = renew_nodes(workflow, missing.details["node_ids"], uuid.uuid4().hex)
-            return self._run_isolated(renewed, limits, request.warnings)
+        settings, deadline = self.settings, Deadline(self.settings.job_timeout)
+        limits = RunLimits(deadline, settings.stall_timeout, settings.interrupt_grace, stop)
 
-    def _run_isolated(self, workflow: Workflow, limits: RunLimits, warnings: tuple[str, ...]) -> Result:
+        def attempt() -> Result:
+            try:
+                return self._run_isolated(workflow, limits, request.warnings, report)
+            except OutputMissing as missing:  # a cached node without filename_prefix named a file of an earlier job
+                renewed = renew_nodes(workflow, missing.details["node_ids"], uuid.uuid4().hex)
+                return self._run_isolated(renewed, limits, request.warnings, report)
+
+        return run_with_recovery(self.engine, attempt, settings.job_retries, deadline)
+
+    def _run_isolated(
+        self, workflow: Workflow, limits: RunLimits, warnings: tuple[str, ...], report: Report
+    ) -> Result:
         """Queue, wait, read the files; then delete them."""
         folders, run = self.engine.process.folders, None
         job_folder = f"job-{uuid.uuid4().hex[:12]}"
         try:
-            run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, self.report)
+            run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, report)
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
@@ -151,7 +165,7 @@ def _run_test(job: dict[str, Any], engine: ComfyEngine, settings: Settings, opti
     progress = command_line.Progress(job, engine.process.installation.name)
     progress.booting()
     engine.wait_ready()
-    _set_worker(Worker(engine, settings, progress.report))
+    _set_worker(Worker(engine, settings, lambda job, workflow: nullcontext(progress.report)))
     answer = asyncio.run(handler(job))
     progress.ended()
     return command_line.show_answer(answer, options.output)
@@ -168,21 +182,23 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
 
 def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
     # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
-    start = _import_sdk()
+    start, send_progress = _import_sdk()
+    check_fitness(settings)
     engine.wait_ready()
-    _set_worker(Worker(engine, settings))
+    _set_worker(Worker(engine, settings, lambda job, workflow: ProgressSender(job, workflow, send_progress)))
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
-    start({"handler": handler})
+    start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})
 
 
-def _import_sdk() -> Callable[[dict[str, Any]], None]:
-    """Imported while ComfyUI boots, because the import sleeps for a second."""
-    quiet_sdk()
+def _import_sdk() -> tuple[Callable[[dict[str, Any]], None], Send]:
+    """`serverless.start`, and what sends progress. Imported while ComfyUI boots: the import sleeps for a second."""
+    tame_sdk()
     import runpod
+    from runpod.serverless.modules import rp_progress
 
-    start: Callable[[dict[str, Any]], None] = runpod.serverless.start
-    return start
+    # The public function sends from a thread that nobody can wait for; this is what that thread runs.
+    return runpod.serverless.start, getattr(rp_progress, "_thread_target", rp_progress.progress_update)
 
 
 def _set_worker(worker: Worker) -> None:

@@ -4,6 +4,7 @@
    settings        the environment, read once
    deadline        one time budget per wait
    job_log         log lines with the job's id
+   redaction       text from inside ComfyUI, made fit for a caller
 2  workflow/       the API-format graph: checks, targets, overrides, isolation (pure)
    job_input       job dict -> checked, frozen Request
    rejection       ComfyUI's "no" and its failures -> our errors (pure)
@@ -13,8 +14,11 @@
    comfy_client    ComfyUI's HTTP routes, one method each
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
+   fitness         is this machine fit to take jobs?
 4  comfy_engine    process, client and events as one: boot, restart, leave
 5  prompt_run      one prompt: queue it, wait for its history entry, stop it
+   progress        what RunPod is told while a job runs
+   recovery        restart, free memory, run once more: what an engine's fault does to a job
 6  outputs         history entry -> files -> answer
    endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
    command_line    flags, progress on a terminal, saving what a local test made

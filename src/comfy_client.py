@@ -6,6 +6,7 @@ Every call has a time-out and raises ComfyUnreachable if no answer came, Unexpec
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from requests.adapters import HTTPAdapter
 from .errors import ComfyUnreachable, UnexpectedAnswer
 
 _CONNECT_SECONDS = 2.0
-_READ_SECONDS = 3.0  # these routes only look at memory: longer means that ComfyUI is busy or frozen
+_READ_SECONDS = 1.5  # these routes only look at memory: longer means that ComfyUI is busy or frozen
 _SLOW_SECONDS = 60.0  # these read disks: validation and schemas list model folders, slow on a network volume
 
 
@@ -49,6 +50,8 @@ class ComfyClient:
     """One ComfyUI server, by keep-alive connections. May be used from several threads."""
 
     def __init__(self, url: str) -> None:
+        self.answered_at = 0.0
+        """When it last answered anything, by the monotonic clock."""
         self._url = url
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy from the environment has no business on loopback
@@ -89,6 +92,15 @@ class ComfyClient:
     def forget(self, prompt_id: str) -> None:
         """POST /history: drop that entry, which ComfyUI would keep with the whole prompt."""
         self._request("POST", "/history", body={"delete": [prompt_id]})
+
+    def free(self) -> None:
+        """POST /free: unload all models and forget cached results, as soon as nothing runs."""
+        self._request("POST", "/free", body={"unload_models": True, "free_memory": True})
+
+    def remaining(self) -> int:
+        """GET /prompt: how many prompts run or wait; the cheapest sign of life."""
+        told = self._json("GET", "/prompt").get("exec_info")
+        return int(told.get("queue_remaining", 0)) if isinstance(told, dict) else 0
 
     def view(self, filename: str, subfolder: str, folder_type: str) -> bytes | None:
         """GET /view: the bytes of a file, None if ComfyUI has no such file."""
@@ -141,6 +153,7 @@ class ComfyClient:
             )
         except requests.RequestException as error:
             raise ComfyUnreachable(f"ComfyUI did not answer {method} {route.split('/')[1]}") from error
+        self.answered_at = time.monotonic()
         if response.status_code not in accept:
             raise UnexpectedAnswer(
                 f"ComfyUI answered {method} {route.split('/')[1]} with status {response.status_code}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from types import TracebackType
 
@@ -28,6 +29,8 @@ class ComfyEngine:
         self._settings = settings
         self._client: ComfyClient | None = None
         self._events: EventStream | None = None
+        self._number = 0
+        self._changing = threading.RLock()
 
     def __enter__(self) -> ComfyEngine:
         self.start()
@@ -53,11 +56,6 @@ class ComfyEngine:
             raise ComfyCrashed("ComfyUI is not running")
         return self._events
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether it has booted and its process lives."""
-        return self._events is not None and self.process.alive
-
     def start(self) -> None:
         """Start the process and return at once; it is ready after `wait_ready`."""
         self.process.start()
@@ -82,10 +80,39 @@ class ComfyEngine:
         self._events.start()
         log.info("%s is ready after %.1f s", self.process.installation.name, time.monotonic() - started)
 
-    def restart(self) -> None:
-        """End the process, whatever it does, and boot another. Raises what `wait_ready` raises."""
+    # --- Life and death ------------------------------------------------------------------------------
+
+    @property
+    def number(self) -> int:
+        """Which of the processes that this engine had one after the other runs now."""
+        return self._number
+
+    def ensure_ready(self) -> int:
+        """Boot the engine if it does not run; the number of the process that runs now, for `replace`."""
+        with self._changing:
+            if self._events is None or not self.process.alive:
+                self._reboot()
+            return self._number
+
+    def replace(self, number: int) -> None:
+        """End process `number`, whatever it does, and boot another; nothing if that has been done already.
+
+        Several jobs see the same process fail; one of them replaces it. Raises what `wait_ready` raises.
+        """
+        with self._changing:
+            if number == self._number:
+                self._reboot()
+
+    def discard(self, number: int) -> None:
+        """End process `number` for good; the next job, if there is one, boots another."""
+        with self._changing:
+            if number == self._number:
+                self._end_at_once()
+
+    def _reboot(self) -> None:
         log.warning("restarting %s", self.process.installation.name)
         self._end_at_once()
+        self._number += 1
         self.start()
         try:
             self.wait_ready()
@@ -99,6 +126,8 @@ class ComfyEngine:
 
     def ensure_alive(self) -> None:
         """Raise ComfyCrashed if the process has ended."""
+        if self._events is None:
+            raise ComfyCrashed("ComfyUI was restarted while the job ran")
         if not self.process.alive:
             raise ComfyCrashed(f"ComfyUI ended while the job ran: {self.process.how_it_ended()}")
 

@@ -92,6 +92,10 @@ class EventStream:
         self._connected.wait(seconds)
         return self._client_id
 
+    def hears(self, client_id: str) -> bool:
+        """Whether the events of prompts that were queued under that id still arrive."""
+        return self._connected.is_set() and self._client_id == client_id
+
     @contextmanager
     def listen(self, prompt_id: str) -> Iterator[Listener]:
         """The events of a prompt, from before it is queued."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from .comfy_install import Folders, Installation
 from .comfy_launcher import WORKER_THREAD_ENDED
 from .errors import ComfyBootFailed, ComfyNotFound, PortTaken
+from .redaction import public_text
 from .settings import Settings, child_environment
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,27 @@ class ComfyProcess:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
+
+    def activity(self) -> tuple[int, ...] | None:
+        """Numbers that grow whenever the process does anything: page faults, CPU time, bytes read.
+
+        None where the system does not tell (proc(5) is Linux's).
+        """
+        if self._process is None:
+            return None
+        proc = Path("/proc") / str(self._process.pid)
+        try:
+            fields = (proc / "stat").read_text().rsplit(")", 1)[1].split()
+            read = (proc / "io").read_text().split()[1]
+        except (OSError, IndexError):
+            return None
+        minor_faults, major_faults, user_time, system_time = (int(fields[index]) for index in (7, 9, 11, 12))
+        return (minor_faults, major_faults, user_time, system_time, int(read))
+
+    def public_log(self, lines: int = 5) -> list[str]:
+        """The last lines that may be shown to a caller: no traceback, no folder of the worker."""
+        spoken = [line for line in self._log if line.strip() and not line[0].isspace() and "Traceback" not in line]
+        return [public_text(line, 300) for line in spoken[-lines:]]
 
     def log_tail(self, lines: int = 20) -> list[str]:
         """The last lines that the engine wrote, for the one who operates the worker."""

@@ -12,6 +12,10 @@ class Deadline:
         self.seconds = seconds
         self._end = time.monotonic() + seconds
 
+    def restart(self) -> None:
+        """Start again with the full budget."""
+        self._end = time.monotonic() + self.seconds
+
     @property
     def remaining(self) -> float:
         """Seconds left, never below zero."""

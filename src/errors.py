@@ -92,6 +92,13 @@ class JobTimeout(WorkerError):
     error_code: ClassVar[str] = "job_timeout"
 
 
+class JobStalled(WorkerError):
+    """The job's nodes ran, but told of no progress for too long."""
+
+    error_type: ClassVar[ErrorType] = "timeout"
+    error_code: ClassVar[str] = "job_stalled"
+
+
 class BootTimeout(WorkerError):
     """ComfyUI did not answer within its boot budget."""
 
@@ -121,6 +128,13 @@ class OutOfMemory(NodeFailed):
     error_code: ClassVar[str] = "out_of_memory"
 
 
+class CudaFailed(NodeFailed):
+    """The GPU or its driver failed; nothing that uses it can be trusted any more."""
+
+    error_code: ClassVar[str] = "cuda_error"
+    retire_worker: ClassVar[bool] = True
+
+
 class RunInterrupted(WorkerError):
     """Somebody else stopped the run inside ComfyUI."""
 
@@ -148,6 +162,12 @@ class InvalidSetting(WorkerError):
     error_code: ClassVar[str] = "invalid_setting"
 
 
+class UnfitMachine(WorkerError):
+    """The machine cannot take jobs."""
+
+    error_code: ClassVar[str] = "unfit_machine"
+
+
 class ComfyNotFound(WorkerError):
     """No ComfyUI checkout where we looked."""
 
@@ -171,19 +191,31 @@ class PortTaken(ComfyBootFailed):
     error_code: ClassVar[str] = "port_taken"
 
 
-class ComfyCrashed(WorkerError):
+class EngineFault(WorkerError):
+    """ComfyUI failed a job that may be fine: the job can run again on a fresh process."""
+
+    error_code: ClassVar[str] = "comfyui_fault"
+
+
+class ComfyCrashed(EngineFault):
     """ComfyUI died, or lost the prompt, while a job ran."""
 
     error_code: ClassVar[str] = "comfyui_crashed"
 
 
-class ComfyUnreachable(WorkerError):
+class ComfyHung(EngineFault):
+    """ComfyUI's process lives, but answers nothing and does nothing."""
+
+    error_code: ClassVar[str] = "comfyui_hung"
+
+
+class ComfyUnreachable(EngineFault):
     """ComfyUI's process lives but did not answer an HTTP request."""
 
     error_code: ClassVar[str] = "comfyui_unreachable"
 
 
-class UnexpectedAnswer(WorkerError):
+class UnexpectedAnswer(EngineFault):
     """ComfyUI answered something that its protocol does not have."""
 
     error_code: ClassVar[str] = "comfyui_unexpected_answer"

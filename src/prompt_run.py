@@ -18,7 +18,15 @@ from typing import Any
 from .comfy_engine import ComfyEngine
 from .comfy_events import Event, Listener
 from .deadline import Deadline
-from .errors import ComfyCrashed, ComfyUnreachable, JobCancelled, JobTimeout, WorkerError
+from .errors import (
+    ComfyCrashed,
+    ComfyHung,
+    ComfyUnreachable,
+    JobCancelled,
+    JobStalled,
+    JobTimeout,
+    WorkerError,
+)
 from .rejection import explain_rejection
 from .workflow.graph import Workflow
 
@@ -28,6 +36,8 @@ _SOCKET_SECONDS = 1.0  # that a prompt waits for the websocket to be open, which
 _FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.01, 0.25, 1.3
 _QUEUE_SECONDS = 1.0  # between two questions whether ComfyUI still has the prompt
 _LOST_AFTER = 2  # such questions in a row that say no
+_FRESH_SECONDS = 2.0  # that an answer counts as a sign of life
+_HUNG_SECONDS = 3.5
 
 Report = Callable[[Event], None]
 
@@ -43,12 +53,14 @@ class Run:
 
 @dataclass(frozen=True)
 class RunLimits:
-    """What may end a wait early: its time budget, and `stop`, set by whoever withdraws the job.
+    """What may end a wait early: its time budget, silence, and `stop`, set by whoever withdraws the job.
 
-    `grace` is the seconds that an interrupted prompt gets to stop before ComfyUI is restarted.
+    `deadline` starts again while the prompt waits behind others. `stall` is the seconds that a running prompt may go
+    without an event, `grace` those that an interrupted one gets to stop before ComfyUI is restarted.
     """
 
     deadline: Deadline
+    stall: float
     grace: float
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -66,16 +78,19 @@ class RunLimits:
 def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, report: Report) -> Run:
     """Queue a checked workflow and wait until it ended; ComfyUI has forgotten its history entry then.
 
-    Raises InvalidWorkflow and its kin for what ComfyUI refuses, JobTimeout, JobCancelled, and ComfyCrashed if the
-    process dies. In each case the prompt no longer runs. Whether its nodes failed, the entry says.
+    Raises InvalidWorkflow and its kin for what ComfyUI refuses, JobTimeout, JobStalled, JobCancelled, and an
+    EngineFault if the process dies, hangs or makes no sense. In each case the prompt no longer runs, or the engine
+    has to be replaced. Whether the nodes failed, the entry says.
     """
     prompt_id = str(uuid.uuid4())
-    limits.check()
+    vitals = _Vitals(engine)
     try:
+        _knock(engine, limits, vitals)
         with engine.events.listen(prompt_id) as listener:
-            _queue(engine, workflow, prompt_id, limits)
-            return Run(prompt_id, workflow, _Wait(engine, prompt_id, limits, report, listener).entry())
-    except (JobTimeout, JobCancelled):
+            client_id = _queue(engine, workflow, prompt_id, limits)
+            wait = _Wait(engine, prompt_id, client_id, limits, report, listener, vitals)
+            return Run(prompt_id, workflow, wait.entry())
+    except (JobTimeout, JobStalled, JobCancelled):
         _stop_prompt(engine, prompt_id, limits.grace)
         raise
     finally:
@@ -83,34 +98,75 @@ def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, repor
             engine.client.forget(prompt_id)
 
 
-def _queue(engine: ComfyEngine, workflow: Workflow, prompt_id: str, limits: RunLimits) -> None:
-    client_id = engine.events.client_id(_SOCKET_SECONDS)
-    try:
-        submission = engine.client.queue_prompt(workflow, prompt_id, client_id)
-    except ComfyUnreachable:
+class _Vitals:
+    """Tells a hung engine from a busy one: who answers nothing, uses no CPU and reads nothing, is hung."""
+
+    def __init__(self, engine: ComfyEngine) -> None:
+        self._engine = engine
+        self.answered()
+
+    def answered(self) -> None:
+        """It lives."""
+        self._activity = self._engine.process.activity()
+        self._since = time.monotonic()
+
+    def silent(self) -> None:
+        """It did not answer. Raises ComfyHung if it has done nothing at all for some time."""
+        activity = self._engine.process.activity()
+        if activity is None or activity != self._activity:
+            self._activity, self._since = activity, time.monotonic()
+        elif time.monotonic() - self._since > _HUNG_SECONDS:
+            raise ComfyHung(f"ComfyUI hung: for {_HUNG_SECONDS:g} s it answered nothing and did nothing")
+
+
+def _knock(engine: ComfyEngine, limits: RunLimits, vitals: _Vitals) -> None:
+    """See that the engine answers, unless it just did: it may have been frozen since the last job."""
+    while time.monotonic() - engine.client.answered_at > _FRESH_SECONDS:
+        limits.check()
         engine.ensure_alive()
-        raise
+        try:
+            engine.client.remaining()
+        except ComfyUnreachable:
+            vitals.silent()
+
+
+def _queue(engine: ComfyEngine, workflow: Workflow, prompt_id: str, limits: RunLimits) -> str:
+    """Queue the prompt; the client id that its events go to. Raises what ComfyUI's no means."""
+    limits.check()
+    client_id = engine.events.client_id(_SOCKET_SECONDS)
+    submission = engine.client.queue_prompt(workflow, prompt_id, client_id)
     if submission.accepted and not submission.is_whole:
         _stop_prompt(engine, prompt_id, limits.grace)
     if not submission.is_whole:
         raise explain_rejection(submission.body, workflow, engine.client.options)
     log.info("queued prompt %s with %d nodes", prompt_id, len(workflow))
+    return client_id
 
 
 class _Wait:
     """The wait for one history entry."""
 
     def __init__(
-        self, engine: ComfyEngine, prompt_id: str, limits: RunLimits, report: Report, listener: Listener
+        self,
+        engine: ComfyEngine,
+        prompt_id: str,
+        client_id: str,
+        limits: RunLimits,
+        report: Report,
+        listener: Listener,
+        vitals: _Vitals,
     ) -> None:
         self._engine = engine
         self._prompt_id = prompt_id
+        self._client_id = client_id
         self._limits = limits
         self._report = report
         self._listener = listener
+        self._vitals = vitals
         self._interval = _FIRST_POLL
         self._next_queue_check = time.monotonic() + _QUEUE_SECONDS
         self._missing = 0
+        self._heard_at: float | None = None
 
     def entry(self) -> dict[str, Any]:
         """The history entry, once there is one."""
@@ -126,30 +182,46 @@ class _Wait:
                 if entry is not None:
                     return entry
                 self._check_queue()
-            except ComfyUnreachable:  # busy or dead; the next turn tells which
-                log.debug("ComfyUI did not answer while the prompt ran")
+                self._vitals.answered()
+            except ComfyUnreachable:
+                self._vitals.silent()
+            self._check_progress()
             self._interval = min(self._interval * _POLL_GROWTH, _LONGEST_POLL)
 
     def _hear(self, event: Event) -> None:
+        self._heard_at = time.monotonic()
         if event.is_ending:
             self._interval = _FIRST_POLL
         else:
             self._interval = _LONGEST_POLL  # the doorbell works: asking is only for when it breaks
             self._report(event)
 
+    def _check_progress(self) -> None:
+        """Notice a run that has begun, tells nothing more, and could."""
+        if self._heard_at is None or not self._engine.events.hears(self._client_id):
+            return
+        if time.monotonic() - self._heard_at > self._limits.stall:
+            raise JobStalled(
+                f"no node told of any progress for {self._limits.stall:g} s (STALL_TIMEOUT); "
+                "raise the limit if a node of this workflow is silent for so long"
+            )
+
     def _check_queue(self) -> None:
         """Notice that ComfyUI has lost the prompt. Its entry appears a moment after it leaves the queue."""
         if time.monotonic() < self._next_queue_check:
             return
         self._next_queue_check = time.monotonic() + _QUEUE_SECONDS
-        self._missing = 0 if self._prompt_id in self._engine.client.queue() else self._missing + 1
+        state = self._engine.client.queue()
+        if self._prompt_id in state.pending:
+            self._limits.deadline.restart()
+        self._missing = 0 if self._prompt_id in state else self._missing + 1
         if self._missing >= _LOST_AFTER:
             raise ComfyCrashed("ComfyUI lost the prompt: it is neither queued nor running nor in the history")
 
 
 def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
     """See to it that a prompt no longer runs: take it out, interrupt it, or restart ComfyUI."""
-    deadline = Deadline(grace)
+    deadline, number = Deadline(grace), engine.number
     while engine.process.alive and not deadline.passed:
         try:
             engine.client.dequeue(prompt_id)
@@ -160,4 +232,4 @@ def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
             log.debug("ComfyUI did not answer while the prompt was stopped")
         time.sleep(deadline.at_most(0.1))
     log.warning("prompt %s did not stop within %g s", prompt_id, grace)
-    engine.restart()
+    engine.replace(number)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .errors import (
+    CudaFailed,
     InvalidWorkflow,
     MissingModel,
     MissingNodeType,
@@ -21,6 +22,7 @@ from .errors import (
     RunInterrupted,
     WorkerError,
 )
+from .redaction import public_text
 from .workflow.graph import Graph, Workflow
 
 FindOptions = Callable[[str, str], list[str]]
@@ -61,14 +63,12 @@ _FOLDERS_BY_CLASS = {
 _MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
 _NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
 
-_PATH = re.compile(r"(?<![\w.:/])(?:/[\w.@+~-]+)+/(?=[\w.@+~-]*)")
+# After these the process's GPU context is lost: every later call fails too.
+_CUDA_FATAL = re.compile(
+    r"CUDA error|CUDA driver error|AcceleratorError|device-side assert|illegal memory access"
+    r"|unspecified launch failure|CUBLAS_STATUS_(?!ALLOC)|cuDNN error"
+)
 _SHOWN_ERRORS = 10
-
-
-def public_text(text: object, limit: int = 500) -> str:
-    """Text from inside ComfyUI, fit for a caller: no folder of the worker, printable, at most `limit` long."""
-    cleaned = _PATH.sub("…/", str(text)).encode("utf-8", "replace").decode("utf-8").strip()
-    return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"
 
 
 # --- Refused prompts -----------------------------------------------------------------------------------
@@ -231,6 +231,10 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
         return OutOfMemory(
             f"node {where} ran out of GPU memory; use a smaller size or batch, a smaller (fp8) model, or a larger GPU",
             **details,
+        )
+    if _CUDA_FATAL.search(f"{exception} {message}"):
+        return CudaFailed(
+            f"node {where} failed because the GPU did: {exception}: {message}; send the job again", **details
         )
     missing = _NOT_FOUND_AT_RUN.search(str(error.get("exception_message", "")))
     if missing:

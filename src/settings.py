@@ -62,9 +62,34 @@ def _megabytes(value: str) -> float:
     return megabytes
 
 
+def _megabytes_of_disk(value: str) -> float:
+    if not value.strip().isdecimal() or int(value) > 10**9:
+        raise ValueError("a whole number of megabytes")
+    return float(value)
+
+
+def _checks(value: str) -> tuple[str, ...]:
+    names = () if value.strip().lower() == "none" else _names(value.lower())
+    if set(names) - {"disk", "gpu"}:
+        raise ValueError("disk, gpu, both with a comma between them, or none")
+    return names
+
+
 def _port(value: str) -> int:
     if not value.strip().isdecimal() or int(value) > 65535:
         raise ValueError("a port from 1 to 65535, or 0 for any free one")
+    return int(value)
+
+
+def _count(value: str) -> int:
+    if not value.strip().isdecimal() or int(value) > 10:
+        raise ValueError("a whole number from 0 to 10")
+    return int(value)
+
+
+def _concurrency(value: str) -> int:
+    if not value.strip().isdecimal() or not 1 <= int(value) <= 16:
+        raise ValueError("a whole number from 1 to 16")
     return int(value)
 
 
@@ -110,6 +135,15 @@ class Settings:
         "COMFYUI_BOOT_TIMEOUT", 300.0, "Seconds that ComfyUI may take to answer after its start", _seconds
     )
     job_timeout: float = _setting("JOB_TIMEOUT", 600.0, "Seconds that one job may take", _seconds)
+    job_retries: int = _setting(
+        "JOB_RETRIES", 1, "How often a job runs again after ComfyUI died or hung, within its `JOB_TIMEOUT`", _count
+    )
+    stall_timeout: float = _setting(
+        "STALL_TIMEOUT", 300.0, "Seconds that a running job may show no progress; loading a model is silent", _seconds
+    )
+    concurrency: int = _setting(
+        "CONCURRENCY", 1, "Jobs that the worker takes at a time; ComfyUI runs one after the other", _concurrency
+    )
     interrupt_grace: float = _setting(
         "INTERRUPT_GRACE",
         10.0,
@@ -118,6 +152,18 @@ class Settings:
     )
     result_limit: float = _setting(
         "RESULT_LIMIT_MB", 9.5, "Largest answer in megabytes (10^6 bytes); RunPod loses larger ones", _megabytes
+    )
+    fitness_checks: tuple[str, ...] = _setting(
+        "FITNESS_CHECKS",
+        ("disk", "gpu"),
+        "What a worker checks before it takes jobs, comma-separated; `none` for nothing",
+        _checks,
+    )
+    min_free_disk: float = _setting(
+        "MIN_FREE_DISK_MB",
+        500.0,
+        "Megabytes that the `disk` check wants free in the temporary folder",
+        _megabytes_of_disk,
     )
     save_metadata: bool = _setting("SAVE_METADATA", False, "Whether saved images carry the workflow", _flag)
     enable_api_nodes: bool = _setting(
@@ -169,12 +215,15 @@ def on_runpod() -> bool:
     return bool(os.environ.get("RUNPOD_WEBHOOK_GET_JOB"))
 
 
-def quiet_sdk() -> None:
-    """Keep the SDK from printing every job's input and output.
+def tame_sdk() -> None:
+    """Keep the SDK from printing every job's input and output, and from its own fitness checks.
 
-    Its default level is DEBUG, which does so. It reads the variable when `runpod` is imported.
+    Its default level is DEBUG, which prints them. Its checks import torch, dial 8.8.8.8 and end a worker whose network
+    is filtered; ours are in `fitness`. The SDK reads these variables when `runpod` is imported.
     """
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
+    os.environ.setdefault("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
+    os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
 
 
 def own_environment() -> dict[str, str]:

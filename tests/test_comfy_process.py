@@ -182,7 +182,7 @@ def _is_running(process_id: int) -> bool:
 def test_an_engine_that_a_passing_thread_started_outlives_that_thread() -> None:
     with ComfyEngine(installation("draft"), settings_for("draft")) as engine:
         engine.wait_ready()
-        thread = threading.Thread(target=engine.restart)
+        thread = threading.Thread(target=engine.replace, args=(engine.number,))
         thread.start()
         thread.join()
         time.sleep(0.1)

@@ -23,7 +23,7 @@ from src.outputs import (
     success_answer,
 )
 from src.prompt_run import Run
-from src.rejection import public_text
+from src.redaction import public_text
 
 from .conftest import Bench
 

@@ -1,0 +1,64 @@
+"""What happens to a job when the engine fails it: free memory, restart ComfyUI, run it once more, or say why not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+from .comfy_engine import ComfyEngine
+from .deadline import Deadline
+from .errors import CudaFailed, EngineFault, OutOfMemory, WorkerError
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+
+def run_with_recovery(engine: ComfyEngine, attempt: Callable[[], Answer], retries: int, deadline: Deadline) -> Answer:
+    """What `attempt` returns, tried again after what a fresh start can mend.
+
+    A dead or hung engine is restarted and the job runs again, at most `retries` times and while `deadline` is not
+    passed. After out-of-memory, ComfyUI gives its memory back and the job runs again once. After a failure of CUDA
+    the engine is ended and the worker is to be retired. Raises the last error; ComfyUI is usable again then, unless
+    it cannot be booted (ComfyBootFailed, BootTimeout), which retires the worker too.
+    """
+    faults, has_freed = 0, False
+    while True:
+        seen = engine.ensure_ready()
+        try:
+            return attempt()
+        except EngineFault as fault:
+            faults += 1
+            log.warning("%s: %s", fault.error_code, fault)
+            last_lines = engine.process.public_log()
+            engine.replace(seen)
+            if faults > retries or deadline.passed:
+                raise _told_whole(fault, faults, last_lines) from fault
+        except OutOfMemory:
+            _free(engine)
+            if has_freed or deadline.passed:
+                raise
+            log.warning("out of memory: models unloaded, the job runs once more")
+            has_freed = True
+        except CudaFailed:
+            engine.discard(seen)
+            raise
+
+
+def _free(engine: ComfyEngine) -> None:
+    try:
+        engine.client.free()
+    except WorkerError as error:
+        log.warning("memory was not freed: %s", error)
+
+
+def _told_whole(fault: EngineFault, attempts: int, last_lines: list[str]) -> EngineFault:
+    """The fault with what the caller may know: how often it was tried, and ComfyUI's last lines."""
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return type(fault)(
+        f"{fault.message}; the job was tried {times} (JOB_RETRIES) and ComfyUI was restarted",
+        **fault.details,
+        attempts=attempts,
+        comfyui_log=last_lines,
+    )
