@@ -18,7 +18,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from src import command_line, job_log
@@ -29,7 +29,7 @@ from src.deadline import Deadline
 from src.errors import ComfyCrashed, OutputMissing, WorkerError
 from src.fitness import check_fitness
 from src.job_input import Request, job_id_of, read_job
-from src.outputs import Result, failure_answer, list_files, list_texts, read_files, remove_files, success_answer
+from src.outputs import Result, failure_answer, hints, list_files, list_texts, read_files, remove_files, success_answer
 from src.progress import ProgressSender, Send
 from src.prompt_run import Report, RunLimits, run_prompt
 from src.recovery import run_with_recovery
@@ -89,6 +89,7 @@ class Worker:
     engine: ComfyEngine
     settings: Settings
     progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = _no_progress
+    _running: list[str] = field(default_factory=list)  # the output folders of jobs that run now
 
     def run(self, request: Request, stop: threading.Event, report: Report) -> Result:
         """One checked job, from overrides to bytes. Nothing of it stays behind. Raises WorkerError."""
@@ -111,6 +112,7 @@ class Worker:
         """Queue, wait, read the files; then delete them."""
         folders, run = self.engine.process.folders, None
         job_folder = f"job-{uuid.uuid4().hex[:12]}"
+        self._running.append(job_folder)
         try:
             run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, report)
             failure = explain_failure(run.entry, run.workflow)
@@ -118,10 +120,11 @@ class Worker:
                 raise failure
             files = [file for file in list_files(run) if file.type == "output"]
             contents = read_files(files, folders, self.engine.client, self.settings.result_limit_bytes)
-            names = [file.name(job_folder) for file in files]
-            return Result(run.prompt_id, names, contents, list_texts(run), warnings)
+            names = [file.name(folders, job_folder) for file in files]
+            return Result(run.prompt_id, names, contents, list_texts(run), (*warnings, *hints(run)))
         finally:
-            remove_files(run, folders, job_folder)
+            remove_files(run, folders, job_folder, is_alone=self._running == [job_folder])
+            self._running.remove(job_folder)
 
 
 # --- The process ---------------------------------------------------------------------------------------
@@ -142,15 +145,19 @@ def main() -> int:
     try:
         settings = read_settings()
         testing = options.testing or settings.mode_to_run == "test"
-        job_log.configure(settings.log_level or ("WARNING" if testing else "INFO"))
+        job_log.configure(settings.log_level or ("ERROR" if testing else "INFO"))
         if not (testing or options.serve or options.for_sdk or on_runpod()):
             return command_line.say_what_can_be_done()
-        test_job = command_line.test_job(options) if testing else None
+        if testing:
+            test_job = command_line.test_job(options)
+            command_line.check_output(options.output)
+            request = read_job(test_job)  # what is wrong with it shows before anything is booted
+            apply_overrides(request.workflow, request.overrides)
         installation = draft_installation() if options.draft else find_comfyui(settings)
         if options.serve:
             return _serve(options, settings)
         with ComfyEngine(installation, settings) as engine:
-            if test_job is not None:
+            if testing:
                 return _run_test(test_job, engine, settings, options)
             _take_jobs(engine, settings)
     except WorkerError as error:

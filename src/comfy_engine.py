@@ -73,7 +73,9 @@ class ComfyEngine:
                 raise self.process.boot_failure()
             if deadline.passed:
                 raise BootTimeout(
-                    f"ComfyUI did not answer within {deadline.seconds:g} s (COMFYUI_BOOT_TIMEOUT); see its log"
+                    f"ComfyUI did not answer within {deadline.seconds:g} s; raise COMFYUI_BOOT_TIMEOUT, or see its "
+                    "last log lines for what keeps it",
+                    self.process.log_tail(),
                 )
             time.sleep(_PROBE_SECONDS)
         self._events = EventStream(self.process.url)
@@ -88,37 +90,41 @@ class ComfyEngine:
         return self._number
 
     def ensure_ready(self) -> int:
-        """Boot the engine if it does not run; the number of the process that runs now, for `replace`."""
+        """Boot the engine if it does not run, or wait until it has; the number of the process that runs now.
+
+        Raises ComfyBootFailed or BootTimeout; nothing runs then.
+        """
         with self._changing:
-            if self._events is None or not self.process.alive:
-                self._reboot()
+            if not self.process.alive:
+                self._start_anew()
+            if self._events is None:
+                try:
+                    self.wait_ready()
+                except WorkerError:
+                    self._end_at_once()
+                    raise
             return self._number
 
-    def replace(self, number: int) -> None:
-        """End process `number`, whatever it does, and boot another; nothing if that has been done already.
+    def renew(self, number: int) -> None:
+        """End process `number`, whatever it does, and start another, which is ready after `ensure_ready`.
 
-        Several jobs see the same process fail; one of them replaces it. Raises what `wait_ready` raises.
+        Nothing if that has been done already: several jobs see the same process fail.
         """
         with self._changing:
             if number == self._number:
-                self._reboot()
+                self._start_anew()
 
     def discard(self, number: int) -> None:
-        """End process `number` for good; the next job, if there is one, boots another."""
+        """End process `number`; the next job, if there is one, boots another."""
         with self._changing:
             if number == self._number:
                 self._end_at_once()
 
-    def _reboot(self) -> None:
+    def _start_anew(self) -> None:
         log.warning("restarting %s", self.process.installation.name)
         self._end_at_once()
         self._number += 1
         self.start()
-        try:
-            self.wait_ready()
-        except WorkerError:
-            self._end_at_once()
-            raise
 
     def _end_at_once(self) -> None:
         self._disconnect()
@@ -126,8 +132,6 @@ class ComfyEngine:
 
     def ensure_alive(self) -> None:
         """Raise ComfyCrashed if the process has ended."""
-        if self._events is None:
-            raise ComfyCrashed("ComfyUI was restarted while the job ran")
         if not self.process.alive:
             raise ComfyCrashed(f"ComfyUI ended while the job ran: {self.process.how_it_ended()}")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import queue
 import socket
 import threading
@@ -118,7 +119,7 @@ class EventStream:
                 self._socket.settimeout(_QUIET_SECONDS)
                 self._connected.set()
                 self._drain(self._socket)
-            except (OSError, websocket.WebSocketException, ValueError) as error:
+            except (OSError, websocket.WebSocketException, ValueError, RecursionError) as error:
                 if not self._stopped.is_set():
                     log.debug("websocket: %s", error)
             finally:
@@ -175,7 +176,7 @@ def _read_cached(data: Mapping[str, Any]) -> Event:
 
 
 def _whole(value: object) -> int:
-    return int(value) if isinstance(value, (int, float)) else 0
+    return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 
 _READERS: dict[str, Callable[[Mapping[str, Any]], Event]] = {

@@ -5,9 +5,13 @@ An engine is a ComfyUI checkout, or the draft engine that stands in for one on m
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shlex
+import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +24,38 @@ _USUAL_PLACES = ("./ComfyUI", "~/comfy/ComfyUI", "/comfyui", "/ComfyUI")
 _DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none", "--cache-lru"})
 
 
+_FOLDER_PREFIX = "comfyui-worker-"
+
+
 @dataclass(frozen=True)
 class Folders:
-    """The folders that one engine process has to itself, below `root`."""
+    """The folders that one engine process has to itself, below `root`.
+
+    Whoever uses them holds a lock on them, so that the next worker can tell what a killed one left behind.
+    """
 
     root: Path
+    lock: int = -1
+
+    @staticmethod
+    def make() -> Folders:
+        """New ones, in the system's temporary folder; what dead workers left there is removed."""
+        for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+            lock = _locked(left)
+            if lock is not None:
+                Folders(left, lock).remove()
+        root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+        lock = _locked(root)
+        folders = Folders(root, -1 if lock is None else lock)
+        for folder in (folders.input, folders.output, folders.temp, folders.user):
+            folder.mkdir()
+        return folders
+
+    def remove(self) -> None:
+        """Delete them with all that is in them."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self.lock >= 0:
+            os.close(self.lock)
 
     @property
     def input(self) -> Path:
@@ -46,10 +77,19 @@ class Folders:
         """ComfyUI's settings and database."""
         return self.root / "user"
 
-    def create(self) -> None:
-        """Make them; ComfyUI itself makes only some."""
-        for folder in (self.input, self.output, self.temp, self.user):
-            folder.mkdir(parents=True, exist_ok=True)
+
+def _locked(folder: Path) -> int | None:
+    """A lock on a folder, None if somebody else has it or the folder is not ours to open."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
 
 
 @dataclass(frozen=True)
@@ -129,6 +169,8 @@ def _text(file: Path) -> str:
 
 def _python(directory: Path, settings: Settings) -> str:
     if settings.comfyui_python:
+        if shutil.which(settings.comfyui_python) is None:
+            raise InvalidSetting(f"COMFYUI_PYTHON must be a Python interpreter, not {settings.comfyui_python}")
         return settings.comfyui_python
     for environment in (".venv", "venv"):
         python = directory / environment / "bin" / "python"

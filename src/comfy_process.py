@@ -6,11 +6,9 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +16,7 @@ from pathlib import Path
 
 from .comfy_install import Folders, Installation
 from .comfy_launcher import WORKER_THREAD_ENDED
-from .errors import ComfyBootFailed, ComfyNotFound, PortTaken
+from .errors import ComfyBootFailed, PortTaken
 from .redaction import public_text
 from .settings import Settings, child_environment
 
@@ -36,7 +34,8 @@ _NOISE = re.compile(r"^Adding extra search path ")
 _HINTS = (
     (r"Found no NVIDIA driver|No CUDA GPUs are available|Torch not compiled with CUDA",
      "ComfyUI found no GPU; to run it on the CPU set COMFYUI_ARGS=--cpu"),
-    (r"unrecognized arguments|invalid choice|expected one argument", "check COMFYUI_ARGS"),
+    (r"not allowed with argument --cache", "set COMFYUI_CACHE, and no flag for the cache in COMFYUI_ARGS"),
+    (r"unrecognized arguments|invalid choice|expected one argument|not allowed with", "check COMFYUI_ARGS"),
     (r"No module named|cannot import name",
      "install ComfyUI's requirements.txt, or set COMFYUI_PYTHON to the Python that has them"),
 )  # fmt: skip
@@ -61,20 +60,21 @@ class ComfyProcess:
     def start(self) -> None:
         """Start the engine and return at once. Raises PortTaken or ComfyBootFailed."""
         self.port = _free_port(self._settings.comfyui_port)
-        self.folders = Folders(Path(tempfile.mkdtemp(prefix="comfyui-worker-")))
-        self.folders.create()
+        self.folders = Folders.make()
         self._log.clear()
         self._is_stopping = False
         command = self.installation.command(self._settings, self.folders, self.port)
         log.info("starting %s on port %d", self.installation.name, self.port)
-        self._process = self._starter.submit(self._spawn, command).result()
+        try:
+            self._process = self._starter.submit(self._spawn, command).result()
+        except BaseException:
+            self.folders.remove()
+            raise
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
         self._reader.start()
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command
-        if shutil.which(python) is None:
-            raise ComfyNotFound("COMFYUI_PYTHON must be a Python interpreter: there is no program at its path")
         return subprocess.Popen(
             [python, str(_LAUNCHER), str(os.getpid()), *program],
             cwd=self.installation.directory,
@@ -98,12 +98,15 @@ class ComfyProcess:
     def activity(self) -> tuple[int, ...] | None:
         """Numbers that grow whenever the process does anything: page faults, CPU time, bytes read.
 
-        None where the system does not tell (proc(5) is Linux's).
+        None while a thread waits for a disk (state D), and where the system does not tell (proc(5) is Linux's).
         """
         if self._process is None:
             return None
         proc = Path("/proc") / str(self._process.pid)
         try:
+            threads = [(task / "stat").read_text() for task in (proc / "task").iterdir()]
+            if any(thread.rsplit(")", 1)[1].split()[0] == "D" for thread in threads):
+                return None
             fields = (proc / "stat").read_text().rsplit(")", 1)[1].split()
             read = (proc / "io").read_text().split()[1]
         except (OSError, IndexError):
@@ -151,16 +154,16 @@ class ComfyProcess:
         if self._process is None:
             return
         self._is_stopping = True
-        if grace:
-            self._signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(grace)
-        self._signal(signal.SIGKILL)  # also for what it started and left behind
-        self._process.wait()
-        if self._reader:
-            self._reader.join(timeout=1)
-        shutil.rmtree(self.folders.root, ignore_errors=True)
-        self._process = None
+        try:
+            if grace:
+                self._signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(grace)
+        finally:  # also for an impatient Ctrl-C
+            self._signal(signal.SIGKILL)  # also for what it started and left behind
+            self._process.wait()
+            self.folders.remove()
+            self._process = None
 
     def close(self) -> None:
         """Stop for good."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import difflib
 import json
 import sys
 from collections.abc import Mapping
@@ -12,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from .comfy_events import Event
-from .errors import ComfyBootFailed, InvalidInput, WorkerError
+from .errors import BootTimeout, ComfyBootFailed, InvalidInput, WorkerError
 
 _TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
 _SHOWN_CHARACTERS = 40
 
 _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
-python serverless_worker.py --test [--output DIR]       run test_input.json on ComfyUI and save its images
+python serverless_worker.py --test                      run test_input.json on ComfyUI and save its images
 python serverless_worker.py --test_input JSON|FILE      run that input, or that workflow
 python serverless_worker.py --serve [--draft]           a RunPod endpoint on this machine, for clients and curl
 python serverless_worker.py                             take jobs from RunPod (where RunPod starts it)"""
@@ -31,6 +32,7 @@ class Options:
 
     testing: bool
     test_input: str | None
+    overrides: dict[str, Any]
     draft: bool
     output: Path
     serve: bool
@@ -40,35 +42,53 @@ class Options:
 
 
 def parse(arguments: list[str]) -> Options:
-    """Our flags out of the arguments; ends the process for --help and for a flag without its value."""
+    """Our flags out of the arguments; ends the process for --help and for what nobody knows."""
     parser = argparse.ArgumentParser(
-        description="A RunPod Serverless worker for ComfyUI.",
-        usage=f"\n{_USAGE}",
-        epilog="Settings come from the environment (see README.md). Other arguments (--rp_…) go to RunPod's SDK.",
+        prog="serverless_worker.py",
+        description=f"A RunPod Serverless worker for ComfyUI.\n\n{_USAGE}",
+        usage="python serverless_worker.py [flags]",
+        epilog="Settings come from the environment (see README.md). RunPod's SDK gets its own flags (--rp_…).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--test", action="store_true", help="run test_input.json once and exit")
-    parser.add_argument("--test_input", metavar="JSON|@FILE|FILE", help="run this input once and exit")
+    parser.add_argument("--test_input", metavar="JSON|FILE", help="run this input or workflow once and exit")
+    parser.add_argument("--prompt", metavar="TEXT", help="put this prompt into the test")
+    parser.add_argument("--seed", metavar="N", type=int, help="put this seed into the test")
     parser.add_argument(
-        "--draft", action="store_true", help="use the draft engine instead of ComfyUI: no model, no GPU"
+        "--output", metavar="DIR", type=Path, default=Path("output"), help="where a test saves (./output)"
     )
-    parser.add_argument(
-        "--output", metavar="DIR", type=Path, default=Path("output"), help="where a test saves its files"
-    )
+    parser.add_argument("--draft", action="store_true", help="in place of ComfyUI: draw drafts, without model or GPU")
     parser.add_argument("--serve", action="store_true", help="serve RunPod's routes on 127.0.0.1 with real workers")
-    parser.add_argument("--port", type=_port, default=8000, help="port of --serve (8000)")
-    parser.add_argument("--workers", type=_worker_count, default=1, help="worker processes of --serve (1)")
+    parser.add_argument("--port", metavar="N", type=_port, default=8000, help="port of --serve (8000)")
+    parser.add_argument(
+        "--workers", metavar="N", type=_worker_count, default=1, help="worker processes of --serve (1)"
+    )
     ours, rest = parser.parse_known_args(arguments)
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for_sdk = _arguments_of_sdk(rest, known, parser)
     return Options(
         testing=ours.test or ours.test_input is not None,
         test_input=ours.test_input,
+        overrides={name: value for name in ("prompt", "seed") if (value := getattr(ours, name)) is not None},
         draft=ours.draft,
         output=ours.output,
         serve=ours.serve,
         port=ours.port,
         workers=ours.workers,
-        for_sdk=rest,
+        for_sdk=for_sdk,
     )
+
+
+def _arguments_of_sdk(rest: list[str], known: list[str], parser: argparse.ArgumentParser) -> list[str]:
+    """What is left must be the SDK's flags and their values."""
+    is_value = False
+    for argument in rest:
+        if not argument.startswith("--rp_") and not is_value:
+            near = difflib.get_close_matches(argument, known, n=1)
+            parser.error(f"unknown argument {argument}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+        is_value = argument.startswith("--rp_")
+    return rest
 
 
 def _port(text: str) -> int:
@@ -95,13 +115,16 @@ def say_serving(port: int, workers: int) -> None:
 
 def say_what_can_be_done() -> int:
     """For somebody who started the worker where there is no RunPod queue."""
-    print(f"Not on RunPod (RUNPOD_WEBHOOK_GET_JOB is not set), so there are no jobs to take. To try it:\n\n{_USAGE}")
+    print(
+        "Not on RunPod (RUNPOD_WEBHOOK_GET_JOB is not set), so there are no jobs to take. "
+        f"To try it, add a flag:\n\n{_USAGE}"
+    )
     return 2
 
 
 def say_error(error: WorkerError) -> int:
     """Why the worker could not start; with what ComfyUI wrote last, if that is why."""
-    if isinstance(error, ComfyBootFailed):
+    if isinstance(error, (ComfyBootFailed, BootTimeout)):
         for line in error.log_tail:
             print(f"    {line}", file=sys.stderr)
     print(f"{error.error_code}: {error.message}", file=sys.stderr)
@@ -117,10 +140,14 @@ def test_job(options: Options) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except json.JSONDecodeError as error:
-        raise InvalidInput(f"{source} is no JSON: {error.msg} in line {error.lineno}, column {error.colno}") from error
+        problem = f"{error.msg} in line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
+        raise InvalidInput(f"{source} is no JSON: {problem}") from error
     except RecursionError as error:
         raise InvalidInput(f"{source} is nested too deeply") from error
-    return {"id": "local-test", "input": _unwrapped(given)}
+    job_input = _unwrapped(given)
+    if isinstance(job_input, dict):
+        job_input = {**job_input, **options.overrides}
+    return {"id": "test", "input": job_input}
 
 
 def _test_text(given: str | None) -> tuple[str, str]:
@@ -131,20 +158,28 @@ def _test_text(given: str | None) -> tuple[str, str]:
     try:
         return file.read_text(encoding="utf-8"), file.name
     except OSError as error:
-        raise InvalidInput(f"cannot read {file}: {error.strerror}; --test_input takes JSON or a file") from error
+        raise InvalidInput(
+            f"cannot read {file.absolute()}: {error.strerror}; --test_input takes JSON or a file"
+        ) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file} is not UTF-8 text") from error
 
 
 def _unwrapped(given: object) -> object:
-    """The input in what a person has at hand: `{"input": …}`, the input itself, or just a workflow."""
+    """The input in what a person has at hand: `{"input": …}`, `{"workflow": …}`, or just a workflow of any format."""
     if not isinstance(given, dict):
         return given
-    if "input" in given:
+    if "input" in given and "class_type" not in given:
         return given["input"]
-    if given and all(isinstance(node, dict) and "class_type" in node for node in given.values()):
-        return {"workflow": given}
-    return given
+    return given if "workflow" in given else {"workflow": given}
+
+
+def check_output(folder: Path) -> None:
+    """Make the folder that a test saves to. Raises InvalidInput if that cannot be, before anything is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidInput(f"--output must be a folder: {folder} cannot be made one ({error.strerror})") from error
 
 
 # --- While it runs -------------------------------------------------------------------------------------
@@ -199,20 +234,16 @@ class Progress:
 
 
 def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
-    """Save the images below `folder`, print the answer with base64 shortened; the exit status."""
-    for name, image in zip(answer.get("filenames", []), answer.get("images", []), strict=True):
+    """Print the answer with base64 shortened, and save its images below `folder`; the exit status."""
+    images = answer.get("images", [])
+    short = {**answer, "images": [_shortened(image) for image in images]} if images else answer
+    print(json.dumps(short, indent=2, ensure_ascii=False), flush=True)
+    for name, image in zip(answer.get("filenames", []), images, strict=True):
         content = base64.b64decode(image)
-        file = _free_name(folder / Path(name).relative_to("/" if name.startswith("/") else ""))
+        file = _free_name(folder / name.lstrip("/"))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         print(f"saved {file} ({len(content):,} bytes)", file=sys.stderr)
-    print(
-        json.dumps(
-            {**answer, "images": [_shortened(image) for image in answer["images"]]} if "images" in answer else answer,
-            indent=2,
-            ensure_ascii=False,
-        )
-    )
     return 0 if answer.get("status") == "success" else 1
 
 
@@ -220,7 +251,7 @@ def _free_name(file: Path) -> Path:
     """`file`, or a name with a number if there is such a file: nobody's image is overwritten."""
     number, free = 2, file
     while free.exists():
-        free = file.with_stem(f"{file.stem} ({number})")
+        free = file.with_stem(f"{file.stem}-{number}")
         number += 1
     return free
 

@@ -100,11 +100,15 @@ class JobStalled(WorkerError):
 
 
 class BootTimeout(WorkerError):
-    """ComfyUI did not answer within its boot budget."""
+    """ComfyUI did not answer within its boot budget. `log_tail` is for the one who operates the worker."""
 
     error_type: ClassVar[ErrorType] = "timeout"
     error_code: ClassVar[str] = "comfyui_boot_timeout"
     retire_worker: ClassVar[bool] = True
+
+    def __init__(self, message: str, log_tail: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.log_tail = log_tail
 
 
 # --- What happened while it ran -----------------------------------------------------------------------
@@ -215,7 +219,7 @@ class ComfyUnreachable(EngineFault):
     error_code: ClassVar[str] = "comfyui_unreachable"
 
 
-class UnexpectedAnswer(EngineFault):
+class UnexpectedAnswer(WorkerError):
     """ComfyUI answered something that its protocol does not have."""
 
     error_code: ClassVar[str] = "comfyui_unexpected_answer"

@@ -55,8 +55,8 @@ class _InputFields(BaseModel):
 
 # What would be right, for the message: "<field> must be <rule>, not <value>".
 _RULES = {
-    "prompt": "a string of whole characters",
-    "seed": f"a whole number from 0 to {_MAX_SEED}",
+    "prompt": "a text (a string in Unicode)",
+    "seed": f"a whole number without quotes from 0 to {_MAX_SEED}",
     "width": "a multiple of 8 between 16 and 16384",
     "height": "a multiple of 8 between 16 and 16384",
     "prompt_node_id": "the id of a node in the workflow, a string",
@@ -90,8 +90,11 @@ def job_id_of(job: object) -> str:
 
 
 def _read_fields(given: dict[str, Any]) -> _InputFields:
+    for name in given:
+        if not isinstance(name, str) or not name.isprintable():
+            raise InvalidInput(f"the names of input fields must be printable strings, not {_shown(name)}")
     try:
-        return _InputFields.model_validate({str(name): value for name, value in given.items()})
+        return _InputFields.model_validate(given)
     except ValidationError as error:
         field = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
         rule = _RULES.get(field, "something else")

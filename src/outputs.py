@@ -18,6 +18,7 @@ from .prompt_run import Run
 
 _BASE64 = 4 / 3
 _MEGABYTE = 1_000_000
+_LONGEST_DETAILS = 100_000  # an answer that RunPod refuses for its size would be lost
 
 
 @dataclass(frozen=True)
@@ -34,9 +35,13 @@ class OutputFile:
         root = folders.output if self.type == "output" else folders.temp
         return root / self.subfolder / self.filename
 
-    def name(self, job_folder: str) -> str:
-        """The name that the caller expects: as the workflow's prefix has it, without the job's own folder."""
-        return (Path(self.subfolder) / self.filename).as_posix().removeprefix(f"{job_folder}/")
+    def name(self, folders: Folders, job_folder: str) -> str:
+        """The name that the caller expects: as the workflow's prefix has it, without any folder of the worker."""
+        path = self.path(folders).resolve()
+        for root in (folders.output / job_folder, folders.output):
+            if path.is_relative_to(root.resolve()):
+                return path.relative_to(root.resolve()).as_posix()
+        return Path(self.filename).name
 
 
 # --- What a run made -----------------------------------------------------------------------------------
@@ -64,12 +69,22 @@ def _reported_files(run: Run) -> Iterator[OutputFile]:
 def list_texts(run: Run) -> list[str]:
     """Every text that a node shows (PreviewAny and the like), in the order of the workflow's nodes."""
     return [
-        text
+        text.encode("utf-8", "replace").decode("utf-8")
         for _, output in _outputs_in_order(run)
         if isinstance(output.get("text"), list)
         for text in output["text"]
         if isinstance(text, str)
     ]
+
+
+def hints(run: Run) -> list[str]:
+    """What a caller may wonder about in a run that went well."""
+    files = list_files(run)
+    if any(file.type == "output" for file in files) or list_texts(run):
+        return []
+    previews = sum(file.type == "temp" for file in files)
+    left_out = f"; its {previews} preview images are left out, SaveImage returns them" if previews else ""
+    return [f"the workflow ran, but no node of it saved a file{left_out}"]
 
 
 def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -118,13 +133,20 @@ def _read(file: OutputFile, folders: Folders, client: ComfyClient) -> bytes | No
     return client.view(file.filename, file.subfolder, file.type)
 
 
-def remove_files(run: Run | None, folders: Folders, job_folder: str) -> None:
-    """Delete the job's folder, and what its nodes wrote elsewhere."""
+def remove_files(run: Run | None, folders: Folders, job_folder: str, is_alone: bool) -> None:
+    """Delete the job's folder, and what its nodes wrote elsewhere: all that is there if no other job runs."""
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
-    for file in list_files(run) if run else []:
-        if file.type in ("output", "temp") and file.path(folders).resolve().is_relative_to(folders.root.resolve()):
+    if is_alone:
+        left = [*folders.output.glob("*"), *folders.temp.glob("*")]
+    else:
+        reported = [file.path(folders) for file in list_files(run)] if run else []
+        left = [path for path in reported if path.resolve().is_relative_to(folders.root.resolve())]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             with contextlib.suppress(OSError):
-                file.path(folders).unlink()
+                path.unlink()
 
 
 # --- Answers -------------------------------------------------------------------------------------------
@@ -170,8 +192,9 @@ def json_size(answer: Mapping[str, Any]) -> int:
 
 def failure_answer(error: WorkerError, seconds: float) -> dict[str, Any]:
     """The contract's answer for a job that failed. `error` is a string: the SDK loses anything else."""
+    details = error.details if len(json.dumps(error.details)) <= _LONGEST_DETAILS else {}
     answer = {
-        **error.details,
+        **details,
         "status": "error",
         "error_type": error.error_type,
         "error_code": error.error_code,

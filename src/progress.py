@@ -63,7 +63,7 @@ class ProgressSender(AbstractContextManager[Callable[[Event], None]]):
         self._send = send
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="progress")
         self._in_flight: Future[None] | None = None
-        self._sent_at = 0.0
+        self._sent_at = time.monotonic()  # a job of less than a second tells nothing, and waits for nothing
 
     def __enter__(self) -> Callable[[Event], None]:
         return self.report

@@ -22,9 +22,11 @@ from .errors import (
     ComfyCrashed,
     ComfyHung,
     ComfyUnreachable,
+    EngineFault,
     JobCancelled,
     JobStalled,
     JobTimeout,
+    UnexpectedAnswer,
     WorkerError,
 )
 from .rejection import explain_rejection
@@ -36,6 +38,7 @@ _SOCKET_SECONDS = 1.0  # that a prompt waits for the websocket to be open, which
 _FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.01, 0.25, 1.3
 _QUEUE_SECONDS = 1.0  # between two questions whether ComfyUI still has the prompt
 _LOST_AFTER = 2  # such questions in a row that say no
+_MOST_NONSENSE = 8  # senseless answers in a row
 _FRESH_SECONDS = 2.0  # that an answer counts as a sign of life
 _HUNG_SECONDS = 3.5
 
@@ -82,15 +85,17 @@ def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, repor
     EngineFault if the process dies, hangs or makes no sense. In each case the prompt no longer runs, or the engine
     has to be replaced. Whether the nodes failed, the entry says.
     """
-    prompt_id = str(uuid.uuid4())
-    vitals = _Vitals(engine)
+    prompt_id, vitals = str(uuid.uuid4()), _Vitals(engine)
+    _knock(engine, limits, vitals)
+    client_id = engine.events.client_id(_SOCKET_SECONDS)
     try:
-        _knock(engine, limits, vitals)
         with engine.events.listen(prompt_id) as listener:
-            client_id = _queue(engine, workflow, prompt_id, limits)
+            _queue(engine, workflow, prompt_id, client_id)
             wait = _Wait(engine, prompt_id, client_id, limits, report, listener, vitals)
             return Run(prompt_id, workflow, wait.entry())
-    except (JobTimeout, JobStalled, JobCancelled):
+    except EngineFault:  # what is left of the prompt goes with the process
+        raise
+    except BaseException:
         _stop_prompt(engine, prompt_id, limits.grace)
         raise
     finally:
@@ -130,17 +135,20 @@ def _knock(engine: ComfyEngine, limits: RunLimits, vitals: _Vitals) -> None:
             vitals.silent()
 
 
-def _queue(engine: ComfyEngine, workflow: Workflow, prompt_id: str, limits: RunLimits) -> str:
-    """Queue the prompt; the client id that its events go to. Raises what ComfyUI's no means."""
-    limits.check()
-    client_id = engine.events.client_id(_SOCKET_SECONDS)
+def _queue(engine: ComfyEngine, workflow: Workflow, prompt_id: str, client_id: str) -> None:
+    """Queue the prompt. Raises what ComfyUI's no means, also where it would run only a part."""
     submission = engine.client.queue_prompt(workflow, prompt_id, client_id)
-    if submission.accepted and not submission.is_whole:
-        _stop_prompt(engine, prompt_id, limits.grace)
     if not submission.is_whole:
-        raise explain_rejection(submission.body, workflow, engine.client.options)
+        raise explain_rejection(submission.body, workflow, lambda *place: _options(engine, *place))
     log.info("queued prompt %s with %d nodes", prompt_id, len(workflow))
-    return client_id
+
+
+def _options(engine: ComfyEngine, class_type: str, name: str) -> list[str]:
+    """The values that an input may have; none where ComfyUI cannot tell, since they only adorn a message."""
+    try:
+        return engine.client.options(class_type, name)
+    except WorkerError:
+        return []
 
 
 class _Wait:
@@ -165,7 +173,7 @@ class _Wait:
         self._vitals = vitals
         self._interval = _FIRST_POLL
         self._next_queue_check = time.monotonic() + _QUEUE_SECONDS
-        self._missing = 0
+        self._missing = self._nonsense = 0
         self._heard_at: float | None = None
 
     def entry(self) -> dict[str, Any]:
@@ -183,8 +191,11 @@ class _Wait:
                     return entry
                 self._check_queue()
                 self._vitals.answered()
+                self._nonsense = 0
             except ComfyUnreachable:
                 self._vitals.silent()
+            except UnexpectedAnswer as error:
+                self._bear(error)
             self._check_progress()
             self._interval = min(self._interval * _POLL_GROWTH, _LONGEST_POLL)
 
@@ -195,6 +206,12 @@ class _Wait:
         else:
             self._interval = _LONGEST_POLL  # the doorbell works: asking is only for when it breaks
             self._report(event)
+
+    def _bear(self, error: UnexpectedAnswer) -> None:
+        """Let a few senseless answers pass: the run may be fine."""
+        self._nonsense += 1
+        if self._nonsense > _MOST_NONSENSE:
+            raise ComfyCrashed(f"{error} again and again") from error
 
     def _check_progress(self) -> None:
         """Notice a run that has begun, tells nothing more, and could."""
@@ -220,7 +237,7 @@ class _Wait:
 
 
 def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
-    """See to it that a prompt no longer runs: take it out, interrupt it, or restart ComfyUI."""
+    """See to it that a prompt no longer runs: take it out, interrupt it, or end ComfyUI, which boots anew then."""
     deadline, number = Deadline(grace), engine.number
     while engine.process.alive and not deadline.passed:
         try:
@@ -228,8 +245,8 @@ def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
             engine.client.interrupt(prompt_id)
             if prompt_id not in engine.client.queue():
                 return
-        except ComfyUnreachable:
+        except (ComfyUnreachable, UnexpectedAnswer):
             log.debug("ComfyUI did not answer while the prompt was stopped")
         time.sleep(deadline.at_most(0.1))
     log.warning("prompt %s did not stop within %g s", prompt_id, grace)
-    engine.replace(number)
+    engine.renew(number)

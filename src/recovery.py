@@ -20,19 +20,21 @@ def run_with_recovery(engine: ComfyEngine, attempt: Callable[[], Answer], retrie
 
     A dead or hung engine is restarted and the job runs again, at most `retries` times and while `deadline` is not
     passed. After out-of-memory, ComfyUI gives its memory back and the job runs again once. After a failure of CUDA
-    the engine is ended and the worker is to be retired. Raises the last error; ComfyUI is usable again then, unless
-    it cannot be booted (ComfyBootFailed, BootTimeout), which retires the worker too.
+    the engine is ended and the worker is to be retired. Raises the last error while a fresh ComfyUI boots, or what
+    kept it from booting (ComfyBootFailed, BootTimeout), which retires the worker too.
     """
     faults, has_freed = 0, False
     while True:
         seen = engine.ensure_ready()
+        if not faults:
+            deadline.restart()  # waiting for a boot is not the job's own time
         try:
             return attempt()
         except EngineFault as fault:
             faults += 1
             log.warning("%s: %s", fault.error_code, fault)
             last_lines = engine.process.public_log()
-            engine.replace(seen)
+            engine.renew(seen)
             if faults > retries or deadline.passed:
                 raise _told_whole(fault, faults, last_lines) from fault
         except OutOfMemory:

@@ -28,14 +28,12 @@ from .workflow.graph import Graph, Workflow
 FindOptions = Callable[[str, str], list[str]]
 """(class_type, input name) -> the values that this ComfyUI allows there."""
 
-MODEL_ROOTS = (
-    "ComfyUI's own models folder",
-    "/runpod-volume/models",
-    "/runpod-volume/ComfyUI/models",
-    "/workspace/models",
-    "/workspace/ComfyUI/models",
+# What `extra_model_paths.yaml` adds to ComfyUI's own.
+_WHERE_MODELS_ARE = (
+    "Folders of models are looked for in ComfyUI's own models folder, /runpod-volume/models, "
+    "/runpod-volume/ComfyUI/models, /workspace/models and /workspace/ComfyUI/models: put the file there, or name one "
+    "that is there"
 )
-"""Where models are looked for: what `extra_model_paths.yaml` adds to ComfyUI's own."""
 
 # Folder (or folders) below those roots, by input name; a few inputs mean another folder in one class.
 _FOLDERS = {
@@ -63,6 +61,7 @@ _FOLDERS_BY_CLASS = {
 _MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
 _NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
 
+_OUT_OF_MEMORY = re.compile(r"OutOfMemory|MemoryError|out of memory|can't allocate memory", re.IGNORECASE)
 # After these the process's GPU context is lost: every later call fails too.
 _CUDA_FATAL = re.compile(
     r"CUDA error|CUDA driver error|AcceleratorError|device-side assert|illegal memory access"
@@ -80,19 +79,21 @@ def explain_rejection(body: object, workflow: Workflow, find_options: FindOption
     `find_options` is asked only where ComfyUI left out the allowed values (it does above 20 of them).
     """
     body = body if isinstance(body, Mapping) else {}
-    graph = Graph(workflow)
+    graph, node_errors = Graph(workflow), _mapping(body.get("node_errors"))
     problems = [
         _Problem(graph, node_id, error, find_options)
-        for node_id, node in _mapping(body.get("node_errors")).items()
-        for error in _mapping(node).get("errors") or []
-        if node_id in graph and isinstance(error, Mapping)
+        for node_id in graph  # in the workflow's order; ComfyUI has none
+        for error in _mapping(node_errors.get(node_id)).get("errors") or []
+        if isinstance(error, Mapping)
     ]
     if not problems:
         return _explain_whole(_mapping(body.get("error")))
     shown = "; ".join(problem.text for problem in problems[:_SHOWN_ERRORS])
     more = f"; and {len(problems) - _SHOWN_ERRORS} more" if len(problems) > _SHOWN_ERRORS else ""
-    kind = MissingModel if any(problem.is_missing_model for problem in problems) else InvalidWorkflow
-    return kind(f"{shown}{more}", node_errors=[problem.details for problem in problems[:_SHOWN_ERRORS]])
+    details = [problem.details for problem in problems[:_SHOWN_ERRORS]]
+    if any(problem.is_missing_model for problem in problems):
+        return MissingModel(f"{shown}{more}. {_WHERE_MODELS_ARE}", node_errors=details)
+    return InvalidWorkflow(f"{shown}{more}", node_errors=details)
 
 
 def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
@@ -150,6 +151,8 @@ class _Problem:
         return sentences.get(self.kind) or self._as_told()
 
     def _as_told(self) -> str:
+        if self._error.get("details") == "tuple index out of range":
+            return "one of its links names an output that the other node does not have"
         message, details = public_text(self._error.get("message", "")), public_text(self._error.get("details", ""))
         return ": ".join(filter(None, (message, details))) or self.kind
 
@@ -157,15 +160,8 @@ class _Problem:
         folder = _folder_of(self.class_type, self.name)
         wanted = str(self.received)
         near = difflib.get_close_matches(wanted, self.allowed, n=3, cutoff=0.5)
-        there = (
-            f"nearest names there: {_listed(near)}"
-            if near
-            else f"there are {_listed(self.allowed) or 'no such files'}"
-        )
-        return (
-            f"{self.name} {public_text(repr(wanted), 200)} was not found in {folder} "
-            f"of {', '.join(MODEL_ROOTS)}; {there}"
-        )
+        there = f"nearest names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
+        return f"{self.name} {public_text(repr(wanted), 200)} was not found in the folder {folder}; {there}"
 
     def _names_model(self) -> bool:
         known = self.name in _FOLDERS or (self.class_type, self.name) in _FOLDERS_BY_CLASS
@@ -227,9 +223,9 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
     exception = public_text(error.get("exception_type"), 100)
     message = public_text(error.get("exception_message", ""))
     details = {"node_id": node_id, "class_type": public_text(error.get("node_type"), 100), "exception_type": exception}
-    if "OutOfMemory" in exception:
+    if _OUT_OF_MEMORY.search(f"{exception} {message}"):
         return OutOfMemory(
-            f"node {where} ran out of GPU memory; use a smaller size or batch, a smaller (fp8) model, or a larger GPU",
+            f"node {where} ran out of memory; use a smaller size or batch, a smaller (fp8) model, or a larger GPU",
             **details,
         )
     if _CUDA_FATAL.search(f"{exception} {message}"):
@@ -240,7 +236,7 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
     if missing:
         return MissingModel(
             f"node {where}: {public_text(repr(missing.group(2)), 200)} was not found "
-            f"in {public_text(missing.group(1), 80)} of {', '.join(MODEL_ROOTS)}",
+            f"in the folder {public_text(missing.group(1), 80)}. {_WHERE_MODELS_ARE}",
             **details,
         )
     return NodeFailed(f"node {where} failed: {exception}: {message}", **details)

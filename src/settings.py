@@ -13,6 +13,7 @@ from .errors import InvalidSetting
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_SDK_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 _CACHE = re.compile(r"classic|none|lru:[1-9]\d*")
 
 # Names that a child process must not see: the platform's own variables and whatever looks like a secret.
@@ -79,6 +80,13 @@ def _port(value: str) -> int:
     if not value.strip().isdecimal() or int(value) > 65535:
         raise ValueError("a port from 1 to 65535, or 0 for any free one")
     return int(value)
+
+
+def _mode(value: str) -> str:
+    word = value.strip().lower()
+    if word not in ("test", "serverless"):
+        raise ValueError("test or serverless")
+    return word
 
 
 def _count(value: str) -> int:
@@ -170,11 +178,11 @@ class Settings:
         "ENABLE_API_NODES", False, "Whether ComfyUI loads its paid partner (API) nodes", _flag
     )
     serve_api_key: str = _setting("SERVE_API_KEY", "", "Key that callers of `--serve` must send. Empty: none", _text)
-    mode_to_run: str = _setting("MODE_TO_RUN", "", "`test` does what `--test` does", _text)
+    mode_to_run: str = _setting("MODE_TO_RUN", "", "`test` does what `--test` does; else `serverless`", _mode)
     log_level: str = _setting(
         "LOG_LEVEL",
         "",
-        "`DEBUG`, `INFO`, `WARNING` or `ERROR`. Empty: `INFO`, and `WARNING` with `--test`",
+        "`DEBUG`, `INFO`, `WARNING` or `ERROR`. Empty: `INFO`, and `ERROR` with `--test`",
         _log_level,
     )
 
@@ -221,14 +229,18 @@ def tame_sdk() -> None:
     Its default level is DEBUG, which prints them. Its checks import torch, dial 8.8.8.8 and end a worker whose network
     is filtered; ours are in `fitness`. The SDK reads these variables when `runpod` is imported.
     """
+    for name in ("RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL"):
+        level = os.environ.get(name, "").upper()
+        if level and level not in _SDK_LEVELS:  # the SDK would not even start
+            os.environ[name] = "WARN" if level == "WARNING" else "INFO"
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     os.environ.setdefault("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
     os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
 
 
 def own_environment() -> dict[str, str]:
-    """Our whole environment, for worker processes of our own."""
-    return dict(os.environ)
+    """Our environment for worker processes of our own, which are to take jobs whatever we do."""
+    return {name: value for name, value in os.environ.items() if name != "MODE_TO_RUN"}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

@@ -24,6 +24,7 @@ class LoopbackQueue:
     waiting: list[dict[str, Any]] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     posted: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    progress: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     to_stop: list[str] = field(default_factory=list)
     pings: int = 0
 
@@ -72,7 +73,9 @@ class LoopbackQueue:
         return web.json_response(job)
 
     async def _done(self, request: web.Request) -> web.Response:
-        self.posted.setdefault(request.match_info["job"], []).append(json.loads(await request.read()))
+        body = json.loads(await request.read())
+        kept = self.progress if body.get("status") == "IN_PROGRESS" else self.posted
+        kept.setdefault(request.match_info["job"], []).append(body)
         return web.Response()
 
     async def _stop(self, request: web.Request) -> web.Response:

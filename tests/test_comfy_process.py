@@ -179,10 +179,15 @@ def _is_running(process_id: int) -> bool:
         return False
 
 
+def _renewed(engine: ComfyEngine) -> None:
+    engine.renew(engine.number)
+    engine.ensure_ready()
+
+
 def test_an_engine_that_a_passing_thread_started_outlives_that_thread() -> None:
     with ComfyEngine(installation("draft"), settings_for("draft")) as engine:
         engine.wait_ready()
-        thread = threading.Thread(target=engine.replace, args=(engine.number,))
+        thread = threading.Thread(target=_renewed, args=(engine,))
         thread.start()
         thread.join()
         time.sleep(0.1)

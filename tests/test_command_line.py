@@ -58,7 +58,7 @@ def test_nobodys_image_is_overwritten(tmp_path: Path) -> None:
     for _ in range(2):
         assert run("--test_input", workflow, "--draft", "--output", "out", folder=tmp_path).returncode == 0
     saved = sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.png"))
-    assert saved == ["out/a/b_00001_ (2).png", "out/a/b_00001_.png"]
+    assert saved == ["out/a/b_00001_-2.png", "out/a/b_00001_.png"]
 
 
 def test_mode_to_run_test_does_what_the_flag_does(tmp_path: Path) -> None:
@@ -68,9 +68,44 @@ def test_mode_to_run_test_does_what_the_flag_does(tmp_path: Path) -> None:
 
 
 def test_a_failed_job_is_printed_and_ends_with_1(tmp_path: Path) -> None:
-    done = run("--test_input", '{"workflow": {}}', "--draft", folder=tmp_path)
+    failing = json.dumps({**workflows.still(), "3": workflows.node("ImageInvert", image=["1", 7])})
+    done = run("--test_input", failing, "--draft", folder=tmp_path)
     assert done.returncode == 1
     assert answer_of(done)["error_type"] == "validation"
+
+
+def test_what_is_wrong_with_a_job_shows_before_anything_is_booted(tmp_path: Path) -> None:
+    done = run("--test_input", '{"workflow": {}}', "--draft", folder=tmp_path)
+    assert done.returncode == 1
+    assert "invalid_workflow: workflow has no nodes" in done.stderr
+    assert "starting" not in done.stderr
+
+
+def test_an_output_that_cannot_be_a_folder_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run("--test", "--draft", "--output", "file", folder=tmp_path)
+    assert done.returncode == 1
+    assert "--output must be a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--test", "--drafft"], "unknown argument --drafft; did you mean --draft?"),
+        (["--draft", "test_input.json"], "unknown argument test_input.json"),
+        (["--serve", "--port", "0"], "must be a port"),
+    ],
+)
+def test_what_nobody_knows_is_refused(tmp_path: Path, arguments: list[str], said: str) -> None:
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
+def test_prompt_and_seed_can_be_given_to_the_test_job() -> None:
+    job = command_line.test_job(command_line.parse(["--test", "--prompt", "a cat", "--seed", "7"]))
+    assert (job["input"]["prompt"], job["input"]["seed"]) == ("a cat", 7)
 
 
 def test_without_comfyui_the_test_says_where_it_looked_and_that_there_is_a_draft(tmp_path: Path) -> None:
@@ -123,7 +158,7 @@ def test_a_test_input_may_be_wrapped_bare_or_just_a_workflow(given: object, tmp_
     ("given", "said"),
     [
         ("{oops", "no JSON: .* in line 1, column 2"),
-        ("nofile.json", "cannot read nofile.json"),
+        ("nofile.json", "cannot read .*nofile.json"),
         ("[" * 100_000, "nested too deeply"),
     ],
     ids=["garbage", "no file", "deep"],

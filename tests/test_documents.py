@@ -25,7 +25,9 @@ def written(value: object) -> str:
     """A default as a person would write it."""
     if isinstance(value, bool):
         return str(value).lower()
-    return "" if value in ("", ()) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def test_the_settings_table_is_the_settings() -> None:

@@ -65,10 +65,13 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
         {"input": {"workflow": {"0": node("A"), **{str(n): node("A", a=[str(n - 1), 0]) for n in range(1, 1500)}}}},
         "one behind the other",
     ),
-    "prompt not a string": ({"input": {"workflow": FLUX, "prompt": 5}}, "prompt must be a string"),
-    "prompt a lone surrogate": ({"input": {"workflow": FLUX, "prompt": "\ud83d"}}, "prompt must be a string"),
+    "prompt not a string": ({"input": {"workflow": FLUX, "prompt": 5}}, "prompt must be a text"),
+    "prompt a lone surrogate": ({"input": {"workflow": FLUX, "prompt": "\ud83d"}}, "prompt must be a text"),
+    "a field name with a lone surrogate": ({"input": {"workflow": FLUX, "\ud800": 1}}, "printable strings"),
+    "a link whose node id is a number": ({"input": {"workflow": {**STILL, "2": node("ImageInvert", image=[1, 0])}}}, '["1", 0]'),
+    "an absolute file name in a pack's loader": ({"input": {"workflow": {"1": node("VHS_LoadAudio", audio_file="/etc/passwd")}}}, "inside"),
     "seed negative": ({"input": {"workflow": FLUX, "seed": -1}}, "not -1"),
-    "seed 2^64": ({"input": {"workflow": FLUX, "seed": 2**64}}, "seed must be a whole number from 0 to 18446744073709551615"),
+    "seed 2^64": ({"input": {"workflow": FLUX, "seed": 2**64}}, "seed must be a whole number without quotes from 0 to 18446744073709551615"),
     "seed of 5,000 digits": ({"input": {"workflow": FLUX, "seed": 10**5000}}, "more than 60 digits"),
     "seed a float": ({"input": {"workflow": FLUX, "seed": 1.5}}, "not 1.5"),
     "seed a bool": ({"input": {"workflow": FLUX, "seed": True}}, "not true"),
@@ -116,6 +119,14 @@ def test_deep_json_in_a_field_nobody_reads_is_ignored(draft_bench: Bench) -> Non
 def test_an_unknown_field_is_ignored_with_a_warning_that_names_the_near_one(draft_bench: Bench) -> None:
     answer = draft_bench.run(workflow=STILL, widht=64)
     assert answer["warnings"] == ["input field 'widht' is not known and was ignored; did you mean 'width'?"]
+
+
+def test_a_workflow_that_only_previews_says_why_there_is_no_image(draft_bench: Bench) -> None:
+    answer = draft_bench.run(workflow={"1": STILL["1"], "2": node("PreviewImage", images=["1", 0])})
+    assert answer["images"] == []
+    assert answer["warnings"] == [
+        "the workflow ran, but no node of it saved a file; its 1 preview images are left out, SaveImage returns them"
+    ]
 
 
 def test_a_handler_without_engine_says_how_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:

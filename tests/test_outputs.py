@@ -40,13 +40,18 @@ def run_of(outputs: dict[str, Any]) -> Run:
     return Run("id", {str(number): {} for number in range(1, 10)}, {"outputs": outputs})
 
 
+def folders_at(root: Path) -> Folders:
+    """Folders of an engine with one of the job."""
+    made = Folders(root)
+    for folder in (made.input, made.output / JOB, made.temp):
+        folder.mkdir(parents=True)
+    return made
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     """Empty folders."""
-    made = Folders(tmp_path / "work")
-    made.create()
-    (made.output / JOB).mkdir()
-    return made
+    return folders_at(tmp_path / "work")
 
 
 def test_files_under_any_key_are_found_once_and_in_the_order_of_the_workflow() -> None:
@@ -61,10 +66,14 @@ def test_files_under_any_key_are_found_once_and_in_the_order_of_the_workflow() -
     assert list_texts(run_of(outputs)) == ["hello"]
 
 
-def test_names_are_as_the_workflow_has_them() -> None:
-    assert OutputFile("1", "x.png", f"{JOB}/sub/dir", "output").name(JOB) == "sub/dir/x.png"
-    assert OutputFile("1", "x.png", JOB, "output").name(JOB) == "x.png"
-    assert OutputFile("1", "x.png", "", "output").name(JOB) == "x.png"
+def test_names_are_as_the_workflow_has_them(folders: Folders) -> None:
+    def name(subfolder: str) -> str:
+        return OutputFile("1", "x.png", subfolder, "output").name(folders, JOB)
+
+    assert name(f"{JOB}/sub/dir") == "sub/dir/x.png"
+    assert name(JOB) == name("") == "x.png"
+    assert name(str(folders.output / JOB / "a")) == "a/x.png", "some packs report whole paths"
+    assert name("/elsewhere") == name("../..") == "x.png"
 
 
 def read(file: OutputFile, folders: Folders, bench: Bench) -> bytes:
@@ -91,7 +100,9 @@ def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders
     (folders.output / JOB / "x.png").symlink_to(secret)
     with pytest.raises(OutputRefused):
         read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench)
-    remove_files(run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}}), folders, JOB)
+    run = run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}})
+    for is_alone in (False, True):
+        remove_files(run, folders, JOB, is_alone)
     assert secret.exists()
     assert not (folders.output / JOB).exists()
 
@@ -103,8 +114,7 @@ def test_a_file_that_is_not_there_is_missing(folders: Folders, draft_bench: Benc
 
 
 def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, tmp_path: Path) -> None:
-    elsewhere = Folders(tmp_path / "not-its-folders")
-    elsewhere.create()
+    elsewhere = folders_at(tmp_path / "not-its-folders")
     own = draft_bench.engine.process.folders.output / JOB
     own.mkdir()
     (own / "x y.png").write_bytes(b"png")
@@ -112,7 +122,7 @@ def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, t
     try:
         assert read_files([OutputFile("1", "x y.png", JOB, "output")], elsewhere, client, 10) == [b"png"]
     finally:
-        remove_files(None, draft_bench.engine.process.folders, JOB)
+        remove_files(None, draft_bench.engine.process.folders, JOB, is_alone=False)
 
 
 def test_answers_have_no_field_too_many() -> None:
@@ -147,12 +157,31 @@ def test_a_failure_keeps_its_own_fields_and_retires_the_worker_if_it_must() -> N
     assert "secret log" not in str(failure_answer(ComfyBootFailed("m", ["secret log"]), 1))
 
 
+def test_an_error_with_endless_details_is_still_delivered() -> None:
+    answer = failure_answer(InvalidInput("m", candidates=["x" * 200_000]), 1)
+    assert "candidates" not in answer
+    assert answer["error"] == "m"
+
+
+def test_when_no_other_job_runs_nothing_at_all_is_left(folders: Folders) -> None:
+    for place in (folders.output / "unreported.bin", folders.temp / "preview.png", folders.output / "job-other" / "x"):
+        place.parent.mkdir(exist_ok=True)
+        place.touch()
+    remove_files(None, folders, JOB, is_alone=False)
+    assert (folders.output / "job-other" / "x").exists()
+    remove_files(None, folders, JOB, is_alone=True)
+    assert not [*folders.output.iterdir(), *folders.temp.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("text", "public"),
     [
         ("cannot open /root/comfy/ComfyUI/models/vae/ae.safetensors", "cannot open …/ae.safetensors"),
         ("see https://example.com/a/b and a/b", "see https://example.com/a/b and a/b"),
         ("1/2 of /tmp/x/ is '/home/me/y.png'", "1/2 of …/ is '…/y.png'"),
+        ("open failed:/runpod-volume/models/x/y.bin", "open …/y.bin"),
+        ("sqlite:////tmp/work/db.sqlite and file:///root/x.txt", "…/db.sqlite and …/x.txt"),
+        ("GET https://user:pass@host.org/a/b?token=secret#x failed", "GET https://host.org/a/b?… failed"),
         ("half \ud800", "half ?"),
         ("x" * 600, "x" * 499 + "…"),
     ],

@@ -256,3 +256,80 @@ def test_every_latent_class_of_the_draft_engine_takes_a_size(class_type: str) ->
 def test_the_example_workflow_takes_every_override() -> None:
     example = json.loads((Path(__file__).parent.parent / "examples" / "workflow_api_format.json").read_text())
     assert changed(example, prompt="p", seed=9, **SIZE).keys() >= {"6.text", "25.noise_seed", "27.height", "30.width"}
+
+
+# --- Nodes of packs in the wild ----------------------------------------------------------------------------
+
+
+def test_a_pack_node_that_hands_both_roles_on_in_other_slots_keeps_them_apart() -> None:
+    both = node("ApplyInstantID", model=["1", 0], positive=["2", 0], negative=["3", 0], image=["11", 0])
+    workflow = plain(n10=both, n11=node("LoadImage", image="a.png"))
+    workflow["5"]["inputs"].update(model=["10", 0], positive=["10", 1], negative=["10", 2])
+    assert changed(workflow, prompt="p") == {"2.text": "p"}
+
+
+def test_a_positive_that_cannot_be_traced_is_no_reason_to_take_the_negative() -> None:
+    workflow = plain(
+        n2=node("SomePackConditioning", text_source="x"), n6=node("CLIPTextEncode", text="bad", clip=["1", 1])
+    )
+    workflow["5"]["inputs"]["negative"] = ["6", 0]
+    workflow["7"] = node("OllamaGenerate", prompt="describe")
+    workflow["8"] = node("PreviewAny", source=["7", 0])
+    with pytest.raises(NoOverrideTarget, match="prompt: found no node"):
+        changed(workflow, prompt="p")
+
+
+def test_a_primitive_that_holds_two_things_is_left_alone() -> None:
+    workflow = plain(n10=node("PrimitiveInt", value=1024), n11=node("PrimitiveString", value="both"))
+    workflow["4"]["inputs"].update(width=["10", 0], height=["10", 0])
+    workflow["2"]["inputs"]["text"] = workflow["3"]["inputs"]["text"] = ["11", 0]
+    workflow["5"]["inputs"].update(seed=["10", 0], steps=["10", 0])
+    assert changed(workflow, prompt="p", seed=9, **SIZE) == {
+        "2.text": "p",
+        "5.seed": 9,
+        "4.width": 512,
+        "4.height": 768,
+    }
+
+
+def test_a_primitive_width_that_several_nodes_share_changes_for_all() -> None:
+    workflow = plain(
+        n10=node("PrimitiveInt", value=64), n11=node("ImageScale", image=["12", 0], width=["10", 0], height=64)
+    )
+    workflow["12"] = node("LoadImage", image="a.png")
+    workflow["4"]["inputs"]["width"] = ["10", 0]
+    assert changed(workflow, **SIZE) == {"10.value": 512, "4.height": 768}
+
+
+@pytest.mark.parametrize("class_type", ["ImageCrop", "ConditioningSetArea"])
+def test_a_usual_size_id_on_something_else_is_not_taken(class_type: str) -> None:
+    workflow = plain(
+        n4=node("VAEEncode", pixels=["10", 0], vae=["1", 2]),
+        n10=node("LoadImage", image="a.png"),
+        n27=node(class_type, image=["10", 0], width=64, height=64),
+    )
+    with pytest.raises(NoOverrideTarget, match="width and height: found no node"):
+        changed(workflow, **SIZE)
+
+
+def test_a_computed_text_can_be_overwritten_in_a_node_that_is_named() -> None:
+    workflow = plain(n10=node("SDXLPromptStyler", text_positive="x", style="s"))
+    workflow["2"]["inputs"]["text"] = ["10", 0]
+    with pytest.raises(NoOverrideTarget, match=r"computed by node 10 \(SDXLPromptStyler\)"):
+        changed(workflow, prompt="p")
+    assert changed(workflow, prompt="p", prompt_node_id="2") == {"2.text": "p"}
+
+
+def test_reroutes_and_switches_are_followed_for_the_size() -> None:
+    workflow = plain(n10=node("Reroute", **{"": ["4", 0]}), n11=node("Any Switch (rgthree)", any_01=["10", 0]))
+    workflow["5"]["inputs"]["latent_image"] = ["11", 0]
+    assert changed(workflow, **SIZE) == {"4.width": 512, "4.height": 768}
+
+
+def test_inputs_of_common_packs_are_known() -> None:
+    loader = node("Efficient Loader", positive="good", negative="bad", empty_latent_width=64, empty_latent_height=64)
+    assert changed(
+        {"1": loader, "2": node("KSampler (Efficient)", model=["1", 0], positive=["1", 1], negative=["1", 2], latent_image=["1", 3], seed=1),
+         "3": node("SaveImage", images=["2", 5], filename_prefix="x")},
+        prompt="p", seed=9, **SIZE,
+    ) == {"1.positive": "p", "2.seed": 9, "1.empty_latent_width": 512, "1.empty_latent_height": 768}  # fmt: skip

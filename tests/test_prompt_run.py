@@ -143,7 +143,7 @@ def test_a_run_without_progress_is_ended_and_says_so(own: Bench) -> None:
         }
     else:
         own.engine.process._settings = replace(own.engine.process._settings, comfyui_args="--step-seconds 100")
-        own.engine.replace(own.engine.number)
+        own.engine.renew(own.engine.number)
         own.engine.process._settings = replace(own.engine.process._settings, comfyui_args="")
     changed = replace(
         own.worker, settings=replace(own.worker.settings, stall_timeout=0.5, interrupt_grace=0.5, job_timeout=LONG)

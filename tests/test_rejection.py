@@ -25,11 +25,9 @@ def test_a_missing_model_among_many_asks_for_the_names_and_gives_the_near_ones()
     body = {"error": {"type": "prompt_outputs_failed_validation"}, "node_errors": {"12": {"errors": [error]}}}
     explained = explain_rejection(body, WORKFLOW, options)
     assert isinstance(explained, MissingModel)
-    assert (
-        "node 12 (UNETLoader): unet_name 'flux1-dev.safetensors' was not found in diffusion_models or unet"
-        in explained.message
-    )
-    assert "nearest names there: 'flux1-dev-fp8.safetensors'" in explained.message
+    said = "node 12 (UNETLoader): unet_name 'flux1-dev.safetensors' was not found in the folder diffusion_models or unet; "
+    assert explained.message.startswith(f"{said}nearest names there: 'flux1-dev-fp8.safetensors'")
+    assert "/runpod-volume/models" in explained.message
 
 
 @pytest.mark.parametrize(
@@ -74,17 +72,38 @@ def failure(kind: str, **data: Any) -> Any:
 
 
 def test_out_of_memory_is_told_apart_and_says_what_helps() -> None:
-    for name in ("torch.OutOfMemoryError", "torch.cuda.OutOfMemoryError"):
-        explained = failure("execution_error", node_id="13", node_type="SamplerCustomAdvanced", exception_type=name)
+    for name, message in (
+        ("torch.OutOfMemoryError", ""),
+        ("torch.cuda.OutOfMemoryError", "Allocation on device"),
+        ("torch.AcceleratorError", "CUDA error: out of memory"),
+        ("RuntimeError", "DefaultCPUAllocator: can't allocate memory"),
+        ("MemoryError", ""),
+    ):
+        explained = failure(
+            "execution_error",
+            node_id="13",
+            node_type="SamplerCustomAdvanced",
+            exception_type=name,
+            exception_message=message,
+        )
         assert isinstance(explained, OutOfMemory)
         assert "13 (SamplerCustomAdvanced)" in explained.message
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["CUDA error: an illegal memory access was encountered", "CUBLAS_STATUS_EXECUTION_FAILED", "cuDNN error: X"],
+)
+def test_a_gpu_that_failed_retires_the_worker(message: str) -> None:
+    explained = failure("execution_error", node_id="13", exception_type="RuntimeError", exception_message=message)
+    assert (explained.error_code, explained.retire_worker) == ("cuda_error", True)
 
 
 def test_a_model_that_is_missing_when_the_node_runs_is_a_missing_model() -> None:
     message = "Model in folder 'upscale_models' with filename '4x.pth' not found."
     explained = failure("execution_error", node_id="8", exception_type="FileNotFoundError", exception_message=message)
     assert isinstance(explained, MissingModel)
-    assert "'4x.pth' was not found in upscale_models" in explained.message
+    assert "'4x.pth' was not found in the folder upscale_models" in explained.message
 
 
 def test_the_inputs_and_the_traceback_of_a_failed_node_stay_inside() -> None:

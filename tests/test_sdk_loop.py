@@ -115,6 +115,22 @@ def test_a_cancel_from_runpod_stops_the_job_and_the_next_one_runs(tmp_path: Path
         assert list(queue.posted) == ["next"]
 
 
+def test_progress_comes_at_most_once_a_second_grows_and_ends_before_the_result(tmp_path: Path) -> None:
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["steps"] = 150
+    with serving() as queue, start("draft", queue, tmp_path):
+        queue.put("long", {"workflow": workflow})
+        queue.wait_for(1, LONG)
+        told = [update["output"] for update in queue.progress["long"]]
+        percents = [update["percent"] for update in told]
+        assert 2 <= len(told) <= 4
+        assert percents == sorted(percents)
+        assert 0 < percents[-1] < 100
+        assert told[-1]["node"] == "KSampler"
+        assert told[-1]["steps"] == 150
+        assert queue.posted["long"][0]["output"]["status"] == "success"
+
+
 def test_a_worker_whose_comfyui_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
     checkout = tmp_path / "ComfyUI"
     (checkout / "comfy").mkdir(parents=True)

@@ -26,6 +26,18 @@ _MOST_MS = 7 * 86_400_000
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+def guarded(route: Route, key: str) -> Route:
+    """The route for those who send the key, if there is one."""
+
+    async def checked(request: web.Request) -> web.StreamResponse:
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if key and not hmac.compare_digest(given.encode(), key.encode()):
+            raise _error(web.HTTPUnauthorized, "send the header Authorization: Bearer KEY with this endpoint's key")
+        return await route(request)
+
+    return checked
+
+
 class ClientRoutes:
     """The routes, over one queue. With a `key`, each wants `Authorization: Bearer KEY`."""
 
@@ -48,7 +60,7 @@ class ClientRoutes:
             ("GET", "health", self.health),
             ("POST", "purge-queue", self.purge),
         ):
-            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", self._guarded(route))
+            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", guarded(route, self._key))
 
     async def run(self, request: web.Request) -> web.Response:
         """POST run: queue a job and answer at once."""
@@ -98,17 +110,6 @@ class ClientRoutes:
     async def purge(self, request: web.Request) -> web.Response:
         """POST purge-queue: drop what waits."""
         return web.json_response({"removed": self._queue.purge(), "status": "completed"})
-
-    def _guarded(self, route: Route) -> Route:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-            if self._key and not hmac.compare_digest(given.encode(), self._key.encode()):
-                raise _error(
-                    web.HTTPUnauthorized, "send the header Authorization: Bearer KEY with this endpoint's key"
-                )
-            return await route(request)
-
-        return guarded
 
     def _job(self, request: web.Request) -> Job:
         job = self._queue.get(request.match_info["job"])

@@ -103,8 +103,8 @@ class JobQueue:
         self.expire()
         return self._jobs.get(job_id)
 
-    async def take(self, worker_id: str, count: int, seconds: float) -> list[Job]:
-        """Up to `count` jobs for a worker; waits up to `seconds` for the first."""
+    async def take(self, worker_id: str, count: int, seconds: float, may_take: Callable[[], bool]) -> list[Job]:
+        """Up to `count` jobs for a worker, if it still may take any; waits up to `seconds` for the first."""
         self.expire()
         if not self._waiting:
             self._arrived.clear()
@@ -113,6 +113,8 @@ class JobQueue:
                 await with_timeout
             except asyncio.TimeoutError:
                 return []
+        if not may_take():  # it died while it waited
+            return []
         taken = [self._jobs[job_id] for job_id in self._waiting[:count]]
         del self._waiting[:count]
         for job in taken:
@@ -237,6 +239,7 @@ class JobQueue:
         self._notify(job)
 
     def _requeue(self, job: Job, first: bool = False) -> None:
+        self._stopping.get(job.worker_id or "", set()).discard(job.id)
         job.status, job.worker_id, job.started = Status.IN_QUEUE, None, None
         job.has_output, job.output = False, None
         self._enqueue(job, first)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -50,16 +51,17 @@ async def _serve(options: EndpointOptions, environment: Mapping[str, str], is_up
 @asynccontextmanager
 async def running_endpoint(options: EndpointOptions, environment: Mapping[str, str]) -> AsyncIterator[WorkerPool]:
     """An endpoint that answers, with its workers. They end before it does: the SDK asks a dead queue without pause."""
-    queue = JobQueue()
+    queue, token = JobQueue(), secrets.token_urlsafe()
     pool = WorkerPool(options.workers, options.worker_arguments, queue.worker_gone)
     application = web.Application(client_max_size=_MAX_BODY)
     ClientRoutes(queue, pool, options.key).add_to(application)
-    WorkerRoutes(queue, pool).add_to(application)
+    WorkerRoutes(queue, pool, token).add_to(application)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         await _listen(runner, options)
-        await pool.start({**environment, **worker_environment(f"http://{options.host}:{options.port}/v2/local")})
+        url = f"http://{options.host}:{options.port}/v2/local"
+        await pool.start({**environment, **worker_environment(url, token)})
         yield pool
     finally:
         await pool.stop()
@@ -73,7 +75,7 @@ async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:
         raise PortTaken(f"port {options.port} is taken by another process; choose another with --port") from error
 
 
-def worker_environment(url: str) -> dict[str, str]:
+def worker_environment(url: str, token: str) -> dict[str, str]:
     """What RunPod sets for a worker, by which the SDK knows that there is a queue and where."""
     return {
         "RUNPOD_WEBHOOK_GET_JOB": f"{url}/job-take/$ID?gpu=LOCAL",
@@ -81,5 +83,5 @@ def worker_environment(url: str) -> dict[str, str]:
         "RUNPOD_WEBHOOK_POST_STREAM": f"{url}/job-stream/$RUNPOD_POD_ID/$ID?gpu=LOCAL",
         "RUNPOD_WEBHOOK_PING": f"{url}/ping/$RUNPOD_POD_ID?gpu=LOCAL",
         "RUNPOD_PING_INTERVAL": "2000",
-        "RUNPOD_AI_API_KEY": "local",
+        "RUNPOD_AI_API_KEY": token,
     }

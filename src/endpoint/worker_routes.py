@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from .client_routes import RUN_LIMIT, RUNSYNC_LIMIT
+from .client_routes import RUN_LIMIT, RUNSYNC_LIMIT, guarded
 from .jobs import Job, JobQueue
 from .workers import WorkerPool
 
@@ -21,21 +21,24 @@ _STOP_CHECK = 0.05
 
 
 class WorkerRoutes:
-    """The routes, over one queue and the processes that use them."""
+    """The routes, over one queue and the processes that use them. Each wants the workers' `token`."""
 
-    def __init__(self, queue: JobQueue, pool: WorkerPool) -> None:
+    def __init__(self, queue: JobQueue, pool: WorkerPool, token: str) -> None:
         self._queue = queue
         self._pool = pool
+        self._token = token
 
     def add_to(self, application: web.Application) -> None:
         """Register them."""
-        router = application.router
-        router.add_get("/v2/{endpoint}/job-take/{worker}", self.take)
-        router.add_get("/v2/{endpoint}/job-take-batch/{worker}", self.take_batch)
-        router.add_post("/v2/{endpoint}/job-done/{worker}/{job}", self.done)
-        router.add_post("/v2/{endpoint}/job-stream/{worker}/{job}", self.stream)
-        router.add_get("/v2/{endpoint}/job-stop/{worker}", self.stop)
-        router.add_get("/v2/{endpoint}/ping/{worker}", self.ping)
+        for method, path, route in (
+            ("GET", "job-take/{worker}", self.take),
+            ("GET", "job-take-batch/{worker}", self.take_batch),
+            ("POST", "job-done/{worker}/{job}", self.done),
+            ("POST", "job-stream/{worker}/{job}", self.stream),
+            ("GET", "job-stop/{worker}", self.stop),
+            ("GET", "ping/{worker}", self.ping),
+        ):
+            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", guarded(route, self._token))
 
     async def take(self, request: web.Request) -> web.Response:
         """GET job-take: one job, or 204."""
@@ -91,10 +94,10 @@ class WorkerRoutes:
     async def _taken(self, request: web.Request, count: int) -> list[Job]:
         worker_id = request.match_info["worker"]
         self._pool.is_ready(worker_id)
-        if self._pool.is_leaving(worker_id):
+        if not self._pool.may_take(worker_id):
             await asyncio.sleep(_TAKE_SECONDS)
             return []
-        return await self._queue.take(worker_id, count, _TAKE_SECONDS)
+        return await self._queue.take(worker_id, count, _TAKE_SECONDS, lambda: self._pool.may_take(worker_id))
 
 
 def _as_taken(job: Job) -> dict[str, Any]:

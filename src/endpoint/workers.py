@@ -68,10 +68,10 @@ class WorkerPool:
         if worker_id in self._workers:
             self._workers[worker_id].is_ready = True
 
-    def is_leaving(self, worker_id: str) -> bool:
-        """Whether a worker gets no further job."""
+    def may_take(self, worker_id: str) -> bool:
+        """Whether a worker gets jobs: its process lives and has not asked to be replaced."""
         worker = self._workers.get(worker_id)
-        return worker is not None and worker.is_leaving
+        return worker is not None and not worker.is_leaving and worker.process.returncode is None
 
     def process_ids(self) -> dict[str, int]:
         """The process of each worker."""

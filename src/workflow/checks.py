@@ -21,8 +21,6 @@ MAX_CHAIN = 900  # nodes one behind the other: 900 seen to run on 0.3.64, 985 se
 _CHARACTERS_PER_VALUE = 4  # about what a small number and its comma take in JSON
 _INT_RANGE = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_LOADERS_OF_FILES = re.compile(r"(^|[^a-z])load", re.IGNORECASE)
-_FILE_INPUTS = ("image", "audio", "video", "file", "latent", "mask", "model_file")
 
 _EXPORT_HINT = (
     "In ComfyUI choose Workflow > Export (API) and send that file "
@@ -140,6 +138,11 @@ def _check_links(graph: Graph) -> None:
     for node_id in graph:
         for name, value in graph.inputs(node_id).items():
             link = as_link(value)
+            if link is None and isinstance(value, list) and len(value) == 2 and str(value[0]) in graph:
+                raise InvalidWorkflow(
+                    f"node {graph.describe(node_id)}: its input {name[:80]!r} must be linked by a node id that is a "
+                    f'string and an output number, like ["{value[0]}", 0]'
+                )
             if link is not None and link.node_id not in graph:
                 raise InvalidWorkflow(
                     f"node {graph.describe(node_id)}: its input {name!r} is linked to node {link.node_id[:80]!r}, "
@@ -178,21 +181,21 @@ def _check_order(graph: Graph) -> None:
 
 
 def _check_file_names(graph: Graph) -> None:
-    """Refuse names that would leave ComfyUI's input or output folder (0.3.64 itself reads any path)."""
+    """Refuse names that would leave ComfyUI's input or output folder (0.3.64 itself reads any path).
+
+    Of every node that loads something each text is checked, of the others only `filename_prefix`.
+    """
     for node_id in graph:
-        checked = ["filename_prefix"]
-        if _LOADERS_OF_FILES.search(graph.class_of(node_id)):
-            checked.extend(_FILE_INPUTS)
-        for name in checked:
-            _check_inside(graph, node_id, name)
+        loads = "load" in graph.class_of(node_id).lower()
+        for name, value in graph.inputs(node_id).items():
+            if isinstance(value, str) and (loads or name == "filename_prefix") and _leaves_folder(name, value):
+                raise InvalidWorkflow(
+                    f"node {graph.describe(node_id)}: {name[:80]} must be a name inside ComfyUI's own folder, "
+                    f"not {value[:80]!r}"
+                )
 
 
-def _check_inside(graph: Graph, node_id: str, name: str) -> None:
-    value = graph.inputs(node_id).get(name)
-    if not isinstance(value, str):
-        return
+def _leaves_folder(name: str, value: str) -> bool:
     parts = value.replace("\\", "/").split("/")
-    if ".." in parts or "\0" in value or (name != "filename_prefix" and parts[0] == "" and len(parts) > 1):
-        raise InvalidWorkflow(
-            f"node {graph.describe(node_id)}: {name} must be a name inside ComfyUI's own folder, not {value[:80]!r}"
-        )
+    is_absolute = parts[0] == "" and len(parts) > 1 and name != "filename_prefix"  # a prefix is put below our folder
+    return ".." in parts or "\0" in value or is_absolute

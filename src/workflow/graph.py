@@ -24,7 +24,7 @@ def as_link(value: object) -> Link | None:
     """`value` as a link, or None if ComfyUI would not take it for one."""
     if isinstance(value, list) and len(value) == 2:
         node_id, slot = value
-        if isinstance(node_id, str) and isinstance(slot, (int, float)):
+        if isinstance(node_id, str) and type(slot) in (int, float):
             return Link(node_id, int(slot))
     return None
 
@@ -34,7 +34,10 @@ class Graph:
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
-        self._feeding = {link.node_id for node_id in workflow for _, link in self.links(node_id)}
+        self._users: dict[str, list[tuple[str, str]]] = {}
+        for node_id in workflow:
+            for name, link in self.links(node_id):
+                self._users.setdefault(link.node_id, []).append((node_id, name))
 
     def __contains__(self, node_id: str) -> bool:
         return node_id in self.workflow
@@ -64,7 +67,11 @@ class Graph:
 
     def feeds_others(self, node_id: str) -> bool:
         """Whether any node takes something from this one."""
-        return node_id in self._feeding
+        return node_id in self._users
+
+    def users(self, node_id: str) -> list[tuple[str, str]]:
+        """The inputs that take something from a node: (node id, input name)."""
+        return self._users.get(node_id, [])
 
     def title(self, node_id: str) -> str:
         """The title a person gave the node, or its class."""

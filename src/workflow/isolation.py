@@ -13,6 +13,7 @@ from typing import Any
 from .graph import Workflow
 
 _PREFIX = "filename_prefix"
+_MARK = "serverless_worker_mark"  # a name that no class declares
 _JOIN_NODE = "StringConcatenate"  # in ComfyUI since 0.3.30
 
 
@@ -43,5 +44,5 @@ def renew_nodes(workflow: Workflow, node_ids: Iterable[str], mark: str) -> dict[
     renewed: dict[str, Any] = copy.deepcopy(dict(workflow))
     for node_id in node_ids:
         if node_id in renewed:
-            renewed[node_id]["inputs"]["run"] = mark
+            renewed[node_id]["inputs"][_MARK] = mark
     return renewed

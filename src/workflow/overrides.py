@@ -37,7 +37,10 @@ class Overrides:
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of override: how people call it, where it usually is, and how its nodes are found."""
+    """One kind of override: how people call it, where it usually is, and how its nodes are found.
+
+    `is_usual` says whether the node with the usual id may be taken where nothing was found.
+    """
 
     name: str
     node_field: str
@@ -45,13 +48,37 @@ class _Kind:
     takes: str
     inputs: Callable[[Graph, str], tuple[str, ...]]
     find: Callable[[Graph], list[str]]
+    is_usual: Callable[[Graph, str], bool]
     must_agree: bool = True
 
 
-_PROMPT = _Kind("prompt", "prompt_node_id", "6", "a prompt text", targets.text_inputs, targets.find_prompt_nodes)
-_SEED = _Kind("seed", "seed_node_id", "25", "a seed", targets.seed_inputs, targets.find_seed_nodes, must_agree=False)
+_PROMPT = _Kind(
+    "prompt",
+    "prompt_node_id",
+    "6",
+    "a prompt text",
+    targets.text_inputs,
+    targets.find_prompt_nodes,
+    targets.may_be_prompt,
+)
+_SEED = _Kind(
+    "seed",
+    "seed_node_id",
+    "25",
+    "a seed",
+    targets.seed_inputs,
+    targets.find_seed_nodes,
+    lambda graph, node_id: True,
+    must_agree=False,
+)
 _SIZE = _Kind(
-    "width and height", "size_node_id", "27", "a width and a height", targets.size_inputs, targets.find_size_nodes
+    "width and height",
+    "size_node_id",
+    "27",
+    "a width and a height",
+    targets.size_inputs,
+    targets.find_size_nodes,
+    targets.makes_empty,
 )
 
 
@@ -64,29 +91,30 @@ def apply_overrides(workflow: Workflow, overrides: Overrides) -> dict[str, Any]:
     changed: dict[str, Any] = copy.deepcopy(dict(workflow))
     if overrides.prompt is not None:
         for node_id in _nodes(graph, _PROMPT, overrides.prompt_node_id):
-            _put(changed, _slots(graph, _PROMPT, node_id), overrides.prompt)
+            for slot in _slots(graph, _PROMPT, node_id, is_named=overrides.prompt_node_id is not None):
+                _put(changed, slot, overrides.prompt)
     if overrides.seed is not None:
         for node_id in _nodes(graph, _SEED, overrides.seed_node_id):
-            _put(changed, _slots(graph, _SEED, node_id), overrides.seed)
+            for slot in _slots(graph, _SEED, node_id, is_named=overrides.seed_node_id is not None):
+                _put(changed, slot, overrides.seed)
     if overrides.width is not None and overrides.height is not None:
         for node_id in _nodes(graph, _SIZE, overrides.size_node_id):
             for sized in [node_id, *_following_size(graph, node_id)]:
-                width, height = _slots(graph, _SIZE, sized)
-                _put(changed, [width], overrides.width)
-                _put(changed, [height], overrides.height)
+                width, height = _slots(graph, _SIZE, sized, is_named=overrides.size_node_id is not None)
+                _put(changed, width, overrides.width)
+                _put(changed, height, overrides.height)
     return changed
 
 
-def _put(workflow: dict[str, Any], slots: list[Slot], value: object) -> None:
-    for slot in slots:
-        workflow[slot.node_id]["inputs"][slot.name] = value
+def _put(workflow: dict[str, Any], slot: Slot, value: object) -> None:
+    workflow[slot.node_id]["inputs"][slot.name] = value
 
 
 def _following_size(graph: Graph, size_node: str) -> list[str]:
     """`ModelSamplingFlux` nodes of the samplers that use this size: its shift is computed from width and height."""
     samplers = targets.samplers_of(graph, size_node)
     found = targets.find_nodes_behind(graph, samplers, "ModelSamplingFlux")
-    return [node_id for node_id in found if all(targets.holder(graph, node_id, name) for name in targets.SIZE_INPUTS)]
+    return [node_id for node_id in found if all(targets.holder(graph, node_id, name) for name in ("width", "height"))]
 
 
 # --- Which nodes ---------------------------------------------------------------------------------------
@@ -103,8 +131,9 @@ def _nodes(graph: Graph, kind: _Kind, named: str | None) -> list[str]:
             f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: {_listed(graph, found)}",
             candidates=_candidates(graph, found),
         )
-    if not found and kind.usual_id in graph and _inputs(graph, kind, kind.usual_id):
-        return [kind.usual_id]
+    usual = kind.usual_id
+    if not found and usual in graph and _inputs(graph, kind, usual) and kind.is_usual(graph, usual):
+        return [usual]
     if not found:
         raise _no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}")
     return found
@@ -128,17 +157,24 @@ def _inputs(graph: Graph, kind: _Kind, node_id: str) -> tuple[str, ...]:
     return (held,) if isinstance(graph.inputs(node_id)[held], wanted) else ()
 
 
-def _slots(graph: Graph, kind: _Kind, node_id: str) -> list[Slot]:
+def _slots(graph: Graph, kind: _Kind, node_id: str, is_named: bool = False) -> list[Slot]:
+    """Where the value is to be written: in the node, or in a primitive node that holds it for no other purpose.
+
+    An input that another node computes can be overwritten only in a node that the caller has named.
+    """
     slots = []
     for name in _inputs(graph, kind, node_id):
         slot = targets.holder(graph, node_id, name)
-        if slot is None:
+        if slot is not None:
+            slots.append(slot)
+        elif is_named:
+            slots.append(Slot(node_id, name))
+        else:
             link = graph.link(node_id, name)
             source = graph.describe(link.node_id) if link else "another node"
             raise _no_target(
                 graph, kind, f"{kind.name}: {name} of node {graph.describe(node_id)} is computed by node {source}"
             )
-        slots.append(slot)
     return slots
 
 
@@ -153,7 +189,8 @@ def _held(graph: Graph, kind: _Kind, node_id: str) -> str:
 
 def _no_target(graph: Graph, kind: _Kind, problem: str) -> NoOverrideTarget:
     fitting = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
-    remedy = f"name one with {kind.node_field}: {_listed(graph, fitting)}" if fitting else "no node of it does"
+    one = f"name one with {kind.node_field}: {_listed(graph, fitting)}"
+    remedy = one if fitting else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
     return NoOverrideTarget(f"{problem}; {remedy}", candidates=_candidates(graph, fitting))
 
 
@@ -164,6 +201,6 @@ def _listed(graph: Graph, node_ids: list[str]) -> str:
 
 def _candidates(graph: Graph, node_ids: list[str]) -> list[dict[str, str]]:
     return [
-        {"node_id": node_id, "class_type": graph.class_of(node_id), "title": graph.title(node_id)}
+        {"node_id": node_id[:200], "class_type": graph.class_of(node_id)[:200], "title": graph.title(node_id)[:200]}
         for node_id in node_ids[:20]
     ]

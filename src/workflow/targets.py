@@ -9,6 +9,7 @@ Three searches, one a kind of override, each returns the nodes that hold the val
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
@@ -25,14 +26,14 @@ TEXT_INPUTS: dict[str, tuple[str, ...]] = {
     "CLIPTextEncodeLumina2": ("user_prompt",),
     "TextEncodeAceStepAudio": ("tags",),
 }
-_COMMON_TEXT_INPUTS = ("text", "prompt")
+_COMMON_TEXT_INPUTS = ("text", "prompt", "positive_prompt", "positive")
 
 SEED_INPUTS = ("noise_seed", "seed")
-SIZE_INPUTS = ("width", "height")
+SIZE_INPUTS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 
 # Nodes that hold one value for others (core primitives and common packs): its input is the value.
 VALUE_INPUTS = ("value", "string", "text", "prompt", "seed", "number", "int")
-_PASSES_ON = frozenset({"Reroute", "Reroute (rgthree)"})
+_PASSES_ON = re.compile(r"^Reroute\b|switch", re.IGNORECASE)
 
 # They have a width and a height, yet a person who says "width" does not mean them (counted on the stock templates).
 _NOT_A_PICTURE_SIZE = frozenset(
@@ -68,25 +69,36 @@ class Slot(NamedTuple):
 
 
 def holder(graph: Graph, node_id: str, name: str) -> Slot | None:
-    """Where the value of an input is written: there, or in the primitive node that it is linked to.
+    """Where to write the value of an input: there, or in the primitive node that it is linked to.
 
-    None if the input is absent, or if its value is computed by a node.
+    A primitive that also feeds something of another kind (seed and steps, width and height, a negative prompt) is
+    left alone: the input itself is the place then. None if the input is absent, or if a node computes its value.
     """
-    slot = Slot(node_id, name)
+    slot = own = Slot(node_id, name)
+    is_shared = False
     for _ in range(len(graph.workflow)):
         link = graph.link(*slot)
         if link is None:
-            return slot if slot.name in graph.inputs(slot.node_id) else None
+            return None if slot.name not in graph.inputs(slot.node_id) else own if is_shared else slot
         following = _source_input(graph, link)
         if following is None:
             return None
+        is_shared = is_shared or any(not _same_kind(graph, own, user) for user in graph.users(link.node_id))
         slot = Slot(link.node_id, following)
     return None
 
 
+def _same_kind(graph: Graph, slot: Slot, user: tuple[str, str]) -> bool:
+    """Whether another input that takes the same value should change with this one."""
+    for word in ("seed", "width", "height"):
+        if word in slot.name:
+            return word in user[1]
+    return user == slot or bool(_PASSES_ON.search(graph.class_of(user[0])))
+
+
 def _source_input(graph: Graph, link: Link) -> str | None:
     """The one input that a primitive or reroute node hands on."""
-    if graph.class_of(link.node_id) in _PASSES_ON:
+    if graph.class_of(link.node_id).startswith("Reroute"):
         return next(iter(graph.inputs(link.node_id)), None)
     return primitive_input(graph, link.node_id)
 
@@ -94,16 +106,19 @@ def _source_input(graph: Graph, link: Link) -> str | None:
 def primitive_input(graph: Graph, node_id: str) -> str | None:
     """The input of a node that only holds a value for others, None for every other node."""
     inputs = graph.inputs(node_id)
-    is_primitive = "primitive" in graph.class_of(node_id).lower() or len(inputs) == 1
+    is_primitive = "primitive" in graph.class_of(node_id).lower() or len(inputs) == 1 or "seed" in inputs
+    is_primitive = is_primitive and not any(graph.links(node_id))
     return next((name for name in VALUE_INPUTS if is_primitive and name in inputs), None)
 
 
 def text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that take a prompt's text, empty if it takes none."""
+    inputs = graph.inputs(node_id)
     known = TEXT_INPUTS.get(graph.class_of(node_id))
     if known is not None:
-        return tuple(name for name in known if name in graph.inputs(node_id))
-    return tuple(name for name in _COMMON_TEXT_INPUTS if name in graph.inputs(node_id))[:1]
+        return tuple(name for name in known if name in inputs)
+    # A linked `positive` is conditioning, no text.
+    return tuple(n for n in _COMMON_TEXT_INPUTS if n in inputs and (n != "positive" or isinstance(inputs[n], str)))[:1]
 
 
 def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
@@ -112,25 +127,30 @@ def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
 
 
 def size_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """`("width", "height")` if the node has both, else empty."""
-    return SIZE_INPUTS if all(name in graph.inputs(node_id) for name in SIZE_INPUTS) else ()
+    """The inputs for width and height if the node has both, else empty."""
+    return next((pair for pair in SIZE_INPUTS if all(name in graph.inputs(node_id) for name in pair)), ())
 
 
 # --- Searches -----------------------------------------------------------------------------------------
 
 
 def find_prompt_nodes(graph: Graph) -> list[str]:
-    """Text encoders that reach a positive input; if nothing samples, every node with a prompt of its own."""
-    found = _unique(
-        encoder
-        for node_id in _used(graph)
-        for link in _positive_links(graph, node_id)
-        for encoder in _encoders(graph, link)
-    )
-    if found:
-        return found
-    negative = set(_unique(encoder for node_id in graph for encoder in _behind(graph, node_id, "negative")))
-    return [node_id for node_id in graph if node_id not in negative and _holds_text(graph, node_id)]
+    """Text encoders that reach a positive input; if nothing has one, every node with a prompt of its own."""
+    starts = [link for node_id in _used(graph) for link in _positive_links(graph, node_id)]
+    if starts:
+        return _unique(encoder for link in starts for encoder in _encoders(graph, link, "positive"))
+    return [node_id for node_id in _used(graph) if _holds_text(graph, node_id) and may_be_prompt(graph, node_id)]
+
+
+def may_be_prompt(graph: Graph, node_id: str) -> bool:
+    """Whether a node is not the source of something negative."""
+    links = (graph.link(user, "negative") for user in graph)
+    return not any(node_id in _encoders(graph, link, "negative") for link in links if link)
+
+
+def makes_empty(graph: Graph, node_id: str) -> bool:
+    """Whether a node makes an empty latent or image of a size."""
+    return graph.class_of(node_id).startswith("Empty") and bool(size_inputs(graph, node_id))
 
 
 def find_seed_nodes(graph: Graph) -> list[str]:
@@ -211,26 +231,24 @@ def _positive_links(graph: Graph, node_id: str) -> list[Link]:
     return []
 
 
-def _encoders(graph: Graph, start: Link) -> list[str]:
+def _encoders(graph: Graph, start: Link, role: str) -> list[str]:
+    """The text encoders behind what a node takes as `role`: positive or negative."""
+
     def follow(link: Link) -> list[Link]:
         if _holds_text(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
             return []
-        return _conditioning_links(graph, link)
+        return _conditioning_links(graph, link.node_id, role)
 
     return [link.node_id for link in _walk(graph, start, follow) if _holds_text(graph, link.node_id)]
 
 
-def _conditioning_links(graph: Graph, link: Link) -> list[Link]:
-    """What feeds one output of a node that hands conditioning on."""
-    positive, negative = graph.link(link.node_id, "positive"), graph.link(link.node_id, "negative")
-    if positive and negative:  # such nodes give both back, positive first (ControlNetApplyAdvanced and the like)
-        return [positive] if link.slot == 0 else [negative]
-    return [source for name, source in graph.links(link.node_id) if name not in _NOT_CONDITIONING]
-
-
-def _behind(graph: Graph, node_id: str, name: str) -> list[str]:
-    link = graph.link(node_id, name)
-    return _encoders(graph, link) if link else []
+def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
+    """What feeds a node that hands conditioning on. One that takes both roles keeps them apart."""
+    links = list(graph.links(node_id))
+    of_role = [link for name, link in links if name.startswith(role)]
+    if of_role or any(name.startswith(("positive", "negative")) for name, _ in links):
+        return of_role
+    return [link for name, link in links if name not in _NOT_CONDITIONING]
 
 
 def _holds_text(graph: Graph, node_id: str) -> bool:
@@ -239,7 +257,8 @@ def _holds_text(graph: Graph, node_id: str) -> bool:
         return False
     names = text_inputs(graph, node_id)
     values = [graph.inputs(node_id)[name] for name in names]
-    is_encoder = "clip" in graph.inputs(node_id) or names == ("prompt",) or graph.class_of(node_id) in TEXT_INPUTS
+    has_own_name = bool(names) and names[0] != "text"
+    is_encoder = "clip" in graph.inputs(node_id) or has_own_name or graph.class_of(node_id) in TEXT_INPUTS
     return is_encoder and any(isinstance(value, (str, list)) for value in values)
 
 
@@ -258,7 +277,8 @@ def _latent_sources(graph: Graph, start: Link) -> list[str]:
     def follow(link: Link) -> list[Link]:
         if _sets_size(graph, link.node_id):
             return []
-        return [source for name in _LATENT_INPUTS if (source := graph.link(link.node_id, name))]
+        passes_on = _PASSES_ON.search(graph.class_of(link.node_id))
+        return [source for name, source in graph.links(link.node_id) if passes_on or name in _LATENT_INPUTS]
 
     return [link.node_id for link in _walk(graph, start, follow) if _sets_size(graph, link.node_id)]
 
