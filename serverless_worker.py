@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,11 +26,11 @@ from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.comfy_launcher import die_with_parent
 from src.deadline import Deadline
-from src.errors import ComfyCrashed, OutputMissing, WorkerError
+from src.errors import BootTimeout, ComfyBootFailed, ComfyCrashed, WorkerError
 from src.fitness import check_fitness
 from src.job_input import Request, job_id_of, read_job
 from src.outputs import Result, failure_answer, hints, list_files, list_texts, read_files, remove_files, success_answer
-from src.progress import ProgressSender, Send
+from src.progress import ProgressSender
 from src.prompt_run import Report, RunLimits, run_prompt
 from src.recovery import run_with_recovery
 from src.rejection import explain_failure
@@ -65,10 +65,13 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
     started = time.monotonic()
     with job_log.job(job_id_of(job)):
         try:
-            request, worker = read_job(job), _running_worker()
+            request, worker = read_job(job), _worker
+            if worker is None:
+                raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
             with worker.progress(job, request.workflow) as report:
                 result = worker.run(request, stop, report)
-            return success_answer(result, time.monotonic() - started, worker.settings.result_limit_bytes)
+            seconds, limit = time.monotonic() - started, worker.settings.result_limit_bytes
+            return success_answer(result, request.warnings, seconds, limit)
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
             return failure_answer(error, time.monotonic() - started)
@@ -78,17 +81,13 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
             return failure_answer(unexpected, time.monotonic() - started)
 
 
-def _no_progress(job: object, workflow: Workflow) -> AbstractContextManager[Report]:
-    return nullcontext(lambda event: None)
-
-
 @dataclass(frozen=True)
 class Worker:
     """A booted engine and how to run jobs on it. `progress` gives what hears the events of a job."""
 
     engine: ComfyEngine
     settings: Settings
-    progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = _no_progress
+    progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = lambda *_: nullcontext(lambda event: None)
     _running: list[str] = field(default_factory=list)  # the output folders of jobs that run now
 
     def run(self, request: Request, stop: threading.Event, report: Report) -> Result:
@@ -97,21 +96,14 @@ class Worker:
         settings, deadline = self.settings, Deadline(self.settings.job_timeout)
         limits = RunLimits(deadline, settings.stall_timeout, settings.interrupt_grace, stop)
 
-        def attempt() -> Result:
-            try:
-                return self._run_isolated(workflow, limits, request.warnings, report)
-            except OutputMissing as missing:  # a cached node without filename_prefix named a file of an earlier job
-                renewed = renew_nodes(workflow, missing.details["node_ids"], uuid.uuid4().hex)
-                return self._run_isolated(renewed, limits, request.warnings, report)
+        def attempt(to_renew: Sequence[str]) -> Result:
+            return self._run_once(renew_nodes(workflow, to_renew), limits, report)
 
         return run_with_recovery(self.engine, attempt, settings.job_retries, deadline)
 
-    def _run_isolated(
-        self, workflow: Workflow, limits: RunLimits, warnings: tuple[str, ...], report: Report
-    ) -> Result:
+    def _run_once(self, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, read the files; then delete them."""
-        folders, run = self.engine.process.folders, None
-        job_folder = f"job-{uuid.uuid4().hex[:12]}"
+        folders, run, job_folder = self.engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
         self._running.append(job_folder)
         try:
             run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, report)
@@ -121,7 +113,7 @@ class Worker:
             files = [file for file in list_files(run) if file.type == "output"]
             contents = read_files(files, folders, self.engine.client, self.settings.result_limit_bytes)
             names = [file.name(folders, job_folder) for file in files]
-            return Result(run.prompt_id, names, contents, list_texts(run), (*warnings, *hints(run)))
+            return Result(run.prompt_id, names, contents, list_texts(run), hints(run))
         finally:
             remove_files(run, folders, job_folder, is_alone=self._running == [job_folder])
             self._running.remove(job_folder)
@@ -130,12 +122,6 @@ class Worker:
 # --- The process ---------------------------------------------------------------------------------------
 
 _worker: Worker | None = None
-
-
-def _running_worker() -> Worker:
-    if _worker is None:
-        raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
-    return _worker
 
 
 def main() -> int:
@@ -149,10 +135,7 @@ def main() -> int:
         if not (testing or options.serve or options.for_sdk or on_runpod()):
             return command_line.say_what_can_be_done()
         if testing:
-            test_job = command_line.test_job(options)
-            command_line.check_output(options.output)
-            request = read_job(test_job)  # what is wrong with it shows before anything is booted
-            apply_overrides(request.workflow, request.overrides)
+            test_job = command_line.checked_test_job(options)
         installation = draft_installation() if options.draft else find_comfyui(settings)
         if options.serve:
             return _serve(options, settings)
@@ -189,23 +172,21 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
 
 def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
     # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
-    start, send_progress = _import_sdk()
-    check_fitness(settings)
-    engine.wait_ready()
-    _set_worker(Worker(engine, settings, lambda job, workflow: ProgressSender(job, workflow, send_progress)))
-    worker_id = os.getpid()
-    os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
-    start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})
-
-
-def _import_sdk() -> tuple[Callable[[dict[str, Any]], None], Send]:
-    """`serverless.start`, and what sends progress. Imported while ComfyUI boots: the import sleeps for a second."""
     tame_sdk()
-    import runpod
+    import runpod  # while ComfyUI boots, because the import sleeps for a second
     from runpod.serverless.modules import rp_progress
 
     # The public function sends from a thread that nobody can wait for; this is what that thread runs.
-    return runpod.serverless.start, getattr(rp_progress, "_thread_target", rp_progress.progress_update)
+    send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
+    check_fitness(settings)
+    try:
+        engine.ensure_ready()
+    except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with the reason
+        command_line.say_error(error)
+    _set_worker(Worker(engine, settings, lambda job, workflow: ProgressSender(job, workflow, send)))
+    worker_id = os.getpid()
+    os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})
 
 
 def _set_worker(worker: Worker) -> None:

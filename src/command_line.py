@@ -14,6 +14,8 @@ from typing import Any
 
 from .comfy_events import Event
 from .errors import BootTimeout, ComfyBootFailed, InvalidInput, WorkerError
+from .job_input import read_job
+from .workflow import apply_overrides
 
 _TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
 _SHOWN_CHARACTERS = 40
@@ -134,6 +136,15 @@ def say_error(error: WorkerError) -> int:
 # --- The test job --------------------------------------------------------------------------------------
 
 
+def checked_test_job(options: Options) -> dict[str, Any]:
+    """The job to run. Raises InvalidInput for what is wrong with it, which so shows before anything is booted."""
+    job = test_job(options)
+    _check_output(options.output)
+    request = read_job(job)
+    apply_overrides(request.workflow, request.overrides)
+    return job
+
+
 def test_job(options: Options) -> dict[str, Any]:
     """The job to run: the one given, else test_input.json. Raises InvalidInput if it cannot be read."""
     text, source = _test_text(options.test_input)
@@ -174,7 +185,7 @@ def _unwrapped(given: object) -> object:
     return given if "workflow" in given else {"workflow": given}
 
 
-def check_output(folder: Path) -> None:
+def _check_output(folder: Path) -> None:
     """Make the folder that a test saves to. Raises InvalidInput if that cannot be, before anything is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

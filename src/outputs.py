@@ -160,10 +160,10 @@ class Result:
     names: Sequence[str]
     contents: Sequence[bytes]
     texts: Sequence[str] = ()
-    warnings: Sequence[str] = ()
+    hints: Sequence[str] = ()
 
 
-def success_answer(result: Result, seconds: float, limit_bytes: int) -> dict[str, Any]:
+def success_answer(result: Result, warnings: Sequence[str], seconds: float, limit_bytes: int) -> dict[str, Any]:
     """The contract's answer for a job that went well. Raises OutputTooLarge over `limit_bytes` as JSON."""
     answer: dict[str, Any] = {
         "status": "success",
@@ -174,8 +174,8 @@ def success_answer(result: Result, seconds: float, limit_bytes: int) -> dict[str
     }
     if result.texts:
         answer["text"] = list(result.texts)
-    if result.warnings:
-        answer["warnings"] = list(result.warnings)
+    if warnings or result.hints:
+        answer["warnings"] = [*warnings, *result.hints]
     _check_size(json_size(answer), limit_bytes)
     return answer
 

@@ -3,33 +3,38 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from .comfy_engine import ComfyEngine
 from .deadline import Deadline
-from .errors import CudaFailed, EngineFault, OutOfMemory, WorkerError
+from .errors import CudaFailed, EngineFault, OutOfMemory, OutputMissing, WorkerError
 
 log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
 
-def run_with_recovery(engine: ComfyEngine, attempt: Callable[[], Answer], retries: int, deadline: Deadline) -> Answer:
-    """What `attempt` returns, tried again after what a fresh start can mend.
+def run_with_recovery(
+    engine: ComfyEngine, attempt: Callable[[Sequence[str]], Answer], retries: int, deadline: Deadline
+) -> Answer:
+    """What `attempt` returns, tried again after what another start can mend.
+
+    `attempt` is given the ids of nodes that have to run although they are cached: they named files that are gone, as
+    a node without filename_prefix does if the job before was the same.
 
     A dead or hung engine is restarted and the job runs again, at most `retries` times and while `deadline` is not
     passed. After out-of-memory, ComfyUI gives its memory back and the job runs again once. After a failure of CUDA
     the engine is ended and the worker is to be retired. Raises the last error while a fresh ComfyUI boots, or what
     kept it from booting (ComfyBootFailed, BootTimeout), which retires the worker too.
     """
-    faults, has_freed = 0, False
+    faults, has_freed, to_renew = 0, False, ()
     while True:
         seen = engine.ensure_ready()
         if not faults:
             deadline.restart()  # waiting for a boot is not the job's own time
         try:
-            return attempt()
+            return attempt(to_renew)
         except EngineFault as fault:
             faults += 1
             log.warning("%s: %s", fault.error_code, fault)
@@ -43,6 +48,10 @@ def run_with_recovery(engine: ComfyEngine, attempt: Callable[[], Answer], retrie
                 raise
             log.warning("out of memory: models unloaded, the job runs once more")
             has_freed = True
+        except OutputMissing as missing:
+            if to_renew:
+                raise
+            to_renew = tuple(missing.details["node_ids"])
         except CudaFailed:
             engine.discard(seen)
             raise

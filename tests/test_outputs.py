@@ -126,7 +126,7 @@ def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, t
 
 
 def test_answers_have_no_field_too_many() -> None:
-    answer = success_answer(Result("id", ["a.png"], [b"\0\1\2"]), 1.23456, 1000)
+    answer = success_answer(Result("id", ["a.png"], [b"\0\1\2"]), (), 1.23456, 1000)
     assert answer == {
         "status": "success",
         "images": ["AAEC"],
@@ -138,8 +138,8 @@ def test_answers_have_no_field_too_many() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_the_size_of_an_answer_is_what_json_makes_of_it(count: int) -> None:
-    result = Result("id", ["ä.png"] * count, [b"x" * number for number in range(count)], ["text \u2028"], ["w"])
-    answer = success_answer(result, 1, 10_000)
+    result = Result("id", ["ä.png"] * count, [b"x" * number for number in range(count)], ["text \u2028"])
+    answer = success_answer(result, ["w"], 1, 10_000)
     assert json_size(answer) == len(json.dumps(answer).encode())
 
 

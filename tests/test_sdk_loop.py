@@ -131,16 +131,22 @@ def test_progress_comes_at_most_once_a_second_grows_and_ends_before_the_result(t
         assert queue.posted["long"][0]["output"]["status"] == "success"
 
 
-def test_a_worker_whose_comfyui_cannot_start_says_why_and_ends(tmp_path: Path) -> None:
+def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced(tmp_path: Path) -> None:
     checkout = tmp_path / "ComfyUI"
     (checkout / "comfy").mkdir(parents=True)
     (checkout / "main.py").write_text("import no_such_module\n")
     with serving() as queue:
         environment = {**queue.environment, "COMFYUI_PATH": str(checkout), "COMFYUI_PYTHON": sys.executable}
         with running([], environment, tmp_path) as worker:
-            worker.process.wait(LONG)
-            assert worker.process.returncode == 1
-            assert "comfyui_boot_failed" in worker.log
+            queue.put("one", {"workflow": workflows.still()})
+            queue.put("bad", {"workflow": {}})
+            queue.wait_for(2, LONG)
+            (posted,) = queue.posted["one"]
+            assert posted["stopPod"] is True
+            assert posted["output"]["error_code"] == "comfyui_boot_failed"
+            assert "COMFYUI_PYTHON" in posted["error"]
+            assert "Traceback" not in str(posted)
+            assert queue.posted["bad"][0]["output"]["error_type"] == "validation"
             assert "No module named 'no_such_module'" in worker.log
             assert "COMFYUI_PYTHON" in worker.log
 

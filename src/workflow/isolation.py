@@ -7,6 +7,7 @@ that differs for each job runs the saving nodes again (and nothing else), and ke
 from __future__ import annotations
 
 import copy
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,7 +36,7 @@ def _join(folder: str, link: list[Any]) -> dict[str, Any]:
     return {"class_type": _JOIN_NODE, "inputs": {"string_a": folder, "string_b": link, "delimiter": "/"}}
 
 
-def renew_nodes(workflow: Workflow, node_ids: Iterable[str], mark: str) -> dict[str, Any]:
+def renew_nodes(workflow: Workflow, node_ids: Iterable[str]) -> dict[str, Any]:
     """A copy in which the given nodes run again although nothing that they use has changed.
 
     ComfyUI's cache key counts every input that a node carries, also those its class does not declare, which are
@@ -44,5 +45,5 @@ def renew_nodes(workflow: Workflow, node_ids: Iterable[str], mark: str) -> dict[
     renewed: dict[str, Any] = copy.deepcopy(dict(workflow))
     for node_id in node_ids:
         if node_id in renewed:
-            renewed[node_id]["inputs"][_MARK] = mark
+            renewed[node_id]["inputs"][_MARK] = uuid.uuid4().hex
     return renewed
