@@ -13,6 +13,7 @@ from typing import Any
 MAX_ATTEMPTS = 3
 """How often a job is handed out, if the workers that have it die."""
 
+_STOPPING_SECONDS = 0.1  # between two looks whether a worker has stopped a job
 _KEPT_SECONDS, _KEPT_SECONDS_SYNC = 1800.0, 60.0  # results of /run and of /runsync, after they ended
 
 
@@ -115,9 +116,13 @@ class JobQueue:
                 return []
         if not may_take():  # it died while it waited
             return []
-        taken = [self._jobs[job_id] for job_id in self._waiting[:count]]
-        del self._waiting[:count]
+        # One that was stopped and queued again goes to the same worker only once that has stopped it.
+        stopping = self._stopping.get(worker_id, set())
+        taken = [self._jobs[job_id] for job_id in self._waiting if job_id not in stopping][:count]
+        if not taken:
+            await asyncio.sleep(_STOPPING_SECONDS)
         for job in taken:
+            self._waiting.remove(job.id)
             job.status, job.worker_id, job.started = Status.IN_PROGRESS, worker_id, self._clock()
             job.attempts += 1
             self._notify(job)
@@ -239,7 +244,6 @@ class JobQueue:
         self._notify(job)
 
     def _requeue(self, job: Job, first: bool = False) -> None:
-        self._stopping.get(job.worker_id or "", set()).discard(job.id)
         job.status, job.worker_id, job.started = Status.IN_QUEUE, None, None
         job.has_output, job.output = False, None
         self._enqueue(job, first)
