@@ -1,0 +1,52 @@
+"""Many jobs in one process: memory, open files, threads, folders and ComfyUI's history do not grow."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from . import workflows
+from .conftest import booted, settings_for
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+JOBS, SETTLED = (1000, 100) if os.environ.get("LONG_TESTS") else (300, 100)
+
+
+def resident_bytes() -> int:
+    """What this process has in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_files() -> int:
+    """How many files and sockets this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_many_jobs_leave_nothing_behind() -> None:
+    with booted("draft", settings_for("draft")) as bench:
+
+        def run(numbers: range) -> None:
+            for number in numbers:
+                workflow = workflows.batch_of_four() if number % 3 else workflows.animated_webp()
+                if number % 10 == 9:
+                    workflow = {**workflow, "77": workflows.node("NoSuchNode")}
+                answer = bench.run(workflow=workflow, **({"seed": number} if number % 3 else {}))
+                assert answer["status"] == ("error" if number % 10 == 9 else "success"), answer
+
+        run(range(SETTLED))
+        gc.collect()
+        before = (resident_bytes(), open_files(), threading.active_count())
+        run(range(SETTLED, JOBS))
+        gc.collect()
+        after = (resident_bytes(), open_files(), threading.active_count())
+        assert after[0] - before[0] < 10_000_000
+        assert after[1] == before[1]
+        assert after[2] == before[2]
+        assert not bench.leftovers()
+        assert bench.engine.client._json("GET", "/history") == {}
