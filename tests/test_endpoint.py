@@ -23,7 +23,7 @@ import requests
 from . import workflows
 from .worker_process import ROOT, WorkerProcess, running
 
-LONG = 120.0  # a hang limit, no measure
+LONG = 45.0  # a hang limit, no measure
 KEY = "local-secret-key"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -297,6 +297,7 @@ def test_jobs_overlap_with_concurrency_and_a_cancel_leaves_the_others_alone(tmp_
         assert answers[0]["output"]["images"] != answers[2]["output"]["images"], "never mixed"
 
 
+@pytest.mark.slow
 def test_a_flood_over_three_workers_of_which_some_are_killed_loses_nothing(tmp_path: Path) -> None:
     """A job may be handed out three times; more kills than that would be told as FAILED with the reason."""
     count = 60 if not os.environ.get("LONG_TESTS") else 200

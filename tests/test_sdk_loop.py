@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from . import workflows
-from .conftest import ENGINES, REAL_ARGS, installation
+from .conftest import REAL_ARGS, installation
 from .loopback_queue import LoopbackQueue, serving
 from .worker_process import ROOT, running
 
@@ -48,7 +48,7 @@ def twenty_jobs() -> dict[str, tuple[Any, str]]:
     return {f"job-{number}": job for number, job in enumerate(mixed[:20])}
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ["draft", pytest.param("real", marks=pytest.mark.slow)])
 def test_twenty_jobs_good_and_bad_are_each_answered_rightly_and_sigterm_leaves_nothing(
     name: str, tmp_path: Path
 ) -> None:
@@ -84,7 +84,7 @@ def check_answer(posted: list[dict[str, Any]], expected: str) -> None:
         assert isinstance(posted[0]["error"], str)
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ["draft", pytest.param("real", marks=pytest.mark.slow)])
 def test_a_worker_killed_with_sigkill_leaves_no_orphan(name: str, tmp_path: Path) -> None:
     installation(name)
     with serving() as queue, start(name, queue, tmp_path) as worker:

@@ -13,6 +13,7 @@ from typing import Any
 MAX_ATTEMPTS = 3
 """How often a job is handed out, if the workers that have it die."""
 
+_NAMED_AFTER_SECONDS = 1.0
 _STOPPING_SECONDS = 0.1  # between two looks whether a worker has stopped a job
 _KEPT_SECONDS, _KEPT_SECONDS_SYNC = 1800.0, 60.0  # results of /run and of /runsync, after they ended
 
@@ -87,7 +88,7 @@ class JobQueue:
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._waiting: list[str] = []
-        self._stopping: dict[str, set[str]] = {}
+        self._stopping: dict[str, dict[str, float]] = {}  # worker id to job id to when it was to be stopped
         self._retried = 0
         self._arrived = asyncio.Event()
 
@@ -117,7 +118,7 @@ class JobQueue:
         if not may_take():  # it died while it waited
             return []
         # One that was stopped and queued again goes to the same worker only once that has stopped it.
-        stopping = self._stopping.get(worker_id, set())
+        stopping = self._stopping.get(worker_id, {})
         taken = [self._jobs[job_id] for job_id in self._waiting if job_id not in stopping][:count]
         if not taken:
             await asyncio.sleep(_STOPPING_SECONDS)
@@ -147,6 +148,7 @@ class JobQueue:
 
         Ignored if the job is not (any more) with that worker: it was cancelled, timed out or handed to another.
         """
+        self._stopping.get(worker_id, {}).pop(job_id, None)
         job = self._running(worker_id, job_id)
         if job is None:
             return
@@ -182,8 +184,11 @@ class JobQueue:
 
     def runs_only(self, worker_id: str, job_ids: Iterable[str]) -> None:
         """What a worker says that it still runs."""
-        if worker_id in self._stopping:
-            self._stopping[worker_id] &= set(job_ids)
+        running, now = set(job_ids), self._clock()
+        for job_id, asked in list(self._stopping.get(worker_id, {}).items()):
+            # The SDK names a job a moment after it took it: until then its silence says nothing.
+            if job_id not in running and now - asked > _NAMED_AFTER_SECONDS:
+                del self._stopping[worker_id][job_id]
 
     def worker_gone(self, worker_id: str, reason: str) -> None:
         """A worker died: what it ran waits again, first in line, or fails if it was handed out too often."""
@@ -228,13 +233,12 @@ class JobQueue:
         return {worker_id for worker_id in running if worker_id}
 
     def _running(self, worker_id: str, job_id: str) -> Job | None:
-        self._stopping.get(worker_id, set()).discard(job_id)
         job = self._jobs.get(job_id)
         return job if job and job.status is Status.IN_PROGRESS and job.worker_id == worker_id else None
 
     def _stop(self, job: Job, status: Status) -> None:
         if job.status is Status.IN_PROGRESS and job.worker_id:
-            self._stopping.setdefault(job.worker_id, set()).add(job.id)
+            self._stopping.setdefault(job.worker_id, {})[job.id] = self._clock()
         if job.id in self._waiting:
             self._waiting.remove(job.id)
         self._end(job, status)

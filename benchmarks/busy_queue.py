@@ -1,0 +1,114 @@
+"""A saturated queue over the real SDK loop: how much of the time the engine is busy, by CONCURRENCY.
+
+    python -m benchmarks.busy_queue [--jobs 20] [--seconds 1.0] [--concurrency 1 2]
+
+One worker with the draft engine, whose sampler takes as long as it is told; the local endpoint hands out the jobs.
+Busy is the sum of the engine's own times over the time from the first job's start to the last one's end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from src.endpoint.server import EndpointOptions, running_endpoint
+from src.settings import own_environment
+
+_STEPS = 50
+_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What one run gave; times in seconds."""
+
+    concurrency: int
+    wall: float
+    busy: float
+    idle_per_job: float
+
+
+def main() -> None:
+    """Print a table, one row a concurrency, and the figures as JSON."""
+    options = _parse()
+    print(f"{options.jobs} jobs of {options.seconds:g} s, one worker, {os.cpu_count()} cores")
+    print(f"{'concurrency':>11} {'wall s':>8} {'busy':>6} {'idle ms/job':>12}")
+    for concurrency in options.concurrency:
+        figures = asyncio.run(_measure(concurrency, options.jobs, options.seconds, options.port))
+        print(f"{concurrency:>11} {figures.wall:>8.2f} {figures.busy:>6.3f} {figures.idle_per_job * 1000:>12.0f}")
+        print(json.dumps(figures.__dict__))
+
+
+async def _measure(concurrency: int, jobs: int, seconds: float, port: int) -> Figures:
+    endpoint = EndpointOptions(port, 1, ["--draft"])
+    environment = {
+        **{name: value for name, value in own_environment().items() if name in _KEPT},
+        "CONCURRENCY": str(concurrency),
+        "COMFYUI_ARGS": f"--step-seconds {seconds / _STEPS}",
+        "LOG_LEVEL": "ERROR",
+        "RUNPOD_LOG_LEVEL": "ERROR",
+    }
+    url = f"http://127.0.0.1:{port}/v2/local"
+    async with running_endpoint(endpoint, environment), aiohttp.ClientSession() as session:
+        await _run_all(session, url, 1, 0)  # the worker has booted then
+        started = time.monotonic()
+        answers = await _run_all(session, url, jobs, 1)
+        wall = time.monotonic() - started
+    own = sum(seconds for _ in answers)
+    return Figures(concurrency, wall, own / wall, (wall - own) / jobs)
+
+
+async def _run_all(session: aiohttp.ClientSession, url: str, jobs: int, first_seed: int) -> list[dict[str, Any]]:
+    ids = []
+    for seed in range(first_seed, first_seed + jobs):
+        async with session.post(f"{url}/run", json={"input": {"workflow": _workflow(), "seed": seed}}) as response:
+            ids.append((await response.json())["id"])
+    return [await _ended(session, url, job_id) for job_id in ids]
+
+
+async def _ended(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[str, Any]:
+    while True:
+        async with session.get(f"{url}/status/{job_id}") as response:
+            status: dict[str, Any] = await response.json()
+        if status["status"] == "COMPLETED":
+            return status
+        if status["status"] not in ("IN_QUEUE", "IN_PROGRESS"):
+            raise SystemExit(f"a job ended as {status['status']}: {status.get('error')}")
+        await asyncio.sleep(0.01)
+
+
+def _workflow() -> dict[str, Any]:
+    def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+        return {"class_type": class_type, "inputs": inputs}
+
+    return {
+        "1": node("CheckpointLoaderSimple", ckpt_name="any.safetensors"),
+        "2": node("CLIPTextEncode", text="a cat", clip=["1", 1]),
+        "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        "4": node(
+            "KSampler", seed=0, steps=_STEPS, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+            model=["1", 0], positive=["2", 0], negative=["2", 0], latent_image=["3", 0],
+        ),
+        "5": node("VAEDecode", samples=["4", 0], vae=["1", 2]),
+        "6": node("SaveImage", images=["5", 0], filename_prefix="busy"),
+    }  # fmt: skip
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--concurrency", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--port", type=int, default=18765)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
