@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import os
 import statistics
+import sys
 import time
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from serverless_worker import Worker
 from src import job_log
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
+from src.errors import WorkerError
 from src.settings import read_settings
 
 _WARM_UP = 5
@@ -85,4 +87,7 @@ def _parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except WorkerError as error:
+        sys.exit(f"{error.error_code}: {error.message}")

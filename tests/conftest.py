@@ -19,7 +19,7 @@ from src.comfy_install import Installation, draft_installation, find_comfyui
 from src.errors import ComfyNotFound
 from src.settings import Settings, read_settings
 
-from .tiny_models import make_models
+from .tiny_models import make_paths
 
 ENGINES = ("draft", "real")
 # More settings for the real engine, unless the environment has them: tests run where there is no GPU.
@@ -61,13 +61,7 @@ def installation(name: str) -> Installation:
 @pytest.fixture(scope="session")
 def model_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file for --extra-model-paths-config that leads to the tiny models and the test nodes."""
-    root = tmp_path_factory.mktemp("models")
-    make_models(root)
-    config = root / "paths.yaml"
-    folders = "\n".join(f"  {name}: {name}" for name in ("diffusion_models", "text_encoders", "vae"))
-    nodes = Path(__file__).parent / "comfyui_nodes"
-    config.write_text(f"tiny:\n  base_path: {root}\n{folders}\nnodes:\n  custom_nodes: {nodes}\n")
-    return config
+    return make_paths(tmp_path_factory.mktemp("models"))
 
 
 def settings_for(name: str, model_paths: Path | None = None, **changes: Any) -> Settings:

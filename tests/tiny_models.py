@@ -21,6 +21,16 @@ Weights = Mapping[str, NDArray[np.generic] | tuple[int, ...]]
 _RANDOM = 7
 
 
+def make_paths(root: Path) -> Path:
+    """The models below `root`; a file for --extra-model-paths-config that leads to them and to the test nodes."""
+    make_models(root)
+    config = root / "paths.yaml"
+    folders = "\n".join(f"  {name}: {name}" for name in ("diffusion_models", "text_encoders", "vae"))
+    nodes = Path(__file__).parent / "comfyui_nodes"
+    config.write_text(f"tiny:\n  base_path: {root}\n{folders}\nnodes:\n  custom_nodes: {nodes}\n")
+    return config
+
+
 def make_models(root: Path) -> None:
     """The three files, in the folders of a models directory."""
     random = np.random.default_rng(_RANDOM)
