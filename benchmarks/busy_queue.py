@@ -3,7 +3,7 @@
     python -m benchmarks.busy_queue [--jobs 20] [--seconds 1.0] [--concurrency 1 2]
 
 One worker with the draft engine, whose sampler takes as long as it is told; the local endpoint hands out the jobs.
-Busy is the sum of the engine's own times over the time from the first job's start to the last one's end.
+Busy is the engine's own time for the jobs over the time from when they were sent to the end of the last one.
 """
 
 from __future__ import annotations
@@ -12,14 +12,20 @@ import argparse
 import asyncio
 import json
 import os
+import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import draft_installation
+from src.deadline import Deadline
 from src.endpoint.server import EndpointOptions, running_endpoint
-from src.settings import own_environment
+from src.prompt_run import RunLimits, run_prompt
+from src.settings import own_environment, read_settings
+from src.workflow import Overrides, apply_overrides
 
 _STEPS = 50
 _KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
@@ -40,18 +46,20 @@ def main() -> None:
     options = _parse()
     print(f"{options.jobs} jobs of {options.seconds:g} s, one worker, {os.cpu_count()} cores")
     print(f"{'concurrency':>11} {'wall s':>8} {'busy':>6} {'idle ms/job':>12}")
+    arguments = f"--step-seconds {options.seconds / _STEPS}"
+    engine_seconds = _engine_seconds(arguments)
     for concurrency in options.concurrency:
-        figures = asyncio.run(_measure(concurrency, options.jobs, options.seconds, options.port))
+        figures = asyncio.run(_measure(concurrency, options.jobs, arguments, engine_seconds, options.port))
         print(f"{concurrency:>11} {figures.wall:>8.2f} {figures.busy:>6.3f} {figures.idle_per_job * 1000:>12.0f}")
         print(json.dumps(figures.__dict__))
 
 
-async def _measure(concurrency: int, jobs: int, seconds: float, port: int) -> Figures:
+async def _measure(concurrency: int, jobs: int, arguments: str, engine_seconds: float, port: int) -> Figures:
     endpoint = EndpointOptions(port, 1, ["--draft"])
     environment = {
         **{name: value for name, value in own_environment().items() if name in _KEPT},
         "CONCURRENCY": str(concurrency),
-        "COMFYUI_ARGS": f"--step-seconds {seconds / _STEPS}",
+        "COMFYUI_ARGS": arguments,
         "LOG_LEVEL": "ERROR",
         "RUNPOD_LOG_LEVEL": "ERROR",
     }
@@ -61,8 +69,22 @@ async def _measure(concurrency: int, jobs: int, seconds: float, port: int) -> Fi
         started = time.monotonic()
         answers = await _run_all(session, url, jobs, 1)
         wall = time.monotonic() - started
-    own = sum(seconds for _ in answers)
+    own = len(answers) * engine_seconds
     return Figures(concurrency, wall, own / wall, (wall - own) / jobs)
+
+
+def _engine_seconds(arguments: str) -> float:
+    """What the engine itself needs for one job: from `execution_start` to `execution_success`, median of three."""
+    settings = replace(read_settings({}), comfyui_args=arguments)
+    limits = RunLimits(Deadline(600.0), 600.0, 10.0)
+    times = []
+    with ComfyEngine(draft_installation(), settings) as engine:
+        engine.ensure_ready()
+        for seed in range(3):
+            workflow = apply_overrides(_workflow(), Overrides(seed=seed))
+            messages = dict(run_prompt(engine, workflow, limits, lambda event: None).entry["status"]["messages"])
+            times.append(messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"])
+    return float(statistics.median(times)) / 1000
 
 
 async def _run_all(session: aiohttp.ClientSession, url: str, jobs: int, first_seed: int) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class LoopbackQueue:
     progress: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     to_stop: list[str] = field(default_factory=list)
     pings: int = 0
+    refuse_results: list[int] = field(default_factory=list)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -73,6 +74,8 @@ class LoopbackQueue:
         return web.json_response(job)
 
     async def _done(self, request: web.Request) -> web.Response:
+        if self.refuse_results:
+            return web.Response(status=self.refuse_results.pop(0))
         body = json.loads(await request.read())
         kept = self.progress if body.get("status") == "IN_PROGRESS" else self.posted
         kept.setdefault(request.match_info["job"], []).append(body)

@@ -115,6 +115,72 @@ def test_a_cancel_from_runpod_stops_the_job_and_the_next_one_runs(tmp_path: Path
         assert list(queue.posted) == ["next"]
 
 
+def test_sigterm_while_a_job_runs_lets_it_end_and_leaves_nothing(tmp_path: Path) -> None:
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["steps"] = 80
+    with serving() as queue, start("draft", queue, tmp_path) as worker:
+        queue.put("running", {"workflow": workflow})
+        worker.wait_for_log("queued prompt", LONG)
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(LONG) == 0
+        assert queue.posted["running"][0]["output"]["status"] == "success"
+        assert worker.family_ends(5)
+
+
+@pytest.mark.parametrize(("statuses", "is_delivered"), [([500, 500], True), ([400], False)])
+def test_a_result_that_runpod_refuses_costs_at_most_that_job(
+    tmp_path: Path, statuses: list[int], is_delivered: bool
+) -> None:
+    with serving() as queue, start("draft", queue, tmp_path):
+        queue.refuse_results = list(statuses)
+        queue.put("refused", {"workflow": workflows.still()})
+        queue.put("next", {"workflow": workflows.still()})
+        queue.wait_for(2 if is_delivered else 1, LONG)
+        assert ("refused" in queue.posted) == is_delivered
+        assert queue.posted["next"][0]["output"]["status"] == "success"
+
+
+def test_a_full_disk_is_told_and_costs_only_the_jobs_that_need_it(tmp_path: Path) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", tmp_path], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("cannot mount a small disk here")
+    large = workflows.still()
+    large["2"] = workflows.node("EmptyImage", width=1024, height=1024, batch_size=1, color=0)
+    large["3"] = workflows.node("ImageAddNoise", image=["2", 0], seed=1, strength=1.0)
+    try:
+        with serving() as queue:
+            queue.put("large", {"workflow": large})
+            queue.put("small", {"workflow": workflows.still()})
+            with running(["--draft"], {**queue.environment, "FITNESS_CHECKS": "none"}, tmp_path):
+                queue.wait_for(2, LONG)
+            assert queue.posted["large"][0]["output"]["error_code"] == "node_execution_error"
+            assert "No space left" in queue.posted["large"][0]["error"]
+            assert queue.posted["small"][0]["output"]["status"] == "success"
+        with serving() as queue, running(["--draft"], queue.environment, tmp_path) as unfit:
+            assert unfit.process.wait(LONG) == 1
+            assert "MIN_FREE_DISK_MB" in unfit.log
+            assert unfit.family_ends(5)
+    finally:
+        subprocess.run(["umount", "-l", tmp_path], check=True)
+
+
+def test_a_slow_boot_lets_the_jobs_wait(tmp_path: Path) -> None:
+    checkout = tmp_path / "ComfyUI"
+    (checkout / "comfy").mkdir(parents=True)
+    root = str(ROOT)
+    (checkout / "main.py").write_text(
+        f"import sys, time\ntime.sleep(4)\nsys.path.insert(0, {root!r})\nfrom src.draft.__main__ import main\nmain()\n"
+    )
+    with serving() as queue:
+        queue.put("early", {"workflow": workflows.still()})
+        environment = {**queue.environment, "COMFYUI_PATH": str(checkout), "COMFYUI_PYTHON": sys.executable}
+        with running([], environment, tmp_path):
+            queue.wait_for(1, LONG)
+        assert queue.posted["early"][0]["output"]["status"] == "success"
+
+
 def test_progress_comes_at_most_once_a_second_grows_and_ends_before_the_result(tmp_path: Path) -> None:
     workflow = workflows.generative()
     workflow["8"]["inputs"]["steps"] = 150

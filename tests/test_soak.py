@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from . import workflows
 from .conftest import booted, settings_for
+from .test_endpoint import serving
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -26,6 +29,35 @@ def resident_bytes() -> int:
 def open_files() -> int:
     """How many files and sockets this process has open."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.slow
+def test_many_jobs_through_the_real_loop_leave_nothing_behind(tmp_path: Path) -> None:
+    with serving(tmp_path, CONCURRENCY="4") as client:
+        client.wait_for_workers(1)
+
+        def run(numbers: range) -> None:
+            with ThreadPoolExecutor(8) as pool:
+                jobs = list(pool.map(lambda number: client.run({"workflow": workflows.still(color=number)}), numbers))
+            assert {client.ended(job_id)["status"] for job_id in jobs} == {"COMPLETED"}
+
+        def figures() -> dict[str, int]:
+            (worker,) = client.worker_processes()
+            status = Path(f"/proc/{worker}/status").read_text()
+            told = {
+                name: int(re.findall(rf"^{name}:\s+(\d+)", status, re.MULTILINE)[0]) for name in ("VmRSS", "Threads")
+            }
+            return {**told, "files": sum(1 for _ in Path(f"/proc/{worker}/fd").iterdir())}
+
+        run(range(SETTLED))
+        before = figures()
+        run(range(SETTLED, JOBS))
+        after = figures()
+        assert after["VmRSS"] - before["VmRSS"] < 10_000  # kB
+        assert after["Threads"] <= before["Threads"] + 1
+        assert abs(after["files"] - before["files"]) <= 4  # polls that are under way
+        (folder,) = tmp_path.glob("comfyui-worker-*")
+        assert not [file for part in ("input", "output", "temp") for file in (folder / part).rglob("*")]
 
 
 def test_many_jobs_leave_nothing_behind() -> None:
