@@ -26,7 +26,6 @@ class LoopbackQueue:
     posted: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     progress: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     to_stop: list[str] = field(default_factory=list)
-    pings: int = 0
     refuse_results: list[int] = field(default_factory=list)
 
     @property
@@ -87,7 +86,6 @@ class LoopbackQueue:
         return web.json_response({"jobsToStop": stopping}) if stopping else web.Response(status=204)
 
     async def _ping(self, request: web.Request) -> web.Response:
-        self.pings += 1
         return web.Response()
 
 

@@ -180,7 +180,7 @@ def test_when_no_other_job_runs_nothing_at_all_is_left(folders: Folders) -> None
         ("see https://example.com/a/b and a/b", "see https://example.com/a/b and a/b"),
         ("1/2 of /tmp/x/ is '/home/me/y.png'", "1/2 of …/ is '…/y.png'"),
         ("open failed:/runpod-volume/models/x/y.bin", "open …/y.bin"),
-        ("sqlite:////tmp/work/db.sqlite and file:///root/x.txt", "…/db.sqlite and …/x.txt"),
+        ("sqlite:////tmp/x/db.sqlite and file:///root/x.txt", "…/db.sqlite and …/x.txt"),
         ("GET https://user:pass@host.org/a/b?token=secret#x failed", "GET https://host.org/a/b?… failed"),
         ("half \ud800", "half ?"),
         ("x" * 600, "x" * 499 + "…"),

@@ -73,10 +73,6 @@ class WorkerPool:
         worker = self._workers.get(worker_id)
         return worker is not None and not worker.is_leaving and worker.process.returncode is None
 
-    def process_ids(self) -> dict[str, int]:
-        """The process of each worker."""
-        return {worker.id: worker.process.pid for worker in self._workers.values()}
-
     def counts(self, busy: set[str]) -> dict[str, int]:
         """As /health shows them."""
         ready = [worker.id for worker in self._workers.values() if worker.is_ready]
