@@ -28,11 +28,11 @@ def run_with_recovery(
     the engine is ended and the worker is to be retired. Raises the last error while a fresh ComfyUI boots, or what
     kept it from booting (ComfyBootFailed, BootTimeout), which retires the worker too.
     """
+    engine.ensure_ready()
+    deadline.restart()  # waiting for the first boot is not the job's own time
     faults, has_freed, to_renew = 0, False, ()
     while True:
         seen = engine.ensure_ready()
-        if not faults:
-            deadline.restart()  # waiting for a boot is not the job's own time
         try:
             return attempt(to_renew)
         except EngineFault as fault:
