@@ -108,6 +108,16 @@ def test_an_engine_that_dies_at_boot_is_reported_at_once_with_a_hint(tmp_path: P
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "said"), [("--no-such-flag", "check COMFYUI_ARGS"), ("--cpu --cache-lru 3", "set COMFYUI_CACHE")]
+)
+def test_a_real_comfyui_that_dies_of_its_arguments_says_which_setting_to_mend(arguments: str, said: str) -> None:
+    engine = ComfyEngine(installation("real"), replace(settings_for("real"), comfyui_args=arguments))
+    with pytest.raises(ComfyBootFailed, match=said), engine:
+        engine.wait_ready()
+
+
 def test_a_boot_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     engine = ComfyEngine(found(checkout(tmp_path / "c", "import time; time.sleep(600)")), Settings(boot_timeout=0.5))
     with pytest.raises(BootTimeout, match="COMFYUI_BOOT_TIMEOUT"), engine:

@@ -297,6 +297,13 @@ def test_jobs_overlap_with_concurrency_and_a_cancel_leaves_the_others_alone(tmp_
         assert answers[0]["output"]["images"] != answers[2]["output"]["images"], "never mixed"
 
 
+def test_waiting_behind_another_job_does_not_use_up_a_jobs_own_time(tmp_path: Path) -> None:
+    with serving(tmp_path, CONCURRENCY="3", JOB_TIMEOUT="4") as served:
+        served.wait_for_workers(1)
+        jobs = [served.run(long_job(100 + number)) for number in range(3)]  # two seconds each
+        assert [served.ended(job_id)["output"].get("error", "fine") for job_id in jobs] == ["fine"] * 3
+
+
 @pytest.mark.slow
 def test_a_flood_over_three_workers_of_which_some_are_killed_loses_nothing(tmp_path: Path) -> None:
     """A job may be handed out three times; more kills than that would be told as FAILED with the reason."""

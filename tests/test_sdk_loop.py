@@ -95,9 +95,11 @@ def test_a_worker_killed_with_sigkill_leaves_no_orphan(name: str, tmp_path: Path
         assert worker.family_ends(5), worker.log
 
 
-def test_sigterm_while_comfyui_boots_leaves_no_orphan(tmp_path: Path) -> None:
-    with serving() as queue, start("draft", queue, tmp_path) as worker:
-        worker.wait_for_log("starting draft engine", LONG)
+@pytest.mark.parametrize("name", ["draft", pytest.param("real", marks=pytest.mark.slow)])
+def test_sigterm_while_comfyui_boots_leaves_no_orphan(name: str, tmp_path: Path) -> None:
+    installation(name)
+    with serving() as queue, start(name, queue, tmp_path) as worker:
+        worker.wait_for_log(f"starting {installation(name).name}", LONG)
         worker.process.send_signal(signal.SIGTERM)
         worker.process.wait(LONG)
         assert worker.family_ends(5)
@@ -115,10 +117,19 @@ def test_a_cancel_from_runpod_stops_the_job_and_the_next_one_runs(tmp_path: Path
         assert list(queue.posted) == ["next"]
 
 
-def test_sigterm_while_a_job_runs_lets_it_end_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["draft", pytest.param("real", marks=pytest.mark.slow)])
+def test_sigterm_while_a_job_runs_lets_it_end_and_leaves_nothing(name: str, tmp_path: Path) -> None:
+    installation(name)
     workflow = workflows.generative()
     workflow["8"]["inputs"]["steps"] = 80
-    with serving() as queue, start("draft", queue, tmp_path) as worker:
+    if name == "real":  # some seconds without a model
+        large = workflows.node("EmptyImage", width=4096, height=4096, batch_size=1, color=0)
+        workflow = {
+            **workflows.still(),
+            "2": workflows.node("ImageAddNoise", image=["5", 0], seed=1, strength=1.0),
+            "5": large,
+        }
+    with serving() as queue, start(name, queue, tmp_path) as worker:
         queue.put("running", {"workflow": workflow})
         worker.wait_for_log("queued prompt", LONG)
         worker.process.send_signal(signal.SIGTERM)
