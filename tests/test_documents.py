@@ -96,3 +96,14 @@ def test_no_requirement_is_without_a_range() -> None:
 
 def test_this_python_is_supported() -> None:
     assert sys.version_info >= (3, 10)
+
+
+def test_a_room_imports_only_from_rooms_above_it_in_the_map() -> None:
+    package = (ROOT / "src" / "__init__.py").read_text()
+    order = re.findall(r"^\d?\s+([a-z_]+)/?\s{2,}", package, re.MULTILINE)
+    for place, room in enumerate(order):
+        inner = sorted((ROOT / "src" / room).glob("*.py"))
+        for file in inner or [ROOT / "src" / f"{room}.py"]:
+            dots = r"\.\." if inner else r"\."
+            imported = set(re.findall(rf"^\s*from {dots}([a-z_]+)", file.read_text(), re.MULTILINE))
+            assert imported <= set(order[:place]), f"{file.name}: {imported - set(order[:place])}"
