@@ -33,7 +33,8 @@ class Scenario:
     """A job, what is done to its engine, and what must come back: a status or an error code.
 
     `before` happens ahead of the job, `during` as soon as ComfyUI runs it, `cancel_after` cancels it that many
-    seconds after it was sent. `times` sends the same job more than once.
+    seconds after it was sent, `behind` has it wait behind another job of ours, which must come out well. `times` sends
+    the same job more than once.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Scenario:
     settings: dict[str, Any] = field(default_factory=dict)
     engines: tuple[str, ...] = BOTH
     times: int = 1
+    behind: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,9 +81,12 @@ def run_scenario(bench: Bench, scenario: Scenario) -> Outcome:
 
 
 async def _answer(bench: Bench, scenario: Scenario) -> dict[str, Any]:
-    job = asyncio.ensure_future(
-        serverless_worker.handler({"id": "fault", "input": {"workflow": scenario.workflow(bench.name)}})
-    )
+    other = None
+    if scenario.behind:
+        other = asyncio.ensure_future(_handled(seconds_long(bench.name)))
+        while not bench.engine.client.queue().running:
+            await asyncio.sleep(0.01)
+    job = asyncio.ensure_future(_handled(scenario.workflow(bench.name)))
     if scenario.during:
         while not bench.engine.client.queue().running:
             await asyncio.sleep(0.01)
@@ -90,9 +95,14 @@ async def _answer(bench: Bench, scenario: Scenario) -> dict[str, Any]:
         await asyncio.sleep(scenario.cancel_after)
         job.cancel()
     try:
-        return await asyncio.wait_for(job, LONG)
+        answer = await asyncio.wait_for(job, LONG)
     except asyncio.CancelledError:
-        return {"status": "cancelled"}
+        answer = {"status": "cancelled"}
+    return answer if other is None or (await other)["status"] == "success" else await other
+
+
+async def _handled(workflow: Workflow) -> dict[str, Any]:
+    return await serverless_worker.handler({"id": "fault", "input": {"workflow": workflow}})
 
 
 # --- Jobs ----------------------------------------------------------------------------------------------
@@ -195,6 +205,19 @@ def _silence_socket(bench: Bench) -> None:
     bench.engine.events._dispatch = lambda message: None  # type: ignore[method-assign]
 
 
+def _drop_socket_at_the_end(bench: Bench) -> None:
+    events, dispatch = bench.engine.events, bench.engine.events._dispatch
+
+    def dropping(message: object) -> None:
+        if isinstance(message, dict) and message.get("type") == "execution_success":
+            events._dispatch = dispatch  # type: ignore[method-assign]
+            events._close_socket()
+        else:
+            dispatch(message)
+
+    events._dispatch = dropping  # type: ignore[method-assign]
+
+
 def _on_entry(act: Callable[[Bench, Path], None]) -> Harm:
     """Do something to the output files between the end of the run and our reading them, once."""
 
@@ -248,6 +271,7 @@ SCENARIOS = [
     Scenario("job over its time", "job_timeout", endless, settings={"job_timeout": 1.0}),
     Scenario("over its time, cannot be interrupted", "job_timeout", silent, settings={"job_timeout": 1.0, "interrupt_grace": 0.5}),
     Scenario("socket dropped while a job runs", "success", seconds_long, during=_drop_socket),
+    Scenario("socket dropped at completion", "success", before=_drop_socket_at_the_end),
     Scenario("socket never accepted", "success", before=_no_socket),
     Scenario("fresh engine after that", "success", before=lambda bench: bench.engine.renew(bench.engine.number)),
     Scenario("socket silent", "success", before=_silence_socket),
@@ -264,6 +288,7 @@ SCENARIOS = [
     Scenario("out of memory, then fine", "success", failing("out of memory", times=1), engines=("real",)),
     Scenario("out of memory", "out_of_memory", failing("out of memory"), engines=("real",)),
     Scenario("CUDA error", "cuda_error", failing("cuda error"), engines=("real",)),
+    Scenario("cancelled while it waits behind another", "cancelled", endless, cancel_after=0.5, behind=True),
     Scenario("cancelled at once", "cancelled", endless, cancel_after=0.0),
     Scenario("cancelled while it runs", "cancelled", endless, cancel_after=0.7),
     Scenario("cancelled while it ends", "cancelled", seconds_long, cancel_after=1.9),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -115,6 +116,17 @@ def test_an_engine_that_dies_at_boot_is_reported_at_once_with_a_hint(tmp_path: P
 def test_a_real_comfyui_that_dies_of_its_arguments_says_which_setting_to_mend(arguments: str, said: str) -> None:
     engine = ComfyEngine(installation("real"), replace(settings_for("real"), comfyui_args=arguments))
     with pytest.raises(ComfyBootFailed, match=said), engine:
+        engine.wait_ready()
+
+
+@pytest.mark.slow
+def test_a_real_comfyui_without_its_requirements_says_so(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    settings = replace(settings_for("real"), comfyui_path=str(installation("real").directory))
+    settings = replace(settings, comfyui_python=str(bare / "bin" / "python"))
+    engine = ComfyEngine(find_comfyui(settings), settings)
+    with pytest.raises(ComfyBootFailed, match="install ComfyUI's requirements"), engine:
         engine.wait_ready()
 
 
