@@ -8,7 +8,8 @@
 2  workflow/       the API-format graph: checks, targets, overrides, isolation (pure)
    job_input       job dict -> checked, frozen Request
    rejection       ComfyUI's "no" and its failures -> our errors (pure)
-3  comfy_install   where ComfyUI is, what its version accepts, the command that starts it
+3  comfy_folders   the folders that one engine process has to itself
+   comfy_install   where ComfyUI is, what its version accepts, the command that starts it
    comfy_launcher  the script that ties the child's life to ours
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
    comfy_client    ComfyUI's HTTP routes, one method each

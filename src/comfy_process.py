@@ -14,7 +14,8 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .comfy_install import Folders, Installation
+from .comfy_folders import Folders
+from .comfy_install import Installation
 from .comfy_launcher import WORKER_THREAD_ENDED
 from .errors import ComfyBootFailed, PortTaken
 from .redaction import public_text
@@ -58,7 +59,7 @@ class ComfyProcess:
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="comfyui-starter")
 
     def start(self) -> None:
-        """Start the engine and return at once. Raises PortTaken or ComfyBootFailed."""
+        """Start the engine and return at once. Raises PortTaken, or ComfyBootFailed if there is nothing to start."""
         self.port = _free_port(self._settings.comfyui_port)
         self.folders = Folders.make()
         self._log.clear()
@@ -67,9 +68,11 @@ class ComfyProcess:
         log.info("starting %s on port %d", self.installation.name, self.port)
         try:
             self._process = self._starter.submit(self._spawn, command).result()
-        except BaseException:
+        except OSError as error:
             self.folders.remove()
-            raise
+            raise ComfyBootFailed(
+                f"{self.installation.name} cannot be started: {error.strerror}; set COMFYUI_PYTHON to its Python"
+            ) from error
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
         self._reader.start()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .comfy_client import ComfyClient
-from .comfy_install import Folders
+from .comfy_folders import Folders
 from .errors import OutputMissing, OutputRefused, OutputTooLarge, WorkerError
 from .prompt_run import Run
 

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from src.comfy_engine import ComfyEngine
-from src.comfy_install import Folders, Installation, find_comfyui
+from src.comfy_folders import Folders
+from src.comfy_install import Installation, find_comfyui
 from src.comfy_process import ComfyProcess
 from src.errors import BootTimeout, ComfyBootFailed, ComfyNotFound, InvalidSetting, PortTaken
 from src.settings import Settings
@@ -214,6 +215,34 @@ def test_an_engine_that_a_passing_thread_started_outlives_that_thread() -> None:
         thread.join()
         time.sleep(0.1)
         assert engine.client.system_stats()["system"]["comfyui_version"] == "0.3.64"
+
+
+def test_folders_of_dead_workers_are_removed_and_those_of_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    living = Folders.make()
+    dead, young, stranger = (tmp_path / name for name in ("comfyui-worker-dead", "comfyui-worker-young", "other"))
+    for folder in (dead, young, stranger):
+        (folder / "output").mkdir(parents=True)
+    hour_ago = time.time() - 3600
+    for folder in (living.root, dead, stranger):
+        os.utime(folder, (hour_ago, hour_ago))
+    ours = Folders.make()
+    assert {path.name for path in tmp_path.iterdir()} == {living.root.name, ours.root.name, young.name, stranger.name}
+    ours.remove()
+    living.remove()
+
+
+def test_a_python_that_cannot_be_started_is_a_clear_error(tmp_path: Path) -> None:
+    folder = checkout(tmp_path / "c")
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("no program")
+    engine = ComfyEngine(find_comfyui(Settings(comfyui_path=str(folder))), Settings())
+    with pytest.raises(ComfyBootFailed, match="COMFYUI_PYTHON"), engine:
+        pass
+    assert not engine.process.folders.root.exists()
 
 
 def test_two_engines_run_beside_each_other() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from src.comfy_client import ComfyClient
-from src.comfy_install import Folders
+from src.comfy_folders import Folders
 from src.errors import ComfyBootFailed, InvalidInput, OutputMissing, OutputRefused
 from src.outputs import (
     OutputFile,

@@ -166,11 +166,7 @@ def find_size_nodes(graph: Graph) -> list[str]:
     found = _unique(node_id for link in starts if link for node_id in _latent_sources(graph, link))
     if found or any(graph.link(node_id, "latent_image") for node_id in graph):
         return found
-    return [
-        node_id
-        for node_id in _used(graph)
-        if graph.class_of(node_id).startswith("Empty") and size_inputs(graph, node_id)
-    ]
+    return [node_id for node_id in _used(graph) if makes_empty(graph, node_id)]
 
 
 def find_nodes_behind(graph: Graph, node_ids: Iterable[str], class_type: str) -> list[str]:

@@ -1,0 +1,87 @@
+"""The folders that one engine process has to itself; the next worker removes those of a killed one."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER_PREFIX = "comfyui-worker-"
+_ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that another worker is just making
+
+
+@dataclass(frozen=True)
+class Folders:
+    """The folders that one engine process has to itself, below `root`.
+
+    Whoever uses them holds a lock on them, so that the next worker can tell what a killed one left behind.
+    """
+
+    root: Path
+    lock: int = -1
+
+    @staticmethod
+    def make() -> Folders:
+        """New ones, in the system's temporary folder; what dead workers left there is removed."""
+        for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+            lock = _locked(left) if _age(left) > _ABANDONED_SECONDS else None
+            if lock is not None:
+                Folders(left, lock).remove()
+        root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+        lock = _locked(root)
+        folders = Folders(root, -1 if lock is None else lock)
+        for folder in (folders.input, folders.output, folders.temp, folders.user):
+            folder.mkdir()
+        return folders
+
+    def remove(self) -> None:
+        """Delete them with all that is in them."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        if self.lock >= 0:
+            os.close(self.lock)
+
+    @property
+    def input(self) -> Path:
+        """What jobs bring."""
+        return self.root / "input"
+
+    @property
+    def output(self) -> Path:
+        """What saving nodes write."""
+        return self.root / "output"
+
+    @property
+    def temp(self) -> Path:
+        """What preview nodes write. ComfyUI wipes and makes `temp` below the folder that it is told."""
+        return self.root / "temp"
+
+    @property
+    def user(self) -> Path:
+        """ComfyUI's settings and database."""
+        return self.root / "user"
+
+
+def _age(folder: Path) -> float:
+    """Seconds since something was last made or deleted in it, 0 if it is gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on a folder, None if somebody else has it or the folder is not ours to open."""
+    try:
+        opened = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(opened)
+        return None
+    return opened
