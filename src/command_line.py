@@ -16,6 +16,7 @@ from .comfy_events import Event
 from .errors import BootTimeout, ComfyBootFailed, InvalidInput, WorkerError
 from .job_input import read_job
 from .workflow import apply_overrides
+from .workflow.graph import Graph
 
 _TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
 _SHOWN_CHARACTERS = 40
@@ -199,10 +200,8 @@ def _check_output(folder: Path) -> None:
 class Progress:
     """Progress lines on stderr: one that rewrites itself on a terminal, one an event elsewhere."""
 
-    def __init__(self, job: Mapping[str, Any], engine: str) -> None:
-        given = job.get("input")
-        workflow = given.get("workflow") if isinstance(given, dict) else None
-        self._workflow: Mapping[str, Any] = workflow if isinstance(workflow, dict) else {}
+    def __init__(self, checked_job: Mapping[str, Any], engine: str) -> None:
+        self._graph = Graph(checked_job["input"]["workflow"])
         self._engine = engine
         self._rewrites = sys.stderr.isatty()
         self._last = ""
@@ -213,20 +212,14 @@ class Progress:
 
     def report(self, event: Event) -> None:
         """While a prompt runs."""
-        if event.node_id is not None:
+        if event.node_id is not None and event.node_id in self._graph:
             step = f": step {event.step} of {event.steps}" if event.steps else ""
-            self._show(f"node {event.node_id} {self._name(event.node_id)}{step}")
+            self._show(f"node {event.node_id} {self._graph.title(event.node_id)}{step}")
 
     def ended(self) -> None:
         """Leave the last line as it is."""
         if self._rewrites and self._last:
             print(file=sys.stderr)
-
-    def _name(self, node_id: str) -> str:
-        node = self._workflow.get(node_id)
-        meta = node.get("_meta") if isinstance(node, dict) else None
-        title = meta.get("title") if isinstance(meta, dict) else None
-        return str(title or (node.get("class_type") if isinstance(node, dict) else ""))
 
     def _show(self, line: str) -> None:
         if line == self._last:

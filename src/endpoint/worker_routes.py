@@ -93,7 +93,7 @@ class WorkerRoutes:
 
     async def _taken(self, request: web.Request, count: int) -> list[Job]:
         worker_id = request.match_info["worker"]
-        self._pool.is_ready(worker_id)
+        self._pool.note_ready(worker_id)
         if request.query.get("job_in_progress") == "0":
             self._queue.runs_only(worker_id, ())
         if not self._pool.may_take(worker_id):

@@ -63,7 +63,7 @@ class WorkerPool:
             with contextlib.suppress(ProcessLookupError):
                 worker.process.terminate()
 
-    def is_ready(self, worker_id: str) -> None:
+    def note_ready(self, worker_id: str) -> None:
         """Note that a worker asks for jobs."""
         if worker_id in self._workers:
             self._workers[worker_id].is_ready = True
