@@ -15,27 +15,25 @@ import signal
 import sys
 import threading
 import time
-import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from src import command_line, job_log
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.comfy_launcher import die_with_parent
-from src.deadline import Deadline
 from src.errors import BootTimeout, ComfyBootFailed, ComfyCrashed, WorkerError
 from src.fitness import check_fitness
 from src.job_input import Request, job_id_of, read_job
-from src.outputs import Result, failure_answer, hints, list_files, list_texts, read_files, remove_files, success_answer
+from src.job_run import JobRunner
+from src.outputs import failure_answer, info_answer, success_answer, validation_answer
 from src.progress import ProgressSender
-from src.prompt_run import Report, RunLimits, run_prompt
-from src.recovery import run_with_recovery
-from src.rejection import explain_failure
+from src.prompt_run import Report
 from src.settings import Settings, on_runpod, own_environment, read_settings, tame_sdk
-from src.workflow import apply_overrides, isolate_outputs, renew_nodes
+from src.stored_workflows import stored_workflow
+from src.worker_info import describe_worker, versions
 from src.workflow.graph import Workflow
 
 log = logging.getLogger("worker")
@@ -65,13 +63,11 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
     started = time.monotonic()
     with job_log.job(job_id_of(job)):
         try:
-            request, worker = read_job(job), _worker
+            worker = _worker
             if worker is None:
                 raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
-            with worker.progress(job, request.workflow) as report:
-                result = worker.run(request, stop, report)
-            seconds, limit = time.monotonic() - started, worker.settings.result_limit_bytes
-            return success_answer(result, request.warnings, seconds, limit)
+            request = read_job(job, lambda name: stored_workflow(name, worker.runner.settings))
+            return ACTIONS[request.action](worker, request, job, stop, started)
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
             return failure_answer(error, time.monotonic() - started)
@@ -83,40 +79,33 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Worker:
-    """A booted engine and how to run jobs on it. `progress` gives what hears the events of a job."""
+    """What runs jobs on a booted engine; `progress` gives what hears the events of a job."""
 
-    engine: ComfyEngine
-    settings: Settings
+    runner: JobRunner
     progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = lambda *_: nullcontext(lambda event: None)
-    _running: list[str] = field(default_factory=list)  # the output folders of jobs that run now
 
-    def run(self, request: Request, stop: threading.Event, report: Report) -> Result:
-        """One checked job, from overrides to bytes. Nothing of it stays behind. Raises WorkerError."""
-        workflow = apply_overrides(request.workflow, request.overrides)
-        settings, deadline = self.settings, Deadline(self.settings.job_timeout)
-        limits = RunLimits(deadline, settings.stall_timeout, settings.interrupt_grace, stop)
 
-        def attempt(to_renew: Sequence[str]) -> Result:
-            return self._run_once(renew_nodes(workflow, to_renew), limits, report)
+def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+    with worker.progress(job, request.workflow) as report:
+        result = worker.runner.run(request, job_id_of(job), stop, report)
+    limit = worker.runner.settings.result_limit_bytes
+    return success_answer(result, request.warnings, time.monotonic() - started, limit)
 
-        return run_with_recovery(self.engine, attempt, settings.job_retries, deadline)
 
-    def _run_once(self, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
-        """Queue, wait, read the files; then delete them."""
-        folders, run, job_folder = self.engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
-        self._running.append(job_folder)
-        try:
-            run = run_prompt(self.engine, isolate_outputs(workflow, job_folder), limits, report)
-            failure = explain_failure(run.entry, run.workflow)
-            if failure:
-                raise failure
-            files = [file for file in list_files(run) if file.type == "output"]
-            contents = read_files(files, folders, self.engine.client, self.settings.result_limit_bytes)
-            names = [file.name(folders, job_folder) for file in files]
-            return Result(run.prompt_id, names, contents, list_texts(run), hints(run))
-        finally:
-            remove_files(run, folders, job_folder, is_alone=self._running == [job_folder])
-            self._running.remove(job_folder)
+def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+    worker.runner.engine.ensure_ready()
+    problems = worker.runner.problems(request)
+    return validation_answer(problems, request.warnings, versions(worker.runner.engine), time.monotonic() - started)
+
+
+def _info(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+    worker.runner.engine.ensure_ready()
+    told = describe_worker(worker.runner.engine, worker.runner.settings)
+    return info_answer(told, request.warnings, time.monotonic() - started)
+
+
+ACTIONS = {"run": _run, "validate": _validate, "info": _info}
+"""What a job may ask for, by its `action`."""
 
 
 # --- The process ---------------------------------------------------------------------------------------
@@ -135,13 +124,13 @@ def main() -> int:
         if not (testing or options.serve or options.for_sdk or on_runpod()):
             return command_line.say_what_can_be_done()
         if testing:
-            test_job = command_line.checked_test_job(options)
+            test_job, workflow = command_line.checked_test_job(options, settings)
         installation = draft_installation() if options.draft else find_comfyui(settings)
         if options.serve:
             return _serve(options, settings)
         with ComfyEngine(installation, settings) as engine:
             if testing:
-                return _run_test(test_job, engine, settings, options)
+                return _run_test(test_job, workflow, engine, settings, options)
             _take_jobs(engine, settings)
     except WorkerError as error:
         return command_line.say_error(error)
@@ -150,12 +139,14 @@ def main() -> int:
     return 0
 
 
-def _run_test(job: dict[str, Any], engine: ComfyEngine, settings: Settings, options: command_line.Options) -> int:
+def _run_test(
+    job: dict[str, Any], workflow: Workflow, engine: ComfyEngine, settings: Settings, options: command_line.Options
+) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the SDK is not in this process
-    progress = command_line.Progress(job, engine.process.installation.name)
+    progress = command_line.Progress(workflow, engine.process.installation.name)
     progress.booting()
     engine.wait_ready()
-    _set_worker(Worker(engine, settings, lambda job, workflow: nullcontext(progress.report)))
+    _set_worker(Worker(JobRunner.make(engine, settings), lambda job, workflow: nullcontext(progress.report)))
     answer = asyncio.run(handler(job))
     progress.ended()
     return command_line.show_answer(answer, options.output)
@@ -183,7 +174,9 @@ def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
         engine.ensure_ready()
     except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with the reason
         command_line.say_error(error)
-    _set_worker(Worker(engine, settings, lambda job, workflow: ProgressSender(job, workflow, send)))
+    runner = JobRunner.make(engine, settings)
+    runner.check_bucket()
+    _set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})

@@ -81,7 +81,7 @@ def _engine_seconds(arguments: str) -> float:
     with ComfyEngine(draft_installation(), settings) as engine:
         engine.ensure_ready()
         for seed in range(3):
-            workflow = apply_overrides(_workflow(), Overrides(seed=seed))
+            workflow = apply_overrides(_workflow(), Overrides(seed=seed)).workflow
             messages = dict(run_prompt(engine, workflow, limits, lambda event: None).entry["status"]["messages"])
             times.append(messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"])
     return float(statistics.median(times)) / 1000

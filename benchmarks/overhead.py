@@ -23,6 +23,7 @@ from src import job_log
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.errors import WorkerError
+from src.job_run import JobRunner
 from src.settings import read_settings
 
 _WARM_UP = 5
@@ -36,7 +37,7 @@ def main() -> None:
     installation = draft_installation() if options.draft else find_comfyui(settings)
     with ComfyEngine(installation, settings) as engine:
         engine.wait_ready()
-        serverless_worker._set_worker(Worker(engine, settings))
+        serverless_worker._set_worker(Worker(JobRunner.make(engine, settings)))
         print(f"{installation.name}, {options.jobs} jobs a size, {os.cpu_count()} cores")
         print(f"{'picture':>10} {'answer MB':>10} {'median ms':>10} {'p95 ms':>8}")
         for size in options.sizes:

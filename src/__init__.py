@@ -1,28 +1,40 @@
 """The rooms of the ComfyUI serverless worker, lowest floor first; a module imports only from floors below it.
 
 1  errors          everything raised on purpose: error_type, error_code, retire the worker?
+   setting_values  what the text of an environment variable may be
    settings        the environment, read once
    deadline        one time budget per wait
    job_log         log lines with the job's id
    redaction       text from inside ComfyUI, made fit for a caller
-2  workflow/       the API-format graph: checks, targets, overrides, isolation (pure)
+2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation (pure)
    job_input       job dict -> checked, frozen Request
+   run_record      what is known of a prompt that ended (pure)
    rejection       ComfyUI's "no" and its failures -> our errors (pure)
-3  comfy_folders   the folders that one engine process has to itself
+3  stored_workflows  workflows called by name
+   comfy_folders   the folders that one engine process has to itself
    comfy_install   where ComfyUI is, what its version accepts, the command that starts it
    comfy_launcher  the script that ties the child's life to ours
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
    comfy_client    ComfyUI's HTTP routes, one method each
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
+   bucket          S3-compatible storage, the only owner of boto3
+   safe_fetch      files from URLs that a caller names
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
    fitness         is this machine fit to take jobs?
 4  comfy_engine    process, client and events as one: boot, restart, leave
+   input_files     the files that a job brings: fetched, checked, put where ComfyUI finds them
+   preflight       does this engine know these nodes, does it take these values?
+   worker_info     what a worker can tell about itself
 5  prompt_run      one prompt: queue it, wait for its history entry, stop it
    progress        what RunPod is told while a job runs
    recovery        restart, free memory, run once more: what an engine's fault does to a job
-6  outputs         history entry -> files -> answer
+6  outputs/        history entry -> files -> answer: listing, encoding, delivery
+   job_run         one job on a booted engine
    endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
    command_line    flags, progress on a terminal, saving what a local test made
 
 `serverless_worker.py`, above all of them, tells the story.
 """
+
+VERSION = "0.4.0"
+"""Of this worker; answers tell it."""

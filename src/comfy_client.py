@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from .errors import ComfyUnreachable, UnexpectedAnswer
+from .workflow.schemas import NodeSchema, read_schema
 
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 1.5  # these routes only look at memory: longer means that ComfyUI is busy or frozen
@@ -53,6 +54,7 @@ class ComfyClient:
         self.answered_at = 0.0
         """When it last answered anything, by the monotonic clock."""
         self._url = url
+        self._schemas: dict[str, NodeSchema | None] = {}
         self._session = requests.Session()
         self._session.trust_env = False  # a proxy from the environment has no business on loopback
         self._session.mount("http://", HTTPAdapter(pool_maxsize=16))
@@ -65,9 +67,11 @@ class ComfyClient:
         """GET /system_stats: versions, devices and the arguments the server was started with."""
         return self._json("GET", "/system_stats")
 
-    def queue_prompt(self, prompt: Mapping[str, Any], prompt_id: str, client_id: str) -> Submission:
+    def queue_prompt(
+        self, prompt: Mapping[str, Any], prompt_id: str, client_id: str, extra_data: Mapping[str, Any]
+    ) -> Submission:
         """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events."""
-        body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": {}}
+        body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
         response = self._request("POST", "/prompt", body=body, seconds=_SLOW_SECONDS, accept=(200, 400))
         return Submission(response.status_code == 200, self._decoded(response))
 
@@ -108,16 +112,43 @@ class ComfyClient:
         response = self._request("GET", "/view", params=place, seconds=_SLOW_SECONDS, accept=(200, 404))
         return response.content if response.status_code == 200 else None
 
+    def schemas(self, class_types: Iterable[str], is_fresh: bool = False) -> dict[str, NodeSchema | None]:
+        """GET /object_info/{class}: what node classes take, None for one that ComfyUI does not have.
+
+        Asked once a class, unless `is_fresh`: lists of files change while it runs.
+        """
+        wanted = set(class_types)
+        for class_type in wanted if is_fresh else wanted - self._schemas.keys():
+            response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_SLOW_SECONDS)
+            told = self._decoded(response).get(class_type)
+            self._schemas[class_type] = read_schema(told) if isinstance(told, dict) else None
+        return {class_type: self._schemas[class_type] for class_type in wanted}
+
+    def all_schemas(self) -> dict[str, NodeSchema]:
+        """GET /object_info: what every node class takes. Large and, on a network volume, slow."""
+        told = self._decoded(self._request("GET", "/object_info", seconds=_SLOW_SECONDS))
+        return {name: read_schema(schema) for name, schema in told.items() if isinstance(schema, dict)}
+
+    def model_folders(self) -> list[str]:
+        """GET /models: the kinds of model files, which are folders."""
+        return self._names("/models")
+
+    def models(self, folder: str) -> list[str]:
+        """GET /models/{folder}: the files there."""
+        return self._names(f"/models/{quote(folder, safe='')}")
+
+    def _names(self, route: str) -> list[str]:
+        try:
+            names = self._request("GET", route, seconds=_SLOW_SECONDS).json()
+        except ValueError as error:
+            raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
+        return [str(name) for name in names] if isinstance(names, list) else []
+
     def options(self, class_type: str, name: str) -> list[str]:
-        """GET /object_info/{class}: the values that a node class allows for an input, empty if it has no list."""
-        response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_SLOW_SECONDS)
-        schema = self._decoded(response).get(class_type) or {}
-        for section in ("required", "optional"):
-            config = schema.get("input", {}).get(section, {}).get(name)
-            if config:
-                listed = config[0] if isinstance(config[0], list) else (config[1:] or [{}])[0].get("options", [])
-                return [str(option) for option in listed]
-        return []
+        """The values that a node class allows for an input now, empty if it has no list."""
+        schema = self.schemas([class_type], is_fresh=True)[class_type]
+        wanted = schema.inputs.get(name) if schema else None
+        return [str(option) for option in wanted.options or ()] if wanted else []
 
     def _json(self, method: str, route: str) -> dict[str, Any]:
         return self._decoded(self._request(method, route))

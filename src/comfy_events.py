@@ -13,11 +13,13 @@ import logging
 import math
 import queue
 import socket
+import struct
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import websocket
@@ -27,6 +29,8 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS = 5.0
 _QUIET_SECONDS = 15.0  # then we ping; as long again without any frame and the socket counts as dead
 _RETRY_SECONDS = 0.5
+# A binary frame begins with two big-endian numbers: what it is, and the format of the picture that follows.
+_PICTURE, _PNG = 1, 2
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -35,7 +39,8 @@ class Event:
     """What ComfyUI told about one prompt.
 
     `is_last`: the history entry exists. `is_ending`: it will at any moment. `node_id` runs now; `step` of `steps` of
-    it are done (0 of 0 where it does not say). `cached` nodes will not run.
+    it are done (0 of 0 where it does not say). `cached` nodes will not run. `png` is a picture that it sent. `at` is
+    when it came, by the monotonic clock.
     """
 
     node_id: str | None = None
@@ -44,6 +49,8 @@ class Event:
     cached: tuple[str, ...] = ()
     is_ending: bool = False
     is_last: bool = False
+    png: bytes = field(default=b"", repr=False)
+    at: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Listener:
@@ -69,6 +76,7 @@ class EventStream:
     def __init__(self, url: str) -> None:
         self._url = url.replace("http://", "ws://", 1) + "/ws?clientId="
         self._listeners: dict[str, Listener] = {}
+        self._executing: tuple[str, str] | None = None  # prompt and node; whose picture comes next
         self._client_id = str(uuid.uuid4())
         self._connected = threading.Event()
         self._stopped = threading.Event()
@@ -142,16 +150,29 @@ class EventStream:
             asked = False
             if opcode == websocket.ABNF.OPCODE_TEXT:
                 self._dispatch(json.loads(data))
+            elif opcode == websocket.ABNF.OPCODE_BINARY:
+                self._dispatch_picture(data)
             elif opcode == websocket.ABNF.OPCODE_CLOSE:
                 return
 
     def _dispatch(self, message: object) -> None:
         if not isinstance(message, Mapping) or not isinstance(message.get("data"), Mapping):
             return
-        listener = self._listeners.get(str(message["data"].get("prompt_id")))
-        reader = _READERS.get(str(message.get("type")))
+        prompt_id, kind = str(message["data"].get("prompt_id")), str(message.get("type"))
+        if kind == "executing":
+            node = message["data"].get("node")
+            self._executing = None if node is None else (prompt_id, str(node))
+        listener, reader = self._listeners.get(prompt_id), _READERS.get(kind)
         if listener is not None and reader is not None:
             listener.put(reader(message["data"]))
+
+    def _dispatch_picture(self, frame: bytes) -> None:
+        """A PNG is what SaveImageWebsocket sends; previews of a sampler are JPEG."""
+        if self._executing is None or len(frame) <= 8 or struct.unpack_from(">II", frame) != (_PICTURE, _PNG):
+            return
+        prompt_id, node_id = self._executing
+        if listener := self._listeners.get(prompt_id):
+            listener.put(Event(node_id=node_id, png=frame[8:]))
 
     def _close_socket(self) -> None:
         connection, self._socket = self._socket, None

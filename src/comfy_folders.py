@@ -7,6 +7,8 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,9 +33,7 @@ class Folders:
             lock = _locked(left) if _age(left) > _ABANDONED_SECONDS else None
             if lock is not None:
                 Folders(left, lock).remove()
-        root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-        lock = _locked(root)
-        folders = Folders(root, -1 if lock is None else lock)
+        folders = _new()
         for folder in (folders.input, folders.output, folders.temp, folders.user):
             folder.mkdir()
         return folders
@@ -63,6 +63,22 @@ class Folders:
     def user(self) -> Path:
         """ComfyUI's settings and database."""
         return self.root / "user"
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """A folder for as long as one job needs it, on the file system of the engines' folders."""
+    folders = _new()
+    try:
+        yield folders.root
+    finally:
+        folders.remove()
+
+
+def _new() -> Folders:
+    root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+    lock = _locked(root)
+    return Folders(root, -1 if lock is None else lock)
 
 
 def _age(folder: Path) -> float:

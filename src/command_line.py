@@ -7,7 +7,7 @@ import base64
 import difflib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from typing import Any
 from .comfy_events import Event
 from .errors import BootTimeout, ComfyBootFailed, InvalidInput, WorkerError
 from .job_input import read_job
+from .settings import Settings
+from .stored_workflows import stored_workflow
 from .workflow import apply_overrides
-from .workflow.graph import Graph
+from .workflow.graph import Graph, Workflow
 
 _TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
 _SHOWN_CHARACTERS = 40
@@ -137,13 +139,16 @@ def say_error(error: WorkerError) -> int:
 # --- The test job --------------------------------------------------------------------------------------
 
 
-def checked_test_job(options: Options) -> dict[str, Any]:
-    """The job to run. Raises InvalidInput for what is wrong with it, which so shows before anything is booted."""
+def checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, Any], Workflow]:
+    """The job to run, and its workflow.
+
+    Raises InvalidInput for what is wrong with it, which so shows before anything is booted.
+    """
     job = test_job(options)
     _check_output(options.output)
-    request = read_job(job)
+    request = read_job(job, lambda name: stored_workflow(name, settings))
     apply_overrides(request.workflow, request.overrides)
-    return job
+    return job, request.workflow
 
 
 def test_job(options: Options) -> dict[str, Any]:
@@ -200,8 +205,8 @@ def _check_output(folder: Path) -> None:
 class Progress:
     """Progress lines on stderr: one that rewrites itself on a terminal, one an event elsewhere."""
 
-    def __init__(self, checked_job: Mapping[str, Any], engine: str) -> None:
-        self._graph = Graph(checked_job["input"]["workflow"])
+    def __init__(self, workflow: Workflow, engine: str) -> None:
+        self._graph = Graph(workflow)
         self._engine = engine
         self._rewrites = sys.stderr.isatty()
         self._last = ""
@@ -238,17 +243,21 @@ class Progress:
 
 
 def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
-    """Print the answer with base64 shortened, and save its images below `folder`; the exit status."""
-    images = answer.get("images", [])
-    short = {**answer, "images": [_shortened(image) for image in images]} if images else answer
-    print(json.dumps(short, indent=2, ensure_ascii=False), flush=True)
-    for name, image in zip(answer.get("filenames", []), images, strict=True):
-        content = base64.b64decode(image)
+    """Print the answer with base64 shortened, and save its files below `folder`; the exit status."""
+    print(json.dumps(_shortened(answer), indent=2, ensure_ascii=False), flush=True)
+    for name, data in _contents(answer):
+        content = base64.b64decode(data)
         file = _free_name(folder / name.lstrip("/"))
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         print(f"saved {file} ({len(content):,} bytes)", file=sys.stderr)
     return 0 if answer.get("status") == "success" else 1
+
+
+def _contents(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and base64 of every file that the answer holds."""
+    yield from zip(answer.get("filenames", []), answer.get("images", []), strict=True)
+    yield from ((file["name"], file["data"]) for file in answer.get("files", []) if "data" in file)
 
 
 def _free_name(file: Path) -> Path:
@@ -260,7 +269,12 @@ def _free_name(file: Path) -> Path:
     return free
 
 
-def _shortened(image: str) -> str:
-    if len(image) <= _SHOWN_CHARACTERS:
-        return image
-    return f"{image[:_SHOWN_CHARACTERS]}… ({len(image):,} characters)"
+def _shortened(value: Any, key: str = "") -> Any:
+    """JSON in which base64 is cut short."""
+    if isinstance(value, Mapping):
+        return {name: _shortened(part, name) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_shortened(part, key) for part in value]
+    if key not in ("images", "data") or not isinstance(value, str) or len(value) <= _SHOWN_CHARACTERS:
+        return value
+    return f"{value[:_SHOWN_CHARACTERS]}… ({len(value):,} characters)"

@@ -76,6 +76,36 @@ class AmbiguousOverrideTarget(NoOverrideTarget):
     error_code: ClassVar[str] = "override_target_ambiguous"
 
 
+class PartnerKeyMissing(InvalidInput):
+    """The workflow has paid partner nodes, and nobody gave a key for them."""
+
+    error_code: ClassVar[str] = "partner_key_missing"
+
+
+class StoredWorkflowNotFound(InvalidInput):
+    """There is no stored workflow of that name."""
+
+    error_code: ClassVar[str] = "workflow_not_found"
+
+
+class InputFileRefused(InvalidInput):
+    """A file that the job brings is not what it should be: name, size, kind, or where it comes from."""
+
+    error_code: ClassVar[str] = "input_file"
+
+
+class InputFileUnavailable(InvalidInput):
+    """A file that the job names by URL could not be fetched."""
+
+    error_code: ClassVar[str] = "input_file_unavailable"
+
+
+class NoBucket(InvalidInput):
+    """The job wants a bucket, and there is none."""
+
+    error_code: ClassVar[str] = "no_bucket"
+
+
 class OutputTooLarge(InvalidInput):
     """The answer would be larger than RunPod delivers, which would lose it in silence."""
 
@@ -149,6 +179,12 @@ class OutputMissing(WorkerError):
     """ComfyUI named an output file that is not there."""
 
     error_code: ClassVar[str] = "output_missing"
+
+
+class BucketFailed(WorkerError):
+    """The bucket refused an upload or a download, or could not be reached."""
+
+    error_code: ClassVar[str] = "bucket_failed"
 
 
 class OutputRefused(WorkerError):

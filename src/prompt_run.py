@@ -11,8 +11,9 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from .comfy_engine import ComfyEngine
@@ -30,6 +31,7 @@ from .errors import (
     WorkerError,
 )
 from .rejection import explain_rejection
+from .run_record import Frame, NodeClock, Run
 from .workflow.graph import Workflow
 
 log = logging.getLogger(__name__)
@@ -43,15 +45,6 @@ _FRESH_SECONDS = 2.0  # that an answer counts as a sign of life
 _HUNG_SECONDS = 3.5
 
 Report = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A prompt that ended, well or not: its id, the workflow as queued and its history entry."""
-
-    prompt_id: str
-    workflow: Workflow
-    entry: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -78,9 +71,16 @@ class RunLimits:
             )
 
 
-def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, report: Report) -> Run:
+def run_prompt(
+    engine: ComfyEngine,
+    workflow: Workflow,
+    limits: RunLimits,
+    report: Report,
+    extra_data: Mapping[str, Any] = MappingProxyType({}),
+) -> Run:
     """Queue a checked workflow and wait until it ended; ComfyUI has forgotten its history entry then.
 
+    `extra_data` is what ComfyUI hands to nodes beside their inputs: `extra_pnginfo`, `api_key_comfy_org`.
     Raises InvalidWorkflow and its kin for what ComfyUI refuses, JobTimeout, JobStalled, JobCancelled, and an
     EngineFault if the process dies, hangs or makes no sense. In each case the prompt no longer runs, or the engine
     has to be replaced. Whether the nodes failed, the entry says.
@@ -90,9 +90,10 @@ def run_prompt(engine: ComfyEngine, workflow: Workflow, limits: RunLimits, repor
     client_id = engine.events.client_id(_SOCKET_SECONDS)
     try:
         with engine.events.listen(prompt_id) as listener:
-            _queue(engine, workflow, prompt_id, client_id)
+            queued_at = time.time()
+            _queue(engine, workflow, prompt_id, client_id, extra_data)
             wait = _Wait(engine, prompt_id, client_id, limits, report, listener, vitals)
-            return Run(prompt_id, workflow, wait.entry())
+            return Run(prompt_id, workflow, wait.entry(), tuple(wait.frames), queued_at, wait.clock.node_seconds)
     except EngineFault:  # what is left of the prompt goes with the process
         raise
     except BaseException:
@@ -135,9 +136,11 @@ def _knock(engine: ComfyEngine, limits: RunLimits, vitals: _Vitals) -> None:
             vitals.silent()
 
 
-def _queue(engine: ComfyEngine, workflow: Workflow, prompt_id: str, client_id: str) -> None:
+def _queue(
+    engine: ComfyEngine, workflow: Workflow, prompt_id: str, client_id: str, extra_data: Mapping[str, Any]
+) -> None:
     """Queue the prompt. Raises what ComfyUI's no means, also where it would run only a part."""
-    submission = engine.client.queue_prompt(workflow, prompt_id, client_id)
+    submission = engine.client.queue_prompt(workflow, prompt_id, client_id, extra_data)
     if not submission.is_whole:
         raise explain_rejection(submission.body, workflow, lambda *place: _options(engine, *place))
     log.info("queued prompt %s with %d nodes", prompt_id, len(workflow))
@@ -175,6 +178,8 @@ class _Wait:
         self._next_queue_check = time.monotonic() + _QUEUE_SECONDS
         self._missing = self._nonsense = 0
         self._heard_at: float | None = None
+        self.clock = NodeClock()
+        self.frames: list[Frame] = []
 
     def entry(self) -> dict[str, Any]:
         """The history entry, once there is one."""
@@ -201,7 +206,10 @@ class _Wait:
 
     def _hear(self, event: Event) -> None:
         self._heard_at = time.monotonic()
-        if event.is_ending:
+        self.clock.hear(event.node_id, event.at)
+        if event.png:
+            self.frames.append(Frame(str(event.node_id), event.png))
+        elif event.is_ending:
             self._interval = _FIRST_POLL
         else:
             self._interval = _LONGEST_POLL  # the doorbell works: asking is only for when it breaks

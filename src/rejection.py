@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .errors import (
@@ -23,6 +23,7 @@ from .errors import (
     WorkerError,
 )
 from .redaction import public_text
+from .run_record import messages_of
 from .workflow.graph import Graph, Workflow
 
 FindOptions = Callable[[str, str], list[str]]
@@ -58,6 +59,10 @@ _FOLDERS_BY_CLASS = {
     ("UpscaleModelLoader", "model_name"): "upscale_models",
     ("ModelPatchLoader", "name"): "model_patches",
 }
+_HOW_TO_GET_NODES = (
+    "install the node pack that brings it in the image (a paid partner node needs ENABLE_API_NODES=true), or use "
+    "another node"
+)
 _MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
 _NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
 
@@ -67,6 +72,7 @@ _CUDA_FATAL = re.compile(
     r"CUDA error|CUDA driver error|AcceleratorError|device-side assert|illegal memory access"
     r"|unspecified launch failure|CUBLAS_STATUS_(?!ALLOC)|cuDNN error"
 )
+_NO_SUCH_FILE = re.compile(r"Invalid \w+ file: ")
 _SHOWN_ERRORS = 10
 
 
@@ -79,15 +85,23 @@ def explain_rejection(body: object, workflow: Workflow, find_options: FindOption
     `find_options` is asked only where ComfyUI left out the allowed values (it does above 20 of them).
     """
     body = body if isinstance(body, Mapping) else {}
-    graph, node_errors = Graph(workflow), _mapping(body.get("node_errors"))
-    problems = [
-        _Problem(graph, node_id, error, find_options)
-        for node_id in graph  # in the workflow's order; ComfyUI has none
+    problems = list_problems(_mapping(body.get("node_errors")), workflow, find_options)
+    return explain_problems(problems) if problems else _explain_whole(_mapping(body.get("error")))
+
+
+def list_problems(node_errors: Mapping[str, Any], workflow: Workflow, find_options: FindOptions) -> list[Problem]:
+    """What each of ComfyUI's `node_errors` means, in the workflow's order; ComfyUI has none."""
+    graph = Graph(workflow)
+    return [
+        Problem(graph, node_id, error, find_options)
+        for node_id in graph
         for error in _mapping(node_errors.get(node_id)).get("errors") or []
         if isinstance(error, Mapping)
     ]
-    if not problems:
-        return _explain_whole(_mapping(body.get("error")))
+
+
+def explain_problems(problems: Sequence[Problem]) -> WorkerError:
+    """One error for all of them."""
     shown = "; ".join(problem.text for problem in problems[:_SHOWN_ERRORS])
     more = f"; and {len(problems) - _SHOWN_ERRORS} more" if len(problems) > _SHOWN_ERRORS else ""
     details = [problem.details for problem in problems[:_SHOWN_ERRORS]]
@@ -110,7 +124,7 @@ def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
         class_type = _mapping(error.get("extra_info")).get("class_type") or (found.group(1) if found else "?")
         return MissingNodeType(
             f"node class {public_text(class_type, 100)!r} is not known to this ComfyUI ({details or message}); "
-            "install the node pack that brings it in the image, or use another node",
+            f"{_HOW_TO_GET_NODES}",
             class_type=public_text(class_type, 100),
         )
     return InvalidWorkflow(
@@ -118,8 +132,8 @@ def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
     )
 
 
-class _Problem:
-    """One entry of `node_errors[id].errors`, put in words."""
+class Problem:
+    """One entry of `node_errors[id].errors`, put in words: `text` for people, `details` for programs."""
 
     def __init__(self, graph: Graph, node_id: str, error: Mapping[str, Any], find_options: FindOptions) -> None:
         extra = _mapping(error.get("extra_info"))
@@ -142,6 +156,8 @@ class _Problem:
         if self.is_missing_model:
             return self._missing_model()
         sentences = {
+            "missing_node_type": f"this ComfyUI has no such node class; {_HOW_TO_GET_NODES}",
+            "invalid_input_type": f"{self.name} must be of type {self._type}, not {received}" if self._type else "",
             "required_input_missing": f"input {self.name} is missing",
             "value_not_in_list": f"{self.name} must be one of {_listed(self.allowed)}, not {received}",
             "value_smaller_than_min": f"{self.name} must be at least {self._limit('min')}, not {received}",
@@ -154,6 +170,8 @@ class _Problem:
         if self._error.get("details") == "tuple index out of range":
             return "one of its links names an output that the other node does not have"
         message, details = public_text(self._error.get("message", "")), public_text(self._error.get("details", ""))
+        if self.kind == "missing_input_file" or _NO_SUCH_FILE.search(details):
+            return f"{details or message}; send it with the job under that name, in images or files"
         return ": ".join(filter(None, (message, details))) or self.kind
 
     def _missing_model(self) -> str:
@@ -206,8 +224,7 @@ def explain_failure(entry: Mapping[str, Any], workflow: Workflow) -> WorkerError
 
     Success is what the messages say: `status_str` alone may be left over from the run before.
     """
-    status = _mapping(entry.get("status"))
-    messages = {str(message[0]): _mapping(message[1]) for message in status.get("messages") or [] if len(message) == 2}
+    status, messages = _mapping(entry.get("status")), messages_of(entry)
     if "execution_error" in messages:
         return _explain_node_failure(messages["execution_error"], Graph(workflow))
     if "execution_interrupted" in messages:

@@ -6,15 +6,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
+from . import setting_values
 from .errors import InvalidSetting
 
-_TRUE = {"1", "true", "yes", "on"}
-_FALSE = {"0", "false", "no", "off", ""}
-_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+ImageFormat = Literal["png", "jpeg", "webp", "avif"]
+Delivery = Literal["auto", "base64", "bucket"]
+
 _SDK_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
-_CACHE = re.compile(r"classic|none|lru:[1-9]\d*")
 
 # Names that a child process must not see: the platform's own variables and whatever looks like a secret.
 _WITHHELD = re.compile(
@@ -26,97 +27,28 @@ _WITHHELD = re.compile(
 _NOT_SECRET = frozenset({"HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM"})
 
 
-def _setting(name: str, default: Any, meaning: str, parse: Callable[[str], Any]) -> Any:
-    return field(default=default, metadata={"name": name, "meaning": meaning, "parse": parse})
+@dataclass(frozen=True)
+class BucketConfig:
+    """An S3-compatible bucket and how its files are named and linked.
+
+    `prefix` may hold `{date}` (YYYY-MM-DD, UTC) and `{job_id}`. With `public_url` links are that and the key, else
+    signed ones that work for `url_seconds`. `is_from_job`: a caller brought it, so its endpoint is not trusted.
+    """
+
+    endpoint_url: str
+    access_key_id: str
+    secret_access_key: str = field(repr=False)
+    name: str
+    region: str = "auto"
+    prefix: str = "{date}/{job_id}"
+    public_url: str = ""
+    url_seconds: int = 604800
+    is_from_job: bool = False
 
 
-def _text(value: str) -> str:
-    return value.strip()
-
-
-def _flag(value: str) -> bool:
-    word = value.strip().lower()
-    if word in _TRUE:
-        return True
-    if word in _FALSE:
-        return False
-    raise ValueError("true or false")
-
-
-def _seconds(value: str) -> float:
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds <= 7 * 86400:
-        raise ValueError("a number of seconds above 0 and at most 604800 (7 days)")
-    return seconds
-
-
-def _megabytes(value: str) -> float:
-    try:
-        megabytes = float(value)
-    except ValueError:
-        megabytes = -1.0
-    if not 0 < megabytes <= 1000:
-        raise ValueError("a number of megabytes above 0 and at most 1000")
-    return megabytes
-
-
-def _megabytes_of_disk(value: str) -> float:
-    if not value.strip().isdecimal() or int(value) > 10**9:
-        raise ValueError("a whole number of megabytes")
-    return float(value)
-
-
-def _checks(value: str) -> tuple[str, ...]:
-    names = () if value.strip().lower() == "none" else _names(value.lower())
-    if set(names) - {"disk", "gpu"}:
-        raise ValueError("disk, gpu, both with a comma between them, or none")
-    return names
-
-
-def _port(value: str) -> int:
-    if not value.strip().isdecimal() or int(value) > 65535:
-        raise ValueError("a port from 1 to 65535, or 0 for any free one")
-    return int(value)
-
-
-def _mode(value: str) -> str:
-    word = value.strip().lower()
-    if word not in ("test", "serverless"):
-        raise ValueError("test or serverless")
-    return word
-
-
-def _count(value: str) -> int:
-    if not value.strip().isdecimal() or int(value) > 10:
-        raise ValueError("a whole number from 0 to 10")
-    return int(value)
-
-
-def _concurrency(value: str) -> int:
-    if not value.strip().isdecimal() or not 1 <= int(value) <= 16:
-        raise ValueError("a whole number from 1 to 16")
-    return int(value)
-
-
-def _cache(value: str) -> str:
-    word = value.strip().lower()
-    if not _CACHE.fullmatch(word):
-        raise ValueError("classic, none or lru:N (N results kept)")
-    return word
-
-
-def _log_level(value: str) -> str:
-    word = value.strip().upper()
-    if word not in _LOG_LEVELS:
-        raise ValueError(f"one of {', '.join(_LOG_LEVELS)}")
-    return word
-
-
-def _names(value: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in value.split(",") if name.strip())
+def _setting(name: str, default: Any, meaning: str, parse: Callable[[str], Any], is_secret: bool = False) -> Any:
+    about = {"name": name, "meaning": meaning, "parse": parse, "is_secret": is_secret}
+    return field(default=default, repr=not is_secret, metadata=about)
 
 
 @dataclass(frozen=True)
@@ -124,72 +56,254 @@ class Settings:
     """Every setting of the worker. Each field's metadata holds its variable, meaning and parser."""
 
     comfyui_path: str = _setting(
-        "COMFYUI_PATH", "", "ComfyUI's folder. Empty: `./ComfyUI`, `~/comfy/ComfyUI`, `/comfyui`, `/ComfyUI`", _text
+        "COMFYUI_PATH",
+        "",
+        "ComfyUI's folder. Empty: `./ComfyUI`, `~/comfy/ComfyUI`, `/comfyui`, `/ComfyUI`",
+        setting_values.text,
     )
     comfyui_python: str = _setting(
-        "COMFYUI_PYTHON", "", "Python that runs ComfyUI. Empty: the `.venv` or `venv` in its folder, else ours", _text
+        "COMFYUI_PYTHON",
+        "",
+        "Python that runs ComfyUI. Empty: the `.venv` or `venv` in its folder, else ours",
+        setting_values.text,
     )
     comfyui_args: str = _setting(
-        "COMFYUI_ARGS", "", "More arguments for ComfyUI, as on a command line (`--cpu` where there is no GPU)", _text
+        "COMFYUI_ARGS",
+        "",
+        "More arguments for ComfyUI, as on a command line (`--cpu` where there is no GPU)",
+        setting_values.text,
     )
-    comfyui_port: int = _setting("COMFYUI_PORT", 0, "Port of ComfyUI on 127.0.0.1. 0: any free one", _port)
+    comfyui_port: int = _setting(
+        "COMFYUI_PORT", 0, "Port of ComfyUI on 127.0.0.1. 0: any free one", setting_values.port
+    )
     comfyui_cache: str = _setting(
-        "COMFYUI_CACHE", "classic", "What ComfyUI keeps between jobs: `classic`, `lru:N` or `none`", _cache
+        "COMFYUI_CACHE",
+        "classic",
+        "What ComfyUI keeps between jobs: `classic`, `lru:N` or `none`",
+        setting_values.cache,
     )
     comfyui_pass_env: tuple[str, ...] = _setting(
-        "COMFYUI_PASS_ENV", (), "Names of withheld variables that ComfyUI may see after all, comma-separated", _names
+        "COMFYUI_PASS_ENV",
+        (),
+        "Names of withheld variables that ComfyUI may see after all, comma-separated",
+        setting_values.names,
     )
     boot_timeout: float = _setting(
-        "COMFYUI_BOOT_TIMEOUT", 300.0, "Seconds that ComfyUI may take to answer after its start", _seconds
+        "COMFYUI_BOOT_TIMEOUT",
+        300.0,
+        "Seconds that ComfyUI may take to answer after its start",
+        setting_values.seconds,
     )
-    job_timeout: float = _setting("JOB_TIMEOUT", 600.0, "Seconds that one job may take", _seconds)
+    job_timeout: float = _setting("JOB_TIMEOUT", 600.0, "Seconds that one job may take", setting_values.seconds)
     job_retries: int = _setting(
-        "JOB_RETRIES", 1, "How often a job runs again after ComfyUI died or hung, within its `JOB_TIMEOUT`", _count
+        "JOB_RETRIES",
+        1,
+        "How often a job runs again after ComfyUI died or hung, within its `JOB_TIMEOUT`",
+        setting_values.whole(0, 10),
     )
     stall_timeout: float = _setting(
-        "STALL_TIMEOUT", 300.0, "Seconds that a running job may show no progress; loading a model is silent", _seconds
+        "STALL_TIMEOUT",
+        300.0,
+        "Seconds that a running job may show no progress; loading a model is silent",
+        setting_values.seconds,
     )
     concurrency: int = _setting(
-        "CONCURRENCY", 1, "Jobs that the worker takes at a time; ComfyUI runs one after the other", _concurrency
+        "CONCURRENCY",
+        1,
+        "Jobs that the worker takes at a time; ComfyUI runs one after the other",
+        setting_values.whole(1, 16),
     )
     interrupt_grace: float = _setting(
         "INTERRUPT_GRACE",
         10.0,
         "Seconds that an interrupted prompt may take to stop before ComfyUI is restarted",
-        _seconds,
+        setting_values.seconds,
     )
     result_limit: float = _setting(
-        "RESULT_LIMIT_MB", 9.5, "Largest answer in megabytes (10^6 bytes); RunPod loses larger ones", _megabytes
+        "RESULT_LIMIT_MB",
+        9.5,
+        "Largest answer in megabytes (10^6 bytes); RunPod loses larger ones",
+        setting_values.number(1000, "megabytes"),
     )
     fitness_checks: tuple[str, ...] = _setting(
         "FITNESS_CHECKS",
         ("disk", "gpu"),
         "What a worker checks before it takes jobs, comma-separated; `none` for nothing",
-        _checks,
+        setting_values.checks,
     )
     min_free_disk: float = _setting(
         "MIN_FREE_DISK_MB",
         500.0,
         "Megabytes that the `disk` check wants free in the temporary folder",
-        _megabytes_of_disk,
+        setting_values.number(1_000_000_000, "megabytes"),
     )
-    save_metadata: bool = _setting("SAVE_METADATA", False, "Whether saved images carry the workflow", _flag)
+    workflows_dir: str = _setting(
+        "WORKFLOWS_DIR",
+        "",
+        "Folder of stored workflows, looked into before `/runpod-volume/workflows`, `/workspace/workflows` and "
+        "`examples/`",
+        setting_values.text,
+    )
+    max_input_files: int = _setting(
+        "MAX_INPUT_FILES", 50, "Files that one job may bring", setting_values.whole(0, 1000)
+    )
+    max_input_file: float = _setting(
+        "MAX_INPUT_FILE_MB",
+        512.0,
+        "Largest file that a job may bring, in megabytes",
+        setting_values.number(100_000, "megabytes"),
+    )
+    max_input_total: float = _setting(
+        "MAX_INPUT_TOTAL_MB",
+        1024.0,
+        "All files of a job together, in megabytes",
+        setting_values.number(100_000, "megabytes"),
+    )
+    max_input_megapixels: int = _setting(
+        "MAX_INPUT_MEGAPIXELS",
+        100,
+        "Largest image that a job may bring, in millions of pixels",
+        setting_values.whole(1, 1000),
+    )
+    input_timeout: float = _setting(
+        "INPUT_TIMEOUT", 120.0, "Seconds that fetching all files of a job may take", setting_values.seconds
+    )
+    allow_http_urls: bool = _setting(
+        "ALLOW_HTTP_URLS",
+        False,
+        "Whether URLs of input files may be `http://`, which anybody on the way can read",
+        setting_values.flag,
+    )
+    trusted_hosts: tuple[str, ...] = _setting(
+        "TRUSTED_HOSTS",
+        (),
+        "Hosts (`name` or `name:port`) that jobs may reach by URL although they are private, comma-separated",
+        setting_values.names,
+    )
+    output_format: ImageFormat | Literal[""] = _setting(
+        "OUTPUT_FORMAT",
+        "",
+        "`png`, `jpeg`, `webp` or `avif`: what images are delivered as. Empty: as they were saved",
+        setting_values.one_of(*get_args(ImageFormat)),
+    )
+    output_quality: int = _setting(
+        "OUTPUT_QUALITY", 90, "Quality of images that are re-encoded, 1 to 100", setting_values.whole(1, 100)
+    )
+    output_delivery: Delivery = _setting(
+        "OUTPUT_DELIVERY",
+        "auto",
+        "`base64`, `bucket`, or `auto`: base64 as long as the answer is small enough",
+        setting_values.one_of(*get_args(Delivery)),
+    )
+    bucket_endpoint_url: str = _setting(
+        "BUCKET_ENDPOINT_URL",
+        "",
+        "S3-compatible storage, like `https://ACCOUNT.r2.cloudflarestorage.com`",
+        setting_values.url,
+    )
+    bucket_access_key_id: str = _setting(
+        "BUCKET_ACCESS_KEY_ID", "", "Its access key id", setting_values.text, is_secret=True
+    )
+    bucket_secret_access_key: str = _setting(
+        "BUCKET_SECRET_ACCESS_KEY", "", "Its secret access key", setting_values.text, is_secret=True
+    )
+    bucket_name: str = _setting(
+        "BUCKET_NAME", "", "The bucket. Empty: the one at the end of the endpoint URL", setting_values.text
+    )
+    bucket_region: str = _setting("BUCKET_REGION", "auto", "Its region (`auto` for R2)", setting_values.text)
+    bucket_prefix: str = _setting(
+        "BUCKET_PREFIX",
+        "{date}/{job_id}",
+        "Folder in the bucket; `{date}` and `{job_id}` are filled in",
+        setting_values.prefix,
+    )
+    bucket_public_url: str = _setting(
+        "BUCKET_PUBLIC_URL",
+        "",
+        "Where the bucket can be read by everybody. Empty: links are signed",
+        setting_values.url,
+    )
+    bucket_url_seconds: int = _setting(
+        "BUCKET_URL_SECONDS",
+        604800,
+        "Seconds that a signed link works, at most 7 days",
+        setting_values.whole(1, 604800),
+    )
+    comfy_org_api_key: str = _setting(
+        "COMFY_ORG_API_KEY",
+        "",
+        "Key for paid partner nodes, for jobs that bring none",
+        setting_values.text,
+        is_secret=True,
+    )
+    save_metadata: bool = _setting(
+        "SAVE_METADATA", False, "Whether saved files carry the workflow", setting_values.flag
+    )
     enable_api_nodes: bool = _setting(
-        "ENABLE_API_NODES", False, "Whether ComfyUI loads its paid partner (API) nodes", _flag
+        "ENABLE_API_NODES", False, "Whether ComfyUI loads its paid partner (API) nodes", setting_values.flag
     )
-    serve_api_key: str = _setting("SERVE_API_KEY", "", "Key that callers of `--serve` must send. Empty: none", _text)
-    mode_to_run: str = _setting("MODE_TO_RUN", "", "`test` does what `--test` does; else `serverless`", _mode)
+    serve_api_key: str = _setting(
+        "SERVE_API_KEY",
+        "",
+        "Key that callers of `--serve` must send. Empty: none",
+        setting_values.text,
+        is_secret=True,
+    )
+    mode_to_run: str = _setting(
+        "MODE_TO_RUN",
+        "",
+        "`test` does what `--test` does; else `serverless`",
+        setting_values.one_of("test", "serverless"),
+    )
     log_level: str = _setting(
         "LOG_LEVEL",
         "",
         "`DEBUG`, `INFO`, `WARNING` or `ERROR`. Empty: `INFO`, and `ERROR` with `--test`",
-        _log_level,
+        setting_values.log_level,
     )
 
     @property
     def result_limit_bytes(self) -> int:
         """`result_limit` in bytes."""
         return int(self.result_limit * 1_000_000)
+
+    @property
+    def bucket(self) -> BucketConfig | None:
+        """The bucket, None if none is set. Raises InvalidSetting if only a part of it is."""
+        if not self.bucket_endpoint_url:
+            return None
+        endpoint, name = self.bucket_endpoint_url, self.bucket_name
+        place = urlsplit(endpoint)
+        in_path = place.path.strip("/")
+        if in_path and "/" not in in_path and name in ("", in_path):  # as Cloudflare's console shows it
+            endpoint, name = f"{place.scheme}://{place.netloc}", in_path
+        given = {
+            "BUCKET_ACCESS_KEY_ID": self.bucket_access_key_id,
+            "BUCKET_SECRET_ACCESS_KEY": self.bucket_secret_access_key,
+            "BUCKET_NAME": name,
+        }
+        missing = [variable for variable, value in given.items() if not value]
+        if missing:
+            raise InvalidSetting(f"BUCKET_ENDPOINT_URL is set, so these must be too: {', '.join(missing)}")
+        return BucketConfig(
+            endpoint,
+            self.bucket_access_key_id,
+            self.bucket_secret_access_key,
+            name,
+            self.bucket_region,
+            self.bucket_prefix,
+            self.bucket_public_url,
+            self.bucket_url_seconds,
+        )
+
+    def public(self) -> dict[str, Any]:
+        """Each setting under its variable, for whoever may see the worker from outside: secrets only as `set`."""
+        return {
+            variable(setting): ("set" if getattr(self, setting.name) else "")
+            if setting.metadata["is_secret"]
+            else getattr(self, setting.name)
+            for setting in fields(self)
+        }
 
 
 def variable(setting: Field[Any]) -> str:

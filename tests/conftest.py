@@ -17,8 +17,10 @@ from serverless_worker import Worker
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import Installation, draft_installation, find_comfyui
 from src.errors import ComfyNotFound
+from src.job_run import JobRunner
 from src.settings import Settings, read_settings
 
+from .storage import storage, strict_storage  # noqa: F401  fixtures
 from .tiny_models import make_paths
 
 ENGINES = ("draft", "real")
@@ -68,7 +70,7 @@ def settings_for(name: str, model_paths: Path | None = None, **changes: Any) -> 
     """Settings with what an engine needs to run here."""
     arguments = ""
     if name == "real":
-        nodes = "--disable-all-custom-nodes --whitelist-custom-nodes worker_test_nodes"
+        nodes = "--disable-all-custom-nodes --whitelist-custom-nodes worker_test_nodes websocket_image_save.py"
         more = f"--extra-model-paths-config {model_paths}" if model_paths else ""
         arguments = f"{REAL_ARGS} {nodes} {more}"
     return replace(read_settings({}), comfyui_args=arguments, **changes)
@@ -84,7 +86,7 @@ class Bench:
     @property
     def engine(self) -> ComfyEngine:
         """Its engine."""
-        return self.worker.engine
+        return self.worker.runner.engine
 
     def run(self, **fields: Any) -> dict[str, Any]:
         """The handler's answer to a job with these input fields."""
@@ -106,7 +108,7 @@ def booted(name: str, settings: Settings) -> Iterator[Bench]:
     """A bench with an engine of its own."""
     with ComfyEngine(installation(name), settings) as engine:
         engine.wait_ready()
-        yield Bench(name, Worker(engine, settings))
+        yield Bench(name, Worker(JobRunner.make(engine, settings)))
 
 
 @pytest.fixture(scope="session", params=ENGINES)

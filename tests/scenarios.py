@@ -65,7 +65,8 @@ class Outcome:
 
 def run_scenario(bench: Bench, scenario: Scenario) -> Outcome:
     """Run one scenario, and a good job after it."""
-    worker = replace(bench.worker, settings=replace(bench.worker.settings, **scenario.settings))
+    runner = bench.worker.runner
+    worker = replace(bench.worker, runner=replace(runner, settings=replace(runner.settings, **scenario.settings)))
     serverless_worker._set_worker(worker)
     if scenario.before:
         scenario.before(bench)

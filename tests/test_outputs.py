@@ -11,19 +11,13 @@ import pytest
 from src.comfy_client import ComfyClient
 from src.comfy_folders import Folders
 from src.errors import ComfyBootFailed, InvalidInput, OutputMissing, OutputRefused
-from src.outputs import (
-    OutputFile,
-    Result,
-    failure_answer,
-    json_size,
-    list_files,
-    list_texts,
-    read_files,
-    remove_files,
-    success_answer,
-)
-from src.prompt_run import Run
+from src.outputs import Result, failure_answer, gather_files, list_files, list_texts, remove_files, success_answer
+from src.outputs.answer import json_size
+from src.outputs.delivery import Delivered
+from src.outputs.gathering import LocalFile
+from src.outputs.listing import OutputFile
 from src.redaction import public_text
+from src.run_record import Run
 
 from .conftest import Bench
 
@@ -78,7 +72,8 @@ def test_names_are_as_the_workflow_has_them(folders: Folders) -> None:
 
 def read(file: OutputFile, folders: Folders, bench: Bench) -> bytes:
     """The bytes of one file."""
-    return read_files([file], folders, bench.engine.client, 10_000)[0]
+    (found,) = gather_files([file], folders, bench.engine.client, JOB)
+    return found.path.read_bytes()
 
 
 def test_a_file_is_read_from_disk(folders: Folders, draft_bench: Bench) -> None:
@@ -120,26 +115,46 @@ def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, t
     (own / "x y.png").write_bytes(b"png")
     client: ComfyClient = draft_bench.engine.client
     try:
-        assert read_files([OutputFile("1", "x y.png", JOB, "output")], elsewhere, client, 10) == [b"png"]
+        (found,) = gather_files([OutputFile("1", "x y.png", JOB, "output")], elsewhere, client, JOB)
+        assert found.path.read_bytes() == b"png"
+        assert found.name == "x y.png"
     finally:
         remove_files(None, draft_bench.engine.process.folders, JOB, is_alone=False)
 
 
-def test_answers_have_no_field_too_many() -> None:
-    answer = success_answer(Result("id", ["a.png"], [b"\0\1\2"]), (), 1.23456, 1000)
+def delivered(name: str, data: str, node_id: str = "9", **more: Any) -> Delivered:
+    """A file that comes as base64."""
+    return Delivered(LocalFile(node_id, name, Path("nowhere"), **more), size=len(data) * 3 // 4, data=data)
+
+
+def test_pictures_stand_in_images_and_every_file_in_files() -> None:
+    files = [delivered("a.png", "AAEC"), delivered("v.mp4", "AAAA"), delivered("p.webp", "BBBB", is_preview=True)]
+    answer = success_answer(Result("id", files, seed=7), (), 1.23456, 5000)
     assert answer == {
         "status": "success",
-        "images": ["AAEC"],
-        "filenames": ["a.png"],
+        "images": ["AAEC", "BBBB"],
+        "filenames": ["a.png", "p.webp"],
+        "files": [
+            {"node_id": "9", "name": "a.png", "type": "image", "content_type": "image/png", "size_bytes": 3, "image_index": 0},
+            {"node_id": "9", "name": "v.mp4", "type": "video", "content_type": "video/mp4", "size_bytes": 3, "data": "AAAA"},
+            {
+                "node_id": "9", "name": "p.webp", "type": "image", "content_type": "image/webp", "size_bytes": 3,
+                "preview": True, "image_index": 1,
+            },
+        ],
         "execution_time_seconds": 1.235,
         "prompt_id": "id",
-    }
+        "seed": 7,
+        "timings": {"inputs": 0, "queue": 0, "execution": 0, "encode": 0, "upload": 0, "nodes": {}},
+        "cached_nodes": [],
+        "versions": {},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_the_size_of_an_answer_is_what_json_makes_of_it(count: int) -> None:
-    result = Result("id", ["ä.png"] * count, [b"x" * number for number in range(count)], ["text \u2028"])
-    answer = success_answer(result, ["w"], 1, 10_000)
+    files = [delivered(f"ä{number}.{'png' if number % 2 else 'flac'}", "A" * 4 * number) for number in range(count)]
+    answer = success_answer(Result("id", files, ["text \u2028"]), ["w"], 1, 10_000)
     assert json_size(answer) == len(json.dumps(answer).encode())
 
 

@@ -20,7 +20,8 @@ from .workflows import Workflow, node
 def changed(workflow: Workflow, **fields: Any) -> dict[str, Any]:
     """`node.input` to new value, for every input that the overrides changed; the argument stays as it is."""
     before = copy.deepcopy(workflow)
-    after = apply_overrides(workflow, Overrides(**fields))
+    node_ids = {name: fields.pop(name) for name in list(fields) if name.endswith("_node_id")}
+    after = apply_overrides(workflow, Overrides(**fields, node_ids=node_ids)).workflow
     assert workflow == before
     return {
         f"{node_id}.{name}": value
@@ -164,7 +165,12 @@ def test_two_passes_with_noise_share_the_seed_and_one_without_keeps_its_own() ->
     workflow["90"]["inputs"]["samples"] = ["11", 0]
     workflow["92"] = node("VAEDecode", samples=["12", 0], vae=["1", 2])
     assert changed(workflow, seed=9) == {"5.seed": 9, "11.seed": 9}
-    assert changed(workflow, **SIZE) == {"4.width": 512, "4.height": 768}
+    assert changed(workflow, width=128, height=32) == {
+        "4.width": 128,
+        "4.height": 32,
+        "10.width": 2048,
+        "10.height": 512,  # a second pass enlarges as much as before
+    }
 
 
 def test_positive_prompts_that_agree_all_change_and_those_that_differ_are_listed() -> None:

@@ -62,7 +62,8 @@ def kill(bench: Bench) -> None:
 
 
 def test_without_retries_the_caller_hears_why_and_what_comfyui_said_last(own: Bench) -> None:
-    worker = replace(own.worker, settings=replace(own.worker.settings, job_timeout=LONG, job_retries=0))
+    settings = replace(own.worker.runner.settings, job_timeout=LONG, job_retries=0)
+    worker = replace(own.worker, runner=replace(own.worker.runner, settings=settings))
     serverless_worker._set_worker(worker)
 
     async def killed() -> dict[str, Any]:

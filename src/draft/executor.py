@@ -7,6 +7,7 @@ import json
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,8 @@ from .values import Context, Folders, Interrupted, Output, input_file
 NODES: dict[str, Callable[..., Output]] = {**images.NODES, **texts.NODES, **saving.NODES, **diffusion.NODES}
 """Class name to the function that runs it."""
 
-Send = Callable[[str, dict[str, Any]], None]
-"""Sends an event (type, data) to the client that queued the prompt."""
+Send = Callable[[str, "dict[str, Any] | bytes"], None]
+"""Sends an event (type, data) to the client that queued the prompt; a picture's bytes go as a binary frame."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ class _Run:
             self._executor.interrupt,
             lambda step, steps: self._progress(node_id, step, steps),
             self._metadata(),
+            lambda png: self._send("picture", png),
         )
         return NODES[node["class_type"]](context, **inputs)
 
@@ -238,5 +240,7 @@ def _keys(prompt: dict[str, Any], folders: Folders) -> dict[str, str]:
         if node["class_type"].startswith("LoadImage"):
             file = input_file(folders, str(node["inputs"].get("image")))
             parts.append(hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None)
+        if node["class_type"] == "SaveImageWebsocket":  # never from the cache
+            parts.append(uuid.uuid4().hex)
         keys[node_id] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return keys

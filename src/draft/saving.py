@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,16 @@ def _saved(
         picture.save(folder / filename, pnginfo=texts, compress_level=4)
         items.append({"filename": filename, "subfolder": subfolder, "type": kind})
     return Output((), {"images": items})
+
+
+def save_image_websocket(context: Context, images: Images) -> Output:
+    """One PNG a picture over the websocket, and no file."""
+    for number, picture in enumerate(images):
+        png = io.BytesIO()
+        picture.save(png, "PNG")
+        context.progress(number, len(images))
+        context.send_picture(png.getvalue())
+    return Output((), {})
 
 
 def save_animated_webp(
@@ -81,6 +92,7 @@ def _place(root: Path, prefix: str) -> tuple[Path, str, str, int]:
 NODES: dict[str, Callable[..., Output]] = {
     "SaveImage": save_image,
     "PreviewImage": preview_image,
+    "SaveImageWebsocket": save_image_websocket,
     "SaveAnimatedWEBP": save_animated_webp,
     "SaveAnimatedPNG": save_animated_png,
 }

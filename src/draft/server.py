@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import platform
+import struct
 import threading
 import uuid
 from collections.abc import Callable
@@ -22,6 +23,7 @@ VERSION = "0.3.64"
 """The version of ComfyUI whose protocol this is."""
 
 _MAX_BODY = 100 * 1024 * 1024
+_PNG_FRAME = struct.pack(">II", 1, 2)  # a picture, in PNG
 _FOLDER_TYPES = ("input", "output", "temp")
 
 
@@ -55,6 +57,8 @@ class Server:
             ("GET", "/view", self.view),
             ("GET", "/object_info", self.all_classes),
             ("GET", "/object_info/{class_type}", self.one_class),
+            ("GET", "/models", self.no_models),
+            ("GET", "/models/{folder}", self.no_models),
             ("GET", "/system_stats", self.system_stats),
             ("GET", "/features", self.features),
         ]
@@ -176,9 +180,13 @@ class Server:
             self._sockets.pop(client, None)
         return connection
 
-    async def _send(self, client: str | None, kind: str, data: dict[str, Any]) -> None:
+    async def _send(self, client: str | None, kind: str, data: dict[str, Any] | bytes) -> None:
         connection = self._sockets.get(client or "")
-        if connection is not None and not connection.closed:
+        if connection is None or connection.closed:
+            return
+        if isinstance(data, bytes):
+            await connection.send_bytes(_PNG_FRAME + data)
+        else:
             await connection.send_json({"type": kind, "data": data})
 
     async def _broadcast_status(self) -> None:
@@ -224,6 +232,10 @@ class Server:
         """GET /object_info/{class}: empty for an unknown one."""
         name = request.match_info["class_type"]
         return web.json_response({name: object_info()[name]} if name in object_info() else {})
+
+    async def no_models(self, request: web.Request) -> web.Response:
+        """GET /models and /models/{folder}: there are none here."""
+        return web.json_response([])
 
     async def system_stats(self, request: web.Request) -> web.Response:
         """GET /system_stats."""

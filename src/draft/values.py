@@ -58,6 +58,7 @@ class Context:
     interrupt: threading.Event
     progress: Callable[[int, int], None]
     metadata: dict[str, Any] | None = None
+    send_picture: Callable[[bytes], None] = lambda png: None
 
     def step(self, step: int, steps: int) -> None:
         """One step of a sampler: takes its time, tells its number; raises Interrupted if so asked."""

@@ -4,13 +4,36 @@ Pure: no disk, no network, no clock, and no function edits its argument.
 
     graph      what a node, a link and a chain of links are
     checks     is this a graph that ComfyUI can run without harm?
-    targets    which node does an override mean?
-    overrides  the workflow with prompt, seed and size put in
+    targets    which node does an override of prompt, seed or size mean?
+    sampling   and one of steps, cfg and the like?
+    loras      LoRA loaders put behind the model
+    overrides  the workflow with a job's overrides put in
+    schemas    what a node class takes, and what is wrong with a workflow by that
+    files      the workflow with the files of a job where it names them
     isolation  the workflow with a folder of its own for its outputs
+    outline    the workflow as the editor would roughly have saved it
 """
 
 from .checks import check_workflow
+from .files import place_files
 from .isolation import isolate_outputs, renew_nodes
-from .overrides import Overrides, apply_overrides
+from .loras import Lora
+from .outline import outline_of
+from .overrides import NODE_FIELDS, Applied, Overrides, apply_overrides, seeds_of, set_inputs
+from .targets import Slot
 
-__all__ = ["Overrides", "apply_overrides", "check_workflow", "isolate_outputs", "renew_nodes"]
+__all__ = [
+    "NODE_FIELDS",
+    "Applied",
+    "Lora",
+    "Overrides",
+    "Slot",
+    "apply_overrides",
+    "check_workflow",
+    "isolate_outputs",
+    "outline_of",
+    "place_files",
+    "renew_nodes",
+    "seeds_of",
+    "set_inputs",
+]

@@ -12,7 +12,7 @@ import re
 from typing import Any, NoReturn
 
 from ..errors import GuiFormatWorkflow, InvalidWorkflow
-from .graph import Graph, as_link
+from .graph import Graph, Workflow, as_link
 
 MAX_CHARACTERS = 20_000_000  # RunPod takes no request over 20 MB
 MAX_DEPTH = 100  # of lists and objects inside one another; json's own recursion ends near 1,000
@@ -28,8 +28,8 @@ _EXPORT_HINT = (
 )
 
 
-def check_workflow(value: object) -> None:
-    """Raise InvalidWorkflow, with the node and what would be right, unless `value` is a sound graph."""
+def check_workflow(value: object) -> Workflow:
+    """`value` if it is a sound graph. Raises InvalidWorkflow, with the node and what would be right."""
     nodes = _as_nodes(value)
     characters = 0
     for node_id, node in nodes.items():
@@ -43,6 +43,7 @@ def check_workflow(value: object) -> None:
     _check_links(graph)
     _check_order(graph)
     _check_file_names(graph)
+    return nodes
 
 
 def _as_nodes(value: object) -> dict[str, Any]:

@@ -6,7 +6,7 @@ is a list of two, `[node id, output slot]`, is a link; every other value is the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 Workflow = Mapping[str, Any]
@@ -84,3 +84,30 @@ class Graph:
         title, class_type = self.title(node_id), self.class_of(node_id)
         name = class_type if title == class_type else f'{class_type} "{title}"'
         return f"{node_id} ({name})"[:200]
+
+
+def walk(start: Link, follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
+    """Every link that `follow` leads to from `start`, each once, nearest first."""
+    seen, waiting = set(), [start]
+    while waiting:
+        link = waiting.pop(0)
+        if link not in seen:
+            seen.add(link)
+            yield link
+            waiting.extend(follow(link))
+
+
+def nodes_behind(graph: Graph, node_ids: Iterable[str]) -> list[str]:
+    """The given nodes and all that they depend on, through any links, in the order of the workflow."""
+    seen, waiting = set(), list(node_ids)
+    while waiting:
+        node_id = waiting.pop()
+        if node_id not in seen:
+            seen.add(node_id)
+            waiting.extend(link.node_id for _, link in graph.links(node_id))
+    return [node_id for node_id in graph if node_id in seen]
+
+
+def unique(node_ids: Iterable[str]) -> list[str]:
+    """Each once, in order."""
+    return list(dict.fromkeys(node_ids))

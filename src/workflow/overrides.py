@@ -1,4 +1,4 @@
-"""The workflow with prompt, seed and size put in: a row of a table for each kind of override.
+"""The workflow with a job's overrides put in: a row of a table for each kind of override.
 
 For each kind, in this order: the node that the caller named; else the nodes that following the links finds, all of
 them if they agree (equal text, equal size, any seeds); else, of several that differ, the one with the usual id;
@@ -9,13 +9,14 @@ lists the candidates.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import AmbiguousOverrideTarget, NoOverrideTarget
-from . import targets
-from .graph import Graph, Workflow
+from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
+from . import sampling, targets
+from .graph import Graph, Workflow, nodes_behind
+from .loras import Lora, insert_loras
 from .targets import Slot
 
 
@@ -23,120 +24,240 @@ from .targets import Slot
 class Overrides:
     """What a job wants changed in its workflow; None leaves it as it is.
 
-    `seed` is 0 to 2^64-1; `width` and `height`, in pixels, come together. A `*_node_id` names the node to change.
+    `seed` is 0 to 2^64-1; `width` and `height`, in pixels, come together. `node_ids` names the node to change, by the
+    name of the input field that says so (`prompt_node_id`, …).
     """
 
     prompt: str | None = None
-    prompt_node_id: str | None = None
+    negative_prompt: str | None = None
     seed: int | None = None
-    seed_node_id: str | None = None
     width: int | None = None
     height: int | None = None
-    size_node_id: str | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    cfg: float | None = None
+    guidance: float | None = None
+    denoise: float | None = None
+    sampler_name: str | None = None
+    scheduler: str | None = None
+    loras: tuple[Lora, ...] = ()
+    node_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A workflow with overrides in it: which inputs they changed, and what the caller should know about that."""
+
+    workflow: dict[str, Any]
+    changed: tuple[Slot, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of override: how people call it, where it usually is, and how its nodes are found.
+    """One kind of override: its fields, how people call what it takes, where it usually is and how it is found.
 
-    `is_usual` says whether the node with the usual id may be taken where nothing was found.
+    `is_usual` says whether the node with the usual id may be taken where nothing was found, `holds` what a primitive
+    node must hold to be named for it.
     """
 
-    name: str
+    fields: tuple[str, ...]
     node_field: str
-    usual_id: str
     takes: str
     inputs: Callable[[Graph, str], tuple[str, ...]]
     find: Callable[[Graph], list[str]]
-    is_usual: Callable[[Graph, str], bool]
+    holds: type | tuple[type, ...]
+    usual_id: str = ""
+    is_usual: Callable[[Graph, str], bool] = lambda graph, node_id: True
     must_agree: bool = True
+
+    @property
+    def name(self) -> str:
+        """How people call it."""
+        return " and ".join(self.fields)
 
 
 _PROMPT = _Kind(
-    "prompt",
-    "prompt_node_id",
-    "6",
-    "a prompt text",
-    targets.text_inputs,
-    targets.find_prompt_nodes,
-    targets.may_be_prompt,
-)
+    ("prompt",), "prompt_node_id", "a prompt text", targets.text_inputs, targets.find_prompt_nodes, str,
+    usual_id="6", is_usual=targets.may_be_prompt,
+)  # fmt: skip
+_NEGATIVE_PROMPT = _Kind(
+    ("negative_prompt",), "negative_prompt_node_id", "a negative prompt text", targets.negative_text_inputs,
+    targets.find_negative_prompt_nodes, str,
+)  # fmt: skip
 _SEED = _Kind(
-    "seed",
-    "seed_node_id",
-    "25",
-    "a seed",
-    targets.seed_inputs,
-    targets.find_seed_nodes,
-    lambda graph, node_id: True,
-    must_agree=False,
-)
+    ("seed",), "seed_node_id", "a seed", targets.seed_inputs, targets.find_seed_nodes, int,
+    usual_id="25", must_agree=False,
+)  # fmt: skip
 _SIZE = _Kind(
-    "width and height",
-    "size_node_id",
-    "27",
-    "a width and a height",
-    targets.size_inputs,
-    targets.find_size_nodes,
-    targets.makes_empty,
+    ("width", "height"), "size_node_id", "a width and a height", targets.size_inputs, targets.find_size_nodes, (),
+    usual_id="27", is_usual=targets.makes_empty,
+)  # fmt: skip
+_BATCH_SIZE = _Kind(
+    ("batch_size",), "batch_size_node_id", "a batch size", targets.batch_inputs, targets.find_batch_nodes, int,
+)  # fmt: skip
+
+
+def _of_sampling(name: str, takes: str, holds: type | tuple[type, ...]) -> _Kind:
+    knob = sampling.KNOBS[name]
+    return _Kind((name,), f"{name}_node_id", takes, knob.inputs, knob.find, holds)
+
+
+_KINDS = (
+    _PROMPT,
+    _NEGATIVE_PROMPT,
+    _SEED,
+    _SIZE,
+    _BATCH_SIZE,
+    _of_sampling("steps", "a number of steps", int),
+    _of_sampling("cfg", "a cfg", (int, float)),
+    _of_sampling("guidance", "a guidance", (int, float)),
+    _of_sampling("denoise", "a denoise", (int, float)),
+    _of_sampling("sampler_name", "a sampler's name", str),
+    _of_sampling("scheduler", "a scheduler's name", str),
 )
+NODE_FIELDS = (*(kind.node_field for kind in _KINDS), "loras_node_id")
+"""The names of the input fields that name a node."""
 
 
-def apply_overrides(workflow: Workflow, overrides: Overrides) -> dict[str, Any]:
+def apply_overrides(workflow: Workflow, overrides: Overrides) -> Applied:
     """A copy of a checked workflow with the overrides put in.
 
     Raises NoOverrideTarget or AmbiguousOverrideTarget, which list the nodes that could be meant.
     """
+    edit = _Edit(workflow)
+    for kind in _KINDS:
+        values = [getattr(overrides, name) for name in kind.fields]
+        if None not in values:
+            edit.put(kind, values, overrides.node_ids.get(kind.node_field))
+    changed = edit.changed_workflow
+    if overrides.loras:
+        changed = insert_loras(changed, overrides.loras, overrides.node_ids.get("loras_node_id"))
+    return Applied(changed, tuple(dict.fromkeys(edit.changed)), tuple(edit.hints))
+
+
+def set_inputs(workflow: Workflow, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], tuple[Slot, ...]]:
+    """A copy with inputs set by name, `{node id: {"inputs": {name: value}}}`, and which they are; to be checked again.
+
+    Raises NoOverrideTarget for a node that the workflow does not have, InvalidInput for another shape.
+    """
+    graph, changed = Graph(workflow), copy.deepcopy(dict(workflow))
+    slots: list[Slot] = []
+    for node_id, part in wanted.items():
+        if node_id not in graph:
+            known = _listed(graph, list(graph))
+            raise NoOverrideTarget(f"overrides: the workflow has no node {node_id[:80]!r}; it has {known}")
+        inputs = part.get("inputs") if isinstance(part, dict) and len(part) == 1 else None
+        if not isinstance(inputs, dict):
+            raise InvalidInput(
+                f'overrides: what is to change in node {node_id[:80]!r} must be like {{"inputs": {{"text": "a cat"}}}}'
+            )
+        changed[node_id]["inputs"].update(copy.deepcopy(inputs))
+        slots.extend(Slot(node_id, str(name)) for name in inputs)
+    return changed, tuple(slots)
+
+
+def seeds_of(workflow: Workflow) -> list[int]:
+    """The seeds that a workflow's samplers start from, each once."""
     graph = Graph(workflow)
-    changed: dict[str, Any] = copy.deepcopy(dict(workflow))
-    if overrides.prompt is not None:
-        for node_id in _nodes(graph, _PROMPT, overrides.prompt_node_id):
-            for slot in _slots(graph, _PROMPT, node_id, is_named=overrides.prompt_node_id is not None):
-                _put(changed, slot, overrides.prompt)
-    if overrides.seed is not None:
-        for node_id in _nodes(graph, _SEED, overrides.seed_node_id):
-            for slot in _slots(graph, _SEED, node_id, is_named=overrides.seed_node_id is not None):
-                _put(changed, slot, overrides.seed)
-    if overrides.width is not None and overrides.height is not None:
-        for node_id in _nodes(graph, _SIZE, overrides.size_node_id):
-            for sized in [node_id, *_following_size(graph, node_id)]:
-                width, height = _slots(graph, _SIZE, sized, is_named=overrides.size_node_id is not None)
-                _put(changed, width, overrides.width)
-                _put(changed, height, overrides.height)
-    return changed
+    slots = (
+        targets.holder(graph, node_id, name)
+        for node_id in targets.find_seed_nodes(graph)
+        for name in targets.seed_inputs(graph, node_id)
+    )
+    values = (graph.inputs(slot.node_id)[slot.name] for slot in slots if slot)
+    return list(dict.fromkeys(value for value in values if type(value) is int))
 
 
-def _put(workflow: dict[str, Any], slot: Slot, value: object) -> None:
-    workflow[slot.node_id]["inputs"][slot.name] = value
+class _Edit:
+    """A copy of a workflow while values are put into it; nodes are looked for in the workflow as it came."""
 
+    def __init__(self, workflow: Workflow) -> None:
+        self.changed_workflow: dict[str, Any] = copy.deepcopy(dict(workflow))
+        self.changed: list[Slot] = []
+        self.hints: list[str] = []
+        self._graph = Graph(workflow)
 
-def _following_size(graph: Graph, size_node: str) -> list[str]:
-    """`ModelSamplingFlux` nodes of the samplers that use this size: its shift is computed from width and height."""
-    samplers = targets.samplers_of(graph, size_node)
-    found = targets.find_nodes_behind(graph, samplers, "ModelSamplingFlux")
-    return [node_id for node_id in found if all(targets.holder(graph, node_id, name) for name in ("width", "height"))]
+    def put(self, kind: _Kind, values: list[Any], named: str | None) -> None:
+        """Put the values of one kind of override where they belong."""
+        graph = self._graph
+        nodes = [_named_node(graph, kind, named)] if named is not None else self._found_nodes(kind)
+        for node_id in nodes:
+            self._put_all(_slots(graph, kind, node_id, is_named=named is not None), values)
+            if kind is _SIZE:
+                self._follow_size(node_id, values)
+            if kind.fields == ("steps",):
+                self._follow_steps(node_id, values[0])
+
+    def _found_nodes(self, kind: _Kind) -> list[str]:
+        """The nodes that following the links finds; of several that differ, the one with the usual id."""
+        graph, found = self._graph, kind.find(self._graph)
+        if kind.must_agree and len({_held(graph, kind, node_id) for node_id in found}) > 1:
+            if kind.usual_id not in found:
+                raise AmbiguousOverrideTarget(
+                    f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: "
+                    f"{_listed(graph, found)}",
+                    candidates=_candidates(graph, found),
+                )
+            others = _listed(graph, [node_id for node_id in found if node_id != kind.usual_id])
+            self.hints.append(
+                f"{kind.name} went into node {graph.describe(kind.usual_id)}, which has the usual id; these differ "
+                f"from it and were left alone: {others}; {kind.node_field} names another"
+            )
+            return [kind.usual_id]
+        return found or [_usual_node(graph, kind)]
+
+    def _put_all(self, slots: Iterable[Slot], values: list[Any]) -> None:
+        slots = list(slots)
+        for slot, value in zip(slots, values if len(values) == len(slots) else values * len(slots), strict=True):
+            self.changed_workflow[slot.node_id]["inputs"][slot.name] = value
+            self.changed.append(slot)
+
+    def _follow_size(self, size_node: str, size: list[int]) -> None:
+        """What depends on the size: the shift of `ModelSamplingFlux`, and a second pass that enlarges to a size."""
+        samplers = targets.samplers_of(self._graph, size_node)
+        for node_id in self._of_class("ModelSamplingFlux", samplers):
+            slots = [slot for name in ("width", "height") if (slot := targets.holder(self._graph, node_id, name))]
+            if len(slots) == 2:
+                self._put_all(slots, size)
+        old = [self._graph.inputs(size_node)[name] for name in targets.size_inputs(self._graph, size_node)]
+        for node_id in targets.find_latent_upscales(self._graph, samplers):
+            fixed = [Slot(node_id, name) for name in ("width", "height")]
+            sides = [self._graph.inputs(node_id)[name] for name in ("width", "height")]
+            if all(type(side) is int and side > 0 for side in [*old, *sides]):
+                sides = [max(8, round(s * new / was / 8) * 8) for s, new, was in zip(sides, size, old, strict=True)]
+                self._put_all(fixed, sides)
+                self.hints.append(
+                    f"node {self._graph.describe(node_id)} enlarges to {sides[0]} x {sides[1]}, as much as before"
+                )
+        for node_id in targets.find_image_scales(self._graph, samplers):
+            self.hints.append(
+                f"node {self._graph.describe(node_id)} still brings pictures to its own size; overrides can change it"
+            )
+
+    def _of_class(self, class_type: str, users: list[str]) -> list[str]:
+        """The nodes of one class that the given nodes depend on."""
+        return [n for n in nodes_behind(self._graph, users) if self._graph.class_of(n) == class_type]
+
+    def _follow_steps(self, node_id: str, steps: int) -> None:
+        """Keep the share of a sampler that does only a part of the steps (KSamplerAdvanced)."""
+        inputs = self._graph.inputs(node_id)
+        old = inputs.get("steps")
+        for name in ("start_at_step", "end_at_step"):
+            at = inputs.get(name)
+            if type(at) is int and type(old) is int and 0 < at < old:
+                self._put_all([Slot(node_id, name)], [round(at * steps / old)])
 
 
 # --- Which nodes ---------------------------------------------------------------------------------------
 
 
-def _nodes(graph: Graph, kind: _Kind, named: str | None) -> list[str]:
-    if named is not None:
-        return [_named_node(graph, kind, named)]
-    found = kind.find(graph)
-    if kind.must_agree and len({_held(graph, kind, node_id) for node_id in found}) > 1:
-        if kind.usual_id in found:
-            return [kind.usual_id]
-        raise AmbiguousOverrideTarget(
-            f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: {_listed(graph, found)}",
-            candidates=_candidates(graph, found),
-        )
+def _usual_node(graph: Graph, kind: _Kind) -> str:
+    """Where nothing was found: the node with the usual id, if it takes such a value."""
     usual = kind.usual_id
-    if not found and usual in graph and _inputs(graph, kind, usual) and kind.is_usual(graph, usual):
-        return [usual]
-    if not found:
-        raise _no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}")
-    return found
+    if usual in graph and _inputs(graph, kind, usual) and kind.is_usual(graph, usual):
+        return usual
+    raise _no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}")
 
 
 def _named_node(graph: Graph, kind: _Kind, node_id: str) -> str:
@@ -151,10 +272,10 @@ def _inputs(graph: Graph, kind: _Kind, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that a value of this kind goes into; of a primitive node, its value if the type fits."""
     names = kind.inputs(graph, node_id)
     held = targets.primitive_input(graph, node_id)
-    if names or held is None or kind is _SIZE:
+    if names or held is None or not kind.holds:
         return names
-    wanted = str if kind is _PROMPT else int
-    return (held,) if isinstance(graph.inputs(node_id)[held], wanted) else ()
+    value = graph.inputs(node_id)[held]
+    return (held,) if isinstance(value, kind.holds) and not isinstance(value, bool) else ()
 
 
 def _slots(graph: Graph, kind: _Kind, node_id: str, is_named: bool = False) -> list[Slot]:

@@ -1,19 +1,22 @@
 """Which node does an override mean? Found by following links from the samplers, never by titles.
 
-Three searches, one a kind of override, each returns the nodes that hold the value:
+One search for each kind of override returns the nodes that hold the value (`sampling` has those for steps and the
+like):
 
-    prompt  from what a sampler calls positive, against the flow, to the text encoders
-    seed    the samplers and noise nodes that start from noise
-    size    from a sampler's latent image, against the flow, to the node that sets width and height
+    prompt           from what a sampler calls positive, against the flow, to the text encoders
+    negative_prompt  the same for negative, but for encoders that are positive too
+    seed             the samplers and noise nodes that start from noise
+    size             from a sampler's latent image, against the flow, to the node that sets width and height
+    batch_size       of those the ones that set how many; else a node that repeats the latent
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from .graph import Graph, Link
+from .graph import Graph, Link, nodes_behind, unique, walk
 
 # Inputs that a prompt's text goes into, for encoders with more than one or another name than text or prompt.
 # From the node schemas of ComfyUI 0.3.64.
@@ -27,6 +30,7 @@ TEXT_INPUTS: dict[str, tuple[str, ...]] = {
     "TextEncodeAceStepAudio": ("tags",),
 }
 _COMMON_TEXT_INPUTS = ("text", "prompt", "positive_prompt", "positive")
+_NEGATIVE_TEXT_INPUTS = ("negative_prompt", "negative")
 
 SEED_INPUTS = ("noise_seed", "seed")
 SIZE_INPUTS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
@@ -90,7 +94,7 @@ def holder(graph: Graph, node_id: str, name: str) -> Slot | None:
 
 def _same_kind(graph: Graph, slot: Slot, user: tuple[str, str]) -> bool:
     """Whether another input that takes the same value should change with this one."""
-    for word in ("seed", "width", "height"):
+    for word in ("seed", "width", "height", "batch", "steps", "cfg", "guidance", "denoise", "sampler", "scheduler"):
         if word in slot.name:
             return word in user[1]
     return user == slot or bool(_PASSES_ON.search(graph.class_of(user[0])))
@@ -121,6 +125,13 @@ def text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
     return tuple(n for n in _COMMON_TEXT_INPUTS if n in inputs and (n != "positive" or isinstance(inputs[n], str)))[:1]
 
 
+def negative_text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
+    """The inputs of a node that take a negative prompt: one of that name, else those of an encoder."""
+    inputs = graph.inputs(node_id)
+    own = tuple(n for n in _NEGATIVE_TEXT_INPUTS if n in inputs and (n != "negative" or isinstance(inputs[n], str)))
+    return own[:1] or (text_inputs(graph, node_id) if _holds_text(graph, node_id) else ())
+
+
 def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
     """The input of a node that takes a seed, empty if it takes none."""
     return tuple(name for name in SEED_INPUTS if name in graph.inputs(node_id))[:1]
@@ -131,15 +142,32 @@ def size_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
     return next((pair for pair in SIZE_INPUTS if all(name in graph.inputs(node_id) for name in pair)), ())
 
 
+def batch_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
+    """The input of a node that says how many pictures there are to be, empty if it has none."""
+    if graph.class_of(node_id) == "RepeatLatentBatch":
+        return ("amount",) if "amount" in graph.inputs(node_id) else ()
+    return ("batch_size",) if "batch_size" in graph.inputs(node_id) else ()
+
+
 # --- Searches -----------------------------------------------------------------------------------------
 
 
 def find_prompt_nodes(graph: Graph) -> list[str]:
     """Text encoders that reach a positive input; if nothing has one, every node with a prompt of its own."""
-    starts = [link for node_id in _used(graph) for link in _positive_links(graph, node_id)]
+    starts = [link for node_id in used_nodes(graph) for link in _positive_links(graph, node_id)]
     if starts:
-        return _unique(encoder for link in starts for encoder in _encoders(graph, link, "positive"))
-    return [node_id for node_id in _used(graph) if _holds_text(graph, node_id) and may_be_prompt(graph, node_id)]
+        return unique(encoder for link in starts for encoder in _encoders(graph, link, "positive"))
+    return [node_id for node_id in used_nodes(graph) if _holds_text(graph, node_id) and may_be_prompt(graph, node_id)]
+
+
+def find_negative_prompt_nodes(graph: Graph) -> list[str]:
+    """Text encoders that reach a negative input and no positive one; else nodes with an input of that name."""
+    links = [link for node_id in used_nodes(graph) for link in _negative_links(graph, node_id)]
+    positive = find_prompt_nodes(graph)
+    found = unique(encoder for link in links for encoder in _encoders(graph, link, "negative"))
+    if links:
+        return [node_id for node_id in found if node_id not in positive]
+    return [n for n in used_nodes(graph) if set(negative_text_inputs(graph, n)) & {"negative_prompt", "negative"}]
 
 
 def may_be_prompt(graph: Graph, node_id: str) -> bool:
@@ -155,29 +183,48 @@ def makes_empty(graph: Graph, node_id: str) -> bool:
 
 def find_seed_nodes(graph: Graph) -> list[str]:
     """Samplers and noise nodes that start from noise; if there are none, every node with a seed."""
-    seeded = [node_id for node_id in _used(graph) if seed_inputs(graph, node_id)]
+    seeded = [node_id for node_id in used_nodes(graph) if seed_inputs(graph, node_id)]
     samplers = [node_id for node_id in seeded if {"latent_image", "noise_seed"} & graph.inputs(node_id).keys()]
     return [node_id for node_id in samplers or seeded if _adds_noise(graph, node_id)]
 
 
 def find_size_nodes(graph: Graph) -> list[str]:
     """Nodes that set the size of what is sampled; if nothing samples, those that make an empty image."""
-    starts = (graph.link(node_id, "latent_image") for node_id in _used(graph))
-    found = _unique(node_id for link in starts if link for node_id in _latent_sources(graph, link))
+    starts = (graph.link(node_id, "latent_image") for node_id in used_nodes(graph))
+    found = unique(node_id for link in starts if link for node_id in _latent_sources(graph, link))
     if found or any(graph.link(node_id, "latent_image") for node_id in graph):
         return found
-    return [node_id for node_id in _used(graph) if makes_empty(graph, node_id)]
+    return [node_id for node_id in used_nodes(graph) if makes_empty(graph, node_id)]
 
 
-def find_nodes_behind(graph: Graph, node_ids: Iterable[str], class_type: str) -> list[str]:
-    """Nodes of one class that the given nodes depend on, through any links."""
-    seen, waiting = set(), list(node_ids)
-    while waiting:
-        node_id = waiting.pop()
-        if node_id not in seen:
-            seen.add(node_id)
-            waiting.extend(link.node_id for _, link in graph.links(node_id))
-    return [node_id for node_id in graph if node_id in seen and graph.class_of(node_id) == class_type]
+def find_batch_nodes(graph: Graph) -> list[str]:
+    """Of the nodes that set the size, those that set how many; else those that repeat a latent."""
+    sized = [node_id for node_id in find_size_nodes(graph) if batch_inputs(graph, node_id)]
+    return sized or [node_id for node_id in used_nodes(graph) if graph.class_of(node_id) == "RepeatLatentBatch"]
+
+
+def find_latent_upscales(graph: Graph, samplers: Iterable[str]) -> list[str]:
+    """`LatentUpscale` nodes (to a width and height) that enlarge what the given samplers made, at first hand."""
+    made_by = set(samplers)
+    return [
+        node_id
+        for node_id in graph
+        if graph.class_of(node_id) == "LatentUpscale"
+        and (link := graph.link(node_id, "samples"))
+        and link.node_id in made_by
+    ]
+
+
+def find_image_scales(graph: Graph, samplers: Iterable[str]) -> list[str]:
+    """`ImageScale` nodes that bring what the given samplers made to a width and height of their own."""
+    made_by = set(samplers)
+    return [
+        node_id
+        for node_id in graph
+        if graph.class_of(node_id) == "ImageScale"
+        and made_by & set(nodes_behind(graph, [node_id]))
+        and not any(name in ("width", "height") for name, _ in graph.links(node_id))
+    ]
 
 
 def samplers_of(graph: Graph, size_node: str) -> list[str]:
@@ -189,28 +236,13 @@ def samplers_of(graph: Graph, size_node: str) -> list[str]:
     ]
 
 
-def _used(graph: Graph) -> list[str]:
+def used_nodes(graph: Graph) -> list[str]:
     """Nodes that matter to an output: a sampler or encoder that feeds nobody is left over from editing."""
     return [
         node_id
         for node_id in graph
         if graph.feeds_others(node_id) or not (graph.link(node_id, "latent_image") or graph.link(node_id, "clip"))
     ]
-
-
-def _unique(node_ids: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(node_ids))
-
-
-def _walk(graph: Graph, start: Link, follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
-    """Every link reached from `start` against the flow, each once."""
-    seen, waiting = set(), [start]
-    while waiting:
-        link = waiting.pop(0)
-        if link not in seen:
-            seen.add(link)
-            yield link
-            waiting.extend(follow(link))
 
 
 # --- Prompt -------------------------------------------------------------------------------------------
@@ -222,9 +254,16 @@ def _positive_links(graph: Graph, node_id: str) -> list[Link]:
     if positive:
         return [positive] if graph.link(node_id, "model") else []
     if "guider" in graph.class_of(node_id).lower():
-        names = ("conditioning", "cond1", "cond2")
+        names = ("conditioning", "cond1")  # cond2 has the role of a negative: what the reference alone gives
         return [link for name in names if (link := graph.link(node_id, name))]
     return []
+
+
+def _negative_links(graph: Graph, node_id: str) -> list[Link]:
+    """What a sampler or guider takes as negative."""
+    is_guider = "guider" in graph.class_of(node_id).lower()
+    names = ("negative", "cond2") if is_guider else ("negative",) if graph.link(node_id, "model") else ()
+    return [link for name in names if (link := graph.link(node_id, name))]
 
 
 def _encoders(graph: Graph, start: Link, role: str) -> list[str]:
@@ -235,7 +274,7 @@ def _encoders(graph: Graph, start: Link, role: str) -> list[str]:
             return []
         return _conditioning_links(graph, link.node_id, role)
 
-    return [link.node_id for link in _walk(graph, start, follow) if _holds_text(graph, link.node_id)]
+    return [link.node_id for link in walk(start, follow) if _holds_text(graph, link.node_id)]
 
 
 def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
@@ -276,7 +315,7 @@ def _latent_sources(graph: Graph, start: Link) -> list[str]:
         passes_on = _PASSES_ON.search(graph.class_of(link.node_id))
         return [source for name, source in graph.links(link.node_id) if passes_on or name in _LATENT_INPUTS]
 
-    return [link.node_id for link in _walk(graph, start, follow) if _sets_size(graph, link.node_id)]
+    return [link.node_id for link in walk(start, follow) if _sets_size(graph, link.node_id)]
 
 
 def _sets_size(graph: Graph, node_id: str) -> bool:

@@ -1,0 +1,323 @@
+"""The files that a job brings (base64, data URI, URL, bucket): fetched, checked, and put where ComfyUI finds them.
+
+All are fetched at the same time, against one deadline, to a folder of the job's own. In ComfyUI's input folder a file
+lies below a folder that is called by its content: jobs stay apart, and the same picture sent twice is the same path,
+so that ComfyUI's cache knows it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import hashlib
+import mimetypes
+import os
+import re
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import unquote_to_bytes
+
+import filetype
+from PIL import Image, UnidentifiedImageError
+
+from .bucket import Bucket, key_of
+from .comfy_folders import Folders
+from .deadline import Deadline
+from .errors import InputFileRefused, InputFileUnavailable, JobCancelled
+from .job_input import InputFile
+from .safe_fetch import Fetch, FetchRules
+from .settings import Settings
+from .workflow.files import PlacedFile
+
+_MEGABYTE = 1_000_000
+_AT_A_TIME = 8
+_LOOK_SECONDS = 0.2
+_DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
+_BLANKS = re.compile(r"\s+")
+_URL = re.compile(r"(https?|s3)://", re.IGNORECASE)
+_PIECE = 4 * (1 << 18)  # characters of base64, a multiple of four
+
+_BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI would take it for another folder's file
+_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
+_MEDIA = ("image", "video", "audio")
+_HEAD = 8192
+
+
+@dataclass(frozen=True)
+class StagedFile:
+    """A checked file of a job, and the digest of its content."""
+
+    path: Path
+    digest: str
+
+
+def fetch_files(
+    files: Sequence[InputFile], folder: Path, settings: Settings, bucket: Bucket | None, stop: threading.Event
+) -> dict[str, StagedFile]:
+    """The files by name, fetched into `folder` and checked.
+
+    Raises InputFileRefused, InputFileUnavailable, BucketFailed, each with the place in the input; JobCancelled.
+    """
+    _check_names(files, settings)
+    deadline = Deadline(settings.input_timeout)
+    budget = _Budget(int(settings.max_input_total * _MEGABYTE))
+    rules = fetch_rules(settings)
+    pending = [_Pending(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
+    fetches = [Fetch(rules, item.file.where, deadline) for item in pending]
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="input") as pool:
+        futures = [pool.submit(item.fetched, fetch) for item, fetch in zip(pending, fetches, strict=True)]
+        try:
+            _wait_for(futures, deadline, stop)
+        finally:
+            for future, fetch in zip(futures, fetches, strict=True):
+                future.cancel()
+                fetch.abort()
+    return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
+
+
+def fetch_rules(settings: Settings) -> FetchRules:
+    """What URLs of jobs may reach."""
+    return FetchRules(settings.allow_http_urls, frozenset(settings.trusted_hosts))
+
+
+def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, stop: threading.Event) -> None:
+    """Until all are there, or one has failed; its error is raised."""
+    waiting: set[Future[StagedFile]] = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_EXCEPTION)
+        for future in futures:
+            if future in done:
+                future.result()
+        if stop.is_set():
+            raise JobCancelled("the job was cancelled")
+        if waiting and deadline.passed:
+            raise InputFileUnavailable(
+                f"the files of the job did not arrive within {deadline.seconds:g} s (INPUT_TIMEOUT)"
+            )
+
+
+# --- Names ---------------------------------------------------------------------------------------------
+
+
+def _check_names(files: Sequence[InputFile], settings: Settings) -> None:
+    if len(files) > settings.max_input_files:
+        raise InputFileRefused(
+            f"the job brings {len(files)} files; at most {settings.max_input_files} are allowed (MAX_INPUT_FILES)"
+        )
+    seen: dict[str, str] = {}
+    for file in files:
+        check_name(file.name, f"{file.where}.name")
+        if file.name in seen:
+            raise InputFileRefused(f"{file.where}.name: {seen[file.name]} has the name {file.name[:80]!r} already")
+        seen[file.name] = file.where
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise InputFileRefused unless a name may be one below ComfyUI's input folder, on any file system."""
+    parts = name.split("/")
+    problem = (
+        "must not have control characters, backslashes or any of :*?\"<>|" if _BAD_IN_NAME.search(name)
+        else "must be a relative name without empty parts, . or .." if set(parts) & {"", ".", ".."}
+        else "must not be the name of a device" if any(_DEVICE.fullmatch(part) for part in parts)
+        else "must not end with [input], [output] or [temp]" if _ANNOTATION.search(name)
+        else "must not have blanks at the ends of its parts" if any(part != part.strip() for part in parts)
+        else "must have parts of at most 200 bytes" if any(len(part.encode()) > 200 for part in parts)
+        else ""
+    )  # fmt: skip
+    if problem:
+        raise InputFileRefused(f"{where} {problem}, not {ascii(name)[:80]}")
+
+
+# --- Fetching ------------------------------------------------------------------------------------------
+
+
+class _Budget:
+    """The bytes that all files of a job may have together."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int, where: str) -> None:
+        with self._lock:
+            self._used += count
+            if self._used > self._limit:
+                megabytes = self._limit / _MEGABYTE
+                raise InputFileRefused(
+                    f"{where}: with this one the files are over {megabytes:g} MB together (MAX_INPUT_TOTAL_MB)"
+                )
+
+
+@dataclass
+class _Sink:
+    """A file that is written piece by piece, measured and digested on the way."""
+
+    opened: BinaryIO
+    where: str
+    limit: int
+    budget: _Budget
+    fetch: Fetch
+    size: int = 0
+    digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def write(self, piece: bytes) -> None:
+        self.size += len(piece)
+        if self.fetch.is_over:
+            raise InputFileUnavailable(f"{self.where}: the file did not arrive in time (INPUT_TIMEOUT)")
+        if self.size > self.limit:
+            raise InputFileRefused(f"{self.where}: the file is over {self.limit / _MEGABYTE:g} MB (MAX_INPUT_FILE_MB)")
+        self.budget.take(len(piece), self.where)
+        self.digest.update(piece)
+        self.opened.write(piece)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    file: InputFile
+    path: Path
+    settings: Settings
+    bucket: Bucket | None
+    budget: _Budget
+
+    def fetched(self, fetch: Fetch) -> StagedFile:
+        limit = int(self.settings.max_input_file * _MEGABYTE)
+        with self.path.open("wb") as opened:
+            sink = _Sink(opened, self.file.where, limit, self.budget, fetch)
+            self._read(fetch, sink.write)
+        if not sink.size:
+            raise InputFileRefused(f"{self.file.where} ({self.file.name[:80]!r}) is empty")
+        _check_content(self.file, self.path, self.settings.max_input_megapixels * 1_000_000)
+        return StagedFile(self.path, sink.digest.hexdigest()[:24])
+
+    def _read(self, fetch: Fetch, write: Callable[[bytes], object]) -> None:
+        source, where = self.file.source.strip(), self.file.where
+        if source[:5].lower() == "s3://":
+            key = key_of(source, self.bucket.config if self.bucket else None, where)
+            assert self.bucket is not None  # or `key_of` would have raised
+            self.bucket.download(key, where, write)
+        elif _URL.match(source):
+            fetch.into(source, write)
+        else:
+            decode(source, where, write)
+
+
+def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
+    """The bytes in base64, or in a data URI of any type. Raises InputFileRefused."""
+    found = _DATA_URI.match(source)
+    text = source[found.end() :] if found else source
+    if found and not found["about"].lower().endswith(";base64"):
+        write(unquote_to_bytes(text))
+        return
+    if "%" in text:  # a data URI may have its base64 quoted
+        text = unquote_to_bytes(text).decode("latin-1")
+    text = _BLANKS.sub("", text).replace("-", "+").replace("_", "/")
+    text += "=" * (-len(text) % 4)
+    try:
+        for start in range(0, len(text), _PIECE):
+            write(base64.b64decode(text[start : start + _PIECE], validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise InputFileRefused(
+            f"{where}: this is neither base64 nor a data URI nor a URL (https://…, s3://…): {source[:40]!a}"
+        ) from error
+
+
+# --- Content -------------------------------------------------------------------------------------------
+
+
+def _check_content(file: InputFile, path: Path, max_pixels: int) -> None:
+    with path.open("rb") as opened:
+        head = opened.read(_HEAD)
+    kind = filetype.guess_mime(head) or ""
+    if file.is_image or kind.startswith("image/"):
+        _check_image(file, path, max_pixels)
+        return
+    expected = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
+    looks_like_page = head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+    found = kind.partition("/")[0]
+    if expected in _MEDIA and (
+        looks_like_page or (found and not {expected, found} <= {"video", "audio"} and found != expected)
+    ):
+        what = "a web page" if looks_like_page else kind
+        raise InputFileRefused(f"{file.where}: {file.name[:80]!r} should be {expected}, but it is {what}")
+
+
+def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
+    """Decode it once: ComfyUI would fail in the middle of a job on what is cut short or damaged."""
+    name = file.name[:80]
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise InputFileRefused(
+                    f"{file.where}: {name!r} has {width} x {height} pixels; at most {max_pixels // 1_000_000} million "
+                    "are allowed (MAX_INPUT_MEGAPIXELS)"
+                )
+            picture.load()
+    except UnidentifiedImageError as error:
+        hint = "; what is no picture belongs in files" if file.is_image else ""
+        raise InputFileRefused(
+            f"{file.where}: {name!r} is no picture that can be read (PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF){hint}"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise InputFileRefused(f"{file.where}: {name!r} has far too many pixels (MAX_INPUT_MEGAPIXELS)") from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's ways to say that it is damaged
+        raise InputFileRefused(f"{file.where}: the picture {name!r} is damaged or cut short") from error
+
+
+# --- Where ComfyUI finds them ----------------------------------------------------------------------------
+
+
+class InputPlaces:
+    """ComfyUI's input folder: each file is there as long as some job uses it."""
+
+    def __init__(self) -> None:
+        self._users: Counter[Path] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def placed(self, files: Mapping[str, StagedFile], folders: Folders) -> Iterator[dict[str, PlacedFile]]:
+        """The files where an engine finds them, by name."""
+        paths = {name: folders.input / file.digest / name for name, file in files.items()}
+        with self._lock:
+            for name, path in paths.items():
+                self._users[path] += 1
+                _link(files[name].path, path)
+        try:
+            yield {name: PlacedFile(f"{files[name].digest}/{name}", str(path)) for name, path in paths.items()}
+        finally:
+            with self._lock:
+                for path in paths.values():
+                    self._users[path] -= 1
+                    if self._users[path] <= 0:
+                        del self._users[path]
+                        _remove(path, folders.input)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        try:
+            os.link(source, target)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, target)
+
+
+def _remove(path: Path, root: Path) -> None:
+    """Delete a file, and the folders above it that are empty then."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+        for folder in path.parents:
+            if folder == root:
+                return
+            folder.rmdir()

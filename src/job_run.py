@@ -1,0 +1,242 @@
+"""One job on a booted engine: its files, its workflow, the run, and what it made, brought to the caller."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from .bucket import Bucket
+from .comfy_engine import ComfyEngine
+from .comfy_folders import private_folder
+from .deadline import Deadline
+from .errors import BucketFailed, NoBucket, OutputMissing
+from .input_files import InputPlaces, StagedFile, fetch_files, fetch_rules
+from .job_input import Request
+from .outputs import (
+    Encoding,
+    Outcome,
+    Plan,
+    Result,
+    Timings,
+    deliver,
+    gather_files,
+    hints,
+    list_files,
+    list_texts,
+    remove_files,
+    write_frames,
+)
+from .preflight import check_changes, check_partner_nodes, find_problems
+from .prompt_run import Report, RunLimits, run_prompt
+from .recovery import run_with_recovery
+from .rejection import Problem, explain_failure
+from .run_record import Run
+from .safe_fetch import check_endpoint
+from .settings import Delivery, Settings
+from .worker_info import versions
+from .workflow import Applied, apply_overrides, isolate_outputs, outline_of, place_files, renew_nodes, seeds_of
+from .workflow.graph import Workflow
+
+log = logging.getLogger(__name__)
+
+_SENDS_FRAMES = "SaveImageWebsocket"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A job that is ready to be queued."""
+
+    request: Request
+    applied: Applied
+    files: Mapping[str, StagedFile]
+    input_seconds: float
+    plan: Plan
+    encoding: Encoding
+    extra_data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class JobRunner:
+    """Runs jobs on an engine. `bucket` is the worker's own. May be used from several threads."""
+
+    engine: ComfyEngine
+    settings: Settings
+    bucket: Bucket | None
+    _places: InputPlaces = field(default_factory=InputPlaces)
+    _running: list[str] = field(default_factory=list)  # the output folders of jobs that run now
+
+    @staticmethod
+    def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
+        """One with the bucket that the settings name. Raises InvalidSetting if they name only a part of it."""
+        config = settings.bucket
+        return JobRunner(engine, settings, Bucket(config) if config else None)
+
+    def check_bucket(self) -> None:
+        """Say in the log what is wrong with the bucket, before a job finds out."""
+        if self.bucket is not None:
+            try:
+                self.bucket.check()
+            except BucketFailed as error:
+                log.error("%s", error)
+
+    def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
+        """One checked job, from overrides to what the answer holds. Nothing of it stays behind. Raises WorkerError."""
+        applied = apply_overrides(request.workflow, request.overrides)
+        bucket = self._bucket_of(request)
+        plan = self._plan(request, job_id, bucket)
+        with _fetched(request, self.settings, bucket, stop) as (files, input_seconds):
+            job = _Job(
+                request, applied, files, input_seconds, plan, self._encoding(request, applied.workflow),
+                self._extra_data(request, applied.workflow),
+            )  # fmt: skip
+            deadline = Deadline(self.settings.job_timeout)
+            limits = RunLimits(deadline, self.settings.stall_timeout, self.settings.interrupt_grace, stop)
+
+            def attempt(to_renew: Sequence[str]) -> Result:
+                return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
+
+            return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
+
+    def problems(self, request: Request) -> list[Problem]:
+        """What would keep the engine from running a job. Raises WorkerError for overrides that have no place."""
+        applied = apply_overrides(request.workflow, request.overrides)
+        return find_problems(self.engine.client, applied.workflow, [file.name for file in request.files])
+
+    def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
+        """Queue, wait, deliver the files; then delete them."""
+        folders, run, job_folder = self.engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
+        self._running.append(job_folder)
+        try:
+            self._check(job, workflow)
+            with self._places.placed(job.files, folders) as places:
+                placed, used = place_files(workflow, places)
+                run = run_prompt(self.engine, isolate_outputs(placed, job_folder), limits, report, job.extra_data)
+            failure = explain_failure(run.entry, run.workflow)
+            if failure:
+                raise failure
+            _check_frames(run)
+            made = [*list_files(run), *write_frames(run, folders, job_folder)]
+            wanted = [file for file in made if job.request.output.previews or not file.is_preview]
+            files = gather_files(wanted, folders, self.engine.client, job_folder)
+            limits.check()
+            outcome = deliver(files, job.plan, job.encoding, folders.output / job_folder / "delivery")
+            unused = [
+                f"{file.where} ({file.name}) was not used: no node names it"
+                for file in job.request.files
+                if file.name not in used
+            ]
+            return Result(
+                prompt_id=run.prompt_id,
+                files=outcome.files,
+                texts=list_texts(run),
+                hints=[*job.applied.hints, *unused, *hints(run, made, job.request.output.previews), *outcome.hints],
+                seed=_seed(job.applied.workflow),
+                cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
+                timings=_timings(job, run, outcome),
+                versions=versions(self.engine),
+            )
+        finally:
+            remove_files(run, folders, job_folder, is_alone=self._running == [job_folder])
+            self._running.remove(job_folder)
+
+    def _check(self, job: _Job, workflow: Workflow) -> None:
+        """What the engine can say before the prompt is queued."""
+        changed = [*job.applied.changed, *job.request.set_inputs]
+        if changed:
+            check_changes(self.engine.client, workflow, changed, job.files)
+        if self.settings.enable_api_nodes and "api_key_comfy_org" not in job.extra_data:
+            check_partner_nodes(self.engine.client, workflow)
+
+    # --- What a job asks for ---------------------------------------------------------------------------
+
+    def _bucket_of(self, request: Request) -> Bucket | None:
+        if request.bucket is None:
+            return self.bucket
+        return Bucket(
+            request.bucket, lambda url: check_endpoint(url, fetch_rules(self.settings), "s3Config.endpointUrl")
+        )
+
+    def _plan(self, request: Request, job_id: str, bucket: Bucket | None) -> Plan:
+        usual: Delivery = "bucket" if request.bucket is not None else self.settings.output_delivery
+        delivery = request.output.delivery or usual
+        if delivery == "bucket":
+            if bucket is None:
+                raise NoBucket(
+                    "the files are to go to a bucket, but this worker has none: set BUCKET_ENDPOINT_URL and its kin, "
+                    "or send s3Config beside input"
+                )
+            bucket.check()  # before the GPU has worked for nothing
+        return Plan(delivery, bucket, self.settings.result_limit_bytes, request.output.may_reencode, job_id)
+
+    def _encoding(self, request: Request, workflow: Workflow) -> Encoding:
+        wanted = request.output
+        texts: dict[str, str] | None = None
+        if wanted.metadata is not None and wanted.metadata != self.settings.save_metadata:
+            told = {"prompt": workflow, **(request.extra_pnginfo or {})} if wanted.metadata else {}
+            texts = {keyword: json.dumps(value) for keyword, value in told.items()}
+        return Encoding(
+            wanted.format or self.settings.output_format or None,
+            wanted.quality,
+            wanted.max_side,
+            wanted.background,
+            texts,
+            self.settings.output_quality,
+        )
+
+    def _extra_data(self, request: Request, workflow: Workflow) -> dict[str, Any]:
+        """What ComfyUI hands to nodes beside their inputs.
+
+        Where ComfyUI writes it into files, an outline must not stand in for the editor's own workflow.
+        """
+        outline = {} if self.settings.save_metadata else {"workflow": outline_of(workflow)}
+        extra: dict[str, Any] = {"extra_pnginfo": {**outline, **(request.extra_pnginfo or {})}}
+        key = request.comfy_org_api_key or self.settings.comfy_org_api_key
+        return {**extra, "api_key_comfy_org": key} if key else extra
+
+
+def _seed(workflow: Workflow) -> int | None:
+    """The seed of a workflow, None if it has none or several."""
+    seeds = seeds_of(workflow)
+    return seeds[0] if len(seeds) == 1 else None
+
+
+def _timings(job: _Job, run: Run, outcome: Outcome) -> Timings:
+    nodes = {node_id: seconds for node_id, seconds in run.node_seconds.items() if node_id in job.applied.workflow}
+    return Timings(
+        inputs=job.input_seconds,
+        queue=run.queue_seconds,
+        execution=run.execution_seconds,
+        encode=outcome.encode_seconds,
+        upload=outcome.upload_seconds,
+        nodes=nodes,
+    )
+
+
+@contextmanager
+def _fetched(
+    request: Request, settings: Settings, bucket: Bucket | None, stop: threading.Event
+) -> Iterator[tuple[dict[str, StagedFile], float]]:
+    """The job's files, and the seconds that fetching them took."""
+    if not request.files:
+        yield {}, 0.0
+        return
+    started = time.monotonic()
+    with private_folder() as folder:
+        files = fetch_files(request.files, folder, settings, bucket, stop)
+        yield files, time.monotonic() - started
+
+
+def _check_frames(run: Run) -> None:
+    """Raise OutputMissing if a node that sends its pictures over the websocket was not heard."""
+    heard = {frame.node_id for frame in run.frames}
+    nodes = [node_id for node_id, node in run.workflow.items() if node["class_type"] == _SENDS_FRAMES]
+    lost = [node_id for node_id in nodes if node_id not in heard]
+    if lost:
+        raise OutputMissing("the pictures of SaveImageWebsocket were lost on the way", node_ids=lost)

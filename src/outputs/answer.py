@@ -1,0 +1,140 @@
+"""The answer to a job; the only place that knows the names of output fields."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import WorkerError
+from ..rejection import Problem
+from .delivery import Delivered, too_large
+
+_MOST_PROBLEMS = 200
+_LONGEST_DETAILS = 100_000  # an answer that RunPod refuses for its size would be lost
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where a job's time went, in seconds; `nodes` by node id, without those that came from the cache."""
+
+    inputs: float = 0.0
+    queue: float = 0.0
+    execution: float = 0.0
+    encode: float = 0.0
+    upload: float = 0.0
+    nodes: Mapping[str, float] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Rounded to milliseconds."""
+        parts = ("inputs", "queue", "execution", "encode", "upload")
+        nodes = {node_id: round(seconds, 3) for node_id, seconds in self.nodes.items()}
+        return {**{part: round(getattr(self, part), 3) for part in parts}, "nodes": nodes}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made, and what is told about it."""
+
+    prompt_id: str
+    files: Sequence[Delivered]
+    texts: Sequence[str] = ()
+    hints: Sequence[str] = ()
+    seed: int | None = None
+    cached_nodes: Sequence[str] = ()
+    timings: Timings = field(default_factory=Timings)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+def success_answer(result: Result, warnings: Sequence[str], seconds: float, limit_bytes: int) -> dict[str, Any]:
+    """The contract's answer for a job that went well. Raises OutputTooLarge over `limit_bytes` as JSON.
+
+    `images` and `filenames` hold the pictures that come as base64; `files` tells of every file, and holds the base64
+    of those that are no pictures.
+    """
+    inline = [item for item in result.files if item.data is not None and item.file.kind == "image"]
+    answer: dict[str, Any] = {
+        "status": "success",
+        "images": [item.data for item in inline],
+        "filenames": [item.file.name for item in inline],
+        "files": [_file_entry(item, inline) for item in result.files],
+        "execution_time_seconds": round(seconds, 3),
+        "prompt_id": result.prompt_id,
+    }
+    if result.seed is not None:
+        answer["seed"] = result.seed
+    if result.texts:
+        answer["text"] = list(result.texts)
+    if warnings or result.hints:
+        answer["warnings"] = [*warnings, *result.hints]
+    answer["timings"] = result.timings.as_json()
+    answer["cached_nodes"] = list(result.cached_nodes)
+    answer["versions"] = dict(result.versions)
+    size = json_size(answer)
+    if size > limit_bytes:
+        raise too_large(size, limit_bytes)
+    return answer
+
+
+def validation_answer(
+    problems: Sequence[Problem], warnings: Sequence[str], versions: Mapping[str, str], seconds: float
+) -> dict[str, Any]:
+    """The answer to `action: validate`: whether the worker could run the workflow, and all that keeps it from that."""
+    return {
+        "status": "success",
+        "valid": not problems,
+        "problems": [{**problem.details, "message": problem.text} for problem in problems[:_MOST_PROBLEMS]],
+        "warnings": list(warnings),
+        "versions": dict(versions),
+        "execution_time_seconds": round(seconds, 3),
+    }
+
+
+def info_answer(told: Mapping[str, Any], warnings: Sequence[str], seconds: float) -> dict[str, Any]:
+    """The answer to `action: info`."""
+    return {"status": "success", **told, "warnings": list(warnings), "execution_time_seconds": round(seconds, 3)}
+
+
+def _file_entry(item: Delivered, inline: Sequence[Delivered]) -> dict[str, Any]:
+    """One entry of `files`. The base64 of a picture stands in `images`, at `image_index`, and not here again."""
+    entry: dict[str, Any] = {
+        "node_id": item.file.node_id,
+        "name": item.file.name,
+        "type": item.file.kind,
+        "content_type": item.file.content_type,
+        "size_bytes": item.size,
+    }
+    if item.file.is_preview:
+        entry["preview"] = True
+    if item.stored is not None:
+        link = {"url": item.stored.url} if item.stored.url else {}
+        return {**entry, **link, "bucket": item.bucket_name, "key": item.stored.key}
+    index = next((index for index, other in enumerate(inline) if other is item), None)
+    return {**entry, "data": item.data} if index is None else {**entry, "image_index": index}
+
+
+def json_size(answer: Mapping[str, Any]) -> int:
+    """The bytes that an answer takes as JSON. Raises ValueError for what JSON cannot carry.
+
+    Base64 needs no escapes, so it is only counted: quotes around each, comma and space between two.
+    """
+    images = answer["images"]
+    data = [entry.get("data", "") for entry in answer["files"]]
+    bare = [{**entry, "data": ""} if "data" in entry else entry for entry in answer["files"]]
+    rest = len(json.dumps({**answer, "images": [], "files": bare}, allow_nan=False))
+    return rest + sum(len(image) + 4 for image in images) - (2 if images else 0) + sum(map(len, data))
+
+
+def failure_answer(error: WorkerError, seconds: float) -> dict[str, Any]:
+    """The contract's answer for a job that failed. `error` is a string: the SDK loses anything else."""
+    details = error.details if len(json.dumps(error.details)) <= _LONGEST_DETAILS else {}
+    answer = {
+        **details,
+        "status": "error",
+        "error_type": error.error_type,
+        "error_code": error.error_code,
+        "error": error.message,
+        "execution_time_seconds": round(seconds, 3),
+    }
+    return {**answer, "refresh_worker": True} if error.retire_worker else answer

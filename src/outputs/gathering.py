@@ -1,0 +1,140 @@
+"""The files of a run as they lie on the disk, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import mimetypes
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..comfy_client import ComfyClient
+from ..comfy_folders import Folders
+from ..errors import OutputMissing, OutputRefused
+from ..run_record import Run
+from .listing import OutputFile, list_files
+
+# What Python's table, which depends on the system, may lack or call otherwise.
+_CONTENT_TYPES = {
+    ".webp": "image/webp",
+    ".avif": "image/avif",
+    ".jpg": "image/jpeg",
+    ".mp4": "video/mp4",
+    ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+    ".mov": "video/quicktime",
+    ".gif": "image/gif",
+    ".mp3": "audio/mpeg",
+    ".wav": "audio/wav",
+    ".flac": "audio/flac",
+    ".opus": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".glb": "model/gltf-binary",
+    ".gltf": "model/gltf+json",
+    ".obj": "model/obj",
+    ".stl": "model/stl",
+    ".ply": "model/ply",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".txt": "text/plain",
+}
+_KINDS = ("image", "video", "audio", "text")
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """A file to deliver: `name` as the caller knows it, `path` where it lies now."""
+
+    node_id: str
+    name: str
+    path: Path
+    is_preview: bool = False
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return self.path.stat().st_size
+
+    @property
+    def content_type(self) -> str:
+        """Its MIME type, by the ending of its name."""
+        ending = PurePosixPath(self.name).suffix.lower()
+        return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+
+    @property
+    def kind(self) -> str:
+        """`image`, `video`, `audio`, `text`, `latent` or `file`: the types of Comfy's API v2."""
+        if self.name.lower().endswith(".latent"):
+            return "latent"
+        kind = self.content_type.partition("/")[0]
+        return kind if kind in _KINDS else "file"
+
+
+def gather_files(
+    files: Iterable[OutputFile], folders: Folders, client: ComfyClient, job_folder: str
+) -> list[LocalFile]:
+    """The files on the disk, each under a name of its own.
+
+    Raises OutputMissing (with the `node_ids`) for files that are not there, OutputRefused for one outside ComfyUI's
+    folders.
+    """
+    found, missing = [], []
+    for file in files:
+        path = _find(file, folders, client, job_folder)
+        if path is None:
+            missing.append(file)
+        else:
+            found.append(LocalFile(file.node_id, file.name(folders, job_folder), path, file.is_preview))
+    if missing:
+        node_ids = list(dict.fromkeys(file.node_id for file in missing))
+        names = ", ".join(repr(file.filename[:200]) for file in missing[:10])
+        raise OutputMissing(f"output files that ComfyUI named are not there: {names}", node_ids=node_ids)
+    return found
+
+
+def with_own_names(files: Iterable[LocalFile]) -> list[LocalFile]:
+    """The files, with a number in the name of each whose name another one has."""
+    taken: set[str] = set()
+    named = []
+    for file in files:
+        name, number = PurePosixPath(file.name), 2
+        while str(name) in taken:
+            name, number = PurePosixPath(file.name).with_stem(f"{PurePosixPath(file.name).stem}-{number}"), number + 1
+        taken.add(str(name))
+        named.append(LocalFile(file.node_id, str(name), file.path, file.is_preview))
+    return named
+
+
+def _find(file: OutputFile, folders: Folders, client: ComfyClient, job_folder: str) -> Path | None:
+    path = file.path(folders)
+    if path.exists():
+        if not path.resolve().is_relative_to(folders.root.resolve()) or not path.is_file():
+            raise OutputRefused(
+                f"node {file.node_id}: its output {file.filename[:200]!r} is outside ComfyUI's output folder"
+            )
+        return path
+    # Not in our folders: ComfyUI may have been told others, by COMFYUI_ARGS.
+    content = client.view(file.filename, file.subfolder, file.type)
+    if content is None:
+        return None
+    copy = folders.output / job_folder / "viewed" / file.node_id / Path(file.filename).name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(content)
+    return copy
+
+
+def remove_files(run: Run | None, folders: Folders, job_folder: str, is_alone: bool) -> None:
+    """Delete the job's folder, and what its nodes wrote elsewhere: all that is there if no other job runs."""
+    shutil.rmtree(folders.output / job_folder, ignore_errors=True)
+    if is_alone:
+        left: Sequence[Path] = [*folders.output.glob("*"), *folders.temp.glob("*")]
+    else:
+        reported = [file.path(folders) for file in list_files(run) if file.type != "input"] if run else []
+        left = [path for path in reported if path.resolve().is_relative_to(folders.root.resolve())]
+    for path in left:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,98 @@
+"""What a run made: the files that its nodes reported, the frames that they sent, and the texts that they showed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..comfy_folders import Folders
+from ..run_record import Run
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that a node reported: where it lies below ComfyUI's folder of that type (output, temp or input)."""
+
+    node_id: str
+    filename: str
+    subfolder: str
+    type: str
+
+    @property
+    def is_preview(self) -> bool:
+        """Whether it is of a node that shows rather than saves."""
+        return self.type != "output"
+
+    def path(self, folders: Folders) -> Path:
+        """Where it lies if it lies in our folders."""
+        root = {"output": folders.output, "input": folders.input}.get(self.type, folders.temp)
+        return root / self.subfolder / self.filename
+
+    def name(self, folders: Folders, job_folder: str) -> str:
+        """The name that the caller expects: as the workflow's prefix has it, without any folder of the worker."""
+        path = self.path(folders).resolve()
+        for root in (folders.output / job_folder, folders.output):
+            if path.is_relative_to(root.resolve()):
+                return path.relative_to(root.resolve()).as_posix()
+        return Path(self.filename).name
+
+
+def list_files(run: Run) -> list[OutputFile]:
+    """Every file of every node, under whatever key, each once, in the order of the workflow's nodes."""
+    unique: dict[tuple[str, str, str], OutputFile] = {}
+    for file in _reported_files(run):
+        unique.setdefault((file.type, file.subfolder, file.filename), file)
+    return list(unique.values())
+
+
+def _reported_files(run: Run) -> Iterator[OutputFile]:
+    return (
+        OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
+        for node_id, output in _outputs_in_order(run)
+        for items in output.values()
+        if isinstance(items, list)
+        for item in items
+        if isinstance(item, Mapping) and isinstance(item.get("filename"), str)
+    )
+
+
+def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile]:
+    """The pictures that nodes sent over the websocket instead of saving them (SaveImageWebsocket), now as files."""
+    folder = folders.output / job_folder
+    files = []
+    for number, frame in enumerate(run.frames, 1):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = OutputFile(frame.node_id, f"websocket_{number:05}_.png", job_folder, "output")
+        file.path(folders).write_bytes(frame.png)
+        files.append(file)
+    return files
+
+
+def list_texts(run: Run) -> list[str]:
+    """Every text that a node shows (PreviewAny and the like), in the order of the workflow's nodes."""
+    return [
+        text.encode("utf-8", "replace").decode("utf-8")
+        for _, output in _outputs_in_order(run)
+        if isinstance(output.get("text"), list)
+        for text in output["text"]
+        if isinstance(text, str)
+    ]
+
+
+def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[str]:
+    """What a caller may wonder about in a run that went well."""
+    if list_texts(run) or any(with_previews or not file.is_preview for file in files):
+        return []
+    previews = f"; its {len(files)} preview images are left out: output.previews returns them" if files else ""
+    return [f"the workflow ran, but no node of it saved a file{previews}"]
+
+
+def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """ComfyUI reports nodes in no fixed order."""
+    outputs = run.entry.get("outputs") or {}
+    order = {node_id: position for position, node_id in enumerate(run.workflow)}
+    for node_id in sorted(outputs, key=lambda node_id: order.get(node_id, len(order))):
+        if isinstance(outputs[node_id], Mapping):
+            yield node_id, outputs[node_id]

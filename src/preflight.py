@@ -1,0 +1,53 @@
+"""What is asked of a running engine before a prompt is queued: does it know these nodes, does it take these values?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from .comfy_client import ComfyClient
+from .errors import PartnerKeyMissing
+from .rejection import Problem, explain_problems, list_problems
+from .workflow.graph import Graph, Workflow
+from .workflow.schemas import NodeSchema, check_inputs, check_nodes
+from .workflow.targets import Slot
+
+
+def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:
+    """Raise InvalidWorkflow (MissingModel) if a value that the job put into the workflow does not fit its input.
+
+    ComfyUI would run some of them all the same: a name that no input has, a word that is not in a list of V3.
+    `files` are the names of the job's files.
+    """
+    graph = Graph(workflow)
+    classes = {graph.class_of(slot.node_id) for slot in changed}
+    for is_fresh in (False, True):  # a list of files may have grown
+        schemas = client.schemas(classes, is_fresh)
+        errors = check_inputs(graph, schemas, set(changed), files)
+        if not errors:
+            return
+    raise explain_problems(list_problems(errors, workflow, client.options))
+
+
+def find_problems(client: ComfyClient, workflow: Workflow, files: Collection[str]) -> list[Problem]:
+    """Everything that keeps this engine from running the workflow, as far as can be told without running it."""
+    graph = Graph(workflow)
+    schemas = client.schemas({graph.class_of(node_id) for node_id in graph}, is_fresh=True)
+    return list_problems(check_nodes(graph, schemas, files), workflow, client.options)
+
+
+def check_partner_nodes(client: ComfyClient, workflow: Workflow) -> None:
+    """Raise PartnerKeyMissing if the workflow has a node that costs money, for a job without a key."""
+    graph = Graph(workflow)
+    schemas = client.schemas({graph.class_of(node_id) for node_id in graph})
+    paid = [node_id for node_id in graph if _is_paid(schemas[graph.class_of(node_id)])]
+    if paid:
+        nodes = ", ".join(graph.describe(node_id) for node_id in paid[:10])
+        raise PartnerKeyMissing(
+            f"paid partner nodes need a key from platform.comfy.org: send it as comfy_org_api_key, or set "
+            f"COMFY_ORG_API_KEY for the worker; they are {nodes}",
+            node_ids=paid[:10],
+        )
+
+
+def _is_paid(schema: NodeSchema | None) -> bool:
+    return schema is not None and schema.is_partner

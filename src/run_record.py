@@ -1,0 +1,85 @@
+"""What is known of a prompt that ended: ComfyUI's history entry, and what was heard while it ran. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .workflow.graph import Workflow
+
+_ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture that a node sent over the websocket instead of saving it."""
+
+    node_id: str
+    png: bytes = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A prompt that ended, well or not: its id, the workflow as queued and its history entry.
+
+    `frames` came over the websocket. `queued_at` is in seconds since 1970. `node_seconds` is how long each node ran
+    that was heard of, by its id.
+    """
+
+    prompt_id: str
+    workflow: Workflow
+    entry: dict[str, Any]
+    frames: tuple[Frame, ...] = ()
+    queued_at: float = 0.0
+    node_seconds: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def cached_nodes(self) -> list[str]:
+        """The nodes whose results ComfyUI still had."""
+        nodes = messages_of(self.entry).get("execution_cached", {}).get("nodes")
+        return [str(node) for node in nodes] if isinstance(nodes, list) else []
+
+    @property
+    def queue_seconds(self) -> float:
+        """How long it waited in ComfyUI's queue, by the clock of both; 0 if that is not told."""
+        began = self._timestamp("execution_start")
+        return max(0.0, began - self.queued_at) if began and self.queued_at else 0.0
+
+    @property
+    def execution_seconds(self) -> float:
+        """How long it ran; 0 if that is not told."""
+        began, ended = self._timestamp("execution_start"), self._timestamp(*_ENDINGS)
+        return max(0.0, ended - began) if began and ended else 0.0
+
+    def _timestamp(self, *kinds: str) -> float | None:
+        """When the first of these events was, in seconds since 1970."""
+        messages = messages_of(self.entry)
+        times = [messages[kind].get("timestamp") for kind in kinds if kind in messages]
+        return next((time / 1000 for time in times if isinstance(time, (int, float))), None)
+
+
+def messages_of(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The events that a history entry holds: kind to data."""
+    status = entry.get("status")
+    messages = status.get("messages") if isinstance(status, Mapping) else None
+    pairs = [message for message in messages or [] if isinstance(message, list) and len(message) == 2]
+    return {str(kind): data if isinstance(data, Mapping) else {} for kind, data in pairs}
+
+
+class NodeClock:
+    """How long each node runs, by the events that tell when one begins."""
+
+    def __init__(self) -> None:
+        self.node_seconds: dict[str, float] = {}
+        self._node_id: str | None = None
+        self._since = 0.0
+
+    def hear(self, node_id: str | None, at: float) -> None:
+        """An event of a node, or (None) of none, came at a monotonic time in seconds."""
+        if node_id == self._node_id:
+            return
+        if self._node_id is not None:
+            before = self.node_seconds.get(self._node_id, 0.0)
+            self.node_seconds[self._node_id] = before + at - self._since
+        self._node_id, self._since = node_id, at

@@ -1,0 +1,251 @@
+"""Files from URLs that a caller names, without letting the caller reach what only the worker can reach.
+
+Every address that a host resolves to has to be a public one, and the connection goes to an address that was checked,
+not to what a second look-up gives (DNS rebinding). Redirects are followed by hand, each checked like the first URL.
+No credentials, cookies or proxies are ever sent. urllib3 does the rest: HTTP, TLS, certificates.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import re
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from urllib.parse import urljoin
+
+import certifi
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
+from urllib3.util import Timeout, Url, parse_url
+
+from .deadline import Deadline
+from .errors import InputFileRefused, InputFileUnavailable
+
+_MAX_REDIRECTS = 5
+_PIECE = 1 << 16
+_CONNECT_SECONDS, _QUIET_SECONDS = 10.0, 30.0
+_PORTS = {"http": 80, "https": 443}
+_REDIRECTS = (301, 302, 303, 307, 308)
+_LONGEST_URL = 8000
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
+_PUBLIC_BUT_LOCAL = frozenset({"168.63.129.16"})  # Azure's platform address, reached from inside only
+_HEADERS = {"User-Agent": "comfyui-serverless-worker", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+Address = tuple[Any, ...]
+"""What a socket connects to."""
+
+
+@dataclass(frozen=True)
+class FetchRules:
+    """What may be fetched. `trusted_hosts`, as `name` or `name:port`, may be private and may speak plain HTTP."""
+
+    allow_http: bool = False
+    trusted_hosts: frozenset[str] = frozenset()
+
+    def trusts(self, host: str, port: int) -> bool:
+        """Whether the operator vouches for a host."""
+        return bool({host, f"{host}:{port}"} & self.trusted_hosts)
+
+
+@dataclass
+class Fetch:
+    """One download that another thread may abort."""
+
+    rules: FetchRules
+    where: str
+    deadline: Deadline
+    _sockets: list[socket.socket] = field(default_factory=list)
+    _aborted: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self._aborted.is_set() or self.deadline.passed
+
+    def abort(self) -> None:
+        """End it at once: whoever sends a byte a minute is not waited for."""
+        self._aborted.set()
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def into(self, url: str, write: Callable[[bytes], object]) -> None:
+        """Hand the bytes that the URL leads to to `write`, piece by piece.
+
+        Raises InputFileRefused for a URL that must not be reached, InputFileUnavailable for one that gives nothing.
+        """
+        for _ in range(_MAX_REDIRECTS + 1):
+            parts = checked_url(url, self.rules, self.where)
+            response = self._get(parts)
+            try:
+                location = response.headers.get("Location")
+                if response.status in _REDIRECTS and location:
+                    url = urljoin(url, location)
+                    continue
+                if response.status != 200:
+                    raise InputFileUnavailable(
+                        f"{self.where}: {parts.host} answered with status {response.status}; is the link right, and "
+                        "open to everybody?"
+                    )
+                self._read(response, parts, write)
+                return
+            finally:
+                response.close()
+        raise InputFileUnavailable(f"{self.where}: the URL was redirected more than {_MAX_REDIRECTS} times")
+
+    def _get(self, parts: Url) -> BaseHTTPResponse:
+        scheme, host, port = _place(parts)
+        if scheme == "https":
+            pool: HTTPConnectionPool = HTTPSConnectionPool(host, port, maxsize=1, ca_certs=certifi.where())
+            pool.ConnectionCls = partial(_GuardedHttps, connect=self._connect)  # type: ignore[assignment]
+        else:
+            pool = HTTPConnectionPool(host, port, maxsize=1)
+            pool.ConnectionCls = partial(_GuardedHttp, connect=self._connect)  # type: ignore[assignment]
+        try:
+            return pool.urlopen(
+                "GET",
+                parts.request_uri,
+                headers=_HEADERS,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=Timeout(connect=self.deadline.at_most(_CONNECT_SECONDS), read=_QUIET_SECONDS),
+            )
+        except (HTTPError, OSError) as error:
+            raise self._unavailable(parts) from error
+
+    def _read(self, response: BaseHTTPResponse, parts: Url, write: Callable[[bytes], object]) -> None:
+        received = 0
+        try:
+            while piece := response.read1(_PIECE):
+                received += len(piece)
+                if self.is_over:
+                    raise self._unavailable(parts)
+                write(piece)
+        except (HTTPError, OSError) as error:
+            raise self._unavailable(parts) from error
+        declared = response.headers.get("Content-Length", "")
+        if declared.isdecimal() and not response.headers.get("Content-Encoding") and int(declared) != received:
+            raise self._unavailable(parts)
+
+    def _unavailable(self, parts: Url) -> InputFileUnavailable:
+        if self.is_over:
+            return InputFileUnavailable(
+                f"{self.where}: {parts.host} did not deliver within {self.deadline.seconds:g} s (INPUT_TIMEOUT)"
+            )
+        return InputFileUnavailable(f"{self.where}: {parts.host} could not be reached, or broke off")
+
+    def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        """A socket to an address of the host that was checked."""
+        last: OSError | None = None
+        for family, address in public_addresses(host, port, self.rules, self.where):
+            connection = socket.socket(family, socket.SOCK_STREAM)
+            connection.settimeout(timeout)
+            try:
+                connection.connect(address)
+            except OSError as error:
+                connection.close()
+                last = error
+                continue
+            self._sockets.append(connection)
+            return connection
+        raise last or OSError("no address")
+
+
+class _GuardedHttp(HTTPConnection):
+    """A connection whose socket comes from `connect`, which checks where it leads."""
+
+    def __init__(self, *args: Any, connect: Callable[[str, int, float], socket.socket], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._connect_checked = connect
+
+    def _new_conn(self) -> socket.socket:
+        timeout = self.timeout if isinstance(self.timeout, (int, float)) else _CONNECT_SECONDS
+        try:
+            return self._connect_checked(self.host, self.port, timeout)
+        except OSError as error:
+            raise NewConnectionError(self, "could not connect") from error
+
+
+class _GuardedHttps(_GuardedHttp, HTTPSConnection):
+    pass
+
+
+# --- What may be reached -------------------------------------------------------------------------------
+
+
+def checked_url(url: str, rules: FetchRules, where: str) -> Url:
+    """The parts of a URL whose form is right. Raises InputFileRefused. Where it leads is checked when connecting."""
+    if len(url) > _LONGEST_URL or _UNPRINTABLE.search(url):
+        raise InputFileRefused(
+            f"{where}: a URL must have no blanks or backslashes, and at most {_LONGEST_URL} characters"
+        )
+    try:
+        parts = parse_url(url)
+    except (LocationParseError, UnicodeError) as error:
+        raise InputFileRefused(f"{where}: this is no URL: {ascii(url)[:100]}") from error
+    if parts.scheme not in _PORTS or not parts.host:
+        raise InputFileRefused(f"{where}: the URL must begin with https:// and a host, not {ascii(url)[:60]}")
+    if parts.auth is not None:
+        raise InputFileRefused(
+            f"{where}: the URL must hold no user or password; use a signed link, or s3:// and a bucket"
+        )
+    scheme, host, port = _place(parts)
+    if scheme == "http" and not rules.allow_http and not rules.trusts(host, port):
+        raise InputFileRefused(f"{where}: the URL must begin with https:// (ALLOW_HTTP_URLS=true would allow http://)")
+    return parts
+
+
+def check_endpoint(url: str, rules: FetchRules, where: str) -> None:
+    """Raise InputFileRefused if a server that a caller named must not be reached."""
+    parts = checked_url(url, rules, where)
+    try:
+        public_addresses(str(parts.host), _place(parts)[2], rules, where)
+    except OSError as error:
+        raise InputFileUnavailable(f"{where}: {parts.host} has no address") from error
+
+
+def public_addresses(host: str, port: int, rules: FetchRules, where: str) -> list[tuple[int, Address]]:
+    """The addresses of a host, (family, address) each.
+
+    Raises InputFileRefused if one of them is not public, unless the operator trusts the host; OSError for no address.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise OSError("the host has no address") from error
+    addresses = [(int(family), address) for family, _, _, _, address in found]
+    if not rules.trusts(host, port) and not all(is_public(str(address[0])) for _, address in addresses):
+        raise InputFileRefused(
+            f"{where}: the host {host[:100]!r} is, or leads to, a private address; a URL must lead to a public one "
+            "(TRUSTED_HOSTS names hosts of your own that jobs may reach)"
+        )
+    return addresses
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the internet at large: not loopback, private, link-local, metadata, reserved.
+
+    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, Teredo, NAT64) are no public ones.
+    """
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(parsed, ipaddress.IPv6Address):
+        carries_ipv4 = parsed.ipv4_mapped or parsed.sixtofour or parsed.teredo
+        if carries_ipv4 or parsed.is_site_local:
+            return False
+    is_special = parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified or not parsed.is_global
+    return not is_special and str(parsed) not in _PUBLIC_BUT_LOCAL
+
+
+def _place(parts: Url) -> tuple[str, str, int]:
+    scheme = str(parts.scheme)
+    return scheme, str(parts.host), parts.port or _PORTS[scheme]

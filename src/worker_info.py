@@ -1,0 +1,96 @@
+"""What a worker can tell about itself to somebody who has no shell on it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from . import VERSION
+from .comfy_engine import ComfyEngine
+from .errors import WorkerError
+from .redaction import public_text
+from .settings import Settings
+from .stored_workflows import list_stored_workflows
+
+_MOST_NAMES = 500  # of models in one folder; an answer has a limit
+_PLACES = {"temporary": tempfile.gettempdir(), "volume": "/runpod-volume", "workspace": "/workspace"}
+
+
+def versions(engine: ComfyEngine) -> dict[str, str]:
+    """Of the worker and of ComfyUI."""
+    return {"worker": VERSION, "comfyui": engine.version}
+
+
+def describe_worker(engine: ComfyEngine, settings: Settings) -> dict[str, Any]:
+    """Versions, devices, models by folder, node packs with their number of classes, settings without secrets, disk.
+
+    Raises WorkerError if the engine does not answer.
+    """
+    stats = engine.client.system_stats()
+    system, devices = stats.get("system") or {}, stats.get("devices") or []
+    return {
+        "engine": engine.process.installation.name,
+        "versions": {
+            **versions(engine),
+            "python": platform.python_version(),
+            "runpod": _version_of("runpod"),
+            "comfyui_python": public_text(system.get("python_version", ""), 100),
+            "comfyui_torch": public_text(system.get("pytorch_version", ""), 100),
+        },
+        "devices": [_device(device) for device in devices if isinstance(device, Mapping)],
+        "memory": {name: system.get(name) for name in ("ram_total", "ram_free")},
+        "models": _models(engine),
+        "node_packs": _node_packs(engine),
+        "workflows": list_stored_workflows(settings)[:_MOST_NAMES],
+        "settings": settings.public(),
+        "disk": _disk(),
+    }
+
+
+def _device(device: Mapping[str, Any]) -> dict[str, Any]:
+    known = ("name", "type", "index", "vram_total", "vram_free", "torch_vram_total", "torch_vram_free")
+    return {name: device[name] for name in known if name in device}
+
+
+def _models(engine: ComfyEngine) -> dict[str, Any]:
+    """Names by folder; of a long list the first ones and how many there are."""
+    found: dict[str, Any] = {}
+    for folder in engine.client.model_folders():
+        try:
+            names = engine.client.models(folder)
+        except WorkerError:
+            continue
+        if names:
+            found[folder] = names[:_MOST_NAMES]
+        if len(names) > _MOST_NAMES:
+            found[f"{folder} (count)"] = len(names)
+    return found
+
+
+def _node_packs(engine: ComfyEngine) -> dict[str, int]:
+    modules = (schema.pack for schema in engine.client.all_schemas().values())
+    return dict(sorted(Counter(module.removeprefix("custom_nodes.") for module in modules).items()))
+
+
+def _disk() -> dict[str, dict[str, int]]:
+    """Bytes free and in all of the places that fill up."""
+    found = {}
+    for name, place in _PLACES.items():
+        try:
+            usage = shutil.disk_usage(place)
+        except OSError:
+            continue
+        found[name] = {"free_bytes": usage.free, "total_bytes": usage.total}
+    return found
+
+
+def _version_of(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
