@@ -2,6 +2,7 @@
 
 import os
 import time
+from types import SimpleNamespace
 
 import comfy.utils
 import folder_paths
@@ -89,4 +90,106 @@ class Fail:
         raise ValueError(how)
 
 
-NODE_CLASS_MAPPINGS = {"WorkerTestSave": SaveWithoutPrefix, "WorkerTestSleep": Sleep, "WorkerTestFail": Fail}
+class Mesh:
+    """A triangle, for SaveGLB."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("MESH",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self):
+        vertices = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+        return (SimpleNamespace(vertices=vertices, faces=torch.tensor([[[0, 1, 2]]])),)
+
+
+class Gifs:
+    """Reports what it saved in the way of Video Helper Suite: under `gifs`, with more keys than needed."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",), "filename_prefix": ("STRING", {"default": "AnimateDiff"})}}
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+
+    def run(self, images, filename_prefix):
+        root = folder_paths.get_output_directory()
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(filename_prefix, root)
+        frames = [Image.fromarray((image.clamp(0, 1) * 255).to(torch.uint8).numpy()) for image in images]
+        file = f"{name}_{counter:05}.gif"
+        frames[0].save(os.path.join(folder, file), save_all=True, append_images=frames[1:], duration=100)
+        frames[0].save(os.path.join(folder, f"{name}_{counter:05}.png"))
+        preview = {
+            "filename": file,
+            "subfolder": subfolder,
+            "type": "output",
+            "format": "image/gif",
+            "frame_rate": 10.0,
+        }
+        return {"ui": {"gifs": [{**preview, "fullpath": os.path.join(folder, file)}], "unfinished_batch": [True]}}
+
+
+class OpensPath:
+    """Opens a path as it stands, as some of Video Helper Suite's nodes do; gives its size in bytes."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"video": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, video):
+        return (os.path.getsize(video),)
+
+
+class WantsWorkflow:
+    """Looks itself up in the editor's workflow, as some packs do; gives its own title."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}, "hidden": {"unique_id": "UNIQUE_ID", "extra_pnginfo": "EXTRA_PNGINFO"}}
+
+    RETURN_TYPES = ("STRING",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, unique_id, extra_pnginfo):
+        nodes = extra_pnginfo["workflow"]["nodes"]
+        return (next(node["title"] for node in nodes if str(node["id"]) == str(unique_id)),)
+
+
+class Partner:
+    """Wants a key, as partner nodes do; gives its length."""
+
+    API_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}, "hidden": {"api_key": "API_KEY_COMFY_ORG"}}
+
+    RETURN_TYPES = ("INT",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self, api_key=None):
+        return (len(api_key or ""),)
+
+
+NODE_CLASS_MAPPINGS = {
+    "WorkerTestSave": SaveWithoutPrefix,
+    "WorkerTestSleep": Sleep,
+    "WorkerTestFail": Fail,
+    "WorkerTestMesh": Mesh,
+    "WorkerTestGifs": Gifs,
+    "VHS_WorkerTestPath": OpensPath,
+    "WorkerTestWantsWorkflow": WantsWorkflow,
+    "WorkerTestPartner": Partner,
+}
