@@ -267,16 +267,17 @@ def _read_fields(given: dict[str, Any]) -> _InputFields:
 def _explained(error: ValidationError) -> InvalidInput:
     """The first problem: the place as the caller wrote it, what would be right, and what was there."""
     problem = error.errors(include_url=False, include_context=False)[0]
-    steps = [step for step in problem["loc"] if isinstance(step, int) or step in _STEPS]
+    is_unknown = problem["type"] == "extra_forbidden"
+    loc = problem["loc"][:-1] if is_unknown else problem["loc"]
+    steps = [step for step in loc if isinstance(step, int) or step in _STEPS]
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
     field_name = str(steps[0])
     rule_name = ".".join(step for step in steps if isinstance(step, str))
     if problem["type"] == "missing":
         return InvalidInput(f"{place} is missing: it must be {_RULES[rule_name]}", field=field_name)
-    if problem["type"] == "extra_forbidden":
-        parent = place.rpartition(".")[0]
+    if is_unknown:
         parts = ", ".join(_PARTS[field_name].model_fields)
-        return InvalidInput(f"{parent} has no part {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
+        return InvalidInput(f"{place} has no part {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
     rule = _RULES.get(rule_name, "something else")
     return InvalidInput(f"{place} must be {rule}, not {shown(problem['input'])}", field=field_name)
 

@@ -19,7 +19,8 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
     `files` are the names of the job's files.
     """
     graph = Graph(workflow)
-    classes = {graph.class_of(slot.node_id) for slot in changed}
+    sources = [link.node_id for slot in changed if (link := graph.link(*slot))]
+    classes = {graph.class_of(node_id) for node_id in (*sources, *(slot.node_id for slot in changed))}
     for is_fresh in (False, True):  # a list of files may have grown
         schemas = client.schemas(classes, is_fresh)
         errors = check_inputs(graph, schemas, set(changed), files)

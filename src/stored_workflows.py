@@ -13,6 +13,7 @@ from .settings import Settings
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _VOLUMES = ("/runpod-volume/workflows", "/workspace/workflows")
 _NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
+_LONGEST_NAME = 200
 _MOST_BYTES = 20_000_000
 
 
@@ -22,7 +23,7 @@ def stored_workflow(name: str, settings: Settings) -> object:
     Raises StoredWorkflowNotFound, listing the names there are; InvalidWorkflow for a file that is no JSON.
     """
     wanted = name.strip().removesuffix(".json")
-    if _NAME.fullmatch(wanted) and ".." not in wanted.split("/"):
+    if _NAME.fullmatch(wanted) and len(wanted) <= _LONGEST_NAME and ".." not in wanted.split("/"):
         for folder in _folders(settings):
             file = folder / f"{wanted}.json"
             if file.is_file() and file.resolve().is_relative_to(folder.resolve()):

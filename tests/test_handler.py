@@ -70,6 +70,39 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "a field name with a lone surrogate": ({"input": {"workflow": FLUX, "\ud800": 1}}, "printable strings"),
     "a link whose node id is a number": ({"input": {"workflow": {**STILL, "2": node("ImageInvert", image=[1, 0])}}}, '["1", 0]'),
     "an absolute file name in a pack's loader": ({"input": {"workflow": {"1": node("VHS_LoadAudio", audio_file="/etc/passwd")}}}, "inside"),
+    "an action that is none": ({"input": {"workflow": FLUX, "action": "dance"}}, "action must be one of run, validate, info"),
+    "steps zero": ({"input": {"workflow": FLUX, "steps": 0}}, "steps must be a whole number from 1 to 10000, not 0"),
+    "steps a float": ({"input": {"workflow": FLUX, "steps": 1.5}}, "not 1.5"),
+    "cfg NaN": ({"input": {"workflow": FLUX, "cfg": float("nan")}}, "cfg must be a number from 0 to 100, not nan"),
+    "denoise over one": ({"input": {"workflow": FLUX, "denoise": 1.1}}, "denoise must be a number from 0 to 1, not 1.1"),
+    "sampler_name a number": ({"input": {"workflow": FLUX, "sampler_name": 1}}, "sampler_name must be the name of a sampler"),
+    "loras no list": ({"input": {"workflow": FLUX, "loras": "a"}}, "loras must be a list"),
+    "a lora without a name": ({"input": {"workflow": FLUX, "loras": [{"strength": 1}]}}, "loras[0].name is missing"),
+    "a lora with a text for its strength": ({"input": {"workflow": FLUX, "loras": [{"name": "a", "strength": "1"}]}}, "loras[0].strength must be a number from -100 to 100, not '1'"),
+    "a lora with a part that is none": ({"input": {"workflow": FLUX, "loras": [{"name": "a", "weight": 1}]}}, "loras[0] has no part 'weight'; it has name, strength, strength_clip"),
+    "21 loras": ({"input": {"workflow": FLUX, "loras": [{"name": "a"}] * 21}}, "at most 20"),
+    "overrides no object": ({"input": {"workflow": FLUX, "overrides": []}}, "overrides must be an object like"),
+    "overrides of a node that is none": ({"input": {"workflow": FLUX, "overrides": {"99": {"inputs": {}}}}}, "no node '99'"),
+    "images no list": ({"input": {"workflow": FLUX, "images": {}}}, "images must be a list; each entry"),
+    "an image that is a text": ({"input": {"workflow": FLUX, "images": ["abc"]}}, "images[0] must be"),
+    "an image without a name": ({"input": {"workflow": FLUX, "images": [{"image": "AAAA"}]}}, "images[0].name is missing"),
+    "an image without content": ({"input": {"workflow": FLUX, "images": [{"name": "a.png"}]}}, "images[0] ('a.png') must have one of image, data or url, not none of them"),
+    "an image with two contents": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "data": "AAAA", "url": "https://x"}]}}, "not several"),
+    "an image whose content is a number": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": 5}]}}, "images[0].image must be a text"),
+    "a file with a part that is none": ({"input": {"workflow": FLUX, "files": [{"name": "a", "path": "x"}]}}, "files[0] has no part 'path'"),
+    "an image that is none": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": "%%%"}]}}, "neither base64 nor a data URI nor a URL"),
+    "an image by a private URL": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "url": "https://169.254.169.254/"}]}}, "private address"),
+    "output no object": ({"input": {"workflow": FLUX, "output": "png"}}, "output must be an object like"),
+    "a format that is none": ({"input": {"workflow": FLUX, "output": {"format": "bmp"}}}, "output.format must be one of png, jpeg, webp, avif, not 'bmp'"),
+    "a quality that is none": ({"input": {"workflow": FLUX, "output": {"quality": 0}}}, "output.quality must be a whole number from 1 to 100, not 0"),
+    "a background that is none": ({"input": {"workflow": FLUX, "output": {"background": "white"}}}, "output.background must be a colour like"),
+    "a delivery that is none": ({"input": {"workflow": FLUX, "output": {"delivery": "mail"}}}, "output.delivery must be one of auto, base64, bucket"),
+    "an option that is none": ({"input": {"workflow": FLUX, "output": {"formatt": "png"}}}, "output has no part 'formatt'; it has format, quality"),
+    "metadata no boolean": ({"input": {"workflow": FLUX, "output": {"metadata": "yes"}}}, "output.metadata must be true or false"),
+    "a node id that is a list": ({"input": {"workflow": FLUX, "steps": 3, "steps_node_id": ["17"]}}, "steps_node_id must be the id of a node"),
+    "extra_pnginfo no object": ({"input": {"workflow": FLUX, "extra_pnginfo": []}}, "extra_pnginfo must be an object like"),
+    "s3Config without keys": ({"input": {"workflow": FLUX}, "s3Config": {"bucketName": "x"}}, "s3Config must have the texts endpointUrl"),
+    "a stored workflow that is none": ({"input": {"workflow": "nope"}}, "there is no stored workflow 'nope'"),
     "seed negative": ({"input": {"workflow": FLUX, "seed": -1}}, "not -1"),
     "seed 2^64": ({"input": {"workflow": FLUX, "seed": 2**64}}, "seed must be a whole number without quotes from 0 to 18446744073709551615"),
     "seed of 5,000 digits": ({"input": {"workflow": FLUX, "seed": 10**5000}}, "more than 60 digits"),
@@ -125,7 +158,7 @@ def test_a_workflow_that_only_previews_says_why_there_is_no_image(draft_bench: B
     answer = draft_bench.run(workflow={"1": STILL["1"], "2": node("PreviewImage", images=["1", 0])})
     assert answer["images"] == []
     assert answer["warnings"] == [
-        "the workflow ran, but no node of it saved a file; its 1 preview images are left out, SaveImage returns them"
+        "the workflow ran, but no node of it saved a file; its 1 preview images are left out: output.previews returns them"
     ]
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from src import job_run
+from src import outputs
 from src.bucket import Bucket
 from src.outputs.gathering import LocalFile
 
@@ -122,8 +122,8 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         digests.update({file.name: hashlib.sha256(file.path.read_bytes()).hexdigest() for file in files})
         return files
 
-    original = job_run.gather_files
-    monkeypatch.setattr(job_run, "gather_files", gather)
+    original = outputs.gather_files
+    monkeypatch.setattr("src.job_run.gather_files", gather)
     return digests
 
 
@@ -161,7 +161,7 @@ def by_comfyui_alone(bench: Bench, workflow: Workflow, content: bytes) -> bytes:
     (folders.input / "in.png").unlink()
     (item,) = next(value for value in entry["outputs"]["9"].values() if isinstance(value[0], dict))
     file = folders.output / item["subfolder"] / item["filename"]
-    found = file.read_bytes()
+    found: bytes = file.read_bytes()
     file.unlink()
     return found
 

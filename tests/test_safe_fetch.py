@@ -169,12 +169,16 @@ class Site(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Server(http.server.ThreadingHTTPServer):
+    def handle_error(self, *_: object) -> None:
+        """A client that hangs up is what we test."""
+
+
 @contextmanager
 def site() -> Iterator[str]:
     """Its `127.0.0.1:port`."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Site) as server:
+    with _Server(("127.0.0.1", 0), Site) as server:
         server.daemon_threads = True
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]  a client that hangs up is what we test
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"127.0.0.1:{server.server_address[1]}"
         server.shutdown()

@@ -33,6 +33,19 @@ def object_info() -> dict[str, dict[str, Any]]:
     return {name: {**_texts(name), **schema} for name, schema in classes.items()}
 
 
+@cache
+def served_object_info() -> dict[str, dict[str, Any]]:
+    """What the server answers: inputs for model files are texts there, since any name will do."""
+    return {name: {**schema, "input": _any_model(schema["input"])} for name, schema in object_info().items()}
+
+
+def _any_model(sections: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        section: {name: ["STRING", {}] if name in MODEL_FILE_INPUTS else config for name, config in inputs.items()}
+        for section, inputs in sections.items()
+    }
+
+
 def declared_inputs(class_type: str) -> dict[str, tuple[Any, dict[str, Any], bool]]:
     """Name to (type or list of options, limits, required?)."""
     sections = object_info()[class_type]["input"]

@@ -16,7 +16,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from .executor import Executor, Item
-from .schema import object_info
+from .schema import served_object_info
 from .validation import validate
 
 VERSION = "0.3.64"
@@ -226,12 +226,12 @@ class Server:
 
     async def all_classes(self, request: web.Request) -> web.Response:
         """GET /object_info."""
-        return web.json_response(object_info())
+        return web.json_response(served_object_info())
 
     async def one_class(self, request: web.Request) -> web.Response:
         """GET /object_info/{class}: empty for an unknown one."""
-        name = request.match_info["class_type"]
-        return web.json_response({name: object_info()[name]} if name in object_info() else {})
+        name, classes = request.match_info["class_type"], served_object_info()
+        return web.json_response({name: classes[name]} if name in classes else {})
 
     async def no_models(self, request: web.Request) -> web.Response:
         """GET /models and /models/{folder}: there are none here."""
