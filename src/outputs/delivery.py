@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _MEGABYTE = 1_000_000
 _BYTES_PER_ENTRY = 400  # of an answer, beside a file's base64: its names, sizes and the fields of the contract
 _CHUNK = 3 * (1 << 18)  # a multiple of three bytes, so that base64 of the pieces is base64 of the whole
+_AT_ONCE = 8_000_000  # twice as fast, where memory is no matter
 _UPLOADS_AT_A_TIME = 4
 _QUALITIES = (90, 80, 65, 50)
 
@@ -97,7 +98,9 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
 
 
 def base64_of(file: Path) -> str:
-    """The base64 of a file, made piece by piece: in memory there is never more than it twice."""
+    """The base64 of a file; of a large one piece by piece, so that in memory there is never more than it twice."""
+    if file.stat().st_size <= _AT_ONCE:
+        return base64.b64encode(file.read_bytes()).decode("ascii")
     text = io.StringIO()
     with file.open("rb") as opened:
         while piece := opened.read(_CHUNK):
