@@ -6,6 +6,7 @@ One client a bucket, made when it is first needed: boto3 takes a third of a seco
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 import uuid
@@ -35,6 +36,8 @@ _MEANINGS = {
     "AccessDenied": "these keys may not do that: give them read and write rights for the bucket",
     "403": "these keys may not do that: give them read and write rights for the bucket",
 }
+_AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
+_RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
 _MISSING_KEY = ("NoSuchKey", "404")
 
 
@@ -170,9 +173,21 @@ class Bucket:
             endpoint_url=self.config.endpoint_url,
             aws_access_key_id=self.config.access_key_id,
             aws_secret_access_key=self.config.secret_access_key,
-            region_name=self.config.region,
+            region_name=_region(self.config),
             config=options,
         )
+
+
+def _region(config: BucketConfig) -> str:
+    """The region to sign for: R2 takes `auto`; AWS and RunPod's volumes have theirs in the host."""
+    host = urlsplit(config.endpoint_url).hostname or ""
+    if config.region != "auto":
+        return config.region
+    if host.endswith(".amazonaws.com"):
+        found = _AWS_REGION.search(host)
+        return found[1] if found else "us-east-1"
+    found = _RUNPOD_REGION.match(host)
+    return found[1].upper() if found else "auto"
 
 
 class _KeyMissing(BucketFailed):

@@ -15,6 +15,7 @@ from .errors import InvalidSetting
 ImageFormat = Literal["png", "jpeg", "webp", "avif"]
 Delivery = Literal["auto", "base64", "bucket"]
 
+_AWS_BUCKET = re.compile(r"(?P<bucket>[a-z0-9.-]+)\.(?P<host>s3[.-][a-z0-9.-]*amazonaws\.com)")
 _SDK_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
 # Names that a child process must not see: the platform's own variables and whatever looks like a secret.
@@ -272,11 +273,10 @@ class Settings:
         """The bucket, None if none is set. Raises InvalidSetting if only a part of it is."""
         if not self.bucket_endpoint_url:
             return None
-        endpoint, name = self.bucket_endpoint_url, self.bucket_name
-        place = urlsplit(endpoint)
-        in_path = place.path.strip("/")
-        if in_path and "/" not in in_path and name in ("", in_path):  # as Cloudflare's console shows it
-            endpoint, name = f"{place.scheme}://{place.netloc}", in_path
+        endpoint, in_url = _endpoint_and_bucket(self.bucket_endpoint_url)
+        name = self.bucket_name or in_url
+        if in_url and in_url != name:
+            raise InvalidSetting(f"BUCKET_ENDPOINT_URL is of the bucket {in_url!r}, but BUCKET_NAME is {name!r}")
         given = {
             "BUCKET_ACCESS_KEY_ID": self.bucket_access_key_id,
             "BUCKET_SECRET_ACCESS_KEY": self.bucket_secret_access_key,
@@ -304,6 +304,18 @@ class Settings:
             else getattr(self, setting.name)
             for setting in fields(self)
         }
+
+
+def _endpoint_and_bucket(url: str) -> tuple[str, str]:
+    """The endpoint and the bucket in a URL that may have it: in its path, as Cloudflare's console shows it, or in
+    front of the host, as RunPod's documentation has it for AWS.
+    """
+    place = urlsplit(url)
+    in_host = _AWS_BUCKET.fullmatch(place.netloc)
+    if in_host:
+        return f"{place.scheme}://{in_host['host']}", in_host["bucket"]
+    in_path = place.path.strip("/")
+    return (f"{place.scheme}://{place.netloc}", in_path) if in_path and "/" not in in_path else (url, "")
 
 
 def variable(setting: Field[Any]) -> str:

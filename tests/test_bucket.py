@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import requests
 
-from src.bucket import Bucket, key_of
+from src.bucket import Bucket, _region, key_of
 from src.errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidSetting, WorkerError
 from src.settings import BucketConfig, Settings
 
@@ -155,4 +155,27 @@ def test_settings_make_a_bucket_and_say_what_is_missing() -> None:
     assert "b'" not in repr(config).replace("bucket", "")
     with pytest.raises(InvalidSetting, match="BUCKET_SECRET_ACCESS_KEY, BUCKET_NAME"):
         _ = Settings(bucket_endpoint_url="https://x.example", bucket_access_key_id="a").bucket
+    with pytest.raises(InvalidSetting, match="is of the bucket 'pictures', but BUCKET_NAME is 'other'"):
+        _ = replace(whole, bucket_name="other").bucket
     assert Settings().bucket is None
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "name", "region"),
+    [
+        ("https://acc.r2.cloudflarestorage.com", "https://acc.r2.cloudflarestorage.com", "given", "auto"),
+        ("https://acc.r2.cloudflarestorage.com/given", "https://acc.r2.cloudflarestorage.com", "given", "auto"),
+        ("https://given.s3.us-west-2.amazonaws.com", "https://s3.us-west-2.amazonaws.com", "given", "us-west-2"),
+        ("https://s3.eu-central-1.amazonaws.com", "https://s3.eu-central-1.amazonaws.com", "given", "eu-central-1"),
+        ("https://s3.amazonaws.com", "https://s3.amazonaws.com", "given", "us-east-1"),
+        ("https://s3api-eu-ro-1.runpod.io", "https://s3api-eu-ro-1.runpod.io", "given", "EU-RO-1"),
+        ("http://127.0.0.1:9000", "http://127.0.0.1:9000", "given", "auto"),
+    ],
+)
+def test_endpoints_as_people_paste_them(url: str, endpoint: str, name: str, region: str) -> None:
+    given = Settings(
+        bucket_endpoint_url=url, bucket_access_key_id="a", bucket_secret_access_key="b", bucket_name="given"
+    )
+    config = given.bucket
+    assert config is not None
+    assert (config.endpoint_url, config.name, _region(config)) == (endpoint, name, region)

@@ -12,13 +12,19 @@ import pytest
 
 from src import errors
 from src.errors import WorkerError
+from src.job_input import _InputFields, _OutputFields, read_job
 from src.settings import Settings, variable
+from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow
 
 from .conftest import Bench
 from .worker_process import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+INPUT, OUTPUT, SETTINGS = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("input", "output", "settings")
+)
+DOCUMENTS = ("README.md", "docs/input.md", "docs/output.md", "docs/settings.md")
 
 
 def written(value: object) -> str:
@@ -31,7 +37,7 @@ def written(value: object) -> str:
 
 
 def test_the_settings_table_is_the_settings() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", README, re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", SETTINGS, re.MULTILINE)
     expected = [
         (
             variable(setting),
@@ -44,8 +50,8 @@ def test_the_settings_table_is_the_settings() -> None:
 
 
 def test_every_error_code_is_in_the_table() -> None:
-    table = README[README.index("| `error_code` |") : README.index("## Settings")]
-    named = set(re.findall(r"`([a-z_]+)`", table)) - {"error_code", "candidates"}
+    rows = re.findall(r"^\| (.*?) \|", OUTPUT[OUTPUT.index("| `error_code` |") :], re.MULTILINE)
+    named = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)} - {"error_code"}
     classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, WorkerError)]
     assert named == {kind.error_code for kind in classes}
 
@@ -56,9 +62,44 @@ def test_every_json_example_is_json_with_the_fields_of_the_contract() -> None:
     assert answer.keys() == {"status", "images", "filenames", "execution_time_seconds", "prompt_id"}
 
 
-def test_every_linked_file_exists() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+def test_every_request_in_the_documents_is_one(draft_bench: Bench) -> None:
+    requests = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", INPUT + OUTPUT, re.DOTALL)]
+    assert len(requests) >= 3
+    for request in requests:
+        assert read_job(request, lambda name: stored_workflow(name, Settings())).warnings == ()
+
+
+def test_every_input_field_is_documented() -> None:
+    for name in _InputFields.model_fields:
+        assert f"`{name}`" in INPUT, name
+    for name in _OutputFields.model_fields:
+        assert f"| `{name}` |" in OUTPUT, name
+
+
+def test_every_field_of_an_answer_is_documented(draft_bench: Bench) -> None:
+    given = json.loads((ROOT / "test_input.json").read_text())["input"]
+    answer = draft_bench.run(**given, steps=1, widht=5)
+    for name in (*answer, *answer["files"][0], *answer["timings"]):
+        assert f"`{name}`" in OUTPUT, name
+
+
+def test_the_python_example_gives_the_bytes(draft_bench: Bench) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", OUTPUT, re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    answer = draft_bench.run(workflow="smoke_workflow")
+    ((name, content),) = scope["contents"](answer)
+    assert (name, content[:4]) == ("smoke_00001_.png", b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_linked_file_exists(name: str) -> None:
+    document = ROOT / name
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", document.read_text(encoding="utf-8")):
+        linked = document.parent / target if target else document
+        assert linked.exists(), target
+        headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in {heading.lower().replace(" ", "-") for heading in headings}, anchor
 
 
 def test_the_readme_is_short() -> None:
