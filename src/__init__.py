@@ -7,9 +7,11 @@
    job_log         log lines with the job's id
    redaction       text from inside ComfyUI, made fit for a caller
 2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation (pure)
+   input_fields    the fields of a job's input, and what is said of one that does not fit
    job_input       job dict -> checked, frozen Request
    run_record      what is known of a prompt that ended (pure)
    rejection       ComfyUI's "no" and its failures -> our errors (pure)
+   file_checks     is this a file that ComfyUI may be given: name, base64, content?
 3  stored_workflows  workflows called by name
    comfy_folders   the folders that one engine process has to itself
    comfy_install   where ComfyUI is, what its version accepts, the command that starts it

@@ -12,7 +12,8 @@ import pytest
 
 from src import errors
 from src.errors import WorkerError
-from src.job_input import _InputFields, _OutputFields, read_job
+from src.input_fields import InputFields, OutputFields
+from src.job_input import read_job
 from src.settings import Settings, variable
 from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow
@@ -70,9 +71,9 @@ def test_every_request_in_the_documents_is_one(draft_bench: Bench) -> None:
 
 
 def test_every_input_field_is_documented() -> None:
-    for name in _InputFields.model_fields:
+    for name in InputFields.model_fields:
         assert f"`{name}`" in INPUT, name
-    for name in _OutputFields.model_fields:
+    for name in OutputFields.model_fields:
         assert f"| `{name}` |" in OUTPUT, name
 
 

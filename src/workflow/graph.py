@@ -6,8 +6,10 @@ is a list of two, `[node id, output slot]`, is a link; every other value is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
+
+_SHOWN_NODES = 20
 
 Workflow = Mapping[str, Any]
 """A workflow in API format. The functions of this package never edit one."""
@@ -84,6 +86,19 @@ class Graph:
         title, class_type = self.title(node_id), self.class_of(node_id)
         name = class_type if title == class_type else f'{class_type} "{title}"'
         return f"{node_id} ({name})"[:200]
+
+    def listed(self, node_ids: Sequence[str]) -> str:
+        """Nodes for a message, with a comma between them."""
+        shown = ", ".join(self.describe(node_id) for node_id in node_ids[:_SHOWN_NODES])
+        more = len(node_ids) - _SHOWN_NODES
+        return shown if more <= 0 else f"{shown} and {more} more"
+
+    def candidates(self, node_ids: Sequence[str]) -> list[dict[str, str]]:
+        """Nodes for a program to choose from."""
+        return [
+            {"node_id": node_id[:200], "class_type": self.class_of(node_id)[:200], "title": self.title(node_id)[:200]}
+            for node_id in node_ids[:_SHOWN_NODES]
+        ]
 
 
 def walk(start: Link, follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:

@@ -81,12 +81,13 @@ def _free_id(workflow: Workflow, wanted: str) -> str:
 def _model_source(graph: Graph, named: str | None) -> Link:
     """Where the model of the samplers comes from, before anything is done to it."""
     sources = list(dict.fromkeys(_first(graph, link) for _, link in _model_links(graph)))
+    nodes = [link.node_id for link in sources]
     if named is not None:
         of_named = list(dict.fromkeys(link for _, link in _model_links(graph) if link.node_id == named))
         if not of_named:
             raise NoOverrideTarget(
-                f"{_FIELD}: no node takes a model from node {named[:80]!r}; name one of {_listed(graph, sources)}",
-                candidates=_candidates(graph, sources),
+                f"{_FIELD}: no node takes a model from node {named[:80]!r}; name one of {graph.listed(nodes)}",
+                candidates=graph.candidates(nodes),
             )
         return of_named[0]
     if not sources:
@@ -96,8 +97,8 @@ def _model_source(graph: Graph, named: str | None) -> Link:
     if len(sources) > 1:
         raise AmbiguousOverrideTarget(
             f"loras: there are several models; name the node behind which they are meant to be with {_FIELD}: "
-            f"{_listed(graph, sources)}",
-            candidates=_candidates(graph, sources),
+            f"{graph.listed(nodes)}",
+            candidates=graph.candidates(nodes),
         )
     return sources[0]
 
@@ -133,14 +134,3 @@ def _first_clip(graph: Graph, link: Link) -> Link:
             break
         link = before
     return link
-
-
-def _listed(graph: Graph, links: Sequence[Link]) -> str:
-    return ", ".join(graph.describe(link.node_id) for link in links[:20])
-
-
-def _candidates(graph: Graph, links: Sequence[Link]) -> list[dict[str, str]]:
-    return [
-        {"node_id": link.node_id, "class_type": graph.class_of(link.node_id), "title": graph.title(link.node_id)}
-        for link in links[:20]
-    ]

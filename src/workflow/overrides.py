@@ -145,7 +145,7 @@ def set_inputs(workflow: Workflow, wanted: Mapping[str, Any]) -> tuple[dict[str,
     slots: list[Slot] = []
     for node_id, part in wanted.items():
         if node_id not in graph:
-            known = _listed(graph, list(graph))
+            known = graph.listed(list(graph))
             raise NoOverrideTarget(f"overrides: the workflow has no node {node_id[:80]!r}; it has {known}")
         inputs = part.get("inputs") if isinstance(part, dict) and len(part) == 1 else None
         if not isinstance(inputs, dict):
@@ -196,10 +196,10 @@ class _Edit:
             if kind.usual_id not in found:
                 raise AmbiguousOverrideTarget(
                     f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: "
-                    f"{_listed(graph, found)}",
-                    candidates=_candidates(graph, found),
+                    f"{graph.listed(found)}",
+                    candidates=graph.candidates(found),
                 )
-            others = _listed(graph, [node_id for node_id in found if node_id != kind.usual_id])
+            others = graph.listed([node_id for node_id in found if node_id != kind.usual_id])
             self.hints.append(
                 f"{kind.name} went into node {graph.describe(kind.usual_id)}, which has the usual id; these differ "
                 f"from it and were left alone: {others}; {kind.node_field} names another"
@@ -310,18 +310,6 @@ def _held(graph: Graph, kind: _Kind, node_id: str) -> str:
 
 def _no_target(graph: Graph, kind: _Kind, problem: str) -> NoOverrideTarget:
     fitting = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
-    one = f"name one with {kind.node_field}: {_listed(graph, fitting)}"
+    one = f"name one with {kind.node_field}: {graph.listed(fitting)}"
     remedy = one if fitting else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
-    return NoOverrideTarget(f"{problem}; {remedy}", candidates=_candidates(graph, fitting))
-
-
-def _listed(graph: Graph, node_ids: list[str]) -> str:
-    shown = ", ".join(graph.describe(node_id) for node_id in node_ids[:20])
-    return shown if len(node_ids) <= 20 else f"{shown} and {len(node_ids) - 20} more"
-
-
-def _candidates(graph: Graph, node_ids: list[str]) -> list[dict[str, str]]:
-    return [
-        {"node_id": node_id[:200], "class_type": graph.class_of(node_id)[:200], "title": graph.title(node_id)[:200]}
-        for node_id in node_ids[:20]
-    ]
+    return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(fitting))

@@ -1,0 +1,104 @@
+"""Is what a job brings a file that ComfyUI may be given: its name, its base64, its content?"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import mimetypes
+import re
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import filetype
+from PIL import Image, UnidentifiedImageError
+
+from .errors import InputFileRefused
+from .job_input import InputFile
+
+_DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
+_BLANKS = re.compile(r"\s+")
+_PIECE = 4 * (1 << 18)  # characters of base64, a multiple of four
+
+_BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI would take it for another folder's file
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
+_MEDIA = ("image", "video", "audio")
+_HEAD = 8192
+
+
+def check_name(name: str, where: str) -> None:
+    """Raise InputFileRefused unless a name may be one below ComfyUI's input folder, on any file system."""
+    parts = name.split("/")
+    problem = (
+        "must not have control characters, backslashes or any of :*?\"<>|" if _BAD_IN_NAME.search(name)
+        else "must be a relative name without empty parts, . or .." if set(parts) & {"", ".", ".."}
+        else "must not be the name of a device" if any(_DEVICE.fullmatch(part) for part in parts)
+        else "must not end with [input], [output] or [temp]" if _ANNOTATION.search(name)
+        else "must not have blanks at the ends of its parts" if any(part != part.strip() for part in parts)
+        else "must have parts of at most 200 bytes" if any(len(part.encode()) > 200 for part in parts)
+        else ""
+    )  # fmt: skip
+    if problem:
+        raise InputFileRefused(f"{where} {problem}, not {ascii(name)[:80]}")
+
+
+def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
+    """The bytes in base64, or in a data URI of any type. Raises InputFileRefused."""
+    found = _DATA_URI.match(source)
+    text = source[found.end() :] if found else source
+    if found and not found["about"].lower().endswith(";base64"):
+        write(unquote_to_bytes(text))
+        return
+    if "%" in text:  # a data URI may have its base64 quoted
+        text = unquote_to_bytes(text).decode("latin-1")
+    text = _BLANKS.sub("", text).replace("-", "+").replace("_", "/")
+    text += "=" * (-len(text) % 4)
+    try:
+        for start in range(0, len(text), _PIECE):
+            write(base64.b64decode(text[start : start + _PIECE], validate=True))
+    except (binascii.Error, ValueError) as error:
+        raise InputFileRefused(
+            f"{where}: this is neither base64 nor a data URI nor a URL (https://…, s3://…): {source[:40]!a}"
+        ) from error
+
+
+def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
+    """Raise InputFileRefused for a picture that cannot be decoded, and for media that are something else."""
+    with path.open("rb") as opened:
+        head = opened.read(_HEAD)
+    kind = filetype.guess_mime(head) or ""
+    if file.is_image or kind.startswith("image/"):
+        _check_image(file, path, max_pixels)
+        return
+    expected = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
+    looks_like_page = head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+    found = kind.partition("/")[0]
+    if expected in _MEDIA and (
+        looks_like_page or (found and not {expected, found} <= {"video", "audio"} and found != expected)
+    ):
+        what = "a web page" if looks_like_page else kind
+        raise InputFileRefused(f"{file.where}: {file.name[:80]!r} should be {expected}, but it is {what}")
+
+
+def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
+    """Decode it once: ComfyUI would fail in the middle of a job on what is cut short or damaged."""
+    name = file.name[:80]
+    Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn of the first 89 million; the limit is below
+    try:
+        with Image.open(path, formats=_FORMATS) as picture:
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise InputFileRefused(
+                    f"{file.where}: {name!r} has {width} x {height} pixels; at most {max_pixels // 1_000_000} million "
+                    "are allowed (MAX_INPUT_MEGAPIXELS)"
+                )
+            picture.load()
+    except UnidentifiedImageError as error:
+        hint = "; what is no picture belongs in files" if file.is_image else ""
+        raise InputFileRefused(
+            f"{file.where}: {name!r} is no picture that can be read (PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF){hint}"
+        ) from error
+    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's ways to say that it is damaged
+        raise InputFileRefused(f"{file.where}: the picture {name!r} is damaged or cut short") from error

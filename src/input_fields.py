@@ -1,0 +1,225 @@
+"""The fields of a job's `input` as they come: types, limits, and what is said of one that does not fit."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from .errors import InvalidInput
+from .settings import Delivery, ImageFormat
+from .workflow import NODE_FIELDS
+
+Action = Literal["run", "validate", "info"]
+
+_MAX_SEED = 2**64 - 1
+
+
+def _as_node_id(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _encodable(value: str) -> str:
+    value.encode("utf-8")  # UnicodeEncodeError, a ValueError, for half a character (a lone surrogate)
+    return value
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
+_Name = Annotated[_Text, Field(min_length=1, max_length=200)]
+_NodeId = Annotated[_Name, BeforeValidator(_as_node_id)]
+_Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8)]
+_Seed = Annotated[int, Field(ge=0, le=_MAX_SEED)] | Literal["random"]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+_Share = Annotated[_Number, Field(ge=0, le=1)]
+_UpTo100 = Annotated[_Number, Field(ge=0, le=100)]
+_Strength = Annotated[_Number, Field(ge=-100, le=100)]
+_Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+_STRICT = ConfigDict(strict=True, extra="forbid")
+
+
+class LoraFields(BaseModel):
+    """One entry of `loras`."""
+
+    model_config = _STRICT
+    name: _Name
+    strength: _Strength = 1.0
+    strength_clip: _Strength | None = None
+
+
+class FileFields(BaseModel):
+    """One entry of `images` or `files`."""
+
+    model_config = _STRICT
+    name: _Name
+    image: _Text | None = None
+    data: _Text | None = None
+    url: _Text | None = None
+
+
+class OutputFields(BaseModel):
+    """`output`."""
+
+    model_config = _STRICT
+    format: ImageFormat | None = None
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_side: Annotated[int, Field(ge=16, le=16384)] | None = None
+    background: _Colour = "#ffffff"
+    delivery: Delivery | None = None
+    may_reencode: bool = False
+    previews: bool = False
+    metadata: bool | None = None
+
+
+class InputFields(BaseModel):
+    """`input`; what it has beside these is told to the caller."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    action: Action = "run"
+    workflow: Any = None
+    prompt: _Text | None = None
+    negative_prompt: _Text | None = None
+    seed: _Seed | None = None
+    width: _Side | None = None
+    height: _Side | None = None
+    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    steps: Annotated[int, Field(ge=1, le=10000)] | None = None
+    cfg: _UpTo100 | None = None
+    guidance: _UpTo100 | None = None
+    denoise: _Share | None = None
+    sampler_name: _Name | None = None
+    scheduler: _Name | None = None
+    loras: Annotated[list[LoraFields], Field(max_length=20)] = []
+    prompt_node_id: _NodeId | None = None
+    negative_prompt_node_id: _NodeId | None = None
+    seed_node_id: _NodeId | None = None
+    size_node_id: _NodeId | None = None
+    batch_size_node_id: _NodeId | None = None
+    steps_node_id: _NodeId | None = None
+    cfg_node_id: _NodeId | None = None
+    guidance_node_id: _NodeId | None = None
+    denoise_node_id: _NodeId | None = None
+    sampler_name_node_id: _NodeId | None = None
+    scheduler_node_id: _NodeId | None = None
+    loras_node_id: _NodeId | None = None
+    overrides: dict[str, Any] = {}
+    images: list[FileFields] = []
+    files: list[FileFields] = []
+    output: OutputFields = OutputFields()
+    extra_pnginfo: dict[str, Any] | None = None
+    comfy_org_api_key: _Text = ""
+
+
+# What would be right, for the message: "<field> must be <rule>, not <value>".
+_SIDE_RULE = "a multiple of 8 between 16 and 16384"
+_FILE_RULE = "an object with a name and one of image, data or url"
+_RULES = {
+    "action": f"one of {', '.join(get_args(Action))}",
+    "prompt": "a text (a string in Unicode)",
+    "negative_prompt": "a text (a string in Unicode)",
+    "seed": f'a whole number without quotes from 0 to {_MAX_SEED}, or "random"',
+    "width": _SIDE_RULE,
+    "height": _SIDE_RULE,
+    "batch_size": "a whole number from 1 to 4096",
+    "steps": "a whole number from 1 to 10000",
+    "cfg": "a number from 0 to 100",
+    "guidance": "a number from 0 to 100",
+    "denoise": "a number from 0 to 1",
+    "sampler_name": 'the name of a sampler, like "euler"',
+    "scheduler": 'the name of a scheduler, like "simple"',
+    "loras": 'a list of at most 20 objects like {"name": "style.safetensors", "strength": 0.8}',
+    "loras.name": "the name of a file in the folder loras",
+    "loras.strength": "a number from -100 to 100",
+    "loras.strength_clip": "a number from -100 to 100",
+    "overrides": 'an object like {"6": {"inputs": {"text": "a cat"}}}',
+    "images": f"a list; each entry {_FILE_RULE}",
+    "files": f"a list; each entry {_FILE_RULE}",
+    "images.name": "the file name that a node of the workflow has, of at most 200 characters",
+    "files.name": "the file name that a node of the workflow has, of at most 200 characters",
+    "output": 'an object like {"format": "webp", "quality": 90}',
+    "output.format": f"one of {', '.join(get_args(ImageFormat))}",
+    "output.quality": "a whole number from 1 to 100",
+    "output.max_side": "a number of pixels from 16 to 16384",
+    "output.background": 'a colour like "#ffffff"',
+    "output.delivery": f"one of {', '.join(get_args(Delivery))}",
+    "extra_pnginfo": 'an object like {"workflow": {…}}',
+    "comfy_org_api_key": "a text",
+    **dict.fromkeys(NODE_FIELDS, "the id of a node in the workflow, a string"),
+    **dict.fromkeys(("output.may_reencode", "output.previews", "output.metadata"), "true or false"),
+    **dict.fromkeys(
+        (f"{kind}.{part}" for kind in ("images", "files") for part in ("image", "data", "url")),
+        "a text: base64, a data URI or a URL",
+    ),
+}
+
+
+# --- Messages ----------------------------------------------------------------------------------------
+
+
+def read_fields(given: dict[str, Any]) -> InputFields:
+    """The fields, of the right types and within their limits. Raises InvalidInput."""
+    for name in given:
+        if not isinstance(name, str) or not name.isprintable():
+            raise InvalidInput(f"the names of input fields must be printable strings, not {shown(name)}")
+    try:
+        return InputFields.model_validate(given)
+    except ValidationError as error:
+        raise _explained(error) from error
+
+
+def _explained(error: ValidationError) -> InvalidInput:
+    """The first problem: the place as the caller wrote it, what would be right, and what was there."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    is_unknown = problem["type"] == "extra_forbidden"
+    loc = problem["loc"][:-1] if is_unknown else problem["loc"]
+    steps = [step for step in loc if isinstance(step, int) or step in _STEPS]
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
+    field_name = str(steps[0])
+    rule_name = ".".join(step for step in steps if isinstance(step, str))
+    if problem["type"] == "missing":
+        return InvalidInput(f"{place} is missing: it must be {_RULES[rule_name]}", field=field_name)
+    if is_unknown:
+        parts = ", ".join(_PARTS[field_name].model_fields)
+        return InvalidInput(f"{place} has no part {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
+    rule = _RULES.get(rule_name, "something else")
+    return InvalidInput(f"{place} must be {rule}, not {shown(problem['input'])}", field=field_name)
+
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "loras": LoraFields,
+    "images": FileFields,
+    "files": FileFields,
+    "output": OutputFields,
+}
+# Steps of a place that the caller wrote; pydantic adds those of unions and constraints.
+_STEPS = frozenset(InputFields.model_fields).union(*(part.model_fields for part in _PARTS.values()))
+
+
+def unknown_fields(fields: InputFields) -> list[str]:
+    """A misspelt field would be ignored in silence; say so."""
+    known = list(InputFields.model_fields)
+    warnings = []
+    for name in list(fields.model_extra or {})[:20]:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        warnings.append(f"input field {shown(name)} is not known and was ignored{hint}")
+    return warnings
+
+
+def shown(value: object) -> str:
+    """A value for a message: its JSON kind if it is large, else itself, always printable."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return "a list"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a number of more than 60 digits"
+    return ascii(value)[:80] if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
+
+
+def listed(given: dict[str, Any]) -> str:
+    """The names of fields, for a message."""
+    return ", ".join(shown(name) for name in list(given)[:10]) or "no fields"
