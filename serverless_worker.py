@@ -170,12 +170,12 @@ def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
     # The public function sends from a thread that nobody can wait for; this is what that thread runs.
     send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
     check_fitness(settings)
+    runner = JobRunner.make(engine, settings)
+    threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
     try:
         engine.ensure_ready()
     except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with the reason
         command_line.say_error(error)
-    runner = JobRunner.make(engine, settings)
-    runner.check_bucket()
     _set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process

@@ -188,7 +188,7 @@ def _unwrapped(given: object) -> object:
         return given
     if "input" in given and "class_type" not in given:
         return given["input"]
-    return given if "workflow" in given else {"workflow": given}
+    return given if {"workflow", "action"} & given.keys() else {"workflow": given}
 
 
 def _check_output(folder: Path) -> None:

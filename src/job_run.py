@@ -125,7 +125,7 @@ class JobRunner:
             made = [*list_files(run), *write_frames(run, folders, job_folder)]
             wanted = [file for file in made if job.request.output.previews or not file.is_preview]
             files = gather_files(wanted, folders, self.engine.client, job_folder)
-            limits.check()
+            limits.check_stop()
             outcome = deliver(files, job.plan, job.encoding, folders.output / job_folder / "delivery")
             unused = [
                 f"{file.where} ({file.name}) was not used: no node names it"
@@ -137,7 +137,7 @@ class JobRunner:
                 files=outcome.files,
                 texts=list_texts(run),
                 hints=[*job.applied.hints, *unused, *hints(run, made, job.request.output.previews), *outcome.hints],
-                seed=_seed(job.applied.workflow),
+                seed=_seed(job),
                 cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
                 timings=_timings(job, run, outcome),
                 versions=versions(self.engine),
@@ -201,9 +201,11 @@ class JobRunner:
         return {**extra, "api_key_comfy_org": key} if key else extra
 
 
-def _seed(workflow: Workflow) -> int | None:
-    """The seed of a workflow, None if it has none or several."""
-    seeds = seeds_of(workflow)
+def _seed(job: _Job) -> int | None:
+    """The seed that the job put in, else the one of its workflow; None if that has none or several."""
+    if job.request.overrides.seed is not None:
+        return job.request.overrides.seed
+    seeds = seeds_of(job.applied.workflow)
     return seeds[0] if len(seeds) == 1 else None
 
 

@@ -60,10 +60,14 @@ class RunLimits:
     grace: float
     stop: threading.Event = field(default_factory=threading.Event)
 
-    def check(self) -> None:
-        """Raise JobCancelled or JobTimeout if the wait has to end."""
+    def check_stop(self) -> None:
+        """Raise JobCancelled if the caller has withdrawn the job."""
         if self.stop.is_set():
             raise JobCancelled("the job was cancelled")
+
+    def check(self) -> None:
+        """Raise JobCancelled or JobTimeout if the wait has to end."""
+        self.check_stop()
         if self.deadline.passed:
             raise JobTimeout(
                 f"the job did not end within {self.deadline.seconds:g} s (JOB_TIMEOUT); "

@@ -326,7 +326,7 @@ def variable(setting: Field[Any]) -> str:
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
     """`Settings` from the environment (ours, unless one is given).
 
-    Raises InvalidSetting, naming the variable, its value and what would be right.
+    Raises InvalidSetting, naming the variable, its value and what would be right; also for a part of a bucket.
     """
     environment = os.environ if environment is None else environment
     given = {}
@@ -334,7 +334,9 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         value = environment.get(variable(setting))
         if value is not None and value.strip():
             given[setting.name] = _parsed(setting, value)
-    return Settings(**given)
+    settings = Settings(**given)
+    _ = settings.bucket
+    return settings
 
 
 def _parsed(setting: Field[Any], value: str) -> Any:

@@ -61,6 +61,24 @@ def test_nobodys_image_is_overwritten(tmp_path: Path) -> None:
     assert saved == ["out/a/b_00001_-2.png", "out/a/b_00001_.png"]
 
 
+def test_files_that_are_no_pictures_are_saved_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [
+        {"name": "p.png", "image_index": 0},
+        {"name": "sub/v.mp4", "data": "AAAA" * 50},
+        {"name": "far.glb", "url": "https://x"},
+    ]
+    answer = {"status": "success", "images": ["AAEC"], "filenames": ["p.png"], "files": files}
+    assert command_line.show_answer(answer, tmp_path) == 0
+    assert {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.*")} == {"p.png", "sub/v.mp4"}
+    assert "AAAA" * 20 not in capsys.readouterr().out
+
+
+def test_the_test_can_ask_what_a_worker_is(tmp_path: Path) -> None:
+    done = run("--draft", "--test_input", '{"action": "info"}', folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["engine"] == "draft engine"
+
+
 def test_mode_to_run_test_does_what_the_flag_does(tmp_path: Path) -> None:
     done = run("--draft", folder=tmp_path, MODE_TO_RUN="test")
     assert done.returncode == 0, done.stderr

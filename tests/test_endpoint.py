@@ -153,6 +153,12 @@ def test_a_failed_job_has_its_error_at_the_top_and_the_rest_in_the_output(client
     assert status["output"]["error_code"] == "invalid_workflow"
 
 
+def test_a_bucket_of_the_callers_own_reaches_the_worker(client: Client) -> None:
+    theirs = {"endpointUrl": "https://127.0.0.1:9", "accessId": "a", "accessSecret": "b", "bucketName": "c"}
+    status = client.post("runsync", {"input": {"workflow": workflows.still()}, "s3Config": theirs}).json()
+    assert "s3Config.endpointUrl: the host '127.0.0.1' is, or leads to, a private address" in status["error"]
+
+
 def test_progress_shows_while_a_job_runs(client: Client) -> None:
     job_id = client.run(long_job(200))
     status = client.until(job_id, lambda told: "output" in told)

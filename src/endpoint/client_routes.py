@@ -22,6 +22,7 @@ _STREAM_SECONDS = 10.0  # that /stream waits for a chunk
 _EXECUTION_MS, _LEAST_EXECUTION_MS = 600_000, 5_000
 _TTL_MS, _LEAST_TTL_MS = 86_400_000, 10_000
 _MOST_MS = 7 * 86_400_000
+_BESIDE_INPUT = ("s3Config",)  # what else of a request reaches the handler
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -130,7 +131,8 @@ class ClientRoutes:
             raise _error(web.HTTPBadRequest, "the body must be JSON") from error
         if not isinstance(given, dict) or not isinstance(given.get("input"), dict):
             raise _error(web.HTTPBadRequest, 'the body must be an object with an object "input"')
-        return self._queue.submit(given["input"], _policy(given.get("policy")), is_sync)
+        beside = {name: given[name] for name in _BESIDE_INPUT if name in given}
+        return self._queue.submit(given["input"], _policy(given.get("policy")), is_sync, beside)
 
     async def _wait_for(self, job: Job, is_enough: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
 MAX_ATTEMPTS = 3
@@ -50,6 +51,7 @@ class Job:
     input: Any
     policy: Policy
     created: float
+    beside: Mapping[str, Any] = field(default_factory=dict, repr=False)
     status: Status = Status.IN_QUEUE
     started: float | None = None
     ended: float | None = None
@@ -92,10 +94,12 @@ class JobQueue:
         self._retried = 0
         self._arrived = asyncio.Event()
 
-    def submit(self, job_input: Any, policy: Policy, is_sync: bool) -> Job:
-        """A new job at the end of the queue."""
+    def submit(
+        self, job_input: Any, policy: Policy, is_sync: bool, beside: Mapping[str, Any] = MappingProxyType({})
+    ) -> Job:
+        """A new job at the end of the queue; `beside` is what the handler gets beside the input."""
         job_id = f"sync-{uuid.uuid4()}-u1" if is_sync else f"{uuid.uuid4()}-u1"
-        job = Job(job_id, job_input, policy, self._clock())
+        job = Job(job_id, job_input, policy, self._clock(), beside)
         self._jobs[job.id] = job
         self._enqueue(job)
         return job

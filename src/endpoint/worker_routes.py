@@ -103,4 +103,4 @@ class WorkerRoutes:
 
 
 def _as_taken(job: Job) -> dict[str, Any]:
-    return {"id": job.id, "input": job.input}
+    return {**job.beside, "id": job.id, "input": job.input}
