@@ -22,7 +22,8 @@ from .settings import BucketConfig
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
-_UNUSABLE_IN_KEY = str.maketrans(dict.fromkeys('\\{}^%`[]"<>~#|?*:', "_"))
+# Characters that storages or links trip over; each as its code, so that different names stay different.
+_UNUSABLE_IN_KEY = str.maketrans({character: f"~{ord(character):02X}" for character in '\\{}^%`[]"<>~#|?*:'})
 
 # What the codes of S3 mean for whoever set the bucket up.
 _MEANINGS = {

@@ -30,7 +30,7 @@ class Folders:
     def make() -> Folders:
         """New ones, in the system's temporary folder; what dead workers left there is removed."""
         for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-            lock = _locked(left) if _age(left) > _ABANDONED_SECONDS else None
+            lock = _locked(left) if seconds_old(left) > _ABANDONED_SECONDS else None
             if lock is not None:
                 Folders(left, lock).remove()
         folders = _new()
@@ -81,10 +81,20 @@ def _new() -> Folders:
     return Folders(root, -1 if lock is None else lock)
 
 
-def _age(folder: Path) -> float:
-    """Seconds since something was last made or deleted in it, 0 if it is gone."""
+def link_or_copy(source: Path, target: Path) -> None:
+    """The same file under another name. Raises FileNotFoundError if it is gone, or has no folder to go to."""
     try:
-        return time.time() - folder.stat().st_mtime
+        os.link(source, target)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
+
+
+def seconds_old(path: Path) -> float:
+    """Seconds since a file, or the entries of a folder, last changed; 0 if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
     except OSError:
         return 0.0
 

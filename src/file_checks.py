@@ -6,7 +6,10 @@ import base64
 import binascii
 import mimetypes
 import re
+import struct
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -23,7 +26,25 @@ _PIECE = 4 * (1 << 18)  # characters of base64, a multiple of four
 _BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI would take it for another folder's file
-_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
+# What Pillow raises for a picture that is damaged, by format.
+PILLOW_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+)
+_TILE_TAGS, _STRIP_TAG = (322, 323), 278  # TIFF: width and height of a tile, rows of a strip
+_ONE_AT_A_TIME = threading.Lock()
+_LARGE_PIXELS = 10_000_000
+# Lists and programs that make a player open other files, whatever the name says.
+_POINTS_ELSEWHERE = (b"#extm3u", b"ffconcat", b"<mpd", b"<?xml", b"v=0", b"[playlist]", b"%!ps", b"<smil", b"<asx")
+_POINTING_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
 _MEDIA = ("image", "video", "audio")
 _HEAD = 8192
 
@@ -68,12 +89,17 @@ def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
     """Raise InputFileRefused for a picture that cannot be decoded, and for media that are something else."""
     with path.open("rb") as opened:
         head = opened.read(_HEAD)
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
+    if start.startswith(_POINTS_ELSEWHERE) or file.name.lower().endswith(_POINTING_ENDINGS):
+        raise InputFileRefused(
+            f"{file.where}: {file.name[:80]!r} is a playlist or a program, which may open other files"
+        )
     kind = filetype.guess_mime(head) or ""
     if file.is_image or kind.startswith("image/"):
         _check_image(file, path, max_pixels)
         return
     expected = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
-    looks_like_page = head.lstrip()[:15].lower().startswith((b"<!doctype html", b"<html"))
+    looks_like_page = start.startswith((b"<!doctype html", b"<html"))
     found = kind.partition("/")[0]
     if expected in _MEDIA and (
         looks_like_page or (found and not {expected, found} <= {"video", "audio"} and found != expected)
@@ -89,16 +115,27 @@ def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
-            if width * height > max_pixels:
+            frames = getattr(picture, "n_frames", 1)
+            if max(width * height * frames, _pixels_at_once(picture)) > max_pixels:
+                many = f" in {frames} frames" if frames > 1 else ""
                 raise InputFileRefused(
-                    f"{file.where}: {name!r} has {width} x {height} pixels; at most {max_pixels // 1_000_000} million "
-                    "are allowed (MAX_INPUT_MEGAPIXELS)"
+                    f"{file.where}: {name!r} has {width} x {height} pixels{many}; at most {max_pixels // 1_000_000} "
+                    "million are allowed (MAX_INPUT_MEGAPIXELS)"
                 )
-            picture.load()
+            with _ONE_AT_A_TIME if width * height > _LARGE_PIXELS else nullcontext():
+                picture.load()
     except UnidentifiedImageError as error:
         hint = "; what is no picture belongs in files" if file.is_image else ""
         raise InputFileRefused(
             f"{file.where}: {name!r} is no picture that can be read (PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF){hint}"
         ) from error
-    except (OSError, ValueError, SyntaxError, EOFError) as error:  # Pillow's ways to say that it is damaged
+    except PILLOW_ERRORS as error:
         raise InputFileRefused(f"{file.where}: the picture {name!r} is damaged or cut short") from error
+
+
+def _pixels_at_once(picture: Image.Image) -> int:
+    """What decoding a TIFF takes at a time, which its size does not tell: a tile may be larger than the picture."""
+    tags = getattr(picture, "tag_v2", {})
+    sides = [tags.get(tag, 0) for tag in _TILE_TAGS]
+    rows = min(tags.get(_STRIP_TAG, 0) or 0, picture.height * 2)
+    return max(int(sides[0] or 0) * int(sides[1] or 0), int(rows) * picture.width)

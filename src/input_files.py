@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
-import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from .bucket import Bucket, key_of
-from .comfy_folders import Folders
+from .comfy_folders import Folders, link_or_copy
 from .deadline import Deadline
-from .errors import InputFileRefused, InputFileUnavailable, JobCancelled
+from .errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
 from .file_checks import check_content, check_name, decode
 from .job_input import InputFile
 from .safe_fetch import Fetch, FetchRules
@@ -32,6 +30,7 @@ from .settings import Settings
 from .workflow.files import PlacedFile
 
 _MEGABYTE = 1_000_000
+_3D_ENDINGS = (".glb", ".gltf", ".obj", ".fbx", ".stl")
 _AT_A_TIME = 8
 _LOOK_SECONDS = 0.2
 _URL = re.compile(r"(https?|s3)://", re.IGNORECASE)
@@ -58,14 +57,14 @@ def fetch_files(
     rules = fetch_rules(settings)
     pending = [_Pending(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
     fetches = [Fetch(rules, item.file.where, deadline) for item in pending]
-    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="input") as pool:
+    pool = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="input")
+    try:
         futures = [pool.submit(item.fetched, fetch) for item, fetch in zip(pending, fetches, strict=True)]
-        try:
-            _wait_for(futures, deadline, stop)
-        finally:
-            for future, fetch in zip(futures, fetches, strict=True):
-                future.cancel()
-                fetch.abort()
+        _wait_for(futures, deadline, stop)
+    finally:
+        for fetch in fetches:
+            fetch.abort()
+        pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
     return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
 
 
@@ -101,6 +100,13 @@ def _check_names(files: Sequence[InputFile], settings: Settings) -> None:
         if file.name in seen:
             raise InputFileRefused(f"{file.where}.name: {seen[file.name]} has the name {file.name[:80]!r} already")
         seen[file.name] = file.where
+    for file in files:
+        folders = [str(parent) for parent in PurePosixPath(file.name).parents]
+        clash = next((folder for folder in folders if folder in seen), None)
+        if clash:
+            raise InputFileRefused(
+                f"{file.where}.name: {clash[:80]!r} is the name of {seen[clash]}, so it is no folder"
+            )
 
 
 # --- Fetching ------------------------------------------------------------------------------------------
@@ -190,29 +196,40 @@ class InputPlaces:
     @contextmanager
     def placed(self, files: Mapping[str, StagedFile], folders: Folders) -> Iterator[dict[str, PlacedFile]]:
         """The files where an engine finds them, by name."""
-        paths = {name: folders.input / file.digest / name for name, file in files.items()}
-        with self._lock:
-            for name, path in paths.items():
-                self._users[path] += 1
-                _link(files[name].path, path)
+        relative = {name: _relative_path(name, file.digest) for name, file in files.items()}
+        held: list[Path] = []
         try:
-            yield {name: PlacedFile(f"{files[name].digest}/{name}", str(path)) for name, path in paths.items()}
+            with self._lock:
+                for name, place in relative.items():
+                    path = folders.input / place
+                    self._users[path] += 1
+                    held.append(path)
+                    _put(files[name].path, path, folders.input)
+            yield {name: PlacedFile(place, str(folders.input / place)) for name, place in relative.items()}
         finally:
             with self._lock:
-                for path in paths.values():
+                for path in held:
                     self._users[path] -= 1
                     if self._users[path] <= 0:
                         del self._users[path]
                         _remove(path, folders.input)
 
 
-def _link(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        try:
-            os.link(source, target)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(source, target)
+def _relative_path(name: str, digest: str) -> str:
+    """Where a file goes below the input folder; ComfyUI's 3D nodes look for theirs in `3d` only."""
+    kind = "3d/" if name.lower().endswith(_3D_ENDINGS) else ""
+    return f"{kind}{digest[:16]}{hashlib.sha256(name.encode()).hexdigest()[:8]}/{name}"
+
+
+def _put(source: Path, target: Path, root: Path) -> None:
+    """Put a file there. Raises ComfyCrashed if ComfyUI's folders are gone: it has just been restarted."""
+    try:
+        for folder in reversed(target.relative_to(root).parents[:-1]):
+            (root / folder).mkdir(exist_ok=True)
+        if not target.exists():
+            link_or_copy(source, target)
+    except FileNotFoundError as error:
+        raise ComfyCrashed("ComfyUI was restarted while the job's files were put in place") from error
 
 
 def _remove(path: Path, root: Path) -> None:

@@ -13,8 +13,14 @@ _job_id: ContextVar[str] = ContextVar("job_id", default="-")
 
 class _JobIdFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        record.job_id = _job_id.get()
+        record.job_id = _escaped(_job_id.get())
+        record.msg, record.args = _escaped(record.getMessage()), None
         return True
+
+
+def _escaped(text: str) -> str:
+    """On one line, and nothing that a terminal would obey: what callers send must not look like a line of ours."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def configure(level: str) -> None:

@@ -16,7 +16,7 @@ from .bucket import Bucket
 from .comfy_engine import ComfyEngine
 from .comfy_folders import private_folder
 from .deadline import Deadline
-from .errors import BucketFailed, NoBucket, OutputMissing
+from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, NoBucket
 from .input_files import InputPlaces, StagedFile, fetch_files, fetch_rules
 from .job_input import Request
 from .outputs import (
@@ -46,8 +46,6 @@ from .workflow.graph import Workflow
 
 log = logging.getLogger(__name__)
 
-_SENDS_FRAMES = "SaveImageWebsocket"
-
 
 @dataclass(frozen=True)
 class _Job:
@@ -70,7 +68,10 @@ class JobRunner:
     settings: Settings
     bucket: Bucket | None
     _places: InputPlaces = field(default_factory=InputPlaces)
-    _running: list[str] = field(default_factory=list)  # the output folders of jobs that run now
+    _running: set[str] = field(default_factory=set)  # the output folders of jobs that run now
+    _sweeping: threading.Lock = field(
+        default_factory=threading.Lock
+    )  # no job begins while another's traces are removed
 
     @staticmethod
     def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
@@ -111,20 +112,29 @@ class JobRunner:
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, deliver the files; then delete them."""
-        folders, run, job_folder = self.engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
-        self._running.append(job_folder)
+        number, folders = self.engine.number, self.engine.process.folders
+        run, job_folder = None, f"job-{uuid.uuid4().hex[:12]}"
+        with self._sweeping:
+            self._running.add(job_folder)
         try:
             self._check(job, workflow)
             with self._places.placed(job.files, folders) as places:
                 placed, used = place_files(workflow, places)
-                run = run_prompt(self.engine, isolate_outputs(placed, job_folder), limits, report, job.extra_data)
+                isolated = isolate_outputs(placed, job_folder)
+                try:
+                    run = run_prompt(self.engine, isolated, limits, report, job.extra_data)
+                except InvalidWorkflow as error:
+                    if self.engine.number == number:
+                        raise
+                    # Another job had it restarted in the meantime: this job's files are with the old one.
+                    raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
-            _check_frames(run)
             made = [*list_files(run), *write_frames(run, folders, job_folder)]
             wanted = [file for file in made if job.request.output.previews or not file.is_preview]
-            files = gather_files(wanted, folders, self.engine.client, job_folder)
+            with self._sweeping:
+                files = gather_files(wanted, folders, self.engine.client, job_folder)
             limits.check_stop()
             outcome = deliver(files, job.plan, job.encoding, folders.output / job_folder / "delivery")
             unused = [
@@ -143,8 +153,9 @@ class JobRunner:
                 versions=versions(self.engine),
             )
         finally:
-            remove_files(run, folders, job_folder, is_alone=self._running == [job_folder])
-            self._running.remove(job_folder)
+            with self._sweeping:
+                self._running.discard(job_folder)
+                remove_files(run, folders, job_folder, is_alone=not self._running)
 
     def _check(self, job: _Job, workflow: Workflow) -> None:
         """What the engine can say before the prompt is queued."""
@@ -233,12 +244,3 @@ def _fetched(
     with private_folder() as folder:
         files = fetch_files(request.files, folder, settings, bucket, stop)
         yield files, time.monotonic() - started
-
-
-def _check_frames(run: Run) -> None:
-    """Raise OutputMissing if a node that sends its pictures over the websocket was not heard."""
-    heard = {frame.node_id for frame in run.frames}
-    nodes = [node_id for node_id, node in run.workflow.items() if node["class_type"] == _SENDS_FRAMES]
-    lost = [node_id for node_id in nodes if node_id not in heard]
-    if lost:
-        raise OutputMissing("the pictures of SaveImageWebsocket were lost on the way", node_ids=lost)

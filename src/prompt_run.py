@@ -31,7 +31,7 @@ from .errors import (
     WorkerError,
 )
 from .rejection import explain_rejection
-from .run_record import Frame, NodeClock, Run
+from .run_record import Frame, NodeClock, Run, sends_frames
 from .workflow.graph import Workflow
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ _FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.01, 0.25, 1.3
 _QUEUE_SECONDS = 1.0  # between two questions whether ComfyUI still has the prompt
 _LOST_AFTER = 2  # such questions in a row that say no
 _MOST_NONSENSE = 8  # senseless answers in a row
+_LATE_SECONDS = 10.0  # that a picture may take to arrive after the run has ended
 _FRESH_SECONDS = 2.0  # that an answer counts as a sign of life
 _HUNG_SECONDS = 3.5
 
@@ -97,7 +98,10 @@ def run_prompt(
             queued_at = time.time()
             _queue(engine, workflow, prompt_id, client_id, extra_data)
             wait = _Wait(engine, prompt_id, client_id, limits, report, listener, vitals)
-            return Run(prompt_id, workflow, wait.entry(), tuple(wait.frames), queued_at, wait.clock.node_seconds)
+            entry = wait.entry()
+            is_heard_whole = wait.hear_out() if sends_frames(workflow) else True
+            frames, seconds = tuple(wait.frames), wait.clock.node_seconds
+            return Run(prompt_id, workflow, entry, frames, is_heard_whole, queued_at, seconds)
     except EngineFault:  # what is left of the prompt goes with the process
         raise
     except BaseException:
@@ -182,6 +186,7 @@ class _Wait:
         self._next_queue_check = time.monotonic() + _QUEUE_SECONDS
         self._missing = self._nonsense = 0
         self._heard_at: float | None = None
+        self._has_heard_last = False
         self.clock = NodeClock()
         self.frames: list[Frame] = []
 
@@ -191,8 +196,9 @@ class _Wait:
             self._limits.check()
             self._engine.ensure_alive()
             event = self._listener.next(self._limits.deadline.at_most(self._interval))
-            if event is not None and not event.is_last:
+            if event is not None:
                 self._hear(event)
+            if event is not None and not event.is_last:
                 continue
             try:
                 entry = self._engine.client.history(self._prompt_id)
@@ -208,12 +214,23 @@ class _Wait:
             self._check_progress()
             self._interval = min(self._interval * _POLL_GROWTH, _LONGEST_POLL)
 
+    def hear_out(self) -> bool:
+        """Hear what is still on its way after the entry is there: pictures come late. Whether all was heard."""
+        while not self._has_heard_last and self._engine.events.hears(self._client_id):
+            self._limits.check_stop()
+            event = self._listener.next(_LATE_SECONDS)
+            if event is None:
+                break
+            self._hear(event)
+        return self._has_heard_last
+
     def _hear(self, event: Event) -> None:
         self._heard_at = time.monotonic()
+        self._has_heard_last = self._has_heard_last or event.is_last
         self.clock.hear(event.node_id, event.at)
         if event.png:
             self.frames.append(Frame(str(event.node_id), event.png))
-        elif event.is_ending:
+        elif event.is_ending or event.is_last:
             self._interval = _FIRST_POLL
         else:
             self._interval = _LONGEST_POLL  # the doorbell works: asking is only for when it breaks

@@ -152,7 +152,7 @@ class Problem:
             self.details["received"] = public_text(self.received, 200)
 
     def _sentence(self) -> str:
-        received = public_text(repr(self.received), 100)
+        received = public_text(repr(self.received)[:1000], 100)
         if self.is_missing_model:
             return self._missing_model()
         sentences = {

@@ -8,6 +8,9 @@ from typing import Any
 
 from .workflow.graph import Workflow
 
+SENDS_FRAMES = "SaveImageWebsocket"
+"""The class of the node that sends its pictures over the websocket."""
+
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -23,7 +26,8 @@ class Frame:
 class Run:
     """A prompt that ended, well or not: its id, the workflow as queued and its history entry.
 
-    `frames` came over the websocket. `queued_at` is in seconds since 1970. `node_seconds` is how long each node ran
+    `frames` came over the websocket; all of them did if `is_heard_whole`.
+    `queued_at` is in seconds since 1970. `node_seconds` is how long each node ran
     that was heard of, by its id.
     """
 
@@ -31,6 +35,7 @@ class Run:
     workflow: Workflow
     entry: dict[str, Any]
     frames: tuple[Frame, ...] = ()
+    is_heard_whole: bool = True
     queued_at: float = 0.0
     node_seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -65,6 +70,11 @@ def messages_of(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     messages = status.get("messages") if isinstance(status, Mapping) else None
     pairs = [message for message in messages or [] if isinstance(message, list) and len(message) == 2]
     return {str(kind): data if isinstance(data, Mapping) else {} for kind, data in pairs}
+
+
+def sends_frames(workflow: Workflow) -> bool:
+    """Whether a node of it sends pictures over the websocket."""
+    return any(node["class_type"] == SENDS_FRAMES for node in workflow.values())
 
 
 class NodeClock:

@@ -34,11 +34,17 @@ _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _LONGEST_URL = 8000
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
-_PUBLIC_BUT_LOCAL = frozenset({"168.63.129.16"})  # Azure's platform address, reached from inside only
+# Counted as public by some version of Python, but not for the public: Azure's platform, protocol assignments (with
+# Oracle's metadata), 6to4 relays, documentation.
+_NOT_FOR_THE_PUBLIC = tuple(
+    ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")
+)
 _HEADERS = {"User-Agent": "comfyui-serverless-worker", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 Address = tuple[Any, ...]
 """What a socket connects to."""
+Connect = Callable[[str, int, float], socket.socket]
+"""(host, port, seconds) -> a connection."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,7 @@ class Fetch:
     deadline: Deadline
     _sockets: list[socket.socket] = field(default_factory=list)
     _aborted: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def is_over(self) -> bool:
@@ -70,18 +77,28 @@ class Fetch:
 
     def abort(self) -> None:
         """End it at once: whoever sends a byte a minute is not waited for."""
-        self._aborted.set()
-        for connection in self._sockets:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        with self._lock:
+            self._aborted.set()
+            for connection in self._sockets:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
 
     def into(self, url: str, write: Callable[[bytes], object]) -> None:
         """Hand the bytes that the URL leads to to `write`, piece by piece.
 
         Raises InputFileRefused for a URL that must not be reached, InputFileUnavailable for one that gives nothing.
         """
+        try:
+            self._follow(url, write)
+        finally:
+            for connection in self._sockets:
+                connection.close()
+
+    def _follow(self, url: str, write: Callable[[bytes], object]) -> None:
         for _ in range(_MAX_REDIRECTS + 1):
             parts = checked_url(url, self.rules, self.where)
+            if self.is_over:
+                raise self._unavailable(parts)
             response = self._get(parts)
             try:
                 location = response.headers.get("Location")
@@ -142,26 +159,40 @@ class Fetch:
         return InputFileUnavailable(f"{self.where}: {parts.host} could not be reached, or broke off")
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        """A socket to an address of the host that was checked."""
-        last: OSError | None = None
-        for family, address in public_addresses(host, port, self.rules, self.where):
-            connection = socket.socket(family, socket.SOCK_STREAM)
-            connection.settimeout(timeout)
-            try:
-                connection.connect(address)
-            except OSError as error:
-                connection.close()
-                last = error
-                continue
-            self._sockets.append(connection)
-            return connection
-        raise last or OSError("no address")
+        """A connection that `abort` ends, also when TLS has taken the socket for its own: through a second handle."""
+        connection = connect_checked(host, port, timeout, self.rules, self.where)
+        with self._lock:
+            self._sockets.append(connection.dup())
+            if not self.is_over:
+                return connection
+        connection.close()
+        raise OSError("nobody waits for it any more")
 
 
-class _GuardedHttp(HTTPConnection):
-    """A connection whose socket comes from `connect`, which checks where it leads."""
+def connect_checked(host: str, port: int, timeout: float, rules: FetchRules, where: str) -> socket.socket:
+    """A socket to an address of the host that was checked. Raises InputFileRefused, OSError."""
+    last: OSError | None = None
+    for family, address in public_addresses(host, port, rules, where):
+        connection = socket.socket(family, socket.SOCK_STREAM)
+        connection.settimeout(timeout)
+        try:
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            last = error
+            continue
+        return connection
+    raise last or OSError("no address")
 
-    def __init__(self, *args: Any, connect: Callable[[str, int, float], socket.socket], **options: Any) -> None:
+
+class Guarded:
+    """What makes a connection of urllib3's take its socket from `connect`, which checks where it leads."""
+
+    host: str
+    port: int
+    timeout: Any
+
+    def __init__(self, *args: Any, connect: Connect, **options: Any) -> None:
         super().__init__(*args, **options)
         self._connect_checked = connect
 
@@ -170,10 +201,14 @@ class _GuardedHttp(HTTPConnection):
         try:
             return self._connect_checked(self.host, self.port, timeout)
         except OSError as error:
-            raise NewConnectionError(self, "could not connect") from error
+            raise NewConnectionError(self, "could not connect") from error  # type: ignore[arg-type]
 
 
-class _GuardedHttps(_GuardedHttp, HTTPSConnection):
+class _GuardedHttp(Guarded, HTTPConnection):
+    pass
+
+
+class _GuardedHttps(Guarded, HTTPSConnection):
     pass
 
 
@@ -217,7 +252,7 @@ def public_addresses(host: str, port: int, rules: FetchRules, where: str) -> lis
     Raises InputFileRefused if one of them is not public, unless the operator trusts the host; OSError for no address.
     """
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise OSError("the host has no address") from error
     addresses = [(int(family), address) for family, _, _, _, address in found]
@@ -243,7 +278,7 @@ def is_public(address: str) -> bool:
         if carries_ipv4 or parsed.is_site_local:
             return False
     is_special = parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified or not parsed.is_global
-    return not is_special and str(parsed) not in _PUBLIC_BUT_LOCAL
+    return not is_special and not any(parsed in network for network in _NOT_FOR_THE_PUBLIC)
 
 
 def _place(parts: Url) -> tuple[str, str, int]:

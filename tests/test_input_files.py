@@ -228,7 +228,8 @@ def test_equal_files_share_a_place_for_as_long_as_one_job_needs_it(tmp_path: Pat
     with places.placed({"sub/a.png": file}, folders) as first:
         with places.placed({"sub/a.png": file, "b.png": other}, folders) as second:
             assert first["sub/a.png"] == second["sub/a.png"]
-            assert first["sub/a.png"].relative == "digest/sub/a.png"
+            folder = first["sub/a.png"].relative.removesuffix("/sub/a.png")
+            assert folder.startswith("digest")
             assert Path(second["b.png"].whole).read_bytes() == PNG
         assert Path(first["sub/a.png"].whole).read_bytes() == PNG
         assert not (folders.input / "another").exists()

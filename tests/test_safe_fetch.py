@@ -53,6 +53,7 @@ HOSTILE = {
     "metadata, mapped": "https://[::ffff:169.254.169.254]/x",
     "metadata of Alibaba": "https://100.100.100.200/x",
     "metadata of Azure": "https://168.63.129.16/x",
+    "metadata of Oracle": "https://192.0.0.192/x",
     "metadata of AWS, IPv6": "https://[fd00:ec2::254]/x",
     "unique local, IPv6": "https://[fc00::1]/x",
     "link-local, IPv6": "https://[fe80::1]/x",

@@ -76,6 +76,7 @@ def test_guiders_and_split_sigmas_are_passed_through() -> None:
     assert changed(workflow, cfg=4.0, steps=9, negative_prompt="worse") == {
         "22.cfg": 4.0,
         "17.steps": 9,
+        "41.step": 4,  # half of four before, half of nine now
         "40.text": "worse",
     }
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from ..errors import OutputRefused
+from ..file_checks import PILLOW_ERRORS
 from ..settings import ImageFormat
 from .gathering import LocalFile
 from .metadata import METADATA_KEYWORDS, as_exif, rewrite_png
@@ -70,7 +71,7 @@ class _Encoder:
         try:
             with Image.open(file.path) as picture:
                 return self._encode_picture(file, picture, place)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow's ways to say that it cannot read it
+        except PILLOW_ERRORS as error:
             raise OutputRefused(f"node {file.node_id}: its picture {file.name[:200]!r} cannot be read") from error
 
     def _encode_picture(self, file: LocalFile, picture: Image.Image, place: Path) -> LocalFile:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..comfy_client import ComfyClient
-from ..comfy_folders import Folders
+from ..comfy_folders import Folders, link_or_copy, seconds_old
 from ..errors import OutputMissing, OutputRefused
 from ..run_record import Run
 from .listing import OutputFile, list_files
@@ -39,6 +39,7 @@ _CONTENT_TYPES = {
     ".json": "application/json",
     ".txt": "text/plain",
 }
+_PREVIEW_SECONDS = 600.0
 _KINDS = ("image", "video", "audio", "text")
 
 
@@ -80,8 +81,8 @@ def gather_files(
     folders.
     """
     found, missing = [], []
-    for file in files:
-        path = _find(file, folders, client, job_folder)
+    for number, file in enumerate(files):
+        path = _find(file, folders, client, folders.output / job_folder / "gathered" / str(number))
         if path is None:
             missing.append(file)
         else:
@@ -106,32 +107,47 @@ def with_own_names(files: Iterable[LocalFile]) -> list[LocalFile]:
     return named
 
 
-def _find(file: OutputFile, folders: Folders, client: ComfyClient, job_folder: str) -> Path | None:
+def _find(file: OutputFile, folders: Folders, client: ComfyClient, own: Path) -> Path | None:
+    """Where a file lies that only this job uses: another may be given the same preview from ComfyUI's cache."""
     path = file.path(folders)
+    if not file.is_inside(folders) or path.is_dir():
+        raise OutputRefused(
+            f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
+        )
     if path.exists():
-        if not path.resolve().is_relative_to(folders.root.resolve()) or not path.is_file():
-            raise OutputRefused(
-                f"node {file.node_id}: its output {file.filename[:200]!r} is outside ComfyUI's output folder"
-            )
-        return path
+        return path if path.resolve().is_relative_to(own.parent.parent.resolve()) else _taken(path, own)
     # Not in our folders: ComfyUI may have been told others, by COMFYUI_ARGS.
     content = client.view(file.filename, file.subfolder, file.type)
     if content is None:
         return None
-    copy = folders.output / job_folder / "viewed" / file.node_id / Path(file.filename).name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_bytes(content)
-    return copy
+    own.parent.mkdir(parents=True, exist_ok=True)
+    own.write_bytes(content)
+    return own
+
+
+def _taken(path: Path, own: Path) -> Path | None:
+    own.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        link_or_copy(path, own)
+    except FileNotFoundError:
+        return None
+    return own
 
 
 def remove_files(run: Run | None, folders: Folders, job_folder: str, is_alone: bool) -> None:
-    """Delete the job's folder, and what its nodes wrote elsewhere: all that is there if no other job runs."""
+    """Delete the job's folder, and what its nodes wrote elsewhere: all that is there if no other job runs.
+
+    Else previews stay for a while: ComfyUI's cache may give them to another job, which would have to make them again.
+    """
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
     if is_alone:
         left: Sequence[Path] = [*folders.output.glob("*"), *folders.temp.glob("*")]
     else:
-        reported = [file.path(folders) for file in list_files(run) if file.type != "input"] if run else []
-        left = [path for path in reported if path.resolve().is_relative_to(folders.root.resolve())]
+        reported = [file for file in list_files(run) if file.type == "output"] if run else []
+        old = [path for path in folders.temp.glob("*") if seconds_old(path) > _PREVIEW_SECONDS]
+        left = [*(file.path(folders) for file in reported if file.is_inside(folders)), *old]
+        left = [path for path in left if path.is_symlink() or not path.is_dir()]
+    shutil.rmtree(folders.temp / "api_logs", ignore_errors=True)  # partner nodes write their key there
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)

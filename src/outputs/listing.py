@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..comfy_folders import Folders
-from ..run_record import Run
+from ..errors import OutputMissing
+from ..run_record import SENDS_FRAMES, Run
 
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that a node reported: where it lies below ComfyUI's folder of that type (output, temp or input)."""
+    """A file that a node reported: where it lies below ComfyUI's folder of that type (output or temp)."""
 
     node_id: str
     filename: str
@@ -27,8 +28,15 @@ class OutputFile:
 
     def path(self, folders: Folders) -> Path:
         """Where it lies if it lies in our folders."""
-        root = {"output": folders.output, "input": folders.input}.get(self.type, folders.temp)
-        return root / self.subfolder / self.filename
+        return self._root(folders) / self.subfolder / self.filename
+
+    def is_inside(self, folders: Folders) -> bool:
+        """Whether it lies below the folder of its type: what a node reports may be a caller's own words."""
+        path, root = self.path(folders).resolve(), self._root(folders).resolve()
+        return path != root and path.is_relative_to(root)
+
+    def _root(self, folders: Folders) -> Path:
+        return folders.output if self.type == "output" else folders.temp
 
     def name(self, folders: Folders, job_folder: str) -> str:
         """The name that the caller expects: as the workflow's prefix has it, without any folder of the worker."""
@@ -49,17 +57,31 @@ def list_files(run: Run) -> list[OutputFile]:
 
 def _reported_files(run: Run) -> Iterator[OutputFile]:
     return (
-        OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), str(item.get("type") or "output"))
+        OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), item.get("type") or "output")
         for node_id, output in _outputs_in_order(run)
         for items in output.values()
         if isinstance(items, list)
         for item in items
-        if isinstance(item, Mapping) and isinstance(item.get("filename"), str)
+        if isinstance(item, Mapping) and _names_file(item)
     )
 
 
+def _names_file(item: Mapping[str, Any]) -> bool:
+    name, folder = item.get("filename"), item.get("subfolder") or ""
+    is_text = isinstance(name, str) and isinstance(folder, str) and "\0" not in f"{name}{folder}"
+    return is_text and bool(name) and (item.get("type") or "output") in ("output", "temp")
+
+
 def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile]:
-    """The pictures that nodes sent over the websocket instead of saving them (SaveImageWebsocket), now as files."""
+    """The pictures that nodes sent over the websocket instead of saving them (SaveImageWebsocket), now as files.
+
+    Raises OutputMissing (with the `node_ids`) if some were lost on the way.
+    """
+    senders = [node_id for node_id, node in run.workflow.items() if node.get("class_type") == SENDS_FRAMES]
+    heard = {frame.node_id for frame in run.frames}
+    lost = [node_id for node_id in senders if not run.is_heard_whole or node_id not in heard]
+    if lost:
+        raise OutputMissing("pictures of SaveImageWebsocket were lost on the way", node_ids=lost)
     folder = folders.output / job_folder
     files = []
     for number, frame in enumerate(run.frames, 1):

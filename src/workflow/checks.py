@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from ..errors import GuiFormatWorkflow, InvalidWorkflow
@@ -22,6 +23,11 @@ _CHARACTERS_PER_VALUE = 4  # about what a small number and its comma take in JSO
 _INT_RANGE = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
+_PREFIX = "filename_prefix"
+# Names of inputs that mean files in node packs; a picture or a sound that is linked is no text.
+_LIKE_A_FILE = re.compile(r"image|audio|video|file|path|dir|folder|mask|model|mesh|latent", re.IGNORECASE)
+# `file:/…` and the like, and drives; a pack that loads from the web is the operator's choice.
+_SCHEME = re.compile(r"(?!https?://)[a-z][a-z0-9+.-]*:(//|[\\/])", re.IGNORECASE)
 _EXPORT_HINT = (
     "In ComfyUI choose Workflow > Export (API) and send that file "
     '(older versions: enable Dev mode in the settings, then "Save (API Format)")'
@@ -85,6 +91,11 @@ def _kind(value: object) -> str:
 
 
 # --- Values -------------------------------------------------------------------------------------------
+
+
+def check_json(value: object, where: str) -> None:
+    """Raise InvalidWorkflow for what JSON cannot carry, and for what is nested too deeply or too large."""
+    _check_json(value, where, 0)
 
 
 def _check_json(value: object, where: str, characters: int) -> int:
@@ -184,19 +195,40 @@ def _check_order(graph: Graph) -> None:
 def _check_file_names(graph: Graph) -> None:
     """Refuse names that would leave ComfyUI's input or output folder (0.3.64 itself reads any path).
 
-    Of every node that loads something each text is checked, of the others only `filename_prefix`.
+    Of a node that loads something each text is checked, of the others those whose input is called like a file's; also
+    inside lists and objects, which some nodes take. The texts of a text encoder are no names.
     """
     for node_id in graph:
         loads = "load" in graph.class_of(node_id).lower()
+        texts = ("text", "prompt") if "clip" in graph.inputs(node_id) else ()
         for name, value in graph.inputs(node_id).items():
-            if isinstance(value, str) and (loads or name == "filename_prefix") and _leaves_folder(name, value):
-                raise InvalidWorkflow(
-                    f"node {graph.describe(node_id)}: {name[:80]} must be a name inside ComfyUI's own folder, "
-                    f"not {value[:80]!r}"
-                )
+            where = f"node {graph.describe(node_id)}: {name[:80]}"
+            _check_wrapped(where, value)
+            if name == _PREFIX and not isinstance(value, str) and as_link(value) is None:
+                raise InvalidWorkflow(f"{where} must be a text or a link")
+            is_name = loads or name == _PREFIX or bool(_LIKE_A_FILE.search(name))
+            bad = next((text for text in _texts(value) if _leaves_folder(name, text)), None) if is_name else None
+            if bad is not None and name not in texts and as_link(value) is None:
+                raise InvalidWorkflow(f"{where} must be a name inside ComfyUI's own folder, not {bad[:80]!a}")
+
+
+def _check_wrapped(where: str, value: object) -> None:
+    """ComfyUI unwraps `{"__value__": …}`, which the editor writes around lists; what else is in it hides from checks."""
+    if isinstance(value, dict) and "__value__" in value and not isinstance(value["__value__"], list):
+        raise InvalidWorkflow(f'{where}: {{"__value__": …}} must hold a list; put another value there as it is')
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _leaves_folder(name: str, value: str) -> bool:
     parts = value.replace("\\", "/").split("/")
-    is_absolute = parts[0] == "" and len(parts) > 1 and name != "filename_prefix"  # a prefix is put below our folder
-    return ".." in parts or "\0" in value or is_absolute
+    is_absolute = parts[0] == "" and len(parts) > 1 and name != _PREFIX  # a prefix is put below our folder
+    has_scheme = bool(_SCHEME.match(value)) and name != _PREFIX
+    return ".." in parts or "\0" in value or is_absolute or has_scheme

@@ -26,15 +26,24 @@ class PlacedFile:
 def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[dict[str, Any], set[str]]:
     """A copy in which every input that is the name of a file has its place, and the names that some input has.
 
-    Any text of any node counts, but for prompts.
+    Any text of any node counts, also one inside an object, but for prompts and `filename_prefix`.
     """
-    graph, placed, used = Graph(workflow), copy.deepcopy(dict(workflow)), set()
+    graph, placed = Graph(workflow), copy.deepcopy(dict(workflow))
+    used: set[str] = set()
     for node_id in graph:
-        texts = text_inputs(graph, node_id) if "clip" in graph.inputs(node_id) else ()
+        others = text_inputs(graph, node_id) if "clip" in graph.inputs(node_id) else ()
+        is_whole = bool(_WANTS_WHOLE_PATH.search(graph.class_of(node_id)))
         for name, value in graph.inputs(node_id).items():
-            file = files.get(value.removesuffix(_FROM_INPUT)) if isinstance(value, str) and name not in texts else None
-            if file is not None:
-                used.add(value.removesuffix(_FROM_INPUT))
-                is_whole = _WANTS_WHOLE_PATH.search(graph.class_of(node_id))
-                placed[node_id]["inputs"][name] = file.whole if is_whole else file.relative
+            if name != "filename_prefix" and name not in others:
+                placed[node_id]["inputs"][name] = _placed(value, files, is_whole, used)
     return placed, used
+
+
+def _placed(value: Any, files: Mapping[str, PlacedFile], is_whole: bool, used: set[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _placed(part, files, is_whole, used) for key, part in value.items()}
+    name = value.removesuffix(_FROM_INPUT) if isinstance(value, str) else ""
+    if name not in files:
+        return value
+    used.add(name)
+    return files[name].whole if is_whole else files[name].relative

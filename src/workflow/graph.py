@@ -85,7 +85,7 @@ class Graph:
         """The node for a message: `6 (CLIPTextEncode "Positive prompt")`."""
         title, class_type = self.title(node_id), self.class_of(node_id)
         name = class_type if title == class_type else f'{class_type} "{title}"'
-        return f"{node_id} ({name})"[:200]
+        return "".join(c if c.isprintable() else "?" for c in f"{node_id} ({name})"[:200])
 
     def listed(self, node_ids: Sequence[str]) -> str:
         """Nodes for a message, with a comma between them."""

@@ -187,7 +187,7 @@ class _Edit:
             if kind is _SIZE:
                 self._follow_size(node_id, values)
             if kind.fields == ("steps",):
-                self._follow_steps(node_id, values[0])
+                self._follow_steps(node_id, values[0], is_named=named is not None)
 
     def _found_nodes(self, kind: _Kind) -> list[str]:
         """The nodes that following the links finds; of several that differ, the one with the usual id."""
@@ -239,14 +239,20 @@ class _Edit:
         """The nodes of one class that the given nodes depend on."""
         return [n for n in nodes_behind(self._graph, users) if self._graph.class_of(n) == class_type]
 
-    def _follow_steps(self, node_id: str, steps: int) -> None:
-        """Keep the share of a sampler that does only a part of the steps (KSamplerAdvanced)."""
-        inputs = self._graph.inputs(node_id)
-        old = inputs.get("steps")
-        for name in ("start_at_step", "end_at_step"):
-            at = inputs.get(name)
+    def _follow_steps(self, node_id: str, steps: int, is_named: bool) -> None:
+        """Keep the share of a sampler that does a part of the steps: KSamplerAdvanced, or one behind SplitSigmas."""
+        graph, slot = self._graph, targets.holder(self._graph, node_id, "steps")
+        old = graph.inputs(slot.node_id)[slot.name] if slot else None
+        splits = [n for n in graph if graph.class_of(n) == "SplitSigmas" and node_id in nodes_behind(graph, [n])]
+        cuts = [Slot(node_id, name) for name in ("start_at_step", "end_at_step")] + [Slot(n, "step") for n in splits]
+        for cut in cuts:
+            at = graph.inputs(cut.node_id).get(cut.name)
             if type(at) is int and type(old) is int and 0 < at < old:
-                self._put_all([Slot(node_id, name)], [round(at * steps / old)])
+                self._put_all([cut], [min(max(1, round(at * steps / old)), max(1, steps - 1))])
+                if is_named:
+                    self.hints.append(
+                        f"{cut.name} of node {graph.describe(cut.node_id)} follows its steps; other samplers' do not"
+                    )
 
 
 # --- Which nodes ---------------------------------------------------------------------------------------
