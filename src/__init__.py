@@ -19,8 +19,8 @@
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
    comfy_client    ComfyUI's HTTP routes, one method each
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
-   bucket          S3-compatible storage, the only owner of boto3
    safe_fetch      files from URLs that a caller names
+   bucket          S3-compatible storage, the only owner of boto3
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
    fitness         is this machine fit to take jobs?
 4  comfy_engine    process, client and events as one: boot, restart, leave

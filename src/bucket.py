@@ -1,6 +1,8 @@
 """S3-compatible storage (Cloudflare R2 first); the only owner of boto3.
 
-One client a bucket, made when it is first needed: boto3 takes a third of a second to import.
+One client a bucket, made when it is first needed: boto3 takes a third of a second to import. The storage of a bucket
+that a caller brought is no more trusted than a URL: it is reached as `safe_fetch` reaches things, and its answers are
+cut where they have no end.
 """
 
 from __future__ import annotations
@@ -12,33 +14,59 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from .errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput
+from .errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput, JobBucketFailed
+from .safe_fetch import FetchRules, Guarded, check_endpoint, connect_checked
 from .settings import BucketConfig
 
 log = logging.getLogger(__name__)
 
-_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 60, 4
+_CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
+_CHECK_READ_SECONDS, _CHECK_ATTEMPTS = 10, 2
+_LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
+_ENDPOINT_FIELD = "s3Config.endpointUrl"
+_BUCKET_NAME = re.compile(r"(?!.*--)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
+_RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
 # Characters that storages or links trip over; each as its code, so that different names stay different.
 _UNUSABLE_IN_KEY = str.maketrans({character: f"~{ord(character):02X}" for character in '\\{}^%`[]"<>~#|?*:'})
 
-# What the codes of S3 mean for whoever set the bucket up.
-_MEANINGS = {
-    "NoSuchBucket": "there is no such bucket: check BUCKET_NAME and the account in BUCKET_ENDPOINT_URL",
-    "404": "there is no such bucket: check BUCKET_NAME and the account in BUCKET_ENDPOINT_URL",
-    "InvalidAccessKeyId": "the access key id is not known there: check BUCKET_ACCESS_KEY_ID",
-    "InvalidClientTokenId": "the access key id is not known there: check BUCKET_ACCESS_KEY_ID",
-    "Unauthorized": "the keys are not accepted: check BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY",
-    "401": "the keys are not accepted: check BUCKET_ACCESS_KEY_ID and BUCKET_SECRET_ACCESS_KEY",
-    "SignatureDoesNotMatch": "the secret key is wrong: check BUCKET_SECRET_ACCESS_KEY",
-    "AccessDenied": "these keys may not do that: give them read and write rights for the bucket",
-    "403": "these keys may not do that: give them read and write rights for the bucket",
+# What the codes of S3 mean, and which setting (of ours, of a caller) is to be mended.
+_NAME, _KEY, _SECRET, _RIGHTS = "no such bucket", "key id unknown", "secret wrong", "no right"
+_CODES = {
+    "NoSuchBucket": _NAME,
+    "404": _NAME,
+    "InvalidBucketName": _NAME,
+    "InvalidAccessKeyId": _KEY,
+    "InvalidClientTokenId": _KEY,
+    "Unauthorized": _KEY,
+    "401": _KEY,
+    "SignatureDoesNotMatch": _SECRET,
+    "AccessDenied": _RIGHTS,
+    "403": _RIGHTS,
 }
-_AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
-_RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
+_MEANINGS = {
+    _NAME: ("there is no such bucket: check {} and the account in {}", ("name", "endpoint")),
+    _KEY: ("the access key id is not known there: check {}", ("key",)),
+    _SECRET: ("the secret key is wrong: check {}", ("secret",)),
+    _RIGHTS: ("these keys may not do that: give them the right, or check {}", ("key",)),
+}
+_SETTINGS = {
+    "name": "BUCKET_NAME",
+    "endpoint": "BUCKET_ENDPOINT_URL",
+    "key": "BUCKET_ACCESS_KEY_ID",
+    "secret": "BUCKET_SECRET_ACCESS_KEY",
+}
+_FIELDS = {
+    "name": "s3Config.bucketName",
+    "endpoint": _ENDPOINT_FIELD,
+    "key": "s3Config.accessId",
+    "secret": "s3Config.accessSecret",
+}
 _MISSING_KEY = ("NoSuchKey", "404")
 
 
@@ -52,13 +80,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket. May be used from several threads.
-
-    `check_endpoint` raises if an endpoint that a caller brought must not be reached.
-    """
+    """One bucket. May be used from several threads. `rules` are for the endpoint of one that a caller brought."""
 
     config: BucketConfig
-    check_endpoint: Callable[[str], None] = lambda url: None
+    rules: FetchRules = field(default_factory=FetchRules)
     _made: list[Any] = field(default_factory=list)
     _found: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,11 +91,20 @@ class Bucket:
     def check(self) -> None:
         """Look into the bucket, unless that went well before: are name and keys right?
 
-        Raises BucketFailed with what to mend.
+        Keys that may not list it are no failure: they may be meant to write only. Raises BucketFailed with what to
+        mend, within a minute.
         """
         if self._found.is_set():
             return
-        self._try("looked into", lambda client: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
+        client = self._try("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
+        try:
+            self._try("looked into", lambda _: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
+        except BucketFailed as error:
+            if error.details.get("bucket_code") not in ("AccessDenied", "403"):
+                raise
+            log.warning(
+                "the bucket %r cannot be listed with these keys; uploads may work all the same", self.config.name
+            )
         self._found.set()
 
     def upload(self, file: Path, name: str, content_type: str, job_id: str) -> Stored:
@@ -114,62 +148,82 @@ class Bucket:
             self._client().generate_presigned_url("get_object", Params=place, ExpiresIn=self.config.url_seconds)
         )
 
-    def _try(self, done: str, action: Callable[[Any], object]) -> None:
-        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError  # noqa: PLC0415
+    # --- What boto3 raises -----------------------------------------------------------------------------
 
-        place = f"the bucket {self.config.name!r} could not be {done}"
+    def _try(self, done: str, action: Callable[[Any], Any]) -> Any:
+        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
+        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError  # noqa: PLC0415
+
+        place = f"the bucket {self.config.name[:80]!r} could not be {done}"
         try:
-            action(self._client())
+            return action(self._client())
         except ClientError as error:
             raise self._explained(place, error) from error
         except S3UploadFailedError as error:
             cause = error.__context__
-            raise (
-                self._explained(place, cause) if isinstance(cause, ClientError) else self._unreachable(place)
-            ) from error
+            if isinstance(cause, ClientError):
+                raise self._explained(place, cause) from error
+            raise self._unreachable(place) from error
+        except ParamValidationError as error:
+            raise self._failure(f"{place}: {self._names['name']} is no name of a bucket") from error
         except (BotoCoreError, HTTPClientError, OSError) as error:
             raise self._unreachable(place) from error
 
+    @property
+    def _names(self) -> dict[str, str]:
+        """What the parts of the configuration are called where they come from."""
+        return _FIELDS if self.config.is_from_job else _SETTINGS
+
+    def _failure(self, message: str, **details: Any) -> BucketFailed:
+        return (JobBucketFailed if self.config.is_from_job else BucketFailed)(message, **details)
+
     def _explained(self, place: str, error: Any) -> BucketFailed:
-        code = str(error.response.get("Error", {}).get("Code", ""))
+        code = str(error.response.get("Error", {}).get("Code", ""))[:80]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
         if code in _MISSING_KEY and error.operation_name == "GetObject":
             return _KeyMissing(place)
         log.warning("%s: %s (status %s)", place, code or "no code", status)
-        meaning = _MEANINGS.get(code) or f"it answered {code or 'without a code'} (status {status})"
-        return BucketFailed(f"{place}: {meaning}", bucket_code=code)
+        if code not in _CODES:
+            return self._failure(
+                f"{place}: it answered {code or 'without a code'} (status {status})", bucket_code=code
+            )
+        meaning, parts = _MEANINGS[_CODES[code]]
+        return self._failure(f"{place}: {meaning.format(*(self._names[part] for part in parts))}", bucket_code=code)
 
     def _unreachable(self, place: str) -> BucketFailed:
         host = urlsplit(self.config.endpoint_url).hostname
-        return BucketFailed(
-            f"{place}: {host} did not answer, or broke off, {_ATTEMPTS} times: check BUCKET_ENDPOINT_URL"
-        )
+        return self._failure(f"{place}: {host} did not answer, or broke off: check {self._names['endpoint']}")
+
+    # --- Clients ---------------------------------------------------------------------------------------
 
     def _client(self) -> Any:
         with self._lock:
             if not self._made:
-                self._made.append(self._new_client())
+                self._made.append(self._new_client(_ATTEMPTS, _READ_SECONDS))
             return self._made[0]
 
-    def _new_client(self) -> Any:
+    def _new_client(self, attempts: int, read_seconds: float) -> Any:
         import boto3  # noqa: PLC0415  slow to import
         from botocore.config import Config  # noqa: PLC0415
 
         if self.config.is_from_job:
-            self.check_endpoint(self.config.endpoint_url)
+            check_endpoint(self.config.endpoint_url, self.rules, _ENDPOINT_FIELD)
+            if not _BUCKET_NAME.fullmatch(self.config.name):
+                raise InputFileRefused(
+                    "s3Config.bucketName must be a plain name of a bucket, no ARN and no special bucket"
+                )
         options = Config(
             signature_version="s3v4",
             connect_timeout=_CONNECT_SECONDS,
-            read_timeout=_READ_SECONDS,
-            retries={"mode": "standard", "max_attempts": _ATTEMPTS},
+            read_timeout=read_seconds,
+            retries={"mode": "standard", "max_attempts": attempts},
             s3={"addressing_style": "path"},
             # Newer botocore sends checksums that R2, MinIO, B2 and RunPod's volumes do not all understand.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             proxies={} if self.config.is_from_job else None,
         )
-        return boto3.session.Session().client(
+        client = boto3.session.Session().client(
             "s3",
             endpoint_url=self.config.endpoint_url,
             aws_access_key_id=self.config.access_key_id,
@@ -177,6 +231,55 @@ class Bucket:
             region_name=_region(self.config),
             config=options,
         )
+        if self.config.is_from_job:
+            _guard(client, self.rules)
+        return client
+
+
+class _KeyMissing(BucketFailed):
+    """There is no object of that key."""
+
+
+def _guard(client: Any, rules: FetchRules) -> None:
+    """Let a client connect to checked addresses only, whatever its host means the second time it is looked up."""
+    from botocore import awsrequest  # noqa: PLC0415  slow to import
+
+    class Https(_Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
+        pass
+
+    class Http(_Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
+        pass
+
+    def connect(host: str, port: int, timeout: float) -> Any:
+        return connect_checked(host, port, timeout, rules, _ENDPOINT_FIELD)
+
+    class HttpsPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
+        ConnectionCls = partial(Https, connect=connect)
+
+    class HttpPool(awsrequest.AWSHTTPConnectionPool):  # type: ignore[misc]
+        ConnectionCls = partial(Http, connect=connect)
+
+    # botocore has no public way to say which connections it is to use.
+    client._endpoint.http_session._manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
+
+
+class _Cut:
+    """A connection whose answers end, if they are read whole as XML is."""
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()  # type: ignore[misc]
+        whole = response.stream
+
+        def stream(*arguments: Any, **options: Any) -> Any:
+            length = 0
+            for piece in whole(*arguments, **options):
+                length += len(piece)
+                if length > _LONGEST_ANSWER:
+                    raise OSError("an answer without end")
+                yield piece
+
+        response.stream = stream
+        return response
 
 
 def _region(config: BucketConfig) -> str:
@@ -191,12 +294,8 @@ def _region(config: BucketConfig) -> str:
     return found[1].upper() if found else "auto"
 
 
-class _KeyMissing(BucketFailed):
-    """There is no object of that key."""
-
-
 def key_of(url: str, config: BucketConfig | None, where: str) -> str:
-    """The key in `s3://bucket/key`. Raises InputFileRefused unless it is of the configured bucket."""
+    """The key in `s3://bucket/key`. Raises InputFileRefused unless jobs may read it."""
     name, _, key = url.removeprefix("s3://").partition("/")
     if config is None:
         raise InputFileRefused(
@@ -206,4 +305,6 @@ def key_of(url: str, config: BucketConfig | None, where: str) -> str:
         raise InputFileRefused(f"{where}: s3:// must be of the bucket {config.name!r}, not {name[:80]!r}")
     if not key:
         raise InvalidInput(f"{where}: s3://{config.name}/ must be followed by the key of an object")
+    if not key.startswith(config.input_prefix):
+        raise InputFileRefused(f"{where}: s3://{config.name}/ must be followed by {config.input_prefix!r}")
     return key

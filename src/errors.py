@@ -187,6 +187,12 @@ class BucketFailed(WorkerError):
     error_code: ClassVar[str] = "bucket_failed"
 
 
+class JobBucketFailed(BucketFailed):
+    """The bucket that the job itself brought refused an upload or a download, or could not be reached."""
+
+    error_type: ClassVar[ErrorType] = "validation"
+
+
 class OutputRefused(WorkerError):
     """An output lies outside ComfyUI's own folders and is not handed out."""
 

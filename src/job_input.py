@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import InvalidInput
 from .input_fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
-from .settings import BucketConfig, Delivery, ImageFormat
+from .settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from .workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
 from .workflow.graph import Workflow
 
@@ -172,12 +172,7 @@ def _output(fields: OutputFields) -> OutputOptions:
     return OutputOptions(**{**fields.model_dump(), "background": (red, green, blue)})
 
 
-_S3_PARTS = {
-    "endpointUrl": "endpoint_url",
-    "accessId": "access_key_id",
-    "accessSecret": "secret_access_key",
-    "bucketName": "name",
-}
+_S3_PARTS = ("endpointUrl", "accessId", "accessSecret", "bucketName")
 
 
 def _bucket(given: object) -> BucketConfig | None:
@@ -188,4 +183,7 @@ def _bucket(given: object) -> BucketConfig | None:
     wrong = [name for name in _S3_PARTS if not isinstance(parts.get(name), str) or not parts[name]]
     if wrong:
         raise InvalidInput(f"s3Config must have the texts {', '.join(_S3_PARTS)}; missing: {', '.join(wrong)}")
-    return BucketConfig(**{ours: parts[name] for name, ours in _S3_PARTS.items()}, is_from_job=True)
+    endpoint, in_url = endpoint_and_bucket(parts["endpointUrl"].rstrip("/"))
+    if in_url not in ("", parts["bucketName"]):
+        raise InvalidInput("s3Config.endpointUrl must be of the bucket that bucketName says, or of none")
+    return BucketConfig(endpoint, parts["accessId"], parts["accessSecret"], parts["bucketName"], is_from_job=True)

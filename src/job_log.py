@@ -29,7 +29,8 @@ def configure(level: str) -> None:
     lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(job_id)s %(name)s: %(message)s"))
     lines.addFilter(_JobIdFilter())
     logging.basicConfig(level=level, handlers=[lines], force=True)
-    logging.getLogger("urllib3").setLevel(logging.WARNING)
+    for name in ("urllib3", "botocore", "boto3", "s3transfer"):  # at DEBUG they tell signatures and signed links
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .bucket import Bucket
@@ -38,13 +38,14 @@ from .prompt_run import Report, RunLimits, run_prompt
 from .recovery import run_with_recovery
 from .rejection import Problem, explain_failure
 from .run_record import Run
-from .safe_fetch import check_endpoint
 from .settings import Delivery, Settings
 from .worker_info import versions
 from .workflow import Applied, apply_overrides, isolate_outputs, outline_of, place_files, renew_nodes, seeds_of
 from .workflow.graph import Workflow
 
 log = logging.getLogger(__name__)
+
+_FIXED_BYTES = 4000  # of an answer: the names of its fields, ids, versions, hints that come last
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ class JobRunner:
             with self._sweeping:
                 files = gather_files(wanted, folders, self.engine.client, job_folder)
             limits.check_stop()
-            outcome = deliver(files, job.plan, job.encoding, folders.output / job_folder / "delivery")
+            texts, told = list_texts(run), [*job.applied.hints, *job.request.warnings]
+            plan = replace(job.plan, reserved_bytes=_size_of_rest(run, texts, told), check_stop=limits.check_stop)
+            outcome = deliver(files, plan, job.encoding, folders.output / job_folder / "delivery")
             unused = [
                 f"{file.where} ({file.name}) was not used: no node names it"
                 for file in job.request.files
@@ -145,7 +148,7 @@ class JobRunner:
             return Result(
                 prompt_id=run.prompt_id,
                 files=outcome.files,
-                texts=list_texts(run),
+                texts=texts,
                 hints=[*job.applied.hints, *unused, *hints(run, made, job.request.output.previews), *outcome.hints],
                 seed=_seed(job),
                 cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
@@ -170,9 +173,7 @@ class JobRunner:
     def _bucket_of(self, request: Request) -> Bucket | None:
         if request.bucket is None:
             return self.bucket
-        return Bucket(
-            request.bucket, lambda url: check_endpoint(url, fetch_rules(self.settings), "s3Config.endpointUrl")
-        )
+        return Bucket(request.bucket, fetch_rules(self.settings))
 
     def _plan(self, request: Request, job_id: str, bucket: Bucket | None) -> Plan:
         usual: Delivery = "bucket" if request.bucket is not None else self.settings.output_delivery
@@ -218,6 +219,11 @@ def _seed(job: _Job) -> int | None:
         return job.request.overrides.seed
     seeds = seeds_of(job.applied.workflow)
     return seeds[0] if len(seeds) == 1 else None
+
+
+def _size_of_rest(run: Run, texts: Sequence[str], told: Sequence[str]) -> int:
+    """About the bytes of an answer beside its files."""
+    return _FIXED_BYTES + len(json.dumps([texts, told, run.cached_nodes, list(run.node_seconds.items())]))
 
 
 def _timings(job: _Job, run: Run, outcome: Outcome) -> Timings:

@@ -21,7 +21,8 @@ _SDK_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 # Names that a child process must not see: the platform's own variables and whatever looks like a secret.
 _WITHHELD = re.compile(
     r"^(RUNPOD|R2|S3|BUCKET|AWS|HF|HUGGING_?FACE)_"
-    r"|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY",
+    r"|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY"
+    r"|_(KEY|PAT|PASS|DSN|AUTH)$|^DATABASE_URL$|CONNECTION_STRING|^AUTHORIZATION$",
     re.IGNORECASE,
 )
 # Of those, the ones that are no secret and that model loaders read.
@@ -33,17 +34,20 @@ class BucketConfig:
     """An S3-compatible bucket and how its files are named and linked.
 
     `prefix` may hold `{date}` (YYYY-MM-DD, UTC) and `{job_id}`. With `public_url` links are that and the key, else
-    signed ones that work for `url_seconds`. `is_from_job`: a caller brought it, so its endpoint is not trusted.
+    signed ones that work for `url_seconds`. All files of a job have `upload_seconds`. Jobs may read what is below
+    `input_prefix`. `is_from_job`: a caller brought it, so its endpoint is not trusted.
     """
 
     endpoint_url: str
-    access_key_id: str
+    access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
     name: str
     region: str = "auto"
     prefix: str = "{date}/{job_id}"
     public_url: str = ""
     url_seconds: int = 604800
+    upload_seconds: float = 120.0
+    input_prefix: str = ""
     is_from_job: bool = False
 
 
@@ -230,6 +234,15 @@ class Settings:
         "Seconds that a signed link works, at most 7 days",
         setting_values.whole(1, 604800),
     )
+    bucket_input_prefix: str = _setting(
+        "BUCKET_INPUT_PREFIX",
+        "",
+        "Folder of the bucket that jobs may read by `s3://`. Empty: all of it",
+        setting_values.text,
+    )
+    upload_timeout: float = _setting(
+        "UPLOAD_TIMEOUT", 120.0, "Seconds that all files of a job may take to the bucket", setting_values.seconds
+    )
     comfy_org_api_key: str = _setting(
         "COMFY_ORG_API_KEY",
         "",
@@ -273,7 +286,7 @@ class Settings:
         """The bucket, None if none is set. Raises InvalidSetting if only a part of it is."""
         if not self.bucket_endpoint_url:
             return None
-        endpoint, in_url = _endpoint_and_bucket(self.bucket_endpoint_url)
+        endpoint, in_url = endpoint_and_bucket(self.bucket_endpoint_url)
         name = self.bucket_name or in_url
         if in_url and in_url != name:
             raise InvalidSetting(f"BUCKET_ENDPOINT_URL is of the bucket {in_url!r}, but BUCKET_NAME is {name!r}")
@@ -294,6 +307,8 @@ class Settings:
             self.bucket_prefix,
             self.bucket_public_url,
             self.bucket_url_seconds,
+            self.upload_timeout,
+            self.bucket_input_prefix,
         )
 
     def public(self) -> dict[str, Any]:
@@ -306,7 +321,7 @@ class Settings:
         }
 
 
-def _endpoint_and_bucket(url: str) -> tuple[str, str]:
+def endpoint_and_bucket(url: str) -> tuple[str, str]:
     """The endpoint and the bucket in a URL that may have it: in its path, as Cloudflare's console shows it, or in
     front of the host, as RunPod's documentation has it for AWS.
     """
@@ -343,7 +358,8 @@ def _parsed(setting: Field[Any], value: str) -> Any:
     try:
         return setting.metadata["parse"](value)
     except ValueError as error:
-        raise InvalidSetting(f"{variable(setting)} must be {error}, not {value[:80]!r}") from error
+        told = "what it is" if "@" in value else repr(value[:80])  # an address with a password
+        raise InvalidSetting(f"{variable(setting)} must be {error}, not {told}") from error
 
 
 def on_runpod() -> bool:

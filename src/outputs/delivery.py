@@ -10,12 +10,13 @@ import base64
 import io
 import logging
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..bucket import Bucket, Stored
+from ..deadline import Deadline
 from ..errors import BucketFailed, OutputTooLarge
 from ..settings import Delivery
 from .encoding import Encoding, encode_files
@@ -28,6 +29,7 @@ _BYTES_PER_ENTRY = 400  # of an answer, beside a file's base64: its names, sizes
 _CHUNK = 3 * (1 << 18)  # a multiple of three bytes, so that base64 of the pieces is base64 of the whole
 _AT_ONCE = 8_000_000  # twice as fast, where memory is no matter
 _UPLOADS_AT_A_TIME = 4
+_LOOK_SECONDS = 0.2
 _QUALITIES = (90, 80, 65, 50)
 
 
@@ -44,7 +46,10 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Plan:
-    """Where files go. `limit_bytes` is for the whole answer as JSON; `reserved_bytes` of it are taken by texts."""
+    """Where files go. `limit_bytes` is for the whole answer as JSON; `reserved_bytes` of it are taken by the rest.
+
+    `check_stop` raises if nobody waits for the answer any more.
+    """
 
     delivery: Delivery
     bucket: Bucket | None
@@ -52,6 +57,7 @@ class Plan:
     may_reencode: bool
     job_id: str
     reserved_bytes: int = 0
+    check_stop: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -72,27 +78,26 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
     started = time.monotonic()
     encoded, hints = encode_files(files, encoding, folder)
     encoded = with_own_names(encoded)
-    wants_bucket = plan.delivery == "bucket" or (
-        plan.delivery == "auto" and plan.bucket and _is_too_large(encoded, plan)
-    )
     encode_seconds = time.monotonic() - started
-    if wants_bucket and plan.bucket is not None:
+    failure: BucketFailed | None = None
+    if plan.bucket and (plan.delivery == "bucket" or (plan.delivery == "auto" and _is_too_large(encoded, plan))):
         started = time.monotonic()
         try:
             stored = _upload(encoded, plan, plan.bucket)
             if plan.delivery == "auto":
-                hints.append(_too_large_for_base64(encoded, plan))
+                hints.append(f"{_too_large_for_base64(encoded, plan)}; so the files went to the bucket")
             return Outcome(stored, hints, encode_seconds, time.monotonic() - started)
         except BucketFailed as error:
-            if _is_too_large(encoded, plan) and not plan.may_reencode:
-                raise
             log.warning("%s", error)
-            hints.append(f"{error.message}; so the files come as base64")
+            failure = error
     started = time.monotonic()
     if _is_too_large(encoded, plan) and plan.may_reencode:
         encoded, more = _reencoded(encoded, plan, encoding, folder)
         hints.extend(more)
-    _check_size(_answer_size(encoded, plan), encoded, plan)
+    if _is_too_large(encoded, plan):
+        raise failure or _too_large(encoded, plan)
+    if failure:
+        hints.append(f"{failure.message}; so the files come as base64")
     inline = [Delivered(file, file.size, data=base64_of(file.path)) for file in encoded]
     return Outcome(inline, hints, encode_seconds + time.monotonic() - started, 0.0)
 
@@ -113,8 +118,24 @@ def _upload(files: Sequence[LocalFile], plan: Plan, bucket: Bucket) -> list[Deli
         stored = bucket.upload(file.path, file.name, file.content_type, plan.job_id)
         return Delivered(file, file.size, stored=stored, bucket_name=bucket.config.name)
 
-    with ThreadPoolExecutor(_UPLOADS_AT_A_TIME, thread_name_prefix="upload") as pool:
-        return list(pool.map(upload, files))
+    deadline = Deadline(bucket.config.upload_seconds)
+    pool = ThreadPoolExecutor(_UPLOADS_AT_A_TIME, thread_name_prefix="upload")
+    try:
+        futures = [pool.submit(upload, file) for file in files]
+        waiting: set[Future[Delivered]] = set(futures)
+        while waiting:
+            _, waiting = wait(waiting, _LOOK_SECONDS, FIRST_EXCEPTION)
+            plan.check_stop()
+            if any(future.done() and future.exception() for future in futures):
+                break
+            if waiting and deadline.passed:
+                raise BucketFailed(
+                    f"the bucket {bucket.config.name!r} did not take the files within {deadline.seconds:g} s "
+                    "(UPLOAD_TIMEOUT)"
+                )
+        return [future.result() for future in futures]
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
 
 
 def _reencoded(
@@ -149,19 +170,27 @@ def _too_large_for_base64(files: Sequence[LocalFile], plan: Plan) -> str:
     return f"as base64 the answer would be {size:.1f} MB, over the limit of {limit:g} MB (RESULT_LIMIT_MB)"
 
 
-def _check_size(size: int, files: Sequence[LocalFile], plan: Plan) -> None:
-    if size > plan.limit_bytes:
-        raise too_large(
-            size, plan.limit_bytes, [{"name": file.name[:200], "size_bytes": file.size} for file in files[:20]]
+def _too_large(files: Sequence[LocalFile], plan: Plan) -> OutputTooLarge:
+    named = [{"name": file.name[:200], "size_bytes": file.size} for file in files[:20]]
+    return too_large(_answer_size(files, plan), plan.limit_bytes, named, plan)
+
+
+def too_large(size: int, limit_bytes: int, files: Sequence[object] = (), plan: Plan | None = None) -> OutputTooLarge:
+    """The error for an answer that RunPod would lose, with what can be done about it."""
+    cures = ["make fewer or smaller files"]
+    if plan is None or plan.bucket is None:
+        cures.append("set up a bucket (BUCKET_ENDPOINT_URL and its kin)")
+    elif plan.delivery == "base64":
+        cures.append('let them go to the bucket (output {"delivery": "auto"})')
+    if plan is None or not plan.may_reencode:
+        cures.append('ask for smaller pictures, with output like {"format": "webp"} or {"may_reencode": true}')
+    else:
+        cures.append(
+            f'ask for smaller pictures, with output {{"max_side": 1024}}: WebP of quality {_QUALITIES[-1]} is too large'
         )
-
-
-def too_large(size: int, limit_bytes: int, files: Sequence[object] = ()) -> OutputTooLarge:
-    """The error for an answer that RunPod would lose."""
     return OutputTooLarge(
         f"the answer would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "
-        "(RESULT_LIMIT_MB; RunPod loses larger ones): set up a bucket (BUCKET_ENDPOINT_URL …), make fewer or smaller "
-        'images, or ask for smaller files with output, like {"format": "webp"} or {"may_reencode": true}',
+        f"(RESULT_LIMIT_MB; RunPod loses larger ones): {'; or '.join(cures)}",
         size_bytes=size,
         limit_bytes=limit_bytes,
         files=list(files),

@@ -18,6 +18,7 @@ from .metadata import METADATA_KEYWORDS, as_exif, rewrite_png
 
 _ENDINGS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "avif": ".avif"}
 _FORMATS: dict[str, ImageFormat] = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "AVIF": "avif"}
+_LONGEST_SIDES = {"png": 2**31 - 1, "jpeg": 65535, "webp": 16383, "avif": 65535}  # in pixels
 _PNG_EFFORT = 4  # as ComfyUI's SaveImage
 _LONGEST_EXIF = 60_000  # a JPEG segment ends at 65,535 bytes
 
@@ -84,11 +85,12 @@ class _Encoder:
             return file
         if is_same and (encoding.quality is None or own == "png"):
             return self._with_texts(file, wanted, place)
-        self._save(picture, wanted, place)
+        if not self._save(picture, wanted, place):
+            return self._with_texts(file, own, place) if own else file
         name = file.name if wanted == own else str(PurePosixPath(file.name).with_suffix(_ENDINGS[wanted]))
         return replace(file, name=name, path=place)
 
-    def _with_texts(self, file: LocalFile, own: ImageFormat, place: Path) -> LocalFile:
+    def _with_texts(self, file: LocalFile, own: str, place: Path) -> LocalFile:
         """The same picture, byte for byte but for its metadata."""
         if self.encoding.texts is None:
             return file
@@ -101,7 +103,8 @@ class _Encoder:
     def _hint_metadata(self, file: LocalFile) -> None:
         self.hints.append(f"{file.name}: metadata of this kind of file is as SAVE_METADATA says, not as the job does")
 
-    def _save(self, picture: Image.Image, wanted: ImageFormat, place: Path) -> None:
+    def _save(self, picture: Image.Image, wanted: ImageFormat, place: Path) -> bool:
+        """Write it anew; False if the format cannot hold it."""
         encoding = self.encoding
         profile = picture.info.get("icc_profile") if picture.mode != "CMYK" else None
         kept = {key: str(value) for key, value in picture.info.items() if key in METADATA_KEYWORDS}
@@ -109,16 +112,23 @@ class _Encoder:
         converted = _converted(ImageOps.exif_transpose(picture), wanted, encoding.background)
         if encoding.max_side is not None:
             converted.thumbnail((encoding.max_side, encoding.max_side), Image.Resampling.LANCZOS)
+        if max(converted.size) > _LONGEST_SIDES[wanted]:
+            width, height = converted.size
+            self.hints.append(
+                f"a picture of {width} x {height} was left as it is: {wanted} ends at {_LONGEST_SIDES[wanted]}"
+            )
+            return False
         if wanted == "png":
             converted.save(place, "PNG", compress_level=_PNG_EFFORT, icc_profile=profile)
             rewrite_png(place, place, texts)
-            return
+            return True
         exif = as_exif(texts)
         if len(exif.tobytes()) > _LONGEST_EXIF:
             self.hints.append("the workflow is too long for the metadata of a picture that is no PNG: it was left out")
             exif = Image.Exif()
         quality = encoding.quality or encoding.default_quality
         converted.save(place, wanted.upper(), quality=quality, icc_profile=profile, exif=exif)
+        return True
 
 
 def _converted(picture: Image.Image, wanted: ImageFormat, background: tuple[int, int, int]) -> Image.Image:

@@ -17,6 +17,7 @@ METADATA_KEYWORDS = ("prompt", "workflow")
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _TEXTS = (b"tEXt", b"iTXt", b"zTXt")
+_MOST_TEXTS = 10
 _FIRST_TAG = 0x0110  # EXIF `Model`; ComfyUI's own savers go down from there
 
 
@@ -64,6 +65,6 @@ def _text_chunk(keyword: str, text: str) -> bytes:
 def as_exif(texts: Mapping[str, str]) -> Image.Exif:
     """EXIF with these texts in it."""
     exif = Image.Exif()
-    for number, (keyword, text) in enumerate(texts.items()):
+    for number, (keyword, text) in enumerate(list(texts.items())[:_MOST_TEXTS]):
         exif[_FIRST_TAG - number] = f"{keyword}:{text}"
     return exif

@@ -213,7 +213,7 @@ def _check_file_names(graph: Graph) -> None:
 
 
 def _check_wrapped(where: str, value: object) -> None:
-    """ComfyUI unwraps `{"__value__": …}`, which the editor writes around lists; what else is in it hides from checks."""
+    """ComfyUI unwraps `{"__value__": …}`, which the editor writes around lists; anything else would hide there."""
     if isinstance(value, dict) and "__value__" in value and not isinstance(value["__value__"], list):
         raise InvalidWorkflow(f'{where}: {{"__value__": …}} must hold a list; put another value there as it is')
 
