@@ -60,17 +60,18 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
 
 def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
     """The answer to one job, whatever happens to it."""
-    started = time.monotonic()
+    started, warnings = time.monotonic(), list[str]()
     with job_log.job(job_id_of(job)):
         try:
             worker = _worker
             if worker is None:
                 raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
             request = read_job(job, lambda name: stored_workflow(name, worker.runner.settings))
+            warnings.extend(request.warnings)
             return ACTIONS[request.action](worker, request, job, stop, started)
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
-            return failure_answer(error, time.monotonic() - started)
+            return failure_answer(error, time.monotonic() - started, [*warnings, *error.hints])
         except Exception:
             log.exception("unexpected error")
             unexpected = WorkerError("unexpected error in the worker; its log has the details")

@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from .errors import ComfyUnreachable, UnexpectedAnswer
 from .workflow.schemas import NodeSchema, read_schema
 
+_LONGEST_CLASS = 500
 _CONNECT_SECONDS = 2.0
 _READ_SECONDS = 1.5  # these routes only look at memory: longer means that ComfyUI is busy or frozen
 _SLOW_SECONDS = 60.0  # these read disks: validation and schemas list model folders, slow on a network volume
@@ -119,6 +120,9 @@ class ComfyClient:
         """
         wanted = set(class_types)
         for class_type in wanted if is_fresh else wanted - self._schemas.keys():
+            if class_type in (".", "..") or len(class_type) > _LONGEST_CLASS:  # it would be another route, or none
+                self._schemas[class_type] = None
+                continue
             response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_SLOW_SECONDS)
             told = self._decoded(response).get(class_type)
             self._schemas[class_type] = read_schema(told) if isinstance(told, dict) else None

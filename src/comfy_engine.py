@@ -31,6 +31,8 @@ class ComfyEngine:
         self._events: EventStream | None = None
         self._number = 0
         self._changing = threading.RLock()
+        self.stopping = threading.Lock()
+        """Held while a prompt is being stopped, which may end in a restart: what is queued then would be lost."""
 
     def __enter__(self) -> ComfyEngine:
         self.start()

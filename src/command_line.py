@@ -52,7 +52,7 @@ def parse(arguments: list[str]) -> Options:
         prog="serverless_worker.py",
         description=f"A RunPod Serverless worker for ComfyUI.\n\n{_USAGE}",
         usage="python serverless_worker.py [flags]",
-        epilog="Settings come from the environment (see README.md). RunPod's SDK gets its own flags (--rp_…).",
+        epilog="Settings come from the environment (see docs/settings.md). RunPod's SDK gets its own flags (--rp_…).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -28,6 +28,8 @@ class WorkerError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
+        self.hints: list[str] = []
+        """What the caller may want to know beside; told as `warnings`."""
 
 
 # --- What the caller can mend -------------------------------------------------------------------------

@@ -20,6 +20,10 @@ def _as_node_id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _spelled(value: object) -> object:
+    return "jpeg" if value == "jpg" else value
+
+
 def _encodable(value: str) -> str:
     value.encode("utf-8")  # UnicodeEncodeError, a ValueError, for half a character (a lone surrogate)
     return value
@@ -48,9 +52,9 @@ class LoraFields(BaseModel):
 
 
 class FileFields(BaseModel):
-    """One entry of `images` or `files`."""
+    """One entry of `images` or `files`; what it has beside these is told to the caller."""
 
-    model_config = _STRICT
+    model_config = ConfigDict(strict=True, extra="allow")
     name: _Name
     image: _Text | None = None
     data: _Text | None = None
@@ -61,7 +65,7 @@ class OutputFields(BaseModel):
     """`output`."""
 
     model_config = _STRICT
-    format: ImageFormat | None = None
+    format: Annotated[ImageFormat | Literal["original"], BeforeValidator(_spelled)] | None = None
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
     max_side: Annotated[int, Field(ge=16, le=16384)] | None = None
     background: _Colour = "#ffffff"
@@ -138,7 +142,7 @@ _RULES = {
     "images.name": "the file name that a node of the workflow has, of at most 200 characters",
     "files.name": "the file name that a node of the workflow has, of at most 200 characters",
     "output": 'an object like {"format": "webp", "quality": 90}',
-    "output.format": f"one of {', '.join(get_args(ImageFormat))}",
+    "output.format": f"one of {', '.join(get_args(ImageFormat))}, original",
     "output.quality": "a whole number from 1 to 100",
     "output.max_side": "a number of pixels from 16 to 16384",
     "output.background": 'a colour like "#ffffff"',
@@ -154,6 +158,9 @@ _RULES = {
 }
 
 
+_ENTRIES = {"images": _FILE_RULE, "files": _FILE_RULE, "loras": 'an object like {"name": "style.safetensors"}'}
+
+
 # --- Messages ----------------------------------------------------------------------------------------
 
 
@@ -162,6 +169,7 @@ def read_fields(given: dict[str, Any]) -> InputFields:
     for name in given:
         if not isinstance(name, str) or not name.isprintable():
             raise InvalidInput(f"the names of input fields must be printable strings, not {shown(name)}")
+    given = {name: value for name, value in given.items() if value is not None}  # null is as good as nothing
     try:
         return InputFields.model_validate(given)
     except ValidationError as error:
@@ -182,7 +190,8 @@ def _explained(error: ValidationError) -> InvalidInput:
     if is_unknown:
         parts = ", ".join(_PARTS[field_name].model_fields)
         return InvalidInput(f"{place} has no part {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
-    rule = _RULES.get(rule_name, "something else")
+    is_entry = rule_name in _ENTRIES and isinstance(steps[-1], int)
+    rule = _ENTRIES[rule_name] if is_entry else _RULES.get(rule_name, "something else")
     return InvalidInput(f"{place} must be {rule}, not {shown(problem['input'])}", field=field_name)
 
 
@@ -204,6 +213,10 @@ def unknown_fields(fields: InputFields) -> list[str]:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         warnings.append(f"input field {shown(name)} is not known and was ignored{hint}")
+    for kind, files in (("images", fields.images), ("files", fields.files)):
+        for number, file in enumerate(files[:20]):
+            odd = ", ".join(shown(name) for name in list(file.model_extra or {})[:5])
+            warnings.extend([f"{kind}[{number}] has {odd} too, which was ignored"] if odd else [])
     return warnings
 
 

@@ -25,7 +25,7 @@ from .deadline import Deadline
 from .errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
 from .file_checks import check_content, check_name, decode
 from .job_input import InputFile
-from .safe_fetch import Fetch, FetchRules
+from .safe_fetch import Fetch, FetchRules, check_endpoint
 from .settings import Settings
 from .workflow.files import PlacedFile
 
@@ -66,6 +66,17 @@ def fetch_files(
             fetch.abort()
         pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
     return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
+
+
+def check_sources(files: Sequence[InputFile], settings: Settings) -> None:
+    """Look at names, and at URLs as far as they say themselves that they will be refused; nothing is fetched."""
+    _check_names(files, settings)
+    rules = fetch_rules(settings)
+    for file in files:
+        if file.source[:4].lower() == "http":
+            check_endpoint(file.source.strip(), rules, file.where)
+        elif "://" in file.source[:12] and file.source[:5].lower() != "s3://":
+            raise InputFileRefused(f"{file.where}: a URL must begin with https:// or s3://, not {file.source[:20]!a}")
 
 
 def fetch_rules(settings: Settings) -> FetchRules:

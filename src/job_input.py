@@ -6,12 +6,13 @@ import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from .errors import InvalidInput
 from .input_fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
 from .settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from .workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
+from .workflow.checks import check_json
 from .workflow.graph import Workflow
 
 FindWorkflow = Callable[[str], object]
@@ -41,7 +42,7 @@ class OutputOptions:
     `quality` is 1 to 100, `max_side` in pixels, `background` the RGB that transparent parts get in a JPEG.
     """
 
-    format: ImageFormat | None = None
+    format: ImageFormat | Literal["original"] | None = None
     quality: int | None = None
     max_side: int | None = None
     background: tuple[int, int, int] = (255, 255, 255)
@@ -88,11 +89,15 @@ def read_job(job: object, find_workflow: FindWorkflow = _no_stored_workflow) -> 
     given = job.get("input")
     if not isinstance(given, dict):
         raise InvalidInput(f'input must be an object like {{"workflow": {{…}}}}, not {shown(given)}')
+    given, workflow = _with_stored(given, find_workflow)
     fields = read_fields(given)
-    warnings = tuple(unknown_fields(fields))
+    warnings = (*unknown_fields(fields), *_idle_fields(fields))
     if fields.action == "info":
         return Request("info", warnings=warnings)
-    workflow = check_workflow(_workflow(fields, given, find_workflow))
+    if workflow is None:
+        raise InvalidInput(f"input has no workflow (an object in ComfyUI's API format); it has {listed(given)}")
+    workflow = check_workflow(workflow)
+    check_json(fields.extra_pnginfo, "extra_pnginfo")
     set_slots: tuple[Slot, ...] = ()
     if fields.overrides:
         workflow, set_slots = set_inputs(workflow, fields.overrides)
@@ -117,19 +122,41 @@ def job_id_of(job: object) -> str:
     return job_id[:80] if isinstance(job_id, str) and job_id else "-"
 
 
-def _workflow(fields: InputFields, given: dict[str, Any], find_workflow: FindWorkflow) -> object:
-    """The workflow that came, or the one of that name."""
-    workflow = fields.workflow
-    if workflow is None:
-        raise InvalidInput(f"input has no workflow (an object in ComfyUI's API format); it has {listed(given)}")
-    if not isinstance(workflow, str):
-        return workflow
-    if not workflow.lstrip().startswith(("{", "[")):
-        return find_workflow(workflow)
+def _with_stored(given: dict[str, Any], find_workflow: FindWorkflow) -> tuple[dict[str, Any], object]:
+    """The input and its workflow: the one that came, or a stored one, whose file may hold other fields too.
+
+    What the caller says goes before what the file says.
+    """
+    workflow = given.get("workflow")
+    if not isinstance(workflow, str) or given.get("action") == "info":
+        return given, workflow
+    content = _parsed(workflow) if workflow.lstrip().startswith(("{", "[")) else find_workflow(workflow)
+    if isinstance(content, dict) and isinstance(content.get("input"), dict) and "class_type" not in content["input"]:
+        content = content["input"]
+    if not isinstance(content, dict) or not isinstance(content.get("workflow"), dict):
+        return given, content
+    if "class_type" in content["workflow"]:  # a node that is called so
+        return given, content
+    stored = {name: value for name, value in content.items() if name not in ("workflow", "action")}
+    return {**stored, **given}, content["workflow"]
+
+
+def _parsed(text: str) -> object:
     try:
-        return json.loads(workflow)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput("workflow is a text that is neither JSON nor the name of a stored workflow") from error
+
+
+def _idle_fields(fields: InputFields) -> list[str]:
+    """A node that is named for a value that is not given."""
+    values = {"size_node_id": fields.width, "loras_node_id": fields.loras or None}
+    return [
+        f"{name} was not used: there is no {name.removesuffix('_node_id')}"
+        for name in NODE_FIELDS
+        if getattr(fields, name) is not None
+        and values.get(name, getattr(fields, name.removesuffix("_node_id"), None)) is None
+    ]
 
 
 def _overrides(fields: InputFields) -> Overrides:

@@ -16,8 +16,8 @@ from .bucket import Bucket
 from .comfy_engine import ComfyEngine
 from .comfy_folders import private_folder
 from .deadline import Deadline
-from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, NoBucket
-from .input_files import InputPlaces, StagedFile, fetch_files, fetch_rules
+from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, NoBucket, WorkerError
+from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
 from .job_input import Request
 from .outputs import (
     Encoding,
@@ -36,7 +36,7 @@ from .outputs import (
 from .preflight import check_changes, check_partner_nodes, find_problems
 from .prompt_run import Report, RunLimits, run_prompt
 from .recovery import run_with_recovery
-from .rejection import Problem, explain_failure
+from .rejection import explain_failure
 from .run_record import Run
 from .settings import Delivery, Settings
 from .worker_info import versions
@@ -106,10 +106,22 @@ class JobRunner:
 
             return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
 
-    def problems(self, request: Request) -> list[Problem]:
+    def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep the engine from running a job. Raises WorkerError for overrides that have no place."""
         applied = apply_overrides(request.workflow, request.overrides)
-        return find_problems(self.engine.client, applied.workflow, [file.name for file in request.files])
+        workflow, names = applied.workflow, [file.name for file in request.files]
+        found = find_problems(self.engine.client, workflow, names, [*applied.changed, *request.set_inputs])
+        problems = [{**problem.details, "message": problem.text} for problem in found]
+        for check in (
+            lambda: self._plan(request, "validate", self._bucket_of(request)),
+            lambda: check_partner_nodes(self.engine.client, workflow) if not self._partner_key(request) else None,
+            lambda: check_sources(request.files, self.settings),
+        ):
+            try:
+                check()
+            except WorkerError as error:
+                problems.append({"reason": error.error_code, "message": error.message, **error.details})
+        return problems
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, deliver the files; then delete them."""
@@ -125,6 +137,7 @@ class JobRunner:
                 try:
                     run = run_prompt(self.engine, isolated, limits, report, job.extra_data)
                 except InvalidWorkflow as error:
+                    error.hints.extend(_unused(job, used))
                     if self.engine.number == number:
                         raise
                     # Another job had it restarted in the meantime: this job's files are with the old one.
@@ -140,16 +153,16 @@ class JobRunner:
             texts, told = list_texts(run), [*job.applied.hints, *job.request.warnings]
             plan = replace(job.plan, reserved_bytes=_size_of_rest(run, texts, told), check_stop=limits.check_stop)
             outcome = deliver(files, plan, job.encoding, folders.output / job_folder / "delivery")
-            unused = [
-                f"{file.where} ({file.name}) was not used: no node names it"
-                for file in job.request.files
-                if file.name not in used
-            ]
             return Result(
                 prompt_id=run.prompt_id,
                 files=outcome.files,
                 texts=texts,
-                hints=[*job.applied.hints, *unused, *hints(run, made, job.request.output.previews), *outcome.hints],
+                hints=[
+                    *job.applied.hints,
+                    *_unused(job, used),
+                    *hints(run, made, job.request.output.previews),
+                    *outcome.hints,
+                ],
                 seed=_seed(job),
                 cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
                 timings=_timings(job, run, outcome),
@@ -193,8 +206,9 @@ class JobRunner:
         if wanted.metadata is not None and wanted.metadata != self.settings.save_metadata:
             told = {"prompt": workflow, **(request.extra_pnginfo or {})} if wanted.metadata else {}
             texts = {keyword: json.dumps(value) for keyword, value in told.items()}
+        as_wanted = wanted.format or self.settings.output_format or "original"
         return Encoding(
-            wanted.format or self.settings.output_format or None,
+            None if as_wanted == "original" else as_wanted,
             wanted.quality,
             wanted.max_side,
             wanted.background,
@@ -209,8 +223,16 @@ class JobRunner:
         """
         outline = {} if self.settings.save_metadata else {"workflow": outline_of(workflow)}
         extra: dict[str, Any] = {"extra_pnginfo": {**outline, **(request.extra_pnginfo or {})}}
-        key = request.comfy_org_api_key or self.settings.comfy_org_api_key
+        key = self._partner_key(request)
         return {**extra, "api_key_comfy_org": key} if key else extra
+
+    def _partner_key(self, request: Request) -> str:
+        return request.comfy_org_api_key or self.settings.comfy_org_api_key
+
+
+def _unused(job: _Job, used: set[str]) -> list[str]:
+    files = [file for file in job.request.files if file.name not in used]
+    return [f"{file.where} ({file.name}) was not used: no node names it" for file in files]
 
 
 def _seed(job: _Job) -> int | None:

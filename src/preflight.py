@@ -29,11 +29,20 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
     raise explain_problems(list_problems(errors, workflow, client.options))
 
 
-def find_problems(client: ComfyClient, workflow: Workflow, files: Collection[str]) -> list[Problem]:
+def find_problems(
+    client: ComfyClient, workflow: Workflow, files: Collection[str], changed: Sequence[Slot]
+) -> list[Problem]:
     """Everything that keeps this engine from running the workflow, as far as can be told without running it."""
     graph = Graph(workflow)
-    schemas = client.schemas({graph.class_of(node_id) for node_id in graph}, is_fresh=True)
-    return list_problems(check_nodes(graph, schemas, files), workflow, client.options)
+    classes = {graph.class_of(node_id) for node_id in graph}
+    schemas = client.schemas(classes, is_fresh=True)
+    known = [] if all(schemas.values()) else list(client.all_schemas())
+    errors = check_nodes(graph, schemas, files, known)
+    for node_id, entry in check_inputs(graph, schemas, set(changed), files).items():
+        unknown = [error for error in entry["errors"] if error["type"] == "unknown_input"]
+        if unknown:
+            errors.setdefault(node_id, {**entry, "errors": []})["errors"].extend(unknown)
+    return list_problems(errors, workflow, client.options)
 
 
 def check_partner_nodes(client: ComfyClient, workflow: Workflow) -> None:

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 Send = Callable[[dict[str, Any], dict[str, Any]], None]
 """Sends (job, progress) to RunPod and returns when it is sent."""
 
+_SAMPLER_WEIGHT = 30
 _INTERVAL_SECONDS = 1.0
 _LAST_SECONDS = 5.0  # that a result waits for an update which is on its way
 
@@ -39,7 +40,8 @@ class JobProgress:
     def hear(self, event: Event) -> Mapping[str, Any] | None:
         """The progress after an event, None if it tells of none.
 
-        `percent` counts nodes that began, those from the cache left out, with the step of the one that runs.
+        `percent` counts nodes that began, those from the cache left out, with the step of the one that runs. A node
+        that samples counts as much as many others.
         """
         self._to_run.difference_update(event.cached)
         node_id = event.node_id
@@ -48,10 +50,15 @@ class JobProgress:
         if node_id not in self._begun:
             self._begun.append(node_id)
         part = event.step / event.steps if event.steps else 0.0
-        done = (len(self._begun) - 1 + min(part, 1.0)) / max(1, len(self._to_run))
+        before = sum(self._weight(begun) for begun in self._begun[:-1])
+        whole = sum(self._weight(node) for node in self._to_run) or 1
+        done = (before + min(part, 1.0) * self._weight(self._begun[-1])) / whole
         self._percent = max(self._percent, min(99, int(done * 100)))
         told: dict[str, Any] = {"percent": self._percent, "node_id": node_id, "node": self._graph.title(node_id)}
         return {**told, "step": event.step, "steps": event.steps} if event.steps else told
+
+    def _weight(self, node_id: str) -> int:
+        return _SAMPLER_WEIGHT if self._graph.link(node_id, "latent_image") else 1
 
 
 class ProgressSender(AbstractContextManager[Callable[[Event], None]]):

@@ -42,6 +42,7 @@ _QUEUE_SECONDS = 1.0  # between two questions whether ComfyUI still has the prom
 _LOST_AFTER = 2  # such questions in a row that say no
 _MOST_NONSENSE = 8  # senseless answers in a row
 _LATE_SECONDS = 10.0  # that a picture may take to arrive after the run has ended
+_INTERRUPT_SECONDS = 1.0  # between two interrupts: one between two prompts is lost
 _FRESH_SECONDS = 2.0  # that an answer counts as a sign of life
 _HUNG_SECONDS = 3.5
 
@@ -267,15 +268,18 @@ class _Wait:
 
 def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
     """See to it that a prompt no longer runs: take it out, interrupt it, or end ComfyUI, which boots anew then."""
-    deadline, number = Deadline(grace), engine.number
-    while engine.process.alive and not deadline.passed:
-        try:
-            engine.client.dequeue(prompt_id)
-            engine.client.interrupt(prompt_id)
-            if prompt_id not in engine.client.queue():
-                return
-        except (ComfyUnreachable, UnexpectedAnswer):
-            log.debug("ComfyUI did not answer while the prompt was stopped")
-        time.sleep(deadline.at_most(0.1))
-    log.warning("prompt %s did not stop within %g s", prompt_id, grace)
-    engine.renew(number)
+    with engine.stopping:
+        deadline, number, interrupt_at = Deadline(grace), engine.number, 0.0
+        while engine.process.alive and not deadline.passed:
+            try:
+                if time.monotonic() >= interrupt_at:
+                    interrupt_at = time.monotonic() + _INTERRUPT_SECONDS
+                    engine.client.dequeue(prompt_id)
+                    engine.client.interrupt(prompt_id)
+                if prompt_id not in engine.client.queue():
+                    return
+            except (ComfyUnreachable, UnexpectedAnswer):
+                log.debug("ComfyUI did not answer while the prompt was stopped")
+            time.sleep(deadline.at_most(0.1))
+        log.warning("prompt %s did not stop within %g s", prompt_id, grace)
+        engine.renew(number)

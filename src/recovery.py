@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
+_RESTARTS_OF_OTHERS = 2  # that a job bears without counting them as its own failures
+
 
 def run_with_recovery(
     engine: ComfyEngine, attempt: Callable[[Sequence[str]], Answer], retries: int, deadline: Deadline
@@ -24,18 +26,25 @@ def run_with_recovery(
     a node without filename_prefix does if the job before was the same.
 
     A dead or hung engine is restarted and the job runs again, at most `retries` times and while `deadline` is not
-    passed. After out-of-memory, ComfyUI gives its memory back and the job runs again once. After a failure of CUDA
-    the engine is ended and the worker is to be retired. Raises the last error while a fresh ComfyUI boots, or what
-    kept it from booting (ComfyBootFailed, BootTimeout), which retires the worker too.
+    passed; a restart that another job was the reason for does not count. After out-of-memory, ComfyUI gives its memory
+    back and the job runs again once. After a failure of CUDA the engine is ended and the worker is to be retired.
+    Raises the last error while a fresh ComfyUI boots, or what kept it from booting (ComfyBootFailed, BootTimeout),
+    which retires the worker too.
     """
     engine.ensure_ready()
     deadline.restart()  # waiting for the first boot is not the job's own time
-    faults, has_freed, to_renew = 0, False, ()
+    faults = restarts = 0
+    has_freed, to_renew = False, ()
     while True:
+        with engine.stopping:  # another job's prompt is being stopped, and ComfyUI perhaps with it
+            pass
         seen = engine.ensure_ready()
         try:
             return attempt(to_renew)
         except EngineFault as fault:
+            if engine.number != seen and restarts < _RESTARTS_OF_OTHERS:  # another job had it restarted
+                restarts += 1
+                continue
             faults += 1
             log.warning("%s: %s", fault.error_code, fault)
             last_lines = engine.process.public_log()

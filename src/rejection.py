@@ -156,7 +156,9 @@ class Problem:
         if self.is_missing_model:
             return self._missing_model()
         sentences = {
-            "missing_node_type": f"this ComfyUI has no such node class; {_HOW_TO_GET_NODES}",
+            "missing_node_type": "; ".join(
+                filter(None, ("this ComfyUI has no such node class", self._error.get("message"), _HOW_TO_GET_NODES))
+            ),
             "invalid_input_type": f"{self.name} must be of type {self._type}, not {received}" if self._type else "",
             "required_input_missing": f"input {self.name} is missing",
             "value_not_in_list": f"{self.name} must be one of {_listed(self.allowed)}, not {received}",

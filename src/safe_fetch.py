@@ -147,6 +147,8 @@ class Fetch:
                 write(piece)
         except (HTTPError, OSError) as error:
             raise self._unavailable(parts) from error
+        if self.is_over:  # a connection that was ended looks like the end of a file that has no length
+            raise self._unavailable(parts)
         declared = response.headers.get("Content-Length", "")
         if declared.isdecimal() and not response.headers.get("Content-Encoding") and int(declared) != received:
             raise self._unavailable(parts)

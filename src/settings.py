@@ -167,7 +167,7 @@ class Settings:
     max_input_megapixels: int = _setting(
         "MAX_INPUT_MEGAPIXELS",
         100,
-        "Largest image that a job may bring, in millions of pixels",
+        "Largest picture that a job may bring, all its frames together, in millions of pixels",
         setting_values.whole(1, 1000),
     )
     input_timeout: float = _setting(

@@ -12,8 +12,8 @@ from .settings import Settings
 
 _EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 _VOLUMES = ("/runpod-volume/workflows", "/workspace/workflows")
-_NAME = re.compile(r"[\w.+-]+(/[\w.+-]+)*")
-_LONGEST_NAME = 200
+_NAME = re.compile(r"[^\x00-\x1f\x7f\\]+")
+_LONGEST_NAME = 200  # bytes
 _MOST_BYTES = 20_000_000
 
 
@@ -23,13 +23,14 @@ def stored_workflow(name: str, settings: Settings) -> object:
     Raises StoredWorkflowNotFound, listing the names there are; InvalidWorkflow for a file that is no JSON.
     """
     wanted = name.strip().removesuffix(".json")
-    if _NAME.fullmatch(wanted) and len(wanted) <= _LONGEST_NAME and ".." not in wanted.split("/"):
+    is_name = _NAME.fullmatch(wanted) and len(wanted.encode("utf-8", "replace")) <= _LONGEST_NAME
+    if is_name and not {"", ".", ".."} & set(wanted.split("/")):
         for folder in _folders(settings):
             file = folder / f"{wanted}.json"
             if file.is_file() and file.resolve().is_relative_to(folder.resolve()):
-                return _unwrapped(_read(file, wanted))
+                return _read(file, wanted)
     names = list_stored_workflows(settings)
-    near = difflib.get_close_matches(wanted, names, n=3, cutoff=0.4) or names[:20]
+    near = difflib.get_close_matches(wanted[:_LONGEST_NAME], names, n=3, cutoff=0.4) or names[:20]
     raise StoredWorkflowNotFound(
         f"there is no stored workflow {ascii(wanted)[:80]}; there is {', '.join(near) or 'none'} "
         "(WORKFLOWS_DIR, or workflows/ on the network volume)",
@@ -60,11 +61,3 @@ def _read(file: Path, name: str) -> object:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidWorkflow(f"the stored workflow {name!r} cannot be read as JSON") from error
-
-
-def _unwrapped(content: object) -> object:
-    """The workflow in `{"input": {"workflow": …}}` and `{"workflow": …}`."""
-    for key in ("input", "workflow"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict) and "class_type" not in content[key]:
-            content = content[key]
-    return content

@@ -149,6 +149,9 @@ def bad_line(target: str, **faults: Any) -> Iterator[BadLine]:
         daemon_threads = True
         allow_reuse_address = True
 
+        def handle_error(self, *_: object) -> None:
+            """Either side may be gone by then."""
+
     with Server(("127.0.0.1", 0), Handler) as server:
         line.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()

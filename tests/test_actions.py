@@ -85,6 +85,23 @@ def test_everything_that_is_wrong_is_told_at_once(bench: Bench) -> None:
     assert found.keys() - with_file.keys() == {"12.image"}
 
 
+def test_what_is_not_of_the_workflow_keeps_a_job_from_running_too(bench: Bench) -> None:
+    def reasons(**fields: Any) -> list[str]:
+        answer = bench.run(action="validate", workflow=workflows.still(), **fields)
+        assert answer["valid"] is False
+        return [problem["reason"] for problem in answer["problems"]]
+
+    assert reasons(output={"delivery": "bucket"}) == ["no_bucket"]
+    assert reasons(images=[{"name": "a.png", "url": "http://10.0.0.1/x"}]) == ["input_file"]
+    assert reasons(images=[{"name": "a.png", "url": "file:///etc/passwd"}]) == ["input_file"]
+    assert reasons(images=[{"name": "../a.png", "data": "AAAA"}]) == ["input_file"]
+    assert reasons(overrides={"1": {"inputs": {"widht": 5}}}) == ["unknown_input"]
+    answer = bench.run(action="validate", workflow={"1": workflows.still()["1"]})
+    assert [problem["reason"] for problem in answer["problems"]] == ["prompt_no_outputs"]
+    answer = bench.run(action="validate", workflow={**workflows.still(), "7": node("LoadImag")})
+    assert "LoadImage" in answer["problems"][0]["message"]
+
+
 def test_a_missing_model_is_told_with_the_nearest_names(bench: Bench) -> None:
     if bench.name == "draft":
         pytest.skip("any model will do there")
@@ -146,6 +163,14 @@ def named(draft_bench: Bench, tmp_path: Path) -> Bench:
 @pytest.mark.parametrize("name", ["mine", "mine.json", "sub/wrapped", " mine "])
 def test_a_workflow_is_called_by_name(named: Bench, name: str) -> None:
     assert len(named.run(workflow=name)["images"]) == 1
+
+
+def test_a_stored_request_holds_unless_the_job_has_its_own(named: Bench, tmp_path: Path) -> None:
+    stored = {"input": {"workflow": workflows.generative(), "seed": 77, "steps": 3, "action": "info"}}
+    (tmp_path / "portrait (1).json").write_text(json.dumps(stored))
+    assert named.run(workflow="portrait (1)")["seed"] == 77
+    assert named.run(workflow="portrait (1)", seed=5)["seed"] == 5
+    assert "steps must be" in named.run(workflow="portrait (1)", steps=0)["error"]
 
 
 def test_the_operators_folder_comes_before_the_examples(named: Bench) -> None:

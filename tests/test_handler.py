@@ -14,6 +14,7 @@ from . import workflows
 from .conftest import Bench, booted, settings_for
 from .workflows import node
 
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 STILL = workflows.still()
 FLUX = workflows.flux()
 
@@ -89,11 +90,10 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "an image without content": ({"input": {"workflow": FLUX, "images": [{"name": "a.png"}]}}, "images[0] ('a.png') must have one of image, data or url, not none of them"),
     "an image with two contents": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "data": "AAAA", "url": "https://x"}]}}, "not several"),
     "an image whose content is a number": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": 5}]}}, "images[0].image must be a text"),
-    "a file with a part that is none": ({"input": {"workflow": FLUX, "files": [{"name": "a", "path": "x"}]}}, "files[0] has no part 'path'"),
     "an image that is none": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": "%%%"}]}}, "neither base64 nor a data URI nor a URL"),
     "an image by a private URL": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "url": "https://169.254.169.254/"}]}}, "private address"),
     "output no object": ({"input": {"workflow": FLUX, "output": "png"}}, "output must be an object like"),
-    "a format that is none": ({"input": {"workflow": FLUX, "output": {"format": "bmp"}}}, "output.format must be one of png, jpeg, webp, avif, not 'bmp'"),
+    "a format that is none": ({"input": {"workflow": FLUX, "output": {"format": "bmp"}}}, "output.format must be one of png, jpeg, webp, avif, original, not 'bmp'"),
     "a quality that is none": ({"input": {"workflow": FLUX, "output": {"quality": 0}}}, "output.quality must be a whole number from 1 to 100, not 0"),
     "a background that is none": ({"input": {"workflow": FLUX, "output": {"background": "white"}}}, "output.background must be a colour like"),
     "a delivery that is none": ({"input": {"workflow": FLUX, "output": {"delivery": "mail"}}}, "output.delivery must be one of auto, base64, bucket"),
@@ -154,11 +154,23 @@ def test_an_unknown_field_is_ignored_with_a_warning_that_names_the_near_one(draf
     assert answer["warnings"] == ["input field 'widht' is not known and was ignored; did you mean 'width'?"]
 
 
+def test_null_is_as_good_as_nothing_and_odd_parts_of_files_are_told(draft_bench: Bench) -> None:
+    nothing = dict.fromkeys(("prompt", "seed", "images", "files", "output", "loras", "overrides", "steps"))
+    assert "warnings" not in draft_bench.run(workflow=STILL, **nothing)
+    odd = [{"name": "a.png", "image": PNG, "type": "input"}]
+    answer = draft_bench.run(workflow=STILL, images=odd, steps_node_id="4")
+    assert answer["warnings"] == [
+        "images[0] has 'type' too, which was ignored",
+        "steps_node_id was not used: there is no steps",
+        "images[0] (a.png) was not used: no node names it",
+    ]
+
+
 def test_a_workflow_that_only_previews_says_why_there_is_no_image(draft_bench: Bench) -> None:
     answer = draft_bench.run(workflow={"1": STILL["1"], "2": node("PreviewImage", images=["1", 0])})
     assert answer["images"] == []
     assert answer["warnings"] == [
-        "the workflow ran, but no node of it saved a file; its 1 preview images are left out: output.previews returns them"
+        "the workflow ran, but no node of it saved a file; its 1 previews are left out: output.previews returns them"
     ]
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import WorkerError
-from ..rejection import Problem
 from .delivery import Delivered, too_large
 
 _MOST_PROBLEMS = 200
@@ -78,13 +77,13 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
 
 
 def validation_answer(
-    problems: Sequence[Problem], warnings: Sequence[str], versions: Mapping[str, str], seconds: float
+    problems: Sequence[Mapping[str, Any]], warnings: Sequence[str], versions: Mapping[str, str], seconds: float
 ) -> dict[str, Any]:
     """The answer to `action: validate`: whether the worker could run the workflow, and all that keeps it from that."""
     return {
         "status": "success",
         "valid": not problems,
-        "problems": [{**problem.details, "message": problem.text} for problem in problems[:_MOST_PROBLEMS]],
+        "problems": list(problems[:_MOST_PROBLEMS]),
         "warnings": list(warnings),
         "versions": dict(versions),
         "execution_time_seconds": round(seconds, 3),
@@ -126,7 +125,7 @@ def json_size(answer: Mapping[str, Any]) -> int:
     return rest + sum(len(image) + 4 for image in images) - (2 if images else 0) + sum(map(len, data))
 
 
-def failure_answer(error: WorkerError, seconds: float) -> dict[str, Any]:
+def failure_answer(error: WorkerError, seconds: float, warnings: Sequence[str] = ()) -> dict[str, Any]:
     """The contract's answer for a job that failed. `error` is a string: the SDK loses anything else."""
     details = error.details if len(json.dumps(error.details)) <= _LONGEST_DETAILS else {}
     answer = {
@@ -137,4 +136,6 @@ def failure_answer(error: WorkerError, seconds: float) -> dict[str, Any]:
         "error": error.message,
         "execution_time_seconds": round(seconds, 3),
     }
+    if warnings:
+        answer["warnings"] = list(warnings)
     return {**answer, "refresh_worker": True} if error.retire_worker else answer

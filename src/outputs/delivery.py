@@ -126,8 +126,9 @@ def _upload(files: Sequence[LocalFile], plan: Plan, bucket: Bucket) -> list[Deli
         while waiting:
             _, waiting = wait(waiting, _LOOK_SECONDS, FIRST_EXCEPTION)
             plan.check_stop()
-            if any(future.done() and future.exception() for future in futures):
-                break
+            for future in futures:
+                if future.done():
+                    future.result()  # the first failure ends it
             if waiting and deadline.passed:
                 raise BucketFailed(
                     f"the bucket {bucket.config.name!r} did not take the files within {deadline.seconds:g} s "
@@ -186,7 +187,7 @@ def too_large(size: int, limit_bytes: int, files: Sequence[object] = (), plan: P
         cures.append('ask for smaller pictures, with output like {"format": "webp"} or {"may_reencode": true}')
     else:
         cures.append(
-            f'ask for smaller pictures, with output {{"max_side": 1024}}: WebP of quality {_QUALITIES[-1]} is too large'
+            f'ask for smaller pictures (output {{"max_side": 1024}}): WebP of quality {_QUALITIES[-1]} is too large'
         )
     return OutputTooLarge(
         f"the answer would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "

@@ -113,10 +113,8 @@ class _Encoder:
         if encoding.max_side is not None:
             converted.thumbnail((encoding.max_side, encoding.max_side), Image.Resampling.LANCZOS)
         if max(converted.size) > _LONGEST_SIDES[wanted]:
-            width, height = converted.size
-            self.hints.append(
-                f"a picture of {width} x {height} was left as it is: {wanted} ends at {_LONGEST_SIDES[wanted]}"
-            )
+            (width, height), end = converted.size, _LONGEST_SIDES[wanted]
+            self.hints.append(f"a picture of {width} x {height} was left as it is: {wanted} ends at {end}")
             return False
         if wanted == "png":
             converted.save(place, "PNG", compress_level=_PNG_EFFORT, icc_profile=profile)

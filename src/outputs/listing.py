@@ -107,7 +107,7 @@ def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[st
     """What a caller may wonder about in a run that went well."""
     if list_texts(run) or any(with_previews or not file.is_preview for file in files):
         return []
-    previews = f"; its {len(files)} preview images are left out: output.previews returns them" if files else ""
+    previews = f"; its {len(files)} previews are left out: output.previews returns them" if files else ""
     return [f"the workflow ran, but no node of it saved a file{previews}"]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
 from . import sampling, targets
+from .checks import check_json
 from .graph import Graph, Workflow, nodes_behind
 from .loras import Lora, insert_loras
 from .targets import Slot
@@ -141,6 +142,7 @@ def set_inputs(workflow: Workflow, wanted: Mapping[str, Any]) -> tuple[dict[str,
 
     Raises NoOverrideTarget for a node that the workflow does not have, InvalidInput for another shape.
     """
+    check_json(wanted, "overrides")
     graph, changed = Graph(workflow), copy.deepcopy(dict(workflow))
     slots: list[Slot] = []
     for node_id, part in wanted.items():
@@ -177,13 +179,14 @@ class _Edit:
         self.changed: list[Slot] = []
         self.hints: list[str] = []
         self._graph = Graph(workflow)
+        self._owners: dict[Slot, str] = {}
 
     def put(self, kind: _Kind, values: list[Any], named: str | None) -> None:
         """Put the values of one kind of override where they belong."""
         graph = self._graph
         nodes = [_named_node(graph, kind, named)] if named is not None else self._found_nodes(kind)
         for node_id in nodes:
-            self._put_all(_slots(graph, kind, node_id, is_named=named is not None), values)
+            self._put_all(_slots(graph, kind, node_id, is_named=named is not None), values, kind.name)
             if kind is _SIZE:
                 self._follow_size(node_id, values)
             if kind.fields == ("steps",):
@@ -207,8 +210,19 @@ class _Edit:
             return [kind.usual_id]
         return found or [_usual_node(graph, kind)]
 
-    def _put_all(self, slots: Iterable[Slot], values: list[Any]) -> None:
+    def _refuse_conflict(self, slots: list[Slot], by: str) -> None:
+        """Two overrides for one place: one of them would be lost."""
+        for slot in slots:
+            other = self._owners.setdefault(slot, by)
+            if other != by:
+                place = f"{slot.name} of node {self._graph.describe(slot.node_id)}"
+                raise NoOverrideTarget(
+                    f"{other} and {by} would both go into {place}; name another node, or leave one out"
+                )
+
+    def _put_all(self, slots: Iterable[Slot], values: list[Any], by: str) -> None:
         slots = list(slots)
+        self._refuse_conflict(slots, by)
         for slot, value in zip(slots, values if len(values) == len(slots) else values * len(slots), strict=True):
             self.changed_workflow[slot.node_id]["inputs"][slot.name] = value
             self.changed.append(slot)
@@ -219,14 +233,14 @@ class _Edit:
         for node_id in self._of_class("ModelSamplingFlux", samplers):
             slots = [slot for name in ("width", "height") if (slot := targets.holder(self._graph, node_id, name))]
             if len(slots) == 2:
-                self._put_all(slots, size)
+                self._put_all(slots, size, _SIZE.name)
         old = [self._graph.inputs(size_node)[name] for name in targets.size_inputs(self._graph, size_node)]
         for node_id in targets.find_latent_upscales(self._graph, samplers):
             fixed = [Slot(node_id, name) for name in ("width", "height")]
             sides = [self._graph.inputs(node_id)[name] for name in ("width", "height")]
             if all(type(side) is int and side > 0 for side in [*old, *sides]):
                 sides = [max(8, round(s * new / was / 8) * 8) for s, new, was in zip(sides, size, old, strict=True)]
-                self._put_all(fixed, sides)
+                self._put_all(fixed, sides, _SIZE.name)
                 self.hints.append(
                     f"node {self._graph.describe(node_id)} enlarges to {sides[0]} x {sides[1]}, as much as before"
                 )
@@ -248,7 +262,7 @@ class _Edit:
         for cut in cuts:
             at = graph.inputs(cut.node_id).get(cut.name)
             if type(at) is int and type(old) is int and 0 < at < old:
-                self._put_all([cut], [min(max(1, round(at * steps / old)), max(1, steps - 1))])
+                self._put_all([cut], [min(max(1, round(at * steps / old)), max(1, steps - 1))], "steps")
                 if is_named:
                     self.hints.append(
                         f"{cut.name} of node {graph.describe(cut.node_id)} follows its steps; other samplers' do not"
@@ -316,6 +330,8 @@ def _held(graph: Graph, kind: _Kind, node_id: str) -> str:
 
 def _no_target(graph: Graph, kind: _Kind, problem: str) -> NoOverrideTarget:
     fitting = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
+    if kind is _NEGATIVE_PROMPT:
+        fitting = [node_id for node_id in fitting if node_id not in targets.find_prompt_nodes(graph)]
     one = f"name one with {kind.node_field}: {graph.listed(fitting)}"
     remedy = one if fitting else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
     return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(fitting))

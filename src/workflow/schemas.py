@@ -5,8 +5,9 @@ The errors have the shape of the `node_errors` that ComfyUI itself answers, so t
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,16 +76,24 @@ def _read_input(config: Any, is_required: bool) -> InputSchema:
 # --- What is wrong -------------------------------------------------------------------------------------
 
 
-def check_nodes(graph: Graph, schemas: Mapping[str, NodeSchema | None], files: Container[str] = ()) -> NodeErrors:
+def check_nodes(
+    graph: Graph,
+    schemas: Mapping[str, NodeSchema | None],
+    files: Container[str] = (),
+    known_classes: Sequence[str] = (),
+) -> NodeErrors:
     """What is wrong with each node: unknown class, missing input, bad value, link of another type.
 
     Of nodes that no output needs only the class is looked at, as ComfyUI does.
-    `files` are the names that the job brings for the input folder.
+    `files` are the names that the job brings for the input folder, `known_classes` those to guess a class from.
     """
-    checks = _Checks(graph, schemas, files)
+    checks = _Checks(graph, schemas, files, known_classes)
     outputs = [node_id for node_id in graph if (schema := checks.schema(node_id)) and schema.is_output]
     needed = set(nodes_behind(graph, outputs))
     found = {node_id: checks.of_node(node_id, node_id in needed) for node_id in graph}
+    if not outputs and all(schemas.values()):
+        message = "the workflow has no output node; add one that saves something, such as SaveImage"
+        found[next(iter(graph))].append(_error("prompt_no_outputs", message))
     return {node_id: checks.entry(node_id, errors) for node_id, errors in found.items() if errors}
 
 
@@ -112,6 +121,7 @@ class _Checks:
     graph: Graph
     schemas: Mapping[str, NodeSchema | None]
     files: Container[str]
+    known_classes: Sequence[str] = ()
 
     def entry(self, node_id: str, errors: list[dict[str, Any]]) -> dict[str, Any]:
         return {"class_type": self.graph.class_of(node_id), "errors": errors}
@@ -122,7 +132,8 @@ class _Checks:
     def of_node(self, node_id: str, is_needed: bool) -> list[dict[str, Any]]:
         schema = self.schema(node_id)
         if schema is None:
-            return [_error("missing_node_type", "this ComfyUI has no such node class")]
+            near = difflib.get_close_matches(self.graph.class_of(node_id)[:200], self.known_classes, n=3)
+            return [_error("missing_node_type", f"nearest classes: {', '.join(near)}" if near else "")]
         if not is_needed:
             return []
         inputs = self.graph.inputs(node_id)
