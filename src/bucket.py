@@ -7,8 +7,10 @@ cut where they have no end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
+import socket
 import threading
 import time
 import uuid
@@ -20,13 +22,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from .errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput, JobBucketFailed
-from .safe_fetch import FetchRules, Guarded, check_endpoint, connect_checked
+from .safe_fetch import Connect, FetchRules, Guarded, check_endpoint, connect_checked
 from .settings import BucketConfig
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
-_CHECK_READ_SECONDS, _CHECK_ATTEMPTS = 10, 2
+_CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
 _LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
 _ENDPOINT_FIELD = "s3Config.endpointUrl"
 _BUCKET_NAME = re.compile(r"(?!.*--)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -87,6 +89,22 @@ class Bucket:
     _made: list[Any] = field(default_factory=list)
     _found: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _sockets: list[socket.socket] = field(default_factory=list)
+    _closed: threading.Event = field(default_factory=threading.Event)
+
+    def abort(self) -> None:
+        """End all connections to a caller's storage: one that sends a byte a minute is not waited for."""
+        for connection in self._sockets:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Let go of a caller's storage for good."""
+        self._closed.set()
+        self.abort()
+        for connection in self._sockets:
+            connection.close()
+        self._sockets.clear()
 
     def check(self) -> None:
         """Look into the bucket, unless that went well before: are name and keys right?
@@ -97,6 +115,9 @@ class Bucket:
         if self._found.is_set():
             return
         client = self._try("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
+        end = threading.Timer(_CHECK_SECONDS, self.close if self.config.is_from_job else lambda: None)
+        end.daemon = True
+        end.start()
         try:
             self._try("looked into", lambda _: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
         except BucketFailed as error:
@@ -105,6 +126,10 @@ class Bucket:
             log.warning(
                 "the bucket %r cannot be listed with these keys; uploads may work all the same", self.config.name
             )
+        finally:
+            end.cancel()
+        if self._closed.is_set():  # a connection that was ended looks like the end of an answer
+            raise self._unreachable(f"the bucket {self.config.name[:80]!r} could not be looked into")
         self._found.set()
 
     def upload(self, file: Path, name: str, content_type: str, job_id: str) -> Stored:
@@ -232,15 +257,23 @@ class Bucket:
             config=options,
         )
         if self.config.is_from_job:
-            _guard(client, self.rules)
+            _guard(client, self._connect)
         return client
+
+    def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        connection = connect_checked(host, port, timeout, self.rules, _ENDPOINT_FIELD)
+        self._sockets.append(connection.dup())
+        if self._closed.is_set():
+            connection.close()
+            raise OSError("nobody waits for it any more")
+        return connection
 
 
 class _KeyMissing(BucketFailed):
     """There is no object of that key."""
 
 
-def _guard(client: Any, rules: FetchRules) -> None:
+def _guard(client: Any, connect: Connect) -> None:
     """Let a client connect to checked addresses only, whatever its host means the second time it is looked up."""
     from botocore import awsrequest  # noqa: PLC0415  slow to import
 
@@ -249,9 +282,6 @@ def _guard(client: Any, rules: FetchRules) -> None:
 
     class Http(_Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
         pass
-
-    def connect(host: str, port: int, timeout: float) -> Any:
-        return connect_checked(host, port, timeout, rules, _ENDPOINT_FIELD)
 
     class HttpsPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
         ConnectionCls = partial(Https, connect=connect)

@@ -124,8 +124,8 @@ class ComfyEngine:
 
     def _start_anew(self) -> None:
         log.warning("restarting %s", self.process.installation.name)
+        self._number += 1  # first: a job that finds the old one gone sees by it that it was not to blame
         self._end_at_once()
-        self._number += 1
         self.start()
 
     def _end_at_once(self) -> None:

@@ -64,6 +64,8 @@ def fetch_files(
     finally:
         for fetch in fetches:
             fetch.abort()
+        if bucket is not None:
+            bucket.abort()
         pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
     return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
 

@@ -7,14 +7,14 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .bucket import Bucket
 from .comfy_engine import ComfyEngine
-from .comfy_folders import private_folder
+from .comfy_folders import Folders, private_folder
 from .deadline import Deadline
 from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, NoBucket, WorkerError
 from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
@@ -69,10 +69,10 @@ class JobRunner:
     settings: Settings
     bucket: Bucket | None
     _places: InputPlaces = field(default_factory=InputPlaces)
-    _running: set[str] = field(default_factory=set)  # the output folders of jobs that run now
-    _sweeping: threading.Lock = field(
-        default_factory=threading.Lock
-    )  # no job begins while another's traces are removed
+    _running: set[str] = field(default_factory=set)
+    """The output folders of the jobs that run now."""
+    _sweeping: threading.Lock = field(default_factory=threading.Lock)
+    """Held while files are gathered or removed: no job begins in the middle of that."""
 
     @staticmethod
     def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
@@ -91,20 +91,19 @@ class JobRunner:
     def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
         """One checked job, from overrides to what the answer holds. Nothing of it stays behind. Raises WorkerError."""
         applied = apply_overrides(request.workflow, request.overrides)
-        bucket = self._bucket_of(request)
-        plan = self._plan(request, job_id, bucket)
-        with _fetched(request, self.settings, bucket, stop) as (files, input_seconds):
-            job = _Job(
-                request, applied, files, input_seconds, plan, self._encoding(request, applied.workflow),
-                self._extra_data(request, applied.workflow),
-            )  # fmt: skip
-            deadline = Deadline(self.settings.job_timeout)
-            limits = RunLimits(deadline, self.settings.stall_timeout, self.settings.interrupt_grace, stop)
+        deadline = Deadline(self.settings.job_timeout)
+        limits = RunLimits(deadline, self.settings.stall_timeout, self.settings.interrupt_grace, stop)
+        with self._bucket_of(request) as bucket:
+            plan = self._plan(request, job_id, bucket)
+            with _fetched(request, self.settings, bucket, stop) as (files, input_seconds):
+                encoding = self._encoding(request, applied.workflow)
+                extra_data = self._extra_data(request, applied.workflow)
+                job = _Job(request, applied, files, input_seconds, plan, encoding, extra_data)
 
-            def attempt(to_renew: Sequence[str]) -> Result:
-                return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
+                def attempt(to_renew: Sequence[str]) -> Result:
+                    return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
 
-            return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
+                return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
 
     def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep the engine from running a job. Raises WorkerError for overrides that have no place."""
@@ -112,11 +111,12 @@ class JobRunner:
         workflow, names = applied.workflow, [file.name for file in request.files]
         found = find_problems(self.engine.client, workflow, names, [*applied.changed, *request.set_inputs])
         problems = [{**problem.details, "message": problem.text} for problem in found]
-        for check in (
-            lambda: self._plan(request, "validate", self._bucket_of(request)),
-            lambda: check_partner_nodes(self.engine.client, workflow) if not self._partner_key(request) else None,
+        checks: tuple[Callable[[], None], ...] = (
+            lambda: self._check_bucket_of(request),
+            lambda: self._check_key(request, workflow),
             lambda: check_sources(request.files, self.settings),
-        ):
+        )
+        for check in checks:
             try:
                 check()
             except WorkerError as error:
@@ -125,8 +125,7 @@ class JobRunner:
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, deliver the files; then delete them."""
-        number, folders = self.engine.number, self.engine.process.folders
-        run, job_folder = None, f"job-{uuid.uuid4().hex[:12]}"
+        folders, run, job_folder = self.engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
         with self._sweeping:
             self._running.add(job_folder)
         try:
@@ -138,55 +137,73 @@ class JobRunner:
                     run = run_prompt(self.engine, isolated, limits, report, job.extra_data)
                 except InvalidWorkflow as error:
                     error.hints.extend(_unused(job, used))
-                    if self.engine.number == number:
+                    if self.engine.process.folders is folders:
                         raise
                     # Another job had it restarted in the meantime: this job's files are with the old one.
                     raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
-            made = [*list_files(run), *write_frames(run, folders, job_folder)]
-            wanted = [file for file in made if job.request.output.previews or not file.is_preview]
-            with self._sweeping:
-                files = gather_files(wanted, folders, self.engine.client, job_folder)
-            limits.check_stop()
-            texts, told = list_texts(run), [*job.applied.hints, *job.request.warnings]
-            plan = replace(job.plan, reserved_bytes=_size_of_rest(run, texts, told), check_stop=limits.check_stop)
-            outcome = deliver(files, plan, job.encoding, folders.output / job_folder / "delivery")
-            return Result(
-                prompt_id=run.prompt_id,
-                files=outcome.files,
-                texts=texts,
-                hints=[
-                    *job.applied.hints,
-                    *_unused(job, used),
-                    *hints(run, made, job.request.output.previews),
-                    *outcome.hints,
-                ],
-                seed=_seed(job),
-                cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
-                timings=_timings(job, run, outcome),
-                versions=versions(self.engine),
-            )
+            return self._result(job, run, used, folders, job_folder, limits)
         finally:
             with self._sweeping:
                 self._running.discard(job_folder)
                 remove_files(run, folders, job_folder, is_alone=not self._running)
+
+    def _result(
+        self, job: _Job, run: Run, used: set[str], folders: Folders, job_folder: str, limits: RunLimits
+    ) -> Result:
+        """What a run made, brought to the caller."""
+        with_previews = job.request.output.previews
+        made = [*list_files(run), *write_frames(run, folders, job_folder)]
+        wanted = [file for file in made if with_previews or not file.is_preview]
+        with self._sweeping:
+            files = gather_files(wanted, folders, self.engine.client, job_folder)
+        limits.check_stop()
+        texts = list_texts(run)
+        known = [*job.applied.hints, *_unused(job, used), *hints(run, made, with_previews)]
+        reserved = _size_of_rest(run, texts, [*known, *job.request.warnings])
+        plan = replace(job.plan, reserved_bytes=reserved, check_stop=limits.check_stop)
+        outcome = deliver(files, plan, job.encoding, folders.output / job_folder / "delivery")
+        return Result(
+            prompt_id=run.prompt_id,
+            files=outcome.files,
+            texts=texts,
+            hints=[*known, *outcome.hints],
+            seed=_seed(job),
+            cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
+            timings=_timings(job, run, outcome),
+            versions=versions(self.engine),
+        )
 
     def _check(self, job: _Job, workflow: Workflow) -> None:
         """What the engine can say before the prompt is queued."""
         changed = [*job.applied.changed, *job.request.set_inputs]
         if changed:
             check_changes(self.engine.client, workflow, changed, job.files)
-        if self.settings.enable_api_nodes and "api_key_comfy_org" not in job.extra_data:
+        self._check_key(job.request, workflow)
+
+    def _check_key(self, request: Request, workflow: Workflow) -> None:
+        if self.settings.enable_api_nodes and not self._partner_key(request):
             check_partner_nodes(self.engine.client, workflow)
 
     # --- What a job asks for ---------------------------------------------------------------------------
 
-    def _bucket_of(self, request: Request) -> Bucket | None:
+    @contextmanager
+    def _bucket_of(self, request: Request) -> Iterator[Bucket | None]:
+        """The caller's bucket, or else the worker's."""
         if request.bucket is None:
-            return self.bucket
-        return Bucket(request.bucket, fetch_rules(self.settings))
+            yield self.bucket
+            return
+        bucket = Bucket(request.bucket, fetch_rules(self.settings))
+        try:
+            yield bucket
+        finally:
+            bucket.close()
+
+    def _check_bucket_of(self, request: Request) -> None:
+        with self._bucket_of(request) as bucket:
+            self._plan(request, "validate", bucket)
 
     def _plan(self, request: Request, job_id: str, bucket: Bucket | None) -> Plan:
         usual: Delivery = "bucket" if request.bucket is not None else self.settings.output_delivery

@@ -504,3 +504,30 @@ def test_the_seed_that_was_put_in_is_told_whatever_else_the_workflow_holds(draft
 def test_two_overrides_for_one_place_are_an_error(draft_bench: Bench) -> None:
     answer = draft_bench.run(workflow=workflows.flux(), prompt="a", negative_prompt="b", negative_prompt_node_id="6")
     assert "prompt and negative_prompt would both go into text of node 6" in answer["error"]
+
+
+def test_a_callers_storage_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    monkeypatch.setattr("src.bucket._CHECK_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host = f"127.0.0.1:{listener.getsockname()[1]}"
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                    drip_header(connection)
+                except OSError:
+                    return
+
+        threading.Thread(target=serve, daemon=True).start()
+        theirs = {"endpointUrl": f"http://{host}", "accessId": "a", "accessSecret": "b", "bucketName": "bbb"}
+        request = read_job({"input": {"workflow": workflows.still()}, "s3Config": theirs})
+        assert request.bucket is not None
+        bucket = Bucket(request.bucket, FetchRules(trusted_hosts=frozenset({host})))
+        started = time.monotonic()
+        with pytest.raises(WorkerError):
+            bucket.check()
+        assert time.monotonic() - started < HANG
+        bucket.close()

@@ -348,6 +348,6 @@ def test_timings_tell_where_the_time_went(bench: Bench) -> None:
     }
     answer = bench.run(workflow=workflow)
     timings = answer["timings"]
-    assert 0.45 < timings["nodes"]["2"] <= timings["execution"] < 5
+    assert 0.45 < timings["nodes"]["2"] < timings["execution"] + 0.2 < 5  # two clocks
     assert 0 <= timings["queue"] < 5
     assert answer["versions"]["comfyui"] == bench.engine.version

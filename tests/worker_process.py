@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -75,5 +76,6 @@ def running(arguments: list[str], environment: Mapping[str, str], folder: Path) 
         yield worker
     finally:
         for process_id in worker.family():
-            os.kill(process_id, 9)
+            with contextlib.suppress(ProcessLookupError):  # it may end with its parent, just now
+                os.kill(process_id, 9)
         worker.process.wait(30)

@@ -136,6 +136,7 @@ def _upload(files: Sequence[LocalFile], plan: Plan, bucket: Bucket) -> list[Deli
                 )
         return [future.result() for future in futures]
     finally:
+        bucket.abort()
         pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
 
 
