@@ -10,6 +10,7 @@ import ssl
 import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -119,17 +120,17 @@ def bomb(kind: str) -> bytes:
         stream.write(
             struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 64, 64, 0, 0, 1, 32, len(content), 22) + content
         )
-    else:
-        Image.new("L", (64, 64)).save(stream, "TIFF", tiffinfo={278: 64})
-        content = stream.getvalue()
-        at = content.index(struct.pack("<HHI", 278, 4, 1)) if struct.pack("<HHI", 278, 4, 1) in content else -1
-        if at < 0:
-            at = content.index(struct.pack("<HHI", 278, 3, 1))
-        return content[:at] + struct.pack("<HHII", 322, 4, 1, 20_000) + content[at + 12 :]
+    else:  # a TIFF of 64 x 64 pixels in one tile of 121 million
+        packed = zlib.compress(bytes(11_000 * 11_000), 1)
+        tags = [(256, 64), (257, 64), (258, 8), (259, 8), (262, 1), (277, 1), (322, 11_000), (323, 11_000)]
+        start = 8 + 2 + 12 * (len(tags) + 2) + 4
+        tags += [(324, start), (325, len(packed))]
+        entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+        stream.write(b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + packed)
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["GIF", "ICO"])
+@pytest.mark.parametrize("kind", ["GIF", "ICO", "TIFF"])
 def test_a_bomb_is_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputFileRefused, match=r"million are allowed|no picture that can be read"):
         fetch(tmp_path, ("x.png", encoded(bomb(kind))))
