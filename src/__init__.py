@@ -21,6 +21,7 @@
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
    safe_fetch      files from URLs that a caller names
    bucket          S3-compatible storage, the only owner of boto3
+   models/         model files: which there are, and where they come from
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
    fitness         is this machine fit to take jobs?
 4  comfy_engine    process, client and events as one: boot, restart, leave

@@ -210,6 +210,18 @@ class InvalidSetting(WorkerError):
     error_code: ClassVar[str] = "invalid_setting"
 
 
+class InvalidManifest(WorkerError):
+    """A manifest of models has an entry that cannot be used."""
+
+    error_code: ClassVar[str] = "invalid_manifest"
+
+
+class UnknownModelSet(WorkerError):
+    """There is no set of models, and no model, of that name."""
+
+    error_code: ClassVar[str] = "unknown_model_set"
+
+
 class UnfitMachine(WorkerError):
     """The machine cannot take jobs."""
 

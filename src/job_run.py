@@ -16,9 +16,10 @@ from .bucket import Bucket
 from .comfy_engine import ComfyEngine
 from .comfy_folders import Folders, private_folder
 from .deadline import Deadline
-from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, NoBucket, WorkerError
+from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, MissingModel, NoBucket, WorkerError
 from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
 from .job_input import Request
+from .models import shipped_manifest, where_to_get
 from .outputs import (
     Encoding,
     Outcome,
@@ -103,14 +104,22 @@ class JobRunner:
                 def attempt(to_renew: Sequence[str]) -> Result:
                     return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
 
-                return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
+                try:
+                    return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
+                except MissingModel as error:
+                    missing = (problem.get("received", "") for problem in error.details.get("node_errors", []))
+                    error.hints.extend(hint for name in missing for hint in where_to_get(name, shipped_manifest()))
+                    raise
 
     def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep the engine from running a job. Raises WorkerError for overrides that have no place."""
         applied = apply_overrides(request.workflow, request.overrides)
         workflow, names = applied.workflow, [file.name for file in request.files]
         found = find_problems(self.engine.client, workflow, names, [*applied.changed, *request.set_inputs])
-        problems = [{**problem.details, "message": problem.text} for problem in found]
+        problems: list[dict[str, Any]] = [{**problem.details, "message": problem.text} for problem in found]
+        for problem, told in zip(found, problems, strict=True):
+            if problem.is_missing_model:
+                told["sources"] = where_to_get(str(problem.received), shipped_manifest())
         checks: tuple[Callable[[], None], ...] = (
             lambda: self._check_bucket_of(request),
             lambda: self._check_key(request, workflow),

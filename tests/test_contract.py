@@ -191,6 +191,18 @@ def test_a_missing_model_says_where_we_looked_and_what_is_near(bench: Bench) -> 
     ):
         assert part in answer["error"]
     assert answer["node_errors"][0]["node_id"] == "1"
+    assert "warnings" not in answer
+
+
+def test_a_missing_model_that_is_known_says_where_it_is_to_be_had(bench: Bench) -> None:
+    if bench.name == "draft":
+        pytest.skip("the draft engine takes any model name")
+    workflow = workflows.generative()
+    workflow["7"]["inputs"]["vae_name"] = "ae.safetensors"
+    answer = refused(bench, workflow)
+    assert "ae.safetensors for models/vae is at https://huggingface.co/" in answer["warnings"][0]
+    (problem,) = bench.run(action="validate", workflow=workflow)["problems"]
+    assert problem["sources"] == answer["warnings"]
 
 
 @pytest.mark.parametrize(
