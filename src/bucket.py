@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,7 +32,8 @@ _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
 _CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
 _LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
 _ENDPOINT_FIELD = "s3Config.endpointUrl"
-_BUCKET_NAME = re.compile(r"(?!.*--)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+# botocore turns names of some forms into other hosts.
+_BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?<!--x-s3)(?<!--ol-s3)(?<!-s3alias)")
 _AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
 _RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
 # Characters that storages or links trip over; each as its code, so that different names stay different.
@@ -91,11 +93,13 @@ class Bucket:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sockets: list[socket.socket] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
+    _connections: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
 
     def abort(self) -> None:
-        """End all connections to a caller's storage: one that sends a byte a minute is not waited for."""
-        for connection in self._sockets:
-            with contextlib.suppress(OSError):
+        """End all connections: a storage that sends a byte a minute is not waited for. Others who use it try again."""
+        open_now = (connection.sock for connection in list(self._connections))
+        for connection in (*self._sockets, *open_now):
+            with contextlib.suppress(OSError, AttributeError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -256,11 +260,12 @@ class Bucket:
             region_name=_region(self.config),
             config=options,
         )
-        if self.config.is_from_job:
-            _guard(client, self._connect)
+        _guard(client, self._connect, self._connections)
         return client
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        if not self.config.is_from_job:
+            return socket.create_connection((host, port), timeout)
         connection = connect_checked(host, port, timeout, self.rules, _ENDPOINT_FIELD)
         self._sockets.append(connection.dup())
         if self._closed.is_set():
@@ -273,14 +278,19 @@ class _KeyMissing(BucketFailed):
     """There is no object of that key."""
 
 
-def _guard(client: Any, connect: Connect) -> None:
-    """Let a client connect to checked addresses only, whatever its host means the second time it is looked up."""
+def _guard(client: Any, connect: Connect, connections: weakref.WeakSet[Any]) -> None:
+    """Let a client connect by `connect` only, and keep its connections, so that somebody can end them."""
     from botocore import awsrequest  # noqa: PLC0415  slow to import
 
-    class Https(_Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
+    class Known:
+        def connect(self) -> None:
+            super().connect()  # type: ignore[misc]
+            connections.add(self)
+
+    class Https(Known, _Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
         pass
 
-    class Http(_Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
+    class Http(Known, _Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
         pass
 
     class HttpsPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]

@@ -43,7 +43,8 @@ _TILE_TAGS, _STRIP_TAG = (322, 323), 278  # TIFF: width and height of a tile, ro
 _ONE_AT_A_TIME = threading.Lock()
 _LARGE_PIXELS = 10_000_000
 # Lists and programs that make a player open other files, whatever the name says.
-_POINTS_ELSEWHERE = (b"#extm3u", b"ffconcat", b"<mpd", b"<?xml", b"v=0", b"[playlist]", b"%!ps", b"<smil", b"<asx")
+_POINTS_ELSEWHERE = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
+_IN_XML = (b"<mpd", b"<smil", b"<asx")
 _POINTING_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
 _MEDIA = ("image", "video", "audio")
 _HEAD = 8192
@@ -90,7 +91,8 @@ def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
     with path.open("rb") as opened:
         head = opened.read(_HEAD)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
-    if start.startswith(_POINTS_ELSEWHERE) or file.name.lower().endswith(_POINTING_ENDINGS):
+    is_list = start.startswith(b"<?xml") and any(word in head.lower() for word in _IN_XML)
+    if is_list or start.startswith(_POINTS_ELSEWHERE) or file.name.lower().endswith(_POINTING_ENDINGS):
         raise InputFileRefused(
             f"{file.where}: {file.name[:80]!r} is a playlist or a program, which may open other files"
         )
@@ -137,5 +139,5 @@ def _pixels_at_once(picture: Image.Image) -> int:
     """What decoding a TIFF takes at a time, which its size does not tell: a tile may be larger than the picture."""
     tags = getattr(picture, "tag_v2", {})
     sides = [tags.get(tag, 0) for tag in _TILE_TAGS]
-    rows = min(tags.get(_STRIP_TAG, 0) or 0, picture.height * 2)
+    rows = min(tags.get(_STRIP_TAG, 0) or 0, picture.height)
     return max(int(sides[0] or 0) * int(sides[1] or 0), int(rows) * picture.width)

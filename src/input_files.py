@@ -61,12 +61,14 @@ def fetch_files(
     try:
         futures = [pool.submit(item.fetched, fetch) for item, fetch in zip(pending, fetches, strict=True)]
         _wait_for(futures, deadline, stop)
-    finally:
+    except BaseException:  # who stalls is not waited for
         for fetch in fetches:
             fetch.abort()
         if bucket is not None:
             bucket.abort()
-        pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
     return {file.name: future.result() for file, future in zip(files, futures, strict=True)}
 
 

@@ -138,7 +138,10 @@ def _with_stored(given: dict[str, Any], find_workflow: FindWorkflow) -> tuple[di
     if "class_type" in content["workflow"]:  # a node that is called so
         return given, content
     stored = {name: value for name, value in content.items() if name not in ("workflow", "action")}
-    return {**stored, **given}, content["workflow"]
+    own = {name: value for name, value in given.items() if value is not None}
+    if isinstance(stored.get("output"), dict) and isinstance(own.get("output"), dict):
+        own["output"] = {**stored["output"], **own["output"]}
+    return {**stored, **own}, content["workflow"]
 
 
 def _parsed(text: str) -> object:

@@ -91,7 +91,7 @@ def run_prompt(
     EngineFault if the process dies, hangs or makes no sense. In each case the prompt no longer runs, or the engine
     has to be replaced. Whether the nodes failed, the entry says.
     """
-    prompt_id, vitals = str(uuid.uuid4()), _Vitals(engine)
+    prompt_id, number, vitals = str(uuid.uuid4()), engine.number, _Vitals(engine)
     _knock(engine, limits, vitals)
     client_id = engine.events.client_id(_SOCKET_SECONDS)
     try:
@@ -106,7 +106,7 @@ def run_prompt(
     except EngineFault:  # what is left of the prompt goes with the process
         raise
     except BaseException:
-        _stop_prompt(engine, prompt_id, limits.grace)
+        _stop_prompt(engine, number, prompt_id, limits.grace)
         raise
     finally:
         with contextlib.suppress(WorkerError):
@@ -217,9 +217,10 @@ class _Wait:
 
     def hear_out(self) -> bool:
         """Hear what is still on its way after the entry is there: pictures come late. Whether all was heard."""
-        while not self._has_heard_last and self._engine.events.hears(self._client_id):
+        while not self._has_heard_last:
             self._limits.check_stop()
-            event = self._listener.next(_LATE_SECONDS)
+            is_open = self._engine.events.hears(self._client_id)
+            event = self._listener.next(_LATE_SECONDS if is_open else 0.0)
             if event is None:
                 break
             self._hear(event)
@@ -266,11 +267,14 @@ class _Wait:
             raise ComfyCrashed("ComfyUI lost the prompt: it is neither queued nor running nor in the history")
 
 
-def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
-    """See to it that a prompt no longer runs: take it out, interrupt it, or end ComfyUI, which boots anew then."""
+def _stop_prompt(engine: ComfyEngine, number: int, prompt_id: str, grace: float) -> None:
+    """See to it that a prompt no longer runs: take it out, interrupt it, or end ComfyUI, which boots anew then.
+
+    `number` is the process that the prompt was queued in: with another one it is gone.
+    """
     with engine.stopping:
-        deadline, number, interrupt_at = Deadline(grace), engine.number, 0.0
-        while engine.process.alive and not deadline.passed:
+        deadline, interrupt_at = Deadline(grace), 0.0
+        while engine.number == number and engine.process.alive and not deadline.passed:
             try:
                 if time.monotonic() >= interrupt_at:
                     interrupt_at = time.monotonic() + _INTERRUPT_SECONDS
@@ -278,8 +282,10 @@ def _stop_prompt(engine: ComfyEngine, prompt_id: str, grace: float) -> None:
                     engine.client.interrupt(prompt_id)
                 if prompt_id not in engine.client.queue():
                     return
-            except (ComfyUnreachable, UnexpectedAnswer):
+            except (ComfyCrashed, ComfyUnreachable, UnexpectedAnswer):
                 log.debug("ComfyUI did not answer while the prompt was stopped")
             time.sleep(deadline.at_most(0.1))
+        if engine.number != number:
+            return
         log.warning("prompt %s did not stop within %g s", prompt_id, grace)
         engine.renew(number)

@@ -50,7 +50,7 @@ def run_with_recovery(
             last_lines = engine.process.public_log()
             engine.renew(seen)
             if faults > retries or deadline.passed:
-                raise _told_whole(fault, faults, last_lines) from fault
+                raise _told_whole(fault, faults + restarts, last_lines) from fault
         except OutOfMemory:
             _free(engine)
             if has_freed or deadline.passed:

@@ -166,7 +166,7 @@ class Settings:
     )
     max_input_megapixels: int = _setting(
         "MAX_INPUT_MEGAPIXELS",
-        100,
+        150,
         "Largest picture that a job may bring, all its frames together, in millions of pixels",
         setting_values.whole(1, 1000),
     )

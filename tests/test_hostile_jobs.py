@@ -59,6 +59,8 @@ LEADS_OUT: dict[str, Workflow] = {
     "a file URL": {"1": node("LoadVideo", file="file:///etc/passwd")},
     "a protocol of FFmpeg": {"1": node("LoadVideo", file="concat:/a|/b")},
     "a drive": {"1": node("LoadImage", image="C:\\secret.png")},
+    "a model's file": {"1": node("Load3D", model_file="/etc/x.glb")},
+    "a file of prompts": {"1": node("LoadPromptsFromFile", prompt_file="/etc/passwd", text_file="a")},
 }
 
 
@@ -66,6 +68,30 @@ LEADS_OUT: dict[str, Workflow] = {
 def test_a_name_that_leads_out_is_refused_wherever_it_stands(workflow: Workflow) -> None:
     with pytest.raises(InvalidWorkflow):
         check_workflow(workflow)
+
+
+HARMLESS: dict[str, Workflow] = {
+    "what the editor adds to LoadAudio": {
+        "1": node("LoadAudio", audio="a.mp3", audioUI="/api/view?filename=a.mp3&type=input")
+    },
+    "a preview of Video Helper Suite": {
+        "1": node("VHS_VideoCombine", videopreview={"params": {"fullpath": "/home/me/a.mp4"}})
+    },
+    "a JPEG in base64": {"1": node("ETN_LoadImageBase64", image="/9j/4AAQ" + "A" * 5000)},
+    "a prompt of a loader": {"1": node("Efficient Loader", positive="\\(masterpiece\\), girl", negative="/imagine")},
+    "a prompt about pictures": {
+        "1": node("X", image_prompt="/imagine ../.. a cat", model_type="a:/b", path_regex="/..")
+    },
+    "a web address": {"1": node("LoadImageFromUrl", url="https://example.com/a/../b.png")},
+    "a prefix of nothing": {"1": node("SaveImage", filename_prefix=None)},
+    "a LoRA made on Windows": {"1": node("LoraLoader", lora_name="styles\\a.safetensors")},
+    "a model of a service": {"1": node("X", model="openai://gpt")},
+}
+
+
+@pytest.mark.parametrize("workflow", HARMLESS.values(), ids=HARMLESS.keys())
+def test_what_only_looks_like_a_path_is_fine(workflow: Workflow) -> None:
+    check_workflow(workflow)
 
 
 def test_prompts_and_urls_of_packs_are_no_such_names() -> None:
@@ -133,7 +159,7 @@ def bomb(kind: str) -> bytes:
 @pytest.mark.parametrize("kind", ["GIF", "ICO", "TIFF"])
 def test_a_bomb_is_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(InputFileRefused, match=r"million are allowed|no picture that can be read"):
-        fetch(tmp_path, ("x.png", encoded(bomb(kind))))
+        fetch(tmp_path, ("x.png", encoded(bomb(kind))), max_input_megapixels=100)
 
 
 PLAYLISTS = {
@@ -145,6 +171,23 @@ PLAYLISTS = {
     "x": b"%!PS-Adobe-3.0 EPSF-3.0\n",
     "y.m3u8": b"hello",
 }
+HARMLESS_FILES = {
+    "a.svg": b"<?xml version='1.0'?><svg/>",
+    "a.dae": b"<?xml version='1.0'?><COLLADA/>",
+    "a.gltf": b'{"asset": {}}',
+    "a.txt": b"v=0.5 cat",
+    "a.srt": b"1\n00:00:00,000 --> 00:00:01,000\nhello\n",
+}
+
+
+@pytest.mark.parametrize(("name", "content"), HARMLESS_FILES.items())
+def test_other_files_of_text_are_fine(tmp_path: Path, name: str, content: bytes) -> None:
+    assert fetch(tmp_path, InputFile(name, encoded(content), "files[0]", False)) == {name: content}
+
+
+def test_a_tiff_of_one_strip_is_as_large_as_it_is(tmp_path: Path) -> None:
+    content = picture("TIFF", (2000, 700))  # Pillow writes one strip
+    assert fetch(tmp_path, ("a.tiff", encoded(content)), max_input_megapixels=2) == {"a.tiff": content}
 
 
 @pytest.mark.parametrize(("name", "content"), PLAYLISTS.items())
@@ -364,7 +407,7 @@ def test_a_callers_storage_is_connected_to_where_it_was_checked(monkeypatch: pyt
     assert raised.value.error_type == "validation"
     assert "127.0.0.1" not in connected
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(socket.AF_INET, 1, 6, "", ("8.8.8.8", port))])
-    for name in ("arn:aws:s3:us-west-2:123456789012:accesspoint/ap", "bkt--usw2-az1--x-s3", "My Bucket"):
+    for name in ("arn:aws:s3:us-west-2:123456789012:accesspoint/ap", "bkt--usw2-az1--x-s3", "a/b"):
         with pytest.raises(InputFileRefused, match="plain name"):
             Bucket(replace(request.bucket, endpoint_url="https://8.8.8.8", name=name)).check()
 

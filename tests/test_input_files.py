@@ -139,7 +139,7 @@ BAD_CONTENT: dict[str, tuple[str, str]] = {
     "an SVG": (encoded(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "is no picture"),
     "nothing": ("", "is empty"),
     "an empty data URI": ("data:image/png;base64,", "is empty"),
-    "too many pixels": (encoded(huge()), r"15000 x 15000 pixels; at most 100 million"),
+    "too many pixels": (encoded(huge()), r"15000 x 15000 pixels; at most 150 million"),
     "a private URL": ("https://127.0.0.1/x.png", "private address"),
     "a bucket that is not there": ("s3://pictures/x.png", "needs a bucket"),
 }

@@ -135,9 +135,11 @@ def _upload(files: Sequence[LocalFile], plan: Plan, bucket: Bucket) -> list[Deli
                     "(UPLOAD_TIMEOUT)"
                 )
         return [future.result() for future in futures]
+    except BaseException:
+        bucket.abort()  # a storage that stalls is not waited for
+        raise
     finally:
-        bucket.abort()
-        pool.shutdown(wait=False, cancel_futures=True)  # a storage that stalls is not waited for
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _reencoded(

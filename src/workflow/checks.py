@@ -26,8 +26,18 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PREFIX = "filename_prefix"
 # Names of inputs that mean files in node packs; a picture or a sound that is linked is no text.
 _LIKE_A_FILE = re.compile(r"image|audio|video|file|path|dir|folder|mask|model|mesh|latent", re.IGNORECASE)
-# `file:/…` and the like, and drives; a pack that loads from the web is the operator's choice.
-_SCHEME = re.compile(r"(?!https?://)[a-z][a-z0-9+.-]*:(//|[\\/])", re.IGNORECASE)
+# By their last word: `image_prompt` is a text, `prompt_file` is not.
+_LIKE_A_TEXT = re.compile(
+    r"(^|_)(prompt|text|positive|negative|description|caption|regex|pattern|delimiter|separator|type|format|mode|method)$",
+    re.IGNORECASE,
+)
+_EDITORS_OWN = frozenset({"audioUI", "videopreview", "video-preview", "upload", "choose file to upload"})
+_WEB = re.compile(r"https?://|data:", re.IGNORECASE)
+# Ways of FFmpeg and of loaders to say "another file".
+_PROTOCOL = re.compile(
+    r"(file|concatf?|subfile|pipe|crypto|cache|async|fd|unix|hls|tee|smb)[:,+]|[a-z]:[\\/]", re.IGNORECASE
+)
+_LONGEST_PATH = 4096  # of Linux
 _EXPORT_HINT = (
     "In ComfyUI choose Workflow > Export (API) and send that file "
     '(older versions: enable Dev mode in the settings, then "Save (API Format)")'
@@ -196,19 +206,21 @@ def _check_file_names(graph: Graph) -> None:
     """Refuse names that would leave ComfyUI's input or output folder (0.3.64 itself reads any path).
 
     Of a node that loads something each text is checked, of the others those whose input is called like a file's; also
-    inside lists and objects, which some nodes take. The texts of a text encoder are no names.
+    inside lists and objects, which some nodes take. What is called like a text, and what only the editor reads, is no
+    name.
     """
     for node_id in graph:
         loads = "load" in graph.class_of(node_id).lower()
-        texts = ("text", "prompt") if "clip" in graph.inputs(node_id) else ()
         for name, value in graph.inputs(node_id).items():
             where = f"node {graph.describe(node_id)}: {name[:80]}"
             _check_wrapped(where, value)
-            if name == _PREFIX and not isinstance(value, str) and as_link(value) is None:
+            if name == _PREFIX and isinstance(value, (dict, list)) and as_link(value) is None:
                 raise InvalidWorkflow(f"{where} must be a text or a link")
-            is_name = loads or name == _PREFIX or bool(_LIKE_A_FILE.search(name))
-            bad = next((text for text in _texts(value) if _leaves_folder(name, text)), None) if is_name else None
-            if bad is not None and name not in texts and as_link(value) is None:
+            is_name = name == _PREFIX or ((loads or _LIKE_A_FILE.search(name)) and not _LIKE_A_TEXT.search(name))
+            if not is_name or name in _EDITORS_OWN or as_link(value) is not None:
+                continue
+            bad = next((text for text in _texts(value) if _leaves_folder(name, text)), None)
+            if bad is not None:
                 raise InvalidWorkflow(f"{where} must be a name inside ComfyUI's own folder, not {bad[:80]!a}")
 
 
@@ -228,7 +240,8 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _leaves_folder(name: str, value: str) -> bool:
+    if len(value) > _LONGEST_PATH or _WEB.match(value):  # base64, or what a pack loads from the web
+        return False
     parts = value.replace("\\", "/").split("/")
-    is_absolute = parts[0] == "" and len(parts) > 1 and name != _PREFIX  # a prefix is put below our folder
-    has_scheme = bool(_SCHEME.match(value)) and name != _PREFIX
-    return ".." in parts or "\0" in value or is_absolute or has_scheme
+    is_absolute = value.startswith("/") and name != _PREFIX  # a prefix is put below our folder
+    return ".." in parts or "\0" in value or is_absolute or bool(_PROTOCOL.match(value))
