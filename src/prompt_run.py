@@ -41,6 +41,7 @@ _FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.01, 0.25, 1.3
 _QUEUE_SECONDS = 1.0  # between two questions whether ComfyUI still has the prompt
 _LOST_AFTER = 2  # such questions in a row that say no
 _MOST_NONSENSE = 8  # senseless answers in a row
+_DEATH_SECONDS = 0.2  # that a process which has closed its port may take to be gone
 _LATE_SECONDS = 10.0  # that a picture may take to arrive after the run has ended
 _INTERRUPT_SECONDS = 1.0  # between two interrupts: one between two prompts is lost
 _FRESH_SECONDS = 2.0  # that an answer counts as a sign of life
@@ -103,6 +104,10 @@ def run_prompt(
             is_heard_whole = wait.hear_out() if sends_frames(workflow) else True
             frames, seconds = tuple(wait.frames), wait.clock.node_seconds
             return Run(prompt_id, workflow, entry, frames, is_heard_whole, queued_at, seconds)
+    except ComfyUnreachable:
+        time.sleep(_DEATH_SECONDS)
+        engine.ensure_alive()  # that it died says more
+        raise
     except EngineFault:  # what is left of the prompt goes with the process
         raise
     except BaseException:

@@ -507,16 +507,19 @@ def test_a_job_behind_one_that_will_not_stop_is_not_lost(model_paths: Path) -> N
 
     with booted("real", settings_for("real", model_paths, job_retries=0, interrupt_grace=2.0)) as own:
         serverless_worker._set_worker(own.worker)
-        stop = threading.Event()
-        first = threading.Thread(
-            target=serverless_worker.answer_job, args=({"id": "a", "input": {"workflow": slow}}, stop)
-        )
-        first.start()
+        stops = [threading.Event(), threading.Event()]
+        job = {"id": "a", "input": {"workflow": slow}}
+        cancelled = [threading.Thread(target=serverless_worker.answer_job, args=(job, stop)) for stop in stops]
+        for thread in cancelled:
+            thread.start()
         time.sleep(2)
-        stop.set()
-        time.sleep(0.2)
+        for stop in stops:
+            stop.set()
+            time.sleep(0.2)
         assert own.run(workflow=workflows.still())["status"] == "success"
-        first.join(60)
+        for thread in cancelled:
+            thread.join(60)
+        assert own.engine.number == 1, "one restart is enough for both"
 
 
 def test_a_3d_file_is_where_comfyuis_3d_nodes_look(bench: Bench) -> None:
