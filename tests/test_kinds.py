@@ -91,6 +91,10 @@ KINDS: dict[str, tuple[Workflow, str, str, str, bool]] = {
         {**FRAMES, "8": node("PreviewImage", images=["1", 0]), "9": node("SaveGLB", mesh=["7", 0], filename_prefix="a/x"), "7": node("WorkerTestMesh")},
         "file", "model/gltf-binary", "_00001_.glb", True,
     ),
+    "svg": (
+        {**FRAMES, "8": node("PreviewImage", images=["1", 0]), "9": node("SaveSVGNode", svg=["7", 0], filename_prefix="a/x"), "7": node("WorkerTestDrawing")},
+        "image", "image/svg+xml", "_00001_.svg", False,
+    ),
 }  # fmt: skip
 DRAFTED = {"png", "mask", "animated webp", "animated png", "websocket"}
 

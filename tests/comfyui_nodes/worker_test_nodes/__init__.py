@@ -1,5 +1,6 @@
 """Nodes for tests on a real ComfyUI: they do what node packs in the wild do and core nodes do not."""
 
+import io
 import os
 import time
 from types import SimpleNamespace
@@ -106,6 +107,22 @@ class Mesh:
         return (SimpleNamespace(vertices=vertices, faces=torch.tensor([[[0, 1, 2]]])),)
 
 
+class Drawing:
+    """A red square as SVG, for SaveSVGNode."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {}}
+
+    RETURN_TYPES = ("SVG",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+    def run(self):
+        drawing = b'<svg xmlns="http://www.w3.org/2000/svg"><rect width="9" height="9" fill="red"/></svg>'
+        return (SimpleNamespace(data=[io.BytesIO(drawing)]),)
+
+
 class Gifs:
     """Reports what it saved in the way of Video Helper Suite: under `gifs`, with more keys than needed."""
 
@@ -188,6 +205,7 @@ NODE_CLASS_MAPPINGS = {
     "WorkerTestSleep": Sleep,
     "WorkerTestFail": Fail,
     "WorkerTestMesh": Mesh,
+    "WorkerTestDrawing": Drawing,
     "WorkerTestGifs": Gifs,
     "VHS_WorkerTestPath": OpensPath,
     "WorkerTestWantsWorkflow": WantsWorkflow,
