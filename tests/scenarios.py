@@ -6,6 +6,7 @@ Used by the tests and by the table that `python -m benchmarks.faults` prints.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -191,7 +192,8 @@ def _freeze_idle(bench: Bench) -> None:
 def _end_worker_thread(bench: Bench) -> None:
     bad = workflows.still()
     bad["1"]["inputs"]["undeclared"] = ["99", 0]
-    requests.post(f"{bench.engine.process.url}/prompt", json={"prompt": bad, "client_id": "x"}, timeout=10)
+    with contextlib.suppress(requests.ConnectionError):  # it may be gone before it has answered
+        requests.post(f"{bench.engine.process.url}/prompt", json={"prompt": bad, "client_id": "x"}, timeout=10)
 
 
 def _drop_socket(bench: Bench) -> None:
