@@ -39,7 +39,6 @@ from .storage import NAME, Storage, bad_line
 from .test_delivery import noise, with_bucket
 from .test_input_files import encoded, fetch, picture
 from .test_kinds import real_only
-from .test_safe_fetch import Site
 from .workflows import Workflow, node
 
 HANG = 15.0  # seconds; far above what is right, far below what the faults took
@@ -476,8 +475,7 @@ def test_jobs_at_the_same_time_take_nothing_from_each_other(bench: Bench) -> Non
     assert all(len(answer["images"]) == 1 for answer in answers)
 
 
-def test_files_of_a_job_survive_a_restart_that_another_job_caused(draft_bench: Bench) -> None:
-    Site._png = lambda self, argument: self._answer(picture())  # type: ignore[attr-defined]
+def test_files_of_a_job_survive_a_restart_that_another_job_caused() -> None:
     workflow = {"1": node("LoadImage", image="a.png"), "9": node("SaveImage", images=["1", 0], filename_prefix="x")}
     with booted("draft", settings_for("draft", job_retries=0)) as own:
         jobs = [{"workflow": workflow, "images": [{"name": "a.png", "data": encoded(picture())}]} for _ in range(12)]

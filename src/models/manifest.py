@@ -139,10 +139,6 @@ class Manifest(BaseModel):
         name = PurePosixPath(file.replace("\\", "/")).name
         return sorted((model for model in self.models if model.file == name), key=lambda model: model.gated)
 
-    def sets_with(self, model: Model) -> list[str]:
-        """The sets that bring a model."""
-        return [name for name, members in self.sets.items() if model.name in members]
-
 
 def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
     """A manifest from JSON; its models and sets take the place of those of `base` that have the same names.
