@@ -33,6 +33,7 @@ from src.progress import ProgressSender
 from src.prompt_run import Report
 from src.settings import Settings, on_runpod, own_environment, read_settings, tame_sdk
 from src.stored_workflows import stored_workflow
+from src.warm_up import read_warm_up, warm_up
 from src.worker_info import describe_worker, versions
 from src.workflow.graph import Workflow
 
@@ -146,8 +147,11 @@ def _run_test(
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the SDK is not in this process
     progress = command_line.Progress(workflow, engine.process.installation.name)
     progress.booting()
+    runner = JobRunner.make(engine, settings)
+    runner.begin_models()
     engine.wait_ready()
-    _set_worker(Worker(JobRunner.make(engine, settings), lambda job, workflow: nullcontext(progress.report)))
+    runner.supply.wait()
+    _set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.report)))
     answer = asyncio.run(handler(job))
     progress.ended()
     return command_line.show_answer(answer, options.output)
@@ -164,19 +168,23 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
 
 def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
     # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
+    check_fitness(settings)
+    runner, warm_up_request = JobRunner.make(engine, settings), read_warm_up(settings)
+    runner.begin_models(warm_up_request)  # while ComfyUI boots
     tame_sdk()
     import runpod  # while ComfyUI boots, because the import sleeps for a second
     from runpod.serverless.modules import rp_progress
 
     # The public function sends from a thread that nobody can wait for; this is what that thread runs.
     send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
-    check_fitness(settings)
-    runner = JobRunner.make(engine, settings)
     threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
     try:
         engine.ensure_ready()
     except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with the reason
         command_line.say_error(error)
+    runner.supply.wait()
+    if warm_up_request is not None and engine.process.alive:
+        warm_up(runner, warm_up_request)
     _set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process

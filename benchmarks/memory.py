@@ -48,7 +48,7 @@ def main() -> None:
     installation = draft_installation() if options.draft else find_comfyui(settings)
     with ComfyEngine(installation, settings) as engine, _storage() as config:
         engine.wait_ready()
-        runner = JobRunner(engine, settings, Bucket(config))
+        runner = replace(JobRunner.make(engine, settings), bucket=Bucket(config))
         runner.check_bucket()
         asyncio.run(_job(runner, 64, 0, {}))  # what is imported and made once
         asyncio.run(_job(runner, 64, 1, {"delivery": "bucket"}))

@@ -16,12 +16,12 @@
    comfy_folders   the folders that one engine process has to itself
    comfy_install   where ComfyUI is, what its version accepts, the command that starts it
    comfy_launcher  the script that ties the child's life to ours
+   safe_fetch      files from URLs that a caller names
+   bucket          S3-compatible storage, the only owner of boto3
+   models/         model files: which there are, where they are, fetched, checked, read ahead, backed up
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
    comfy_client    ComfyUI's HTTP routes, one method each
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
-   safe_fetch      files from URLs that a caller names
-   bucket          S3-compatible storage, the only owner of boto3
-   models/         model files: which there are, and where they come from
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
    fitness         is this machine fit to take jobs?
 4  comfy_engine    process, client and events as one: boot, restart, leave
@@ -33,6 +33,7 @@
    recovery        restart, free memory, run once more: what an engine's fault does to a job
 6  outputs/        history entry -> files -> answer: listing, encoding, delivery
    job_run         one job on a booted engine
+   warm_up         the workflow that runs before the first job is taken
    endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
    command_line    flags, progress on a terminal, saving what a local test made
 

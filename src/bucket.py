@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
 _CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
+_CONNECTIONS = 32  # kept open; more at a time would wait for each other without a word
 _LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
 _ENDPOINT_FIELD = "s3Config.endpointUrl"
 # botocore turns names of some forms into other hosts.
@@ -64,6 +65,12 @@ _SETTINGS = {
     "endpoint": "BUCKET_ENDPOINT_URL",
     "key": "BUCKET_ACCESS_KEY_ID",
     "secret": "BUCKET_SECRET_ACCESS_KEY",
+}
+_MODEL_SETTINGS = {
+    "name": "R2_BUCKET",
+    "endpoint": "R2_ENDPOINT",
+    "key": "R2_ACCESS_KEY_ID",
+    "secret": "R2_SECRET_ACCESS_KEY",
 }
 _FIELDS = {
     "name": "s3Config.bucketName",
@@ -118,12 +125,12 @@ class Bucket:
         """
         if self._found.is_set():
             return
-        client = self._try("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
+        client = self.attempt("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
         end = threading.Timer(_CHECK_SECONDS, self.close if self.config.is_from_job else lambda: None)
         end.daemon = True
         end.start()
         try:
-            self._try("looked into", lambda _: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
+            self.attempt("looked into", lambda _: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
         except BucketFailed as error:
             if error.details.get("bucket_code") not in ("AccessDenied", "403"):
                 raise
@@ -140,7 +147,8 @@ class Bucket:
         """Store a file under its name, below the prefix, read from the disk in parts. Raises BucketFailed."""
         key = self.key(name, job_id)
         extra = {"ContentType": content_type}
-        self._try("written to", lambda client: client.upload_file(str(file), self.config.name, key, ExtraArgs=extra))
+        bucket = self.config.name
+        self.attempt("written to", lambda client: client.upload_file(str(file), bucket, key, ExtraArgs=extra))
         return Stored(key, self._url(key))
 
     def download(self, key: str, where: str, write: Callable[[bytes], object]) -> None:
@@ -154,8 +162,8 @@ class Bucket:
                 write(piece)
 
         try:
-            self._try("read from", get)
-        except _KeyMissing as error:
+            self.attempt("read from", get)
+        except KeyMissing as error:
             raise InputFileUnavailable(f"{where}: the bucket {self.config.name!r} has no {key[:200]!r}") from error
 
     def key(self, name: str, job_id: str) -> str:
@@ -179,7 +187,11 @@ class Bucket:
 
     # --- What boto3 raises -----------------------------------------------------------------------------
 
-    def _try(self, done: str, action: Callable[[Any], Any]) -> Any:
+    def attempt(self, done: str, action: Callable[[Any], Any]) -> Any:
+        """What `action` returns, given boto3's client; `done` says in errors what could not be done to the bucket.
+
+        Raises BucketFailed with what to mend, KeyMissing where there is no object of that key.
+        """
         from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError  # noqa: PLC0415
 
@@ -201,7 +213,9 @@ class Bucket:
     @property
     def _names(self) -> dict[str, str]:
         """What the parts of the configuration are called where they come from."""
-        return _FIELDS if self.config.is_from_job else _SETTINGS
+        if self.config.is_from_job:
+            return _FIELDS
+        return _MODEL_SETTINGS if self.config.is_for_models else _SETTINGS
 
     def _failure(self, message: str, **details: Any) -> BucketFailed:
         return (JobBucketFailed if self.config.is_from_job else BucketFailed)(message, **details)
@@ -209,8 +223,8 @@ class Bucket:
     def _explained(self, place: str, error: Any) -> BucketFailed:
         code = str(error.response.get("Error", {}).get("Code", ""))[:80]
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if code in _MISSING_KEY and error.operation_name == "GetObject":
-            return _KeyMissing(place)
+        if code in _MISSING_KEY and error.operation_name in ("GetObject", "HeadObject"):
+            return KeyMissing(place)
         log.warning("%s: %s (status %s)", place, code or "no code", status)
         if code not in _CODES:
             return self._failure(
@@ -251,6 +265,7 @@ class Bucket:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             proxies={} if self.config.is_from_job else None,
+            max_pool_connections=_CONNECTIONS,
         )
         client = boto3.session.Session().client(
             "s3",
@@ -274,7 +289,7 @@ class Bucket:
         return connection
 
 
-class _KeyMissing(BucketFailed):
+class KeyMissing(BucketFailed):
     """There is no object of that key."""
 
 

@@ -64,6 +64,16 @@ class Folders:
         """ComfyUI's settings and database."""
         return self.root / "user"
 
+    @property
+    def models(self) -> Path:
+        """Links to models that lie where ComfyUI does not look."""
+        return self.root / "models"
+
+    @property
+    def model_paths(self) -> Path:
+        """The file that tells ComfyUI where models are."""
+        return self.root / "model_paths.yaml"
+
 
 @contextmanager
 def private_folder() -> Iterator[Path]:

@@ -17,8 +17,8 @@ from .errors import ComfyNotFound, InvalidSetting
 from .settings import Settings
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
-_MODEL_PATHS = _REPOSITORY / "src" / "extra_model_paths.yaml"
 _USUAL_PLACES = ("./ComfyUI", "~/comfy/ComfyUI", "/comfyui", "/ComfyUI")
+_MODEL_PATHS_FLAG = "--extra-model-paths-config"
 _DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none", "--cache-lru"})
 
 
@@ -42,6 +42,11 @@ class Installation:
             *_split(settings.comfyui_args),
         ]
 
+    @property
+    def loads_models(self) -> bool:
+        """Whether it is told where models are: the draft engine is not, which needs none."""
+        return _MODEL_PATHS_FLAG in self.accepted
+
     def _chosen(self, settings: Settings, folders: Folders) -> list[str]:
         """Flags that depend on the version or on settings."""
         flags = []
@@ -55,7 +60,7 @@ class Installation:
         # In a file: with one in memory ComfyUI 0.3.64 logs a traceback when it lets go of the connection.
         flags.append(["--database-url", f"sqlite:///{folders.user / 'comfyui.db'}"])
         flags.append(["--disable-assets"])
-        flags.append(["--extra-model-paths-config", str(_MODEL_PATHS)])
+        flags.append([_MODEL_PATHS_FLAG, str(folders.model_paths)])
         return [word for flag in flags if flag[0] in self.accepted for word in flag]
 
 

@@ -18,6 +18,7 @@ from .comfy_folders import Folders
 from .comfy_install import Installation
 from .comfy_launcher import WORKER_THREAD_ENDED
 from .errors import ComfyBootFailed, PortTaken
+from .models import tell_model_paths
 from .redaction import public_text
 from .settings import Settings, child_environment
 
@@ -65,6 +66,9 @@ class ComfyProcess:
         self._log.clear()
         self._is_stopping = False
         command = self.installation.command(self._settings, self.folders, self.port)
+        if self.installation.loads_models:
+            folders, directory = self.folders, self.installation.directory
+            tell_model_paths(self._settings, directory, folders.model_paths, folders.models)
         log.info("starting %s on port %d", self.installation.name, self.port)
         try:
             self._process = self._starter.submit(self._spawn, command).result()

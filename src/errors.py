@@ -222,6 +222,30 @@ class UnknownModelSet(WorkerError):
     error_code: ClassVar[str] = "unknown_model_set"
 
 
+class ModelFetchFailed(WorkerError):
+    """A model file could not be fetched from where the manifest says that it is."""
+
+    error_code: ClassVar[str] = "model_fetch_failed"
+
+
+class ModelGated(ModelFetchFailed):
+    """Its licence has to be accepted first, or the token has no right to it."""
+
+    error_code: ClassVar[str] = "model_gated"
+
+
+class ModelCorrupt(ModelFetchFailed):
+    """What came is not the file that the manifest describes."""
+
+    error_code: ClassVar[str] = "model_corrupt"
+
+
+class NoSpaceForModels(ModelFetchFailed):
+    """The disk or the volume has no room for a model file."""
+
+    error_code: ClassVar[str] = "no_space_for_models"
+
+
 class UnfitMachine(WorkerError):
     """The machine cannot take jobs."""
 

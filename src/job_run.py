@@ -16,10 +16,10 @@ from .bucket import Bucket
 from .comfy_engine import ComfyEngine
 from .comfy_folders import Folders, private_folder
 from .deadline import Deadline
-from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, MissingModel, NoBucket, WorkerError
+from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, JobTimeout, MissingModel, NoBucket, WorkerError
 from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
 from .job_input import Request
-from .models import shipped_manifest, where_to_get
+from .models import ModelSupply, where_to_get
 from .outputs import (
     Encoding,
     Outcome,
@@ -69,6 +69,7 @@ class JobRunner:
     engine: ComfyEngine
     settings: Settings
     bucket: Bucket | None
+    supply: ModelSupply
     _places: InputPlaces = field(default_factory=InputPlaces)
     _running: set[str] = field(default_factory=set)
     """The output folders of the jobs that run now."""
@@ -77,9 +78,10 @@ class JobRunner:
 
     @staticmethod
     def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
-        """One with the bucket that the settings name. Raises InvalidSetting if they name only a part of it."""
+        """One with the bucket and the models that the settings name. Raises InvalidSetting and its kin."""
         config = settings.bucket
-        return JobRunner(engine, settings, Bucket(config) if config else None)
+        supply = ModelSupply.make(settings, engine.process.installation.directory)
+        return JobRunner(engine, settings, Bucket(config) if config else None, supply)
 
     def check_bucket(self) -> None:
         """Say in the log what is wrong with the bucket, before a job finds out."""
@@ -88,6 +90,11 @@ class JobRunner:
                 self.bucket.check()
             except BucketFailed as error:
                 log.error("%s", error)
+
+    def begin_models(self, warm_up: Request | None = None) -> None:
+        """Have the models fetched and read that the settings and that request name; `supply.wait` waits for them."""
+        if self.engine.process.installation.loads_models:
+            self.supply.begin(warm_up.workflow if warm_up else None)
 
     def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
         """One checked job, from overrides to what the answer holds. Nothing of it stays behind. Raises WorkerError."""
@@ -104,12 +111,12 @@ class JobRunner:
                 def attempt(to_renew: Sequence[str]) -> Result:
                     return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
 
-                try:
-                    return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
-                except MissingModel as error:
-                    missing = (problem.get("received", "") for problem in error.details.get("node_errors", []))
-                    error.hints.extend(hint for name in missing for hint in where_to_get(name, shipped_manifest()))
-                    raise
+                while True:
+                    try:
+                        return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
+                    except MissingModel as error:
+                        if not self.supply.cure(error, lambda: _check_fetch(limits)):
+                            raise self.supply.explained(error) from error
 
     def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep the engine from running a job. Raises WorkerError for overrides that have no place."""
@@ -119,7 +126,7 @@ class JobRunner:
         problems: list[dict[str, Any]] = [{**problem.details, "message": problem.text} for problem in found]
         for problem, told in zip(found, problems, strict=True):
             if problem.is_missing_model:
-                told["sources"] = where_to_get(str(problem.received), shipped_manifest())
+                told["sources"] = where_to_get(str(problem.received), self.supply.manifest)
         checks: tuple[Callable[[], None], ...] = (
             lambda: self._check_bucket_of(request),
             lambda: self._check_key(request, workflow),
@@ -254,6 +261,16 @@ class JobRunner:
 
     def _partner_key(self, request: Request) -> str:
         return request.comfy_org_api_key or self.settings.comfy_org_api_key
+
+
+def _check_fetch(limits: RunLimits) -> None:
+    """Raise JobCancelled or JobTimeout if a job may not wait for its models any longer."""
+    limits.check_stop()
+    if limits.deadline.passed:
+        raise JobTimeout(
+            f"the models that the job needs did not come within {limits.deadline.seconds:g} s (JOB_TIMEOUT). What "
+            "came is kept: send the job again, raise the limit, or name the models in MODELS"
+        )
 
 
 def _unused(job: _Job, used: set[str]) -> list[str]:

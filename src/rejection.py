@@ -31,7 +31,7 @@ FindOptions = Callable[[str, str], list[str]]
 
 # What `extra_model_paths.yaml` adds to ComfyUI's own.
 _WHERE_MODELS_ARE = (
-    "Folders of models are looked for in ComfyUI's own models folder, /runpod-volume/models, "
+    "Folders of models are looked for in MODELS_DIR, ComfyUI's own models folder, /runpod-volume/models, "
     "/runpod-volume/ComfyUI/models, /workspace/models and /workspace/ComfyUI/models: put the file there, or name one "
     "that is there"
 )
@@ -106,7 +106,8 @@ def explain_problems(problems: Sequence[Problem]) -> WorkerError:
     more = f"; and {len(problems) - _SHOWN_ERRORS} more" if len(problems) > _SHOWN_ERRORS else ""
     details = [problem.details for problem in problems[:_SHOWN_ERRORS]]
     if any(problem.is_missing_model for problem in problems):
-        return MissingModel(f"{shown}{more}. {_WHERE_MODELS_ARE}", node_errors=details)
+        missing = [problem.missing_model for problem in problems if problem.is_missing_model]
+        return MissingModel(f"{shown}{more}. {_WHERE_MODELS_ARE}", node_errors=details, missing_models=missing)
     return InvalidWorkflow(f"{shown}{more}", node_errors=details)
 
 
@@ -151,6 +152,11 @@ class Problem:
         if self.received is not None:
             self.details["received"] = public_text(self.received, 200)
 
+    @property
+    def missing_model(self) -> dict[str, str]:
+        """Name and folder (ComfyUI's name of it, '' if that is not known) of a model that is missing."""
+        return _model(self.received, _folder_of(self.class_type, self.name))
+
     def _sentence(self) -> str:
         received = public_text(repr(self.received)[:1000], 100)
         if self.is_missing_model:
@@ -177,7 +183,7 @@ class Problem:
         return ": ".join(filter(None, (message, details))) or self.kind
 
     def _missing_model(self) -> str:
-        folder = _folder_of(self.class_type, self.name)
+        folder = _folder_of(self.class_type, self.name) or "of its models"
         wanted = str(self.received)
         near = difflib.get_close_matches(wanted, self.allowed, n=3, cutoff=0.5)
         there = f"nearest names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
@@ -206,7 +212,11 @@ def _config(value: object) -> tuple[object, Mapping[str, Any]]:
 
 
 def _folder_of(class_type: str, name: str) -> str:
-    return _FOLDERS_BY_CLASS.get((class_type, name)) or _FOLDERS.get(name, "the model folders")
+    return _FOLDERS_BY_CLASS.get((class_type, name)) or _FOLDERS.get(name, "")
+
+
+def _model(name: object, folder: str) -> dict[str, str]:
+    return {"name": public_text(name, 200), "folder": folder.partition(" or ")[0]}
 
 
 def _listed(options: list[str]) -> str:
@@ -256,6 +266,7 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
         return MissingModel(
             f"node {where}: {public_text(repr(missing.group(2)), 200)} was not found "
             f"in the folder {public_text(missing.group(1), 80)}. {_WHERE_MODELS_ARE}",
+            missing_models=[_model(missing.group(2), public_text(missing.group(1), 80))],
             **details,
         )
     return NodeFailed(f"node {where} failed: {exception}: {message}", **details)

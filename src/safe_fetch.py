@@ -117,13 +117,13 @@ class Fetch:
         raise InputFileUnavailable(f"{self.where}: the URL was redirected more than {_MAX_REDIRECTS} times")
 
     def _get(self, parts: Url) -> BaseHTTPResponse:
-        scheme, host, port = _place(parts)
+        scheme, host, port = place_of(parts)
         if scheme == "https":
             pool: HTTPConnectionPool = HTTPSConnectionPool(host, port, maxsize=1, ca_certs=certifi.where())
-            pool.ConnectionCls = partial(_GuardedHttps, connect=self._connect)  # type: ignore[assignment]
+            pool.ConnectionCls = partial(GuardedHttps, connect=self._connect)  # type: ignore[assignment]
         else:
             pool = HTTPConnectionPool(host, port, maxsize=1)
-            pool.ConnectionCls = partial(_GuardedHttp, connect=self._connect)  # type: ignore[assignment]
+            pool.ConnectionCls = partial(GuardedHttp, connect=self._connect)  # type: ignore[assignment]
         try:
             return pool.urlopen(
                 "GET",
@@ -206,12 +206,12 @@ class Guarded:
             raise NewConnectionError(self, "could not connect") from error  # type: ignore[arg-type]
 
 
-class _GuardedHttp(Guarded, HTTPConnection):
-    pass
+class GuardedHttp(Guarded, HTTPConnection):
+    """An HTTP connection to an address that was checked."""
 
 
-class _GuardedHttps(Guarded, HTTPSConnection):
-    pass
+class GuardedHttps(Guarded, HTTPSConnection):
+    """The same with TLS."""
 
 
 # --- What may be reached -------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def checked_url(url: str, rules: FetchRules, where: str) -> Url:
         raise InputFileRefused(
             f"{where}: the URL must hold no user or password; use a signed link, or s3:// and a bucket"
         )
-    scheme, host, port = _place(parts)
+    scheme, host, port = place_of(parts)
     if scheme == "http" and not rules.allow_http and not rules.trusts(host, port):
         raise InputFileRefused(f"{where}: the URL must begin with https:// (ALLOW_HTTP_URLS=true would allow http://)")
     return parts
@@ -243,7 +243,7 @@ def check_endpoint(url: str, rules: FetchRules, where: str) -> None:
     """Raise InputFileRefused if a server that a caller named must not be reached."""
     parts = checked_url(url, rules, where)
     try:
-        public_addresses(str(parts.host), _place(parts)[2], rules, where)
+        public_addresses(str(parts.host), place_of(parts)[2], rules, where)
     except OSError as error:
         raise InputFileUnavailable(f"{where}: {parts.host} has no address") from error
 
@@ -283,6 +283,7 @@ def is_public(address: str) -> bool:
     return not is_special and not any(parsed in network for network in _NOT_FOR_THE_PUBLIC)
 
 
-def _place(parts: Url) -> tuple[str, str, int]:
+def place_of(parts: Url) -> tuple[str, str, int]:
+    """Scheme, host and port of a URL that was checked."""
     scheme = str(parts.scheme)
     return scheme, str(parts.host), parts.port or _PORTS[scheme]

@@ -6,11 +6,16 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
+
 from . import setting_values
 from .errors import InvalidSetting
+
+_SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
 
 ImageFormat = Literal["png", "jpeg", "webp", "avif"]
 Delivery = Literal["auto", "base64", "bucket"]
@@ -35,7 +40,8 @@ class BucketConfig:
 
     `prefix` may hold `{date}` (YYYY-MM-DD, UTC) and `{job_id}`. With `public_url` links are that and the key, else
     signed ones that work for `url_seconds`. All files of a job have `upload_seconds`. Jobs may read what is below
-    `input_prefix`. `is_from_job`: a caller brought it, so its endpoint is not trusted.
+    `input_prefix`. `is_from_job`: a caller brought it, so its endpoint is not trusted. `is_for_models`:
+    it keeps models.
     """
 
     endpoint_url: str
@@ -49,6 +55,7 @@ class BucketConfig:
     upload_seconds: float = 120.0
     input_prefix: str = ""
     is_from_job: bool = False
+    is_for_models: bool = False
 
 
 def _setting(name: str, default: Any, meaning: str, parse: Callable[[str], Any], is_secret: bool = False) -> Any:
@@ -256,6 +263,84 @@ class Settings:
     enable_api_nodes: bool = _setting(
         "ENABLE_API_NODES", False, "Whether ComfyUI loads its paid partner (API) nodes", setting_values.flag
     )
+    models: tuple[str, ...] = _setting(
+        "MODELS",
+        (),
+        "Sets of models, or single ones, that the worker needs, comma-separated: `flux1-dev`, … "
+        "(`python -m src.models sets` lists them)",
+        setting_values.names,
+    )
+    download_models: bool = _setting(
+        "DOWNLOAD_MODELS",
+        False,
+        "Whether models that are missing are fetched: those of `MODELS` and `WARMUP_WORKFLOW` while ComfyUI boots, "
+        "others when a job names them",
+        setting_values.flag,
+    )
+    models_dir: str = _setting(
+        "MODELS_DIR",
+        "",
+        "Folder with ComfyUI's model folders, looked into first, where models are fetched to. Empty: the network "
+        "volume if there is one, else ComfyUI's own `models`",
+        setting_values.text,
+    )
+    models_manifest: str = _setting(
+        "MODELS_MANIFEST",
+        "",
+        "JSON file with models and sets of your own, which go before those that the worker knows",
+        setting_values.text,
+    )
+    hf_token: str = _setting(
+        "HF_TOKEN",
+        "",
+        "Token of Hugging Face, for models whose licence has to be accepted, and for higher limits",
+        setting_values.text,
+        is_secret=True,
+    )
+    hf_endpoint: str = _setting(
+        "HF_ENDPOINT", "https://huggingface.co", "Where the Hugging Face hub is, or a mirror", setting_values.url
+    )
+    download_stall_timeout: float = _setting(
+        "DOWNLOAD_STALL_TIMEOUT",
+        60.0,
+        "Seconds that a download of a model may bring nothing before it is tried in another way",
+        setting_values.seconds,
+    )
+    read_ahead: bool = _setting(
+        "READ_AHEAD",
+        True,
+        "Whether the models of `MODELS` and `WARMUP_WORKFLOW` are read into memory while ComfyUI boots",
+        setting_values.flag,
+    )
+    model_cache_dir: str = _setting(
+        "MODEL_CACHE_DIR",
+        "",
+        "Folder on a fast disk that those models are copied to where the volume is slow. Empty: none",
+        setting_values.text,
+    )
+    model_cache: float = _setting(
+        "MODEL_CACHE_GB",
+        50.0,
+        "Most gigabytes (10^9 bytes) in that folder; what was used longest ago goes",
+        setting_values.number(100_000, "gigabytes"),
+    )
+    warmup_workflow: str = _setting(
+        "WARMUP_WORKFLOW",
+        "",
+        "Stored workflow (name) or file that runs before the first job is taken, so that its models are loaded",
+        setting_values.text,
+    )
+    r2_endpoint: str = _setting(
+        "R2_ENDPOINT",
+        "",
+        "Storage of models, S3-compatible: `https://ACCOUNT.r2.cloudflarestorage.com`",
+        setting_values.url,
+    )
+    r2_access_key_id: str = _setting("R2_ACCESS_KEY_ID", "", "Its access key id", setting_values.text, is_secret=True)
+    r2_secret_access_key: str = _setting(
+        "R2_SECRET_ACCESS_KEY", "", "Its secret access key", setting_values.text, is_secret=True
+    )
+    r2_bucket: str = _setting("R2_BUCKET", "comfyui-models", "The bucket of models", setting_values.text)
     serve_api_key: str = _setting(
         "SERVE_API_KEY",
         "",
@@ -311,6 +396,25 @@ class Settings:
             self.bucket_input_prefix,
         )
 
+    @property
+    def models_bucket(self) -> BucketConfig | None:
+        """The bucket that keeps models, None if none is set. Raises InvalidSetting if only a part of it is."""
+        if not self.r2_endpoint:
+            return None
+        endpoint, in_url = endpoint_and_bucket(self.r2_endpoint)
+        given = {"R2_ACCESS_KEY_ID": self.r2_access_key_id, "R2_SECRET_ACCESS_KEY": self.r2_secret_access_key}
+        missing = [variable for variable, value in given.items() if not value]
+        if missing:
+            raise InvalidSetting(f"R2_ENDPOINT is set, so these must be too: {', '.join(missing)}")
+        return BucketConfig(
+            endpoint,
+            self.r2_access_key_id,
+            self.r2_secret_access_key,
+            in_url or self.r2_bucket,
+            prefix="",
+            is_for_models=True,
+        )
+
     def public(self) -> dict[str, Any]:
         """Each setting under its variable, for whoever may see the worker from outside: secrets only as `set`."""
         return {
@@ -339,19 +443,24 @@ def variable(setting: Field[Any]) -> str:
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """`Settings` from the environment (ours, unless one is given).
+    """`Settings` from the environment (ours with `.secrets` behind it, unless one is given).
 
     Raises InvalidSetting, naming the variable, its value and what would be right; also for a part of a bucket.
     """
-    environment = os.environ if environment is None else environment
+    environment = {**_secrets(), **os.environ} if environment is None else environment
     given = {}
     for setting in fields(Settings):
         value = environment.get(variable(setting))
         if value is not None and value.strip():
             given[setting.name] = _parsed(setting, value)
     settings = Settings(**given)
-    _ = settings.bucket
+    _ = settings.bucket, settings.models_bucket
     return settings
+
+
+def _secrets() -> dict[str, str]:
+    """What the file `.secrets` at the top of the repository says: KEY=value lines, as in `.secrets.example`."""
+    return {name: value for name, value in dotenv_values(_SECRETS, interpolate=False).items() if value is not None}
 
 
 def _parsed(setting: Field[Any], value: str) -> Any:

@@ -11,9 +11,9 @@ import pytest
 
 from src.errors import InvalidManifest, UnknownModelSet
 from src.models import read_manifest
-from src.models.manifest import _FILE, shipped_manifest, where_to_get
+from src.models.manifest import MANIFEST_FILE, shipped_manifest, where_to_get
 
-CONTENT = json.loads(_FILE.read_text())
+CONTENT = json.loads(MANIFEST_FILE.read_text())
 
 
 def test_the_sets_that_people_ask_for_are_there() -> None:
@@ -85,7 +85,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a pickle that is not called one": (lambda m: m.update(file="x.pth"), "pickle must be true"),
     "a pickle without a digest": (lambda m: (m.update(file="x.pth", pickle=True), m.pop("sha256")), "can run code"),
     "two sources": (lambda m: m["source"].update(url="https://x"), "one of repository, url or key"),
-    "plain http": (lambda m: m.update(source={"url": "http://x"}), "pattern"),
+    "another scheme": (lambda m: m.update(source={"url": "ftp://x"}), "pattern"),
     "a size of zero": (lambda m: m.update(size=0), "greater than 0"),
     "an unknown field": (lambda m: m.update(hash="x"), "Extra inputs"),
     "no licence": (lambda m: m.pop("licence"), "Field required"),

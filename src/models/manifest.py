@@ -17,8 +17,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidManifest, UnknownModelSet
+from ..settings import Settings
 
-_FILE = Path(__file__).with_name("manifest.json")
+MANIFEST_FILE = Path(__file__).with_name("manifest.json")
+"""The manifest of this repository."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _HUB = "https://huggingface.co"
 
@@ -29,14 +31,17 @@ _Strict = ConfigDict(extra="forbid", frozen=True)
 
 
 class Source(BaseModel):
-    """Where a file comes from: a Hugging Face repository, a web address, or a key in the bucket of models."""
+    """Where a file comes from: a Hugging Face repository, a web address, or a key in the bucket of models.
+
+    An address is https; http is for hosts that TRUSTED_HOSTS names.
+    """
 
     model_config = _Strict
 
     repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     revision: _Revision | None = None
     path: str | None = None
-    url: Annotated[str, Field(pattern=r"^https://[^\s]+$")] | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     key: str | None = None
 
     @model_validator(mode="after")
@@ -134,10 +139,20 @@ class Manifest(BaseModel):
             found.update({member: self.model(member) for member in members})
         return list(found.values())
 
-    def known_as(self, file: str) -> list[Model]:
-        """The models whose file has that name, whatever folder is in front of it; those without a gate first."""
+    def known_as(self, file: str, folder: str = "") -> list[Model]:
+        """The models whose file has that name, whatever folder is in front of it; those without a gate first.
+
+        With a `folder`, ComfyUI's name of one, only those for it.
+        """
         name = PurePosixPath(file.replace("\\", "/")).name
-        return sorted((model for model in self.models if model.file == name), key=lambda model: model.gated)
+        known = (model for model in self.models if model.file == name and folder in ("", model.folder.split("/")[0]))
+        return sorted(known, key=lambda model: model.gated)
+
+    def sets_with(self, name: str) -> list[str]:
+        """The sets that have a model of that name, or one that is the same file from elsewhere."""
+        model = self.model(name)
+        same = {other.name for other in self.models if (other.folder, other.file) == (model.folder, model.file)}
+        return [name for name, members in self.sets.items() if same & set(members)]
 
 
 def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
@@ -162,13 +177,28 @@ def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
 @cache
 def shipped_manifest() -> Manifest:
     """The manifest of this repository."""
-    return read_manifest(json.loads(_FILE.read_text(encoding="utf-8")))
+    return read_manifest(json.loads(MANIFEST_FILE.read_text(encoding="utf-8")))
 
 
-def where_to_get(file: str, manifest: Manifest) -> list[str]:
-    """For a file that is missing: where it is to be had, a sentence for each model of that name."""
+def known_manifest(settings: Settings) -> Manifest:
+    """The shipped manifest with MODELS_MANIFEST over it. Raises InvalidManifest."""
+    if not settings.models_manifest:
+        return shipped_manifest()
+    file = Path(settings.models_manifest).expanduser()
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidManifest(f"MODELS_MANIFEST must be a JSON file, and {file.name} cannot be read as one") from error
+    try:
+        return read_manifest(content, shipped_manifest())
+    except InvalidManifest as error:
+        raise InvalidManifest(f"{file.name}: {error.message}") from error
+
+
+def where_to_get(file: str, manifest: Manifest, folder: str = "") -> list[str]:
+    """For a file that is missing: where it is to be had, a sentence for each model of that name (and folder)."""
     told = []
-    for model in manifest.known_as(file):
+    for model in manifest.known_as(file, folder):
         gate = " (its licence has to be accepted there first)" if model.gated else ""
         told.append(f"{model.file} for models/{model.folder} is at {model.source.page}{gate}: {model.about}")
     return told

@@ -1,0 +1,302 @@
+"""`python -m src.models`: models on a folder or a volume, and their backup in a bucket."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from .. import job_log
+from ..bucket import Bucket
+from ..comfy_install import find_comfyui
+from ..errors import ComfyNotFound, InvalidSetting, WorkerError
+from ..settings import Settings, read_settings
+from .backup import Mirror, Step, files_below, is_leftover, leftovers_below
+from .files import check_digest, digest_of, what_is_wrong
+from .manifest import Manifest, Model, known_manifest
+from .pin import pin_manifest
+from .places import Places, find_places, folders_for
+from .store import ModelStore
+from .supply import make_fetcher
+
+_USAGE = """\
+python -m src.models sets                        the sets, with sizes and licences
+python -m src.models list [SET…]                 the models, and which are here
+python -m src.models fetch SET… [--folder DIR]   fetch what is missing
+python -m src.models verify [SET…]               read every file here and compare it with what is known
+python -m src.models backup [--dry-run]          store in the bucket what it lacks
+python -m src.models restore [SET…] [--dry-run]  bring back what the folder lacks
+python -m src.models prune [SET…] [--yes]        remove leftovers and, with SET…, what none of the sets needs
+python -m src.models prune --bucket [--yes]      remove from the bucket what the folder has not"""
+
+
+def main() -> int:
+    """Do what the arguments say; the exit status: 0 all is well, 1 something is not, 2 the arguments."""
+    options = _parse()
+    job_log.configure("INFO" if options.verbose else "WARNING")
+    try:
+        return COMMANDS[options.command](_Context.make(options))
+    except WorkerError as error:
+        print(f"{error.error_code}: {error.message}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("ended; what came is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+class _Context:
+    """What every command needs."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        self.options = options
+        self.settings = settings
+        self.manifest: Manifest = known_manifest(settings)
+        self.names: list[str] = options.sets
+
+    @staticmethod
+    def make(options: argparse.Namespace) -> _Context:
+        settings = read_settings()
+        return _Context(options, replace(settings, models_dir=options.folder) if options.folder else settings)
+
+    @property
+    def models(self) -> list[Model]:
+        """Those that were named, else all."""
+        return self.manifest.expand(self.names) if self.names else list(self.manifest.models)
+
+    @property
+    def places(self) -> Places:
+        """Of the folder that was named alone, else of the worker."""
+        if self.options.folder:
+            folder = Path(self.options.folder).expanduser().absolute()
+            return Places((folder,), folder)
+        try:
+            return find_places(self.settings, find_comfyui(self.settings).directory)
+        except ComfyNotFound as error:
+            places = find_places(self.settings, Path("ComfyUI").absolute())
+            if places.target.is_relative_to(Path("ComfyUI").absolute()):
+                raise InvalidSetting("there is no ComfyUI and no volume here: name a folder with --folder") from error
+            return places
+
+    @property
+    def mirror(self) -> Mirror:
+        config = self.settings.models_bucket
+        if config is None:
+            raise InvalidSetting(
+                "set R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, in the environment or in .secrets "
+                "(see .secrets.example)"
+            )
+        store = ModelStore(Bucket(config))
+        store.bucket.check()
+        return Mirror(self.places.target, store)
+
+    def may(self, what: str) -> bool:
+        """Whether it is to be done: not in a dry run; says so then."""
+        if self.options.dry_run:
+            print(f"dry run: nothing was {what}")
+        return not self.options.dry_run
+
+
+# --- Commands ------------------------------------------------------------------------------------------
+
+
+def _sets(context: _Context) -> int:
+    for name, members in context.manifest.sets.items():
+        models = [context.manifest.model(member) for member in members]
+        licences = ", ".join(dict.fromkeys(model.licence for model in models))
+        use = "" if all(model.commercial_ok for model in models) else "; not for commercial use"
+        print(f"{name:24} {_size(models):>10}  {len(models)} files  {licences}{use}")
+    return 0
+
+
+def _list(context: _Context) -> int:
+    places = context.places
+    for model in context.models:
+        found = places.find(model)
+        other = next(places.candidates(model.folder, model.file), None)
+        state = f"at {found}" if found else "missing" if other is None else f"another or a broken file: {other}"
+        print(f"{model.name:36} {_size([model]):>10}  {model.folder}/{model.file}  {state}")
+    return 0
+
+
+def _fetch(context: _Context) -> int:
+    models = context.manifest.expand(context.names)
+    fetcher = make_fetcher(context.settings, context.places, context.manifest)
+    missing = fetcher.missing(models)
+    for model in missing:
+        print(f"{model.folder}/{model.file}: {model.about}")
+    if context.may("fetched"):
+        fetcher.fetch(missing, _nothing)
+        print(f"{len(missing)} fetched, {len(models) - len(missing)} were there; in {context.places.target}")
+    return 0
+
+
+def _verify(context: _Context) -> int:
+    """Named models, or every file of the folder: its form, and its digest where one is known."""
+    failures = 0
+    for root, file, models in _to_verify(context):
+        key = file.relative_to(root).as_posix()
+        try:
+            wrong = what_is_wrong(file)
+            digests = {model.sha256 for model in models if model.sha256}
+            if not wrong and digests:
+                digest = digest_of(file, root)
+                check_digest(file, digest, digest if digest in digests else next(iter(digests)))
+        except WorkerError as error:
+            wrong = error.message
+        failures += bool(wrong)
+        print(f"{'BAD ' if wrong else 'good'} {key}" + (f": {wrong}" if wrong else ""))
+    for model in context.models if context.names else ():
+        if context.places.find(model) is None:
+            failures += 1
+            print(f"BAD  {model.folder}/{model.file}: missing")
+    return 1 if failures else 0
+
+
+def _to_verify(context: _Context) -> Iterable[tuple[Path, Path, list[Model]]]:
+    """Root, file, and the models that it may be."""
+    wanted = context.models
+    for root in context.places.roots:
+        for key in files_below(root):
+            folder, _, name = key.rpartition("/")
+            models = [model for model in wanted if model.file == name and folder in folders_for(model.folder)]
+            if models or not context.names:
+                yield root, root / key, models
+
+
+def _backup(context: _Context) -> int:
+    mirror = context.mirror
+    steps = mirror.to_back_up(_nothing)
+    _print_steps(steps, "store", "replace in the bucket")
+    if not context.may("stored"):
+        return 0
+    failures = mirror.back_up(steps, _nothing)
+    for failure in failures:
+        print(f"not stored: {failure}")
+    print(f"{len(steps) - len(failures)} of {len(steps)} files stored in {mirror.store.name}")
+    return 1 if failures else 0
+
+
+def _restore(context: _Context) -> int:
+    mirror = context.mirror
+    steps = mirror.to_restore(_nothing, context.models if context.names else None)
+    _print_steps(steps, "bring", "replace here")
+    if not context.may("brought"):
+        return 0
+    kept = [step for step in steps if step.replaces and not context.options.yes]
+    failures = mirror.restore(
+        [step for step in steps if step not in kept], _nothing, context.settings.download_stall_timeout
+    )
+    for step in kept:
+        print(f"kept: {step.key} differs here; --yes replaces it")
+    for failure in failures:
+        print(f"not brought: {failure}")
+    print(f"{len(steps) - len(kept) - len(failures)} of {len(steps)} files brought to {mirror.root}")
+    return 1 if failures or kept else 0
+
+
+def _prune(context: _Context) -> int:
+    if context.options.bucket:
+        mirror = context.mirror
+        doomed = mirror.only_stored()
+        return _remove(context, doomed, lambda: mirror.store.delete(doomed))
+    root = context.places.target
+    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in leftovers_below(root)}
+    if context.names:
+        needed = {f"{folder}/{model.file}" for model in context.models for folder in folders_for(model.folder)}
+        sizes |= {
+            key: (root / key).stat().st_size for key in files_below(root) if _is_model(key) and key not in needed
+        }
+
+    def remove() -> None:
+        for key in sizes:
+            (root / key).unlink(missing_ok=True)
+
+    return _remove(context, sizes, remove)
+
+
+def _remove(context: _Context, sizes: dict[str, int], remove: Callable[[], None]) -> int:
+    for key, size in sizes.items():
+        print(f"remove {key} ({size / 1e9:.2f} GB)")
+    if not sizes:
+        print("nothing to remove")
+    elif not context.options.yes:
+        print(f"nothing was removed: --yes removes these {len(sizes)} files, {sum(sizes.values()) / 1e9:.2f} GB")
+    elif context.may("removed"):
+        remove()
+        print(f"{len(sizes)} files removed, {sum(sizes.values()) / 1e9:.2f} GB")
+    return 0
+
+
+def _pin(context: _Context) -> int:
+    changes = pin_manifest(context.settings.hf_endpoint, context.settings.hf_token, context.names, context.options.yes)
+    for change in changes:
+        print(change)
+    print("written" if changes and context.options.yes else f"{len(changes)} differences; --yes writes them")
+    return 0
+
+
+def _schema(context: _Context) -> int:
+    print(json.dumps(Manifest.model_json_schema(), indent=2))
+    return 0
+
+
+COMMANDS: dict[str, Callable[[_Context], int]] = {
+    "sets": _sets,
+    "list": _list,
+    "fetch": _fetch,
+    "verify": _verify,
+    "backup": _backup,
+    "restore": _restore,
+    "prune": _prune,
+    "pin": _pin,
+    "schema": _schema,
+}
+
+
+def _nothing() -> None:
+    """Ctrl-C ends a command; nothing else does."""
+
+
+def _is_model(key: str) -> bool:
+    return key.endswith(
+        (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
+    ) and not is_leftover(Path(key))
+
+
+def _print_steps(steps: Iterable[Step], new: str, other: str) -> None:
+    for step in steps:
+        print(f"{other if step.replaces else new} {step.key} ({step.size / 1e9:.2f} GB)")
+
+
+def _size(models: Iterable[Model]) -> str:
+    sizes = [model.size for model in models]
+    known = sum(size for size in sizes if size)
+    return f"{'>' if None in sizes and known else ''}{known / 1e9:.2f} GB" if known else "?"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m src.models",
+        description=f"Models and their backup.\n\n{_USAGE}",
+        usage="python -m src.models COMMAND [SET…] [flags]",
+        epilog="Settings come from the environment and from .secrets (see docs/models.md).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
+    parser.add_argument("sets", nargs="*", metavar="SET", help="sets of models, or single ones")
+    parser.add_argument("--folder", metavar="DIR", help="the folder of models; else where the worker has them")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--yes", action="store_true", help="remove and replace what would be kept")
+    parser.add_argument("--bucket", action="store_true", help="prune: the bucket, not the folder")
+    parser.add_argument("--verbose", action="store_true", help="say what is done meanwhile")
+    options = parser.parse_intermixed_args()
+    if options.command == "fetch" and not options.sets:
+        parser.error("fetch what? `python -m src.models sets` lists the sets")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Is this the file? Size, the header of safetensors, digest; what a digest was found to be is kept beside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import ModelCorrupt
+
+_SAFETENSORS = (".safetensors", ".sft")
+_LONGEST_HEADER = 100_000_000  # the limit of the safetensors library itself
+_PIECE = 1 << 22
+_KEPT = ".checked"
+_PAGES = (b"<!doctype", b"<html", b"<?xml", b'{"error')
+_TEXTS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
+
+
+def could_be(path: Path, size: int | None) -> bool:
+    """Whether a file may be the one of that size (any, if None), by a look that costs nothing: whole, not cut off."""
+    with contextlib.suppress(OSError):
+        actual = path.stat().st_size
+        return (size is None or actual == size) and not what_is_wrong(path)
+    return False
+
+
+def what_is_wrong(path: Path, suffix: str = "") -> str:
+    """What a look at the beginning of a file tells: an empty file, a web page, a safetensors file cut short; or ''.
+
+    `suffix` is of the name that it will have, if it has not got it yet.
+
+    A safetensors file is eight bytes with the length of a JSON header (little-endian), the header, and the tensors at
+    the offsets that it gives, up to the end of the file (https://github.com/huggingface/safetensors#format).
+    """
+    size, suffix = path.stat().st_size, (suffix or path.suffix).lower()
+    if not size:
+        return "it is empty"
+    with path.open("rb") as opened:
+        start = opened.read(64).lstrip().lower()
+        if start.startswith(_PAGES) and suffix not in _TEXTS:
+            return "it is a web page or an error message, not a model"
+        if suffix not in _SAFETENSORS:
+            return ""
+        opened.seek(0)
+        length = int.from_bytes(opened.read(8), "little")
+        if size < 8 or length > _LONGEST_HEADER:
+            return "it does not begin like a safetensors file"
+        if 8 + length > size:
+            return "it ends before its header does"
+        return _wrong_header(opened.read(length), size - 8 - length)
+
+
+def _wrong_header(header: bytes, data_size: int) -> str:
+    try:
+        tensors = json.loads(header)
+        ends = [int(about["data_offsets"][1]) for name, about in tensors.items() if name != "__metadata__"]
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return "its safetensors header cannot be read"
+    needed = max(ends, default=0)
+    if needed != data_size:
+        return f"its tensors take {needed:,} bytes, but {data_size:,} are there"
+    return ""
+
+
+def check_digest(path: Path, actual: str, expected: str | None) -> None:
+    """Raise ModelCorrupt if two SHA-256 digests differ."""
+    if expected is not None and actual != expected:
+        raise ModelCorrupt(
+            f"{path.name} is not the file that is meant: its SHA-256 is {actual}, and should be {expected}"
+        )
+
+
+def digest_of(path: Path, root: Path, check: Callable[[], None] = lambda: None) -> str:
+    """The SHA-256 of a file, from what was kept if neither size nor time changed, else read and kept below `root`."""
+    kept = kept_digest(path, root)
+    if kept is not None:
+        return kept
+    before = path.stat()
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    with path.open("rb", buffering=0) as opened:
+        while length := opened.readinto(buffer):
+            digest.update(buffer[:length])
+            check()
+    after = path.stat()
+    if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
+        keep_digest(path, root, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def kept_digest(path: Path, root: Path) -> str | None:
+    """The digest that a file was found to have, None if that is not known any more."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        kept, now = json.loads(_note(path, root).read_text(encoding="utf-8")), path.stat()
+        if (kept["size"], kept["mtime_ns"]) == (now.st_size, now.st_mtime_ns):
+            return str(kept["sha256"])
+    return None
+
+
+def keep_digest(path: Path, root: Path, digest: str) -> None:
+    """Note a file's digest; nothing where that cannot be written."""
+    with contextlib.suppress(OSError, ValueError):
+        note, now = _note(path, root), path.stat()
+        note.parent.mkdir(parents=True, exist_ok=True)
+        own = note.with_name(f"{note.name}.{os.getpid()}")
+        own.write_text(json.dumps({"size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest}))
+        own.replace(note)
+
+
+def _note(path: Path, root: Path) -> Path:
+    return root / _KEPT / f"{path.relative_to(root)}.json"

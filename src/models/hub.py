@@ -1,0 +1,147 @@
+"""Files of Hugging Face repositories that it keeps in Xet storage, brought by its own library under a watch.
+
+huggingface_hub 2 has no other way to get at Xet, whose transfers are parallel and share what files have in common.
+It does not go on after it was ended, and has been seen to stall for ever, so it runs as a child that is ended when
+nothing comes; `web` then brings the file in ranges. What is not in Xet storage it reads over one connection: `web`
+is faster there too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import queue
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFetchFailed
+from .manifest import Source
+from .memory import total_memory
+from .transfer import Check, Count, disk_errors, partial_of
+
+log = logging.getLogger(__name__)
+
+_REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_LOOK_SECONDS = 0.1
+_MUCH_MEMORY = 64 << 30  # below that Xet's high-performance mode has been seen to be killed for memory
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A hub and the token for it."""
+
+    endpoint: str
+    token: str
+
+    def url(self, source: Source) -> str:
+        """Where a file of a repository is."""
+        return f"{self.endpoint}/{source.repository}/resolve/{source.revision or 'main'}/{source.path}"
+
+    def page(self, source: Source) -> str:
+        """Where its licence is accepted."""
+        return f"{self.endpoint}/{source.repository}"
+
+    def download(self, source: Source, target: Path, check: Check, count: Count, stall_seconds: float) -> Path:
+        """Bring a file to `target.partial`; its path.
+
+        Raises ModelFetchFailed if the library fails or nothing comes for that many seconds, and what `check` raises.
+        What came is lost then.
+        """
+        folder = target.with_name(f"{target.name}.hub")
+        came = 0
+
+        def counted(more: int) -> None:
+            nonlocal came
+            came += more
+            count(more)
+
+        try:
+            with disk_errors(target):
+                folder.mkdir(exist_ok=True)
+            path = self._watched(source, folder, check, counted, stall_seconds)
+            with disk_errors(target):
+                path.replace(partial_of(target))
+            return partial_of(target)
+        except BaseException:
+            count(-came)
+            raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _watched(self, source: Source, folder: Path, check: Check, count: Count, stall_seconds: float) -> Path:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "src.models.hub_child"],
+            cwd=_REPOSITORY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        try:
+            lines: queue.Queue[str | None] = queue.Queue()
+            threading.Thread(target=_read, args=(child, lines), daemon=True, name="hub").start()
+            _order(child, self._order(source, folder))
+            since = time.monotonic()
+            while True:
+                check()
+                if time.monotonic() - since > stall_seconds:
+                    raise ModelFetchFailed(f"{source.path}: nothing came by Xet for {stall_seconds:g} s")
+                try:
+                    line = lines.get(timeout=_LOOK_SECONDS)
+                except queue.Empty:
+                    continue
+                told: dict[str, Any] = json.loads(line) if line else {"failed": f"ended with {child.wait()}"}
+                if "path" in told:
+                    return Path(told["path"])
+                if "failed" in told:
+                    raise ModelFetchFailed(f"{source.path}: huggingface_hub failed ({told['failed']})")
+                since = time.monotonic()
+                count(told["bytes"])
+        finally:
+            child.kill()
+            child.wait()
+            for pipe in (child.stdin, child.stdout):
+                if pipe:
+                    pipe.close()
+
+    def _order(self, source: Source, folder: Path) -> dict[str, Any]:
+        environment = {
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DOWNLOAD_TIMEOUT": "30",
+            "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",  # nothing is read twice
+            "HF_HOME": str(folder / ".home"),
+        }
+        if total_memory() >= _MUCH_MEMORY:
+            environment["HF_XET_HIGH_PERFORMANCE"] = "1"
+        return {
+            "repository": source.repository,
+            "revision": source.revision,
+            "path": source.path,
+            "folder": str(folder),
+            "endpoint": self.endpoint,
+            "token": self.token,
+            "parent": os.getpid(),
+            "environment": environment,
+        }
+
+
+def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+    for line in child.stdout or ():
+        lines.put(line)
+    lines.put(None)
+
+
+def _order(child: subprocess.Popen[str], order: dict[str, Any]) -> None:
+    try:
+        if child.stdin:
+            child.stdin.write(json.dumps(order) + "\n")
+            child.stdin.flush()
+    except OSError as error:
+        raise ModelFetchFailed("huggingface_hub could not be started") from error

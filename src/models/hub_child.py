@@ -1,0 +1,62 @@
+"""Brings one file with huggingface_hub, in a process of its own: `python -m src.models.hub_child`.
+
+A process, because a transfer by Xet that has stalled cannot be ended in another way, because the library reads its
+settings when it is imported, and because what it takes of memory goes with it. The order is a JSON line on stdin; the
+answers are JSON lines on stdout: `{"bytes": n}` for progress, then `{"path": …}` or `{"failed": class, "status": …}`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any
+
+from ..comfy_launcher import die_with_parent
+
+
+def main() -> None:
+    """Do the order: repository, revision, path, folder, endpoint, token, parent, environment."""
+    order: dict[str, Any] = json.loads(sys.stdin.readline())
+    die_with_parent(order["parent"])
+    os.environ.update(order["environment"])
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  it reads the environment
+    from tqdm.auto import tqdm  # noqa: PLC0415
+
+    class Told(tqdm):  # type: ignore[type-arg]
+        """A progress bar that tells instead of showing."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            options.pop("name", None)
+            # Of Xet's two bars, the one of bytes that came tells whether anything comes at all.
+            self._is_told = "reconstruct" not in str(options.get("desc", ""))
+            super().__init__(*arguments, **{**options, "disable": True})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if self._is_told and n:
+                _tell(bytes=int(n))
+            return None
+
+    try:
+        path = hf_hub_download(
+            order["repository"],
+            order["path"],
+            revision=order["revision"],
+            local_dir=order["folder"],
+            endpoint=order["endpoint"],
+            token=order["token"] or False,
+            tqdm_class=Told,
+        )
+        _tell(path=str(path))
+    except Exception as error:  # noqa: BLE001  the edge of the process: the parent decides what it means
+        response = getattr(error, "response", None)
+        _tell(failed=type(error).__name__, status=getattr(response, "status_code", None))
+
+
+def _tell(**told: Any) -> None:
+    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

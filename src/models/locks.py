@@ -1,0 +1,114 @@
+"""One at a time for each file, also across workers that share a network volume.
+
+A lock is a file that is made only where there is none, which every file system can do (flock(2) is not to be trusted
+on network file systems). Whoever has it touches it now and then. One that has not been touched for some time, by the
+clock of the one who waits, or whose process on this machine is gone, was left by somebody who was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_TOUCH_SECONDS = 5.0
+_STALE_SECONDS = 30.0
+_LOOK_SECONDS = 0.2
+
+
+@contextmanager
+def locked(path: Path, check: Callable[[], None], stale_seconds: float = _STALE_SECONDS) -> Iterator[None]:
+    """Hold the lock file `path`. `check` is called while somebody else has it, and raises to end the wait.
+
+    Raises OSError where files cannot be made.
+    """
+    content = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex})
+    _acquire(path, content, check, stale_seconds)
+    done = threading.Event()
+    toucher = threading.Thread(target=_touch, args=(path, done), daemon=True, name="model-lock")
+    toucher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        toucher.join()
+        if _read(path) == content:  # else somebody took us for dead
+            path.unlink(missing_ok=True)
+
+
+def _acquire(path: Path, content: str, check: Callable[[], None], stale_seconds: float) -> None:
+    seen: tuple[str, int] | None = None
+    since = time.monotonic()
+    while not _make(path, content):
+        check()
+        other, touched = _read(path), _touched(path)
+        if (other, touched) != seen:
+            seen, since = (other, touched), time.monotonic()
+        if other and (_is_dead(other) or time.monotonic() - since > stale_seconds):
+            _break(path, other)
+        elif not other and time.monotonic() - since > stale_seconds:  # killed before it wrote its name
+            path.unlink(missing_ok=True)
+        else:
+            time.sleep(_LOOK_SECONDS)
+
+
+def _make(path: Path, content: str) -> bool:
+    try:
+        with path.open("x", encoding="utf-8") as opened:
+            opened.write(content)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _break(path: Path, content: str) -> None:
+    """Remove a lock that was left. Of several who do, one moves it; who moved a new one puts it back."""
+    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+        if _read(aside) != content:
+            with contextlib.suppress(OSError):
+                os.link(aside, path)
+        aside.unlink()
+
+
+def _is_dead(content: str) -> bool:
+    """Whether the holder was a process of this machine that is gone."""
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        holder = json.loads(content)
+        if holder["host"] != socket.gethostname():
+            return False
+        try:
+            os.kill(int(holder["process"]), 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+    return False
+
+
+def _touch(path: Path, done: threading.Event) -> None:
+    while not done.wait(_TOUCH_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _touched(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,69 @@
+"""For maintainers: the sizes, digests and revisions of the manifest, asked from Hugging Face."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelFetchFailed
+from .manifest import MANIFEST_FILE, read_manifest
+
+
+def pin_manifest(
+    endpoint: str, token: str, names: Sequence[str], may_write: bool, file: Path = MANIFEST_FILE
+) -> list[str]:
+    """What differs between the manifest and the hub, a sentence each; written into the file if that is wanted.
+
+    `names` are models or sets, all if there are none. A revision that is pinned is asked for itself; where none is,
+    that of the main branch is taken. Raises ModelFetchFailed if the hub cannot be asked.
+    """
+    content = json.loads(file.read_text(encoding="utf-8"))
+    wanted = {model.name for model in read_manifest(content).expand(names)} if names else None
+    changes = []
+    for entry in content["models"]:
+        if "repository" in entry["source"] and (wanted is None or entry["name"] in wanted):
+            changes += _pinned(entry, _ask(endpoint, token, entry["source"]))
+    if may_write and changes:
+        read_manifest(content)
+        file.write_text(_written(content), encoding="utf-8")
+    return changes
+
+
+def _ask(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Size, digest and revision of one file, as the hub has them now."""
+    from huggingface_hub import HfApi  # noqa: PLC0415  slow to import
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
+
+    api = HfApi(endpoint=endpoint, token=token or False)
+    place = f"{source['repository']}/{source['path']}"
+    try:
+        revision = source.get("revision") or api.repo_info(source["repository"]).sha
+        found = api.get_paths_info(source["repository"], [source["path"]], revision=revision)
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelFetchFailed(f"{place} cannot be asked for: {type(error).__name__}") from error
+    if not found:
+        raise ModelFetchFailed(f"{place} is not there at the revision {revision}")
+    lfs = getattr(found[0], "lfs", None)
+    return {"size": getattr(found[0], "size", None), "sha256": lfs.sha256 if lfs else None, "revision": revision}
+
+
+def _pinned(entry: dict[str, Any], told: dict[str, Any]) -> list[str]:
+    """Put into an entry what the hub told; what that changed."""
+    changes = []
+    for name, place in (("size", entry), ("sha256", entry), ("revision", entry["source"])):
+        if told[name] is not None and place.get(name) != told[name]:
+            changes.append(f"{entry['name']}: {name} {place.get(name, 'unknown')} -> {told[name]}")
+            place[name] = told[name]
+    return changes
+
+
+def _written(content: dict[str, Any]) -> str:
+    """The form of the file: one model a line, so that a change shows as the line that changed."""
+    models = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in content["models"])
+    sets = ",\n".join(
+        f"    {json.dumps(name)}: {json.dumps(members, ensure_ascii=False)}"
+        for name, members in content["sets"].items()
+    )
+    return f'{{\n  "models": [\n{models}\n  ],\n  "sets": {{\n{sets}\n  }}\n}}\n'

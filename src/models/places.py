@@ -1,0 +1,206 @@
+"""Where models are: the folders that are looked into, and the one that what is fetched goes to.
+
+Below each root are ComfyUI's folders, of which some have two names (unet and diffusion_models, clip and
+text_encoders): `extra_model_paths.yaml` lists them, for ComfyUI and for us.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+
+from ..settings import Settings
+from .files import could_be
+from .manifest import Manifest, Model, known_manifest
+
+log = logging.getLogger(__name__)
+
+_PATHS = Path(__file__).resolve().parent.parent / "extra_model_paths.yaml"
+_VOLUMES = tuple(map(Path, ("/runpod-volume", "/workspace")))
+_BELOW_VOLUMES = ("models", "ComfyUI/models")
+_HUB_CACHE = Path("/runpod-volume/huggingface-cache/hub")
+# A file for a folder on the left works from the folder on the right too: a diffusion model may lie among checkpoints.
+_ALSO_IN = {"diffusion_models": "checkpoints"}
+_MODEL_ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
+# Folders that node packs look for in ComfyUI's own `models` and nowhere else.
+_FIXED_FOLDERS = ("ipadapter-flux", "pulid", "insightface", "facexlib", "clip_vision/siglip-so400m-patch14-384")
+
+
+@cache
+def folder_names() -> Mapping[str, tuple[str, ...]]:
+    """ComfyUI's name of each kind of model to the folders below a root that hold it."""
+    first: dict[str, str] = next(iter(yaml.safe_load(_PATHS.read_text(encoding="utf-8")).values()))
+    return {kind: tuple(str(names).split()) for kind, names in first.items() if kind != "base_path"}
+
+
+def folders_for(folder: str) -> tuple[str, ...]:
+    """The folders that a file of `folder` (`clip`, `text_encoders`, `clip_vision/name`) may be in, that one first."""
+    top, *rest = PurePosixPath(folder).parts
+    same = next((names for kind, names in folder_names().items() if kind == top or top in names), ())
+    also = [_ALSO_IN[name] for name in same if name in _ALSO_IN]
+    return tuple("/".join((name, *rest)) for name in dict.fromkeys((top, *same, *also)))
+
+
+@dataclass(frozen=True)
+class Places:
+    """`roots` are looked into in that order; `target` is one of them. `preferred` goes before ComfyUI's own folder."""
+
+    roots: tuple[Path, ...]
+    target: Path
+    preferred: Path | None = None
+
+    def target_of(self, model: Model) -> Path:
+        """Where a model goes that is fetched."""
+        return self.target / model.folder / model.file
+
+    def candidates(self, folder: str, file: str) -> Iterator[Path]:
+        """The files of that name that ComfyUI would find for a folder, in its order."""
+        for root in self.roots:
+            for name in folders_for(folder):
+                path = root / name / file
+                if path.is_file():
+                    yield path
+
+    def find(self, model: Model) -> Path | None:
+        """The first file that may be this model: of its name, whole, and of its size if that is known."""
+        found = self.candidates(model.folder, model.file)
+        return next((path for path in found if could_be(path, model.size)), None)
+
+    def locate(self, name: str) -> Path | None:
+        """The first file of that name, as a workflow writes it, in a folder of any kind."""
+        parts = PurePosixPath(name.replace("\\", "/"))
+        if parts.is_absolute() or ".." in parts.parts or "\0" in name:
+            return None
+        for kind in folder_names():
+            for path in self.candidates(kind, str(parts)):
+                return path
+        return None
+
+
+def find_places(settings: Settings, comfyui: Path) -> Places:
+    """The places for a ComfyUI checkout: MODELS_DIR, its own `models`, the volumes' folders."""
+    given = Path(settings.models_dir).expanduser().absolute() if settings.models_dir else None
+    own = comfyui / "models"
+    on_volumes = [volume / below for volume in _VOLUMES for below in _BELOW_VOLUMES]
+    roots = tuple(dict.fromkeys((*((given,) if given else ()), own, *filter(Path.is_dir, on_volumes))))
+    target = given or _usual_target(own)
+    return Places(roots if target in roots else (*roots, target), target, given)
+
+
+def _usual_target(own: Path) -> Path:
+    for volume in _VOLUMES:
+        if volume.is_dir() and os.access(volume, os.W_OK):
+            there = (volume / below for below in _BELOW_VOLUMES)
+            return next(filter(Path.is_dir, there), volume / _BELOW_VOLUMES[0])
+    return own
+
+
+# --- What ComfyUI and its node packs are told -------------------------------------------------------------
+
+
+def tell_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path) -> None:
+    """Write the file for the --extra-model-paths-config of the ComfyUI at `comfyui`, and make what it needs.
+
+    Copies on a fast disk go before all. RunPod's cached Hugging Face repositories have folders and names of their own:
+    the folder `links` is made to hold links to their files.
+    """
+    places, manifest = find_places(settings, comfyui), known_manifest(settings)
+    link_fixed_folders(comfyui, places.roots)
+    roots = [*places.roots]
+    if link_cached_repositories(_HUB_CACHE, links, manifest):
+        roots.append(links)
+    cache = Path(settings.model_cache_dir).expanduser().absolute() if settings.model_cache_dir else None
+    before_all = [root for root in (places.preferred, cache) if root is not None]  # ComfyUI puts the last first
+    file.write_text(yaml.safe_dump(_model_paths(roots, before_all), sort_keys=False), encoding="utf-8")
+
+
+def _model_paths(roots: Sequence[Path], before_all: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    kinds = {kind: "\n".join(names) for kind, names in folder_names().items()}
+    return {
+        **{f"root{number}": {"base_path": str(root), **kinds} for number, root in enumerate(roots)},
+        # Last of all: where one lies that should lie elsewhere.
+        **{f"also{number}": {"base_path": str(root), **_ALSO_IN} for number, root in enumerate(roots)},
+        **{
+            f"first{number}": {"base_path": str(root), "is_default": True, **kinds}
+            for number, root in enumerate(before_all)
+        },
+    }
+
+
+def link_fixed_folders(comfyui: Path, roots: Iterable[Path]) -> list[Path]:
+    """Link the folders that some node packs look for only in ComfyUI's own `models` to where they are; the links.
+
+    A folder that is there already is left alone, unless it is such a link to something that is gone.
+    """
+    made = []
+    for name in _FIXED_FOLDERS:
+        link = comfyui / "models" / name
+        there = next((root / name for root in roots if root / name != link and (root / name).is_dir()), None)
+        if there is None or link.exists():
+            continue
+        try:
+            link.unlink(missing_ok=True)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(there, target_is_directory=True)
+        except OSError as error:
+            log.warning("models/%s of ComfyUI could not be linked to %s: %s", name, there, error.strerror)
+            continue
+        made.append(link)
+    return made
+
+
+def link_cached_repositories(cache_folder: Path, links: Path, manifest: Manifest) -> int:
+    """Make links below `links` to the model files in RunPod's cache of Hugging Face repositories; how many.
+
+    The cache has `models--org--name/snapshots/REVISION/path`. A file that the manifest knows goes to its folder and
+    name; one below a folder that has a name of ComfyUI's (`split_files/vae/`) to that; any other to those where what
+    it is may be looked for.
+    """
+    made = 0
+    for snapshot in _snapshots(cache_folder):
+        for path in sorted(snapshot.rglob("*")):
+            if not path.name.lower().endswith(_MODEL_ENDINGS) or not path.is_file():
+                continue
+            for place in _places_of(path, snapshot, manifest):
+                link = links / place
+                if not link.exists():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(path)
+                    made += 1
+    return made
+
+
+def _snapshots(cache_folder: Path) -> Iterator[Path]:
+    """The newest, or the one that `refs/main` names, of each repository."""
+    for repository in sorted(cache_folder.glob("models--*")):
+        named = repository / "refs" / "main"
+        main = named.read_text(encoding="utf-8").strip() if named.is_file() else ""
+        there = [path for path in (repository / "snapshots").glob("*") if path.is_dir()]
+        if there:
+            yield max(there, key=lambda path: (path.name == main, path.stat().st_mtime))
+
+
+def _places_of(path: Path, snapshot: Path, manifest: Manifest) -> list[str]:
+    inner = path.relative_to(snapshot)
+    repository = snapshot.parent.parent.name.removeprefix("models--").replace("--", "/").lower()
+    size = path.stat().st_size
+    known = [
+        f"{model.folder}/{model.file}"
+        for model in manifest.models
+        if (model.source.path == inner.as_posix() and (model.source.repository or "").lower() == repository)
+        or (model.file == path.name and model.size == size)
+    ]
+    if known:
+        return list(dict.fromkeys(known))
+    kinds = [kind for kind, names in folder_names().items() if {kind, *names} & set(inner.parent.parts)]
+    if kinds:
+        return [f"{folder_names()[kinds[0]][0]}/{path.name}"]
+    is_part = len(inner.parts) > 1  # of a repository in another layout: ComfyUI cannot load it alone
+    return [] if is_part else [f"{kind}/{path.name}" for kind in ("checkpoints", "diffusion_models", "loras")]

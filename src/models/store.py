@@ -1,0 +1,224 @@
+"""Models in a bucket: one object a file, its key the path below the folder of models, its SHA-256 in its metadata.
+
+An ETag of a large object is no digest of it (it was stored in parts), so the digest is kept beside. What is stored in
+parts can be gone on with: a part that is there has the MD5 of its content for an ETag (S3 and R2, without keys of
+one's own), so nothing has to be remembered between two runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from ..bucket import Bucket, KeyMissing
+from ..errors import BucketFailed, ModelFetchFailed
+from .files import check_digest
+from .transfer import Check, Count, Facts, SourceBroke
+
+_PIECE = 1 << 20
+_PART = 32 << 20  # all parts but the last must have one size (R2); 10,000 of them at most
+_MOST_PARTS = 10_000
+_UPLOADS = 4
+_LOOK_SECONDS = 0.1
+_DIGEST = "sha256"
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """An object: its size in bytes, and its digest where it has one."""
+
+    key: str
+    size: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class ModelStore:
+    """A bucket of models. May be used from several threads."""
+
+    bucket: Bucket
+
+    @property
+    def name(self) -> str:
+        """The bucket's."""
+        return self.bucket.config.name
+
+    def sizes(self) -> dict[str, int]:
+        """Key to size of all objects. Raises BucketFailed."""
+        found: dict[str, int] = {}
+
+        def look(client: Any) -> None:
+            found.clear()
+            for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.name):
+                found.update({item["Key"]: int(item["Size"]) for item in page.get("Contents", [])})
+
+        self.bucket.attempt("listed", look)
+        return {key: size for key, size in found.items() if not key.endswith("/")}
+
+    def look(self, key: str) -> StoredModel | None:
+        """What is known of an object, None if there is none. Raises BucketFailed."""
+        try:
+            head = self.bucket.attempt("looked into", lambda client: client.head_object(Bucket=self.name, Key=key))
+        except KeyMissing:
+            return None
+        return StoredModel(key, int(head["ContentLength"]), (head.get("Metadata") or {}).get(_DIGEST))
+
+    def remote(self, key: str) -> StoredFile:
+        """An object as something that can be downloaded."""
+        return StoredFile(self, key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects, one request each: RunPod's volumes know no other way. Raises BucketFailed."""
+        for key in keys:
+            self.bucket.attempt("tidied", partial(_delete, bucket=self.name, key=key))
+
+    # --- Storing ---------------------------------------------------------------------------------------
+
+    def upload(self, file: Path, key: str, sha256: str, check: Check, count: Count) -> None:
+        """Store a file; parts that an earlier run has stored are not sent again.
+
+        Raises BucketFailed; ModelCorrupt if the file changed meanwhile. `count` is told of parts that are there, too.
+        """
+        size = file.stat().st_size
+        about = {
+            "Metadata": {_DIGEST: sha256},
+            "ContentType": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
+        }
+        place = {"Bucket": self.name, "Key": key}
+        if size <= _PART:
+            content = file.read_bytes()
+            check_digest(file, hashlib.sha256(content).hexdigest(), sha256)
+            self.bucket.attempt("written to", lambda client: client.put_object(**place, **about, Body=content))
+            count(size)
+            return
+        part = max(_PART, -(-size // _MOST_PARTS))
+        found = self.bucket.attempt("written to", lambda client: _begun(client, place))
+        upload_id, there = found or (
+            self.bucket.attempt("written to", lambda client: client.create_multipart_upload(**place, **about))[
+                "UploadId"
+            ],
+            {},
+        )
+        upload = _Upload(self.bucket, file, {**place, "UploadId": upload_id}, size, part, there, check, count)
+        tags = upload.run()
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+        self.bucket.attempt(
+            "written to",
+            lambda client: client.complete_multipart_upload(
+                **place, UploadId=upload_id, MultipartUpload={"Parts": parts}
+            ),
+        )
+        stored = self.look(key)
+        if stored is not None and stored.sha256 != sha256:  # begun when the file was another one
+            raise BucketFailed(f"{file.name} changed while it was stored; run it again")
+
+
+def _delete(client: Any, bucket: str, key: str) -> None:
+    client.delete_object(Bucket=bucket, Key=key)
+
+
+def _begun(client: Any, place: Mapping[str, str]) -> tuple[str, dict[int, str]] | None:
+    """The newest upload of this key that was not ended: its id, and number to ETag of its parts."""
+    told = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
+    begun = [upload for upload in told.get("Uploads", []) if upload["Key"] == place["Key"]]
+    if not begun:
+        return None
+    upload_id = max(begun, key=lambda upload: str(upload.get("Initiated")))["UploadId"]
+    pages = client.get_paginator("list_parts").paginate(**place, UploadId=upload_id)
+    parts = [part for page in pages for part in page.get("Parts", [])]
+    return upload_id, {int(part["PartNumber"]): str(part["ETag"]) for part in parts}
+
+
+@dataclass(frozen=True)
+class _Upload:
+    """One upload in parts."""
+
+    bucket: Bucket
+    file: Path
+    place: Mapping[str, str]
+    size: int
+    part: int
+    there: Mapping[int, str]
+    check: Check
+    count: Count
+    is_over: Event = field(default_factory=Event)
+
+    def run(self) -> list[str]:
+        """Send what is missing; the ETags of all parts."""
+        pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="backup")
+        try:
+            futures = [pool.submit(self._send, number) for number in range(1, -(-self.size // self.part) + 1)]
+            pending = set(futures)
+            while pending:
+                done, pending = wait(pending, _LOOK_SECONDS, FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+                self.check()
+            return [future.result() for future in futures]
+        finally:
+            self.is_over.set()
+            pool.shutdown(cancel_futures=True)
+
+    def _send(self, number: int) -> str:
+        if self.is_over.is_set():
+            return ""
+        with self.file.open("rb") as opened:
+            opened.seek((number - 1) * self.part)
+            content = opened.read(self.part)
+        tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if self.there.get(number, "").strip('"') != tag:
+            sent = self.bucket.attempt(
+                "written to", lambda client: client.upload_part(**self.place, PartNumber=number, Body=content)
+            )
+            self.count(len(content))
+            return str(sent["ETag"])
+        self.count(len(content))
+        return self.there[number]
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One object, as `transfer` wants it."""
+
+    store: ModelStore
+    key: str
+
+    def facts(self) -> Facts:
+        """See `Remote`."""
+        try:
+            head = self.store.bucket.attempt(
+                "read from", lambda client: client.head_object(Bucket=self.store.name, Key=self.key)
+            )
+        except KeyMissing as error:
+            raise ModelFetchFailed(f"the bucket {self.store.name!r} has no {self.key!r}") from error
+        digest = (head.get("Metadata") or {}).get(_DIGEST)
+        return Facts(int(head["ContentLength"]), str(head.get("ETag", "")), sha256=digest)
+
+    def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
+        """See `Remote`."""
+
+        def get(client: Any) -> None:
+            place = {"Bucket": self.store.name, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
+            for piece in client.get_object(**place)["Body"].iter_chunks(_PIECE):
+                write(piece)  # which puts what the disk says in words of its own
+
+        try:
+            self.store.bucket.attempt("read from", get)
+        except BucketFailed as error:
+            if error.details.get("bucket_code"):
+                raise ModelFetchFailed(error.message) from error
+            raise SourceBroke(error.message) from error
+
+    def abort(self) -> None:
+        """See `Remote`."""
+        self.store.bucket.abort()
+
+    def close(self) -> None:
+        """See `Remote`. The bucket's client keeps its connections."""

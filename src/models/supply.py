@@ -1,0 +1,181 @@
+"""What the worker does about models: those it is told of while ComfyUI boots, those that a job misses when it does."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..bucket import Bucket
+from ..errors import MissingModel, WorkerError
+from ..safe_fetch import FetchRules
+from ..settings import Settings
+from .fetch import Fetcher
+from .hub import Hub
+from .manifest import Manifest, Model, known_manifest, where_to_get
+from .places import Places, find_places, link_fixed_folders
+from .read_ahead import LocalCache, ReadAhead
+from .store import ModelStore
+from .transfer import Check
+
+log = logging.getLogger(__name__)
+
+_MODEL_FILE = re.compile(r"[^\0\n]{1,300}\.(safetensors|sft|ckpt|pt|pt2|pth|bin|gguf|onnx)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ModelSupply:
+    """The models of one worker. `begin` and `wait` are for its start; the rest may be used from several threads."""
+
+    settings: Settings
+    comfyui: Path
+    manifest: Manifest
+    fetcher: Fetcher
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _is_over: threading.Event = field(default_factory=threading.Event)
+
+    @staticmethod
+    def make(settings: Settings, comfyui: Path) -> ModelSupply:
+        """For the ComfyUI checkout of that folder. Raises InvalidManifest, UnknownModelSet, InvalidSetting."""
+        manifest = known_manifest(settings)
+        manifest.expand(settings.models)
+        fetcher = make_fetcher(settings, find_places(settings, comfyui), manifest)
+        return ModelSupply(settings, comfyui, manifest, fetcher)
+
+    @property
+    def places(self) -> Places:
+        """Where models are."""
+        return self.fetcher.places
+
+    # --- At the start ----------------------------------------------------------------------------------
+
+    def begin(self, workflow: Mapping[str, Any] | None = None) -> None:
+        """Begin to fetch what is wanted and missing, and to read what is there; returns at once.
+
+        Wanted is what MODELS names, and the files that `workflow` (the one to warm up with) names.
+        """
+        names = list(model_names(workflow or {}))
+        wanted = {model.name: model for model in self.manifest.expand(self.settings.models)}
+        for name in names:
+            known = self._known(name, "")
+            if known is not None and self.places.locate(name) is None:
+                wanted[known.name] = known
+        present = [path for name in names if (path := self.places.locate(name))]
+        present += [path for model in wanted.values() if (path := self.places.find(model))]
+        tasks = {"read-ahead": lambda: self._read_ahead(present), "models": lambda: self._fetch(list(wanted.values()))}
+        for name, task in tasks.items():
+            thread = threading.Thread(target=task, daemon=True, name=name)
+            thread.start()
+            self._threads.append(thread)
+
+    def wait(self) -> None:
+        """Until what `begin` began has ended."""
+        for thread in self._threads:
+            thread.join()
+
+    def end(self) -> None:
+        """Have it end early."""
+        self._is_over.set()
+
+    def _fetch(self, wanted: Sequence[Model]) -> None:
+        """Failures are told in the log, and to the job that needs the model."""
+        missing = self.fetcher.missing(wanted)
+        if missing and not self.settings.download_models:
+            names = ", ".join(f"{model.folder}/{model.file}" for model in missing)
+            log.warning("models are missing: %s; set DOWNLOAD_MODELS=true to have them fetched", names)
+            return
+        try:
+            self.fetcher.fetch(missing, self._check)
+            link_fixed_folders(self.comfyui, self.places.roots)
+        except WorkerError as error:
+            log.error("%s; jobs that need it will try again", error)
+
+    def _check(self) -> None:
+        if self._is_over.is_set():
+            raise WorkerError("the worker ends")
+
+    def _read_ahead(self, files: Sequence[Path]) -> None:
+        if not self.settings.read_ahead or not files:
+            return
+        cache = local_cache(self.settings)
+        ReadAhead(self.places.roots, cache, self._is_over).read(files)
+
+    # --- For a job -------------------------------------------------------------------------------------
+
+    def cure(self, error: MissingModel, check: Check) -> bool:
+        """Fetch the models that a job misses; whether that was all that it missed.
+
+        `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its kin.
+        """
+        missing = list(_missing(error))
+        models = [self._known(name, folder) for name, folder in missing]
+        wanted = [model for model in models if model is not None]
+        if not self.settings.download_models or not missing or len(wanted) != len(missing):
+            return False
+        if not self.fetcher.missing(wanted):  # they are there, and yet ComfyUI does not find them
+            return False
+        self.fetcher.fetch(wanted, check)
+        return True
+
+    def explained(self, error: MissingModel) -> MissingModel:
+        """The error with what would bring the models."""
+        told = []
+        for name, folder in _missing(error):
+            model = self._known(name, folder)
+            error.hints.extend(where_to_get(name, self.manifest, folder))
+            if model is not None:
+                sets = self.manifest.sets_with(model.name)
+                of_set = f"the set{'s' if len(sets) > 1 else ''} {' or '.join(sets)}" if sets else f"{model.name!r}"
+                cure = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
+                command = f"`python -m src.models fetch {model.name}`"
+                told.append(f"{model.file} comes with {of_set}: set {cure}, or {command}")
+        explained = MissingModel(". ".join([error.message, *told]), **error.details)
+        explained.hints = error.hints
+        return explained
+
+    def _known(self, name: str, folder: str) -> Model | None:
+        """The model that a file name of a workflow means, None if there is none or its folder is another."""
+        if "/" in name or "\\" in name:  # a folder of its own making
+            return None
+        known = self.manifest.known_as(name, folder)
+        return known[0] if known else None
+
+
+def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
+    """The names of model files in a workflow, in its order."""
+    for node in workflow.values():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        for value in inputs.values() if isinstance(inputs, Mapping) else ():
+            if isinstance(value, str) and _MODEL_FILE.fullmatch(value):
+                yield value
+
+
+def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetcher:
+    """A fetcher as the settings want it."""
+    config = settings.models_bucket
+    return Fetcher(
+        places,
+        manifest,
+        Hub(settings.hf_endpoint, settings.hf_token),
+        FetchRules(settings.allow_http_urls, frozenset(settings.trusted_hosts)),
+        ModelStore(Bucket(config)) if config else None,
+        settings.download_stall_timeout,
+    )
+
+
+def local_cache(settings: Settings) -> LocalCache | None:
+    """The cache on a fast disk, None if there is none."""
+    if not settings.model_cache_dir:
+        return None
+    return LocalCache(Path(settings.model_cache_dir).expanduser().absolute(), int(settings.model_cache * 1e9))
+
+
+def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:
+    """Name and folder (ComfyUI's name, or '') of what is missing."""
+    models: Iterable[Any] = error.details.get("missing_models") or ()
+    for model in models:
+        yield str(model.get("name", "")), str(model.get("folder", ""))

@@ -1,0 +1,229 @@
+"""Files of models on the web: Hugging Face without its library, and any other address; the ranges of one file.
+
+Reached as `safe_fetch` reaches things. Redirects are followed by hand, a token goes to its own host only, and the
+address that they lead to, which is a signed one that expires on Hugging Face, is asked for again when it is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from functools import partial
+from time import time
+from urllib.parse import urljoin
+
+import certifi
+from urllib3 import BaseHTTPResponse, HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
+from urllib3.util import Timeout, Url
+
+from ..errors import InputFileRefused, ModelCorrupt, ModelFetchFailed, ModelGated
+from ..safe_fetch import FetchRules, GuardedHttp, GuardedHttps, checked_url, connect_checked, place_of
+from .transfer import CONNECTIONS, Facts, SourceBroke
+
+_CONNECT_SECONDS, _QUIET_SECONDS = 10.0, 60.0
+_MAX_REDIRECTS = 8
+_REDIRECTS = (301, 302, 303, 307, 308)
+_BUSY = (408, 425, 429, 500, 502, 503, 504)
+_PIECE = 1 << 20
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_PAGE = "text/html"
+
+
+@dataclass
+class WebFile:
+    """One file at a URL. `token` is sent to the URL's own host. `refused` puts a 401 or 403 in words for people."""
+
+    url: str
+    name: str
+    rules: FetchRules
+    token: str = field(default="", repr=False)
+    refused: str = ""
+    is_page: bool = False
+    """Whether the file is itself one that a browser shows."""
+    _resolved: str = ""
+    _pools: dict[tuple[str, str, int], HTTPConnectionPool] = field(default_factory=dict)
+    _sockets: set[socket.socket] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    headers: dict[str, str] = field(default_factory=dict)
+    """What the answers on the way to the file said, names in lower case (`x-linked-etag` of Hugging Face)."""
+
+    def facts(self) -> Facts:
+        """See `Remote`. Asks for the first byte, which signed addresses allow where HEAD is refused."""
+        response = self._open(0, 1)
+        try:
+            found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            length = response.headers.get("Content-Length", "")
+            has_ranges = response.status == 206 and found is not None
+            size = found[3] if found else length if response.status == 200 else ""
+            if response.headers.get("Content-Type", "").startswith(_PAGE) and not self.is_page:
+                raise ModelCorrupt(
+                    f"{self.name}: {self._host} answered a web page in place of the file; is the address right, and "
+                    "open to everybody?"
+                )
+            if not size.isdecimal():
+                raise ModelFetchFailed(f"{self.name}: {self._host} does not say how large the file is")
+            etag = self.headers.get("x-linked-etag") or response.headers.get("ETag") or ""
+            digest = _SHA256.fullmatch(self.headers.get("x-linked-etag", "").strip('"'))
+            return Facts(int(size), etag or self.url, has_ranges, digest[0] if digest else None)
+        finally:
+            _drop(response)
+
+    def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
+        """See `Remote`."""
+        response = self._open(start, end)
+        left = end - start
+        try:
+            if int(response.headers.get("Content-Length") or left) != left:
+                raise SourceBroke(f"{self.name}: {self._host} gave another range than was asked for")
+            while left and (piece := response.read1(min(_PIECE, left))):
+                left -= len(piece)
+                write(piece)
+        except (HTTPError, OSError) as error:
+            raise self._broke() from error
+        finally:
+            _drop(response, is_whole=not left)
+
+    def abort(self) -> None:
+        """See `Remote`."""
+        with self._lock:
+            ended, self._sockets = self._sockets, set()
+        for connection in ended:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
+    def close(self) -> None:
+        """See `Remote`."""
+        self.abort()
+        for pool in self._pools.values():
+            pool.close()
+
+    # --- Requests --------------------------------------------------------------------------------------
+
+    @property
+    def _host(self) -> str:
+        return self.url.split("/")[2].rpartition("@")[2]
+
+    def _open(self, start: int, end: int) -> BaseHTTPResponse:
+        """The answer with the bytes from `start`, after redirects."""
+        resolved = self._resolved
+        if resolved:
+            response = self._get(resolved, start, end)
+            if response.status in (200, 206):
+                return response
+            _drop(response)
+            self._resolved = ""  # a signed address has expired
+            if response.status in _BUSY:
+                raise self._busy(response)
+        return self._follow(start, end)
+
+    def _follow(self, start: int, end: int) -> BaseHTTPResponse:
+        url = self.url
+        for _ in range(_MAX_REDIRECTS + 1):
+            response = self._get(url, start, end)
+            self.headers.update({name.lower(): value for name, value in response.headers.items()})
+            location = response.headers.get("Location")
+            if response.status in _REDIRECTS and location:
+                _drop(response)
+                url = urljoin(url, location)
+                continue
+            if response.status in (200, 206):
+                self._resolved = url
+                return response
+            _drop(response)
+            raise self._refusal(response, url)
+        raise ModelFetchFailed(f"{self.name}: {self._host} redirects more than {_MAX_REDIRECTS} times")
+
+    def _get(self, url: str, start: int, end: int) -> BaseHTTPResponse:
+        try:
+            parts = checked_url(url, self.rules, self.name)
+            headers = {
+                "User-Agent": "comfyui-serverless-worker",
+                "Accept-Encoding": "identity",
+                "Range": f"bytes={start}-{end - 1}",
+            }
+            if self.token and place_of(parts) == place_of(checked_url(self.url, self.rules, self.name)):
+                headers["Authorization"] = f"Bearer {self.token}"
+            return self._pool(parts).urlopen(
+                "GET",
+                parts.request_uri,
+                headers=headers,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=Timeout(connect=_CONNECT_SECONDS, read=_QUIET_SECONDS),
+            )
+        except InputFileRefused as error:
+            raise ModelFetchFailed(error.message) from error
+        except (HTTPError, OSError) as error:
+            raise self._broke() from error
+
+    def _pool(self, parts: Url) -> HTTPConnectionPool:
+        scheme, host, port = place_of(parts)
+        with self._lock:
+            pool = self._pools.get((scheme, host, port))
+            if pool is None:
+                if scheme == "https":
+                    pool = HTTPSConnectionPool(host, port, maxsize=CONNECTIONS, ca_certs=certifi.where())
+                    pool.ConnectionCls = partial(GuardedHttps, connect=self._connect)  # type: ignore[assignment]
+                else:
+                    pool = HTTPConnectionPool(host, port, maxsize=CONNECTIONS)
+                    pool.ConnectionCls = partial(GuardedHttp, connect=self._connect)  # type: ignore[assignment]
+                self._pools[scheme, host, port] = pool
+            return pool
+
+    def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
+        connection = connect_checked(host, port, timeout, self.rules, self.name)
+        with self._lock:
+            self._sockets.add(connection.dup())
+        return connection
+
+    # --- What is told ----------------------------------------------------------------------------------
+
+    def _broke(self) -> SourceBroke:
+        return SourceBroke(f"{self.name}: {self._host} could not be reached, or broke off")
+
+    def _busy(self, response: BaseHTTPResponse) -> SourceBroke:
+        pause = _retry_after(response.headers)
+        return SourceBroke(f"{self.name}: {self._host} answered with status {response.status}", pause)
+
+    def _refusal(self, response: BaseHTTPResponse, url: str) -> ModelFetchFailed | SourceBroke:
+        """What a status means."""
+        if response.status in _BUSY:
+            return self._busy(response)
+        is_own = url.split("/")[2] == self.url.split("/")[2]
+        if response.status in (401, 403) and is_own:
+            return ModelGated(f"{self.name}: {self.refused or f'{self._host} refuses it (status {response.status})'}")
+        if response.status in (404, 410):
+            return ModelFetchFailed(
+                f"{self.name}: {self._host} has no such file any more; its entry in the manifest needs another source"
+            )
+        return ModelFetchFailed(f"{self.name}: {self._host} answered with status {response.status}")
+
+
+def _drop(response: BaseHTTPResponse, is_whole: bool = False) -> None:
+    """Done with an answer: its connection is kept if nothing is left on it."""
+    with contextlib.suppress(HTTPError, OSError):
+        if is_whole or int(response.headers.get("Content-Length", "0") or 0) <= _PIECE:
+            response.drain_conn()
+            response.release_conn()
+            return
+    response.close()
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by RFC 9110's Retry-After, a number or a date; by Hugging Face's `RateLimit` (`t=`)."""
+    told = headers.get("Retry-After", "")
+    if told.strip().isdecimal():
+        return float(told)
+    with contextlib.suppress(ValueError, TypeError):
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time())
+    window = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
+    return float(window[1]) if window else None
