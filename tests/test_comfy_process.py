@@ -57,7 +57,7 @@ def test_flags_are_chosen_by_what_the_version_takes(tmp_path: Path) -> None:
         assert command[command.index("--listen") + 1] == "127.0.0.1"
         assert "--disable-metadata" in command
         assert "--cache-classic" in command
-        assert command[command.index("--extra-model-paths-config") + 1].endswith("src/extra_model_paths.yaml")
+        assert command[command.index("--extra-model-paths-config") + 1] == str(folders.model_paths)
 
 
 def test_settings_change_the_flags_and_arguments_are_appended(tmp_path: Path) -> None:

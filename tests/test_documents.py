@@ -38,7 +38,7 @@ def written(value: object) -> str:
 
 
 def test_the_settings_table_is_the_settings() -> None:
-    rows = re.findall(r"^\| `([A-Z_]+)` \| (.*?) \| (.*) \|$", SETTINGS, re.MULTILINE)
+    rows = re.findall(r"^\| `([A-Z0-9_]+)` \| (.*?) \| (.*) \|$", SETTINGS, re.MULTILINE)
     expected = [
         (
             variable(setting),
