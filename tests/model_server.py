@@ -18,6 +18,7 @@ from typing import Any
 TOKEN = "hf_good"
 COMMIT = "c" * 40
 _PIECE = 1 << 16
+_CHUNK, _XORB = 1 << 16, 1 << 23
 
 
 @dataclass
@@ -46,10 +47,13 @@ class ModelServer:
     signatures: int = 0
     """Redirects so far; only links of the last `valid` of them work."""
     valid: int = 10**9
-    xet: dict[str, str] = field(default_factory=dict)
-    """Headers of files that are in Xet storage."""
+    has_xet: bool = False
+    """Whether the hub's files are in Xet storage too, which this server then is as well."""
+    xet_hangs: bool = False
+    """Whether that storage takes requests and does not answer."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Path to JSON for other routes."""
+    xorbs: dict[str, bytes] = field(default_factory=dict)
     sent: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -96,6 +100,20 @@ class _Handler(BaseHTTPRequestHandler):
         hub = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", path)
         if hub:
             return self._resolve(hub[1], hub[3], token)
+        if "xet-read-token" in path:
+            access = {"casUrl": state.url, "exp": int(time.time()) + 3600, "accessToken": "xet"}
+            headers = {
+                "X-Xet-Cas-Url": state.url,
+                "X-Xet-Access-Token": "xet",
+                "X-Xet-Token-Expiration": str(access["exp"]),
+            }
+            return self._reply(200, json.dumps(access).encode(), headers)
+        if path.startswith(("/v1/reconstructions/", "/xorb/")) and state.xet_hangs:
+            self.server.ended.wait(60)
+        if path.startswith("/v1/reconstructions/"):
+            return self._reconstruction(path.rpartition("/")[2])
+        if path.startswith("/xorb/"):
+            return self._xorb(path.rpartition("/")[2])
         if path.startswith("/files/"):
             return self._file(path.removeprefix("/files/"), with_body)
         return self._reply(404, b"no such route", {})
@@ -114,9 +132,38 @@ class _Handler(BaseHTTPRequestHandler):
             "X-Linked-Size": str(len(state.files[name])),
             "X-Linked-Etag": f'"{state.sha256(name)}"',
             "X-Repo-Commit": COMMIT,
-            **state.xet,
         }
+        if state.has_xet:
+            route = f"{state.url}/api/models/{repository}/xet-read-token/{COMMIT}"
+            headers |= {"X-Xet-Hash": state.sha256(name), "Link": f'<{route}>; rel="xet-auth"'}
         return self._reply(302, b"", headers)
+
+    # Xet storage, by its API (https://huggingface.co/docs/xet/api): a file is terms, each a run of chunks in a xorb.
+
+    def _reconstruction(self, digest: str) -> None:
+        state = self.server.state
+        content = next(content for name, content in state.files.items() if state.sha256(name) == digest)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, end = (int(wanted[1]), int(wanted[2] or len(content) - 1) + 1) if wanted else (0, len(content))
+        if start >= len(content):
+            return self._reply(416, b"", {})
+        numbers = range(start // _XORB, -(-min(end, len(content)) // _XORB))
+        names = {number: hashlib.sha256(f"{digest}{number}".encode()).hexdigest() for number in numbers}
+        state.xorbs |= {name: content[number * _XORB : (number + 1) * _XORB] for number, name in names.items()}
+        terms, fetch_info = [], {}
+        for name in names.values():
+            data = state.xorbs[name]
+            chunks = {"start": 0, "end": -(-len(data) // _CHUNK)}
+            terms.append({"hash": name, "unpacked_length": len(data), "range": chunks})
+            place = {"start": 0, "end": len(_packed(data)) - 1}
+            fetch_info[name] = [{"range": chunks, "url": f"{state.url}/xorb/{name}", "url_range": place}]
+        told = {"offset_into_first_range": start % _XORB, "terms": terms, "fetch_info": fetch_info}
+        return self._reply(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+
+    def _xorb(self, name: str) -> None:
+        packed = _packed(self.server.state.xorbs[name])
+        headers = {"Content-Range": f"bytes 0-{len(packed) - 1}/{len(packed)}"}
+        self._reply(206, packed, headers)
 
     def _file(self, name: str, with_body: bool) -> None:
         state = self.server.state
@@ -171,6 +218,16 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _packed(data: bytes) -> bytes:
+    """Chunks as a xorb holds them, not compressed: version, length (3 bytes), scheme, length again, the bytes."""
+    packed = []
+    for start in range(0, len(data), _CHUNK):
+        chunk = data[start : start + _CHUNK]
+        length = len(chunk).to_bytes(3, "little")
+        packed += [bytes([0]), length, bytes([0]), length, chunk]
+    return b"".join(packed)
 
 
 class _Server(ThreadingHTTPServer):

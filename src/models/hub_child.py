@@ -28,13 +28,12 @@ def main() -> None:
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options.pop("name", None)
-            # Of Xet's two bars, the one of bytes that came tells whether anything comes at all.
-            self._is_told = "reconstruct" not in str(options.get("desc", ""))
+            # Xet has a bar for what came over the line, which only shows that something comes, and one for the file.
+            self._is_of_file = "downloading bytes" not in str(options.get("desc", ""))
             super().__init__(*arguments, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            if self._is_told and n:
-                _tell(bytes=int(n))
+            _tell(bytes=int(n or 0) if self._is_of_file else 0)
             return None
 
     try:
