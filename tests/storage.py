@@ -114,6 +114,8 @@ class BadLine:
     """Seconds before each answer."""
     requests: list[str] = field(default_factory=list)
     url: str = ""
+    answered: int = 0
+    """Bytes of the answers that were let through."""
 
 
 @contextmanager
@@ -140,7 +142,7 @@ def bad_line(target: str, **faults: Any) -> Iterator[BadLine]:
             time.sleep(line.pause)
             with socket.create_connection((host, int(port))) as upstream:
                 upstream.sendall(head)
-                back = threading.Thread(target=_copy, args=(upstream, self.request), daemon=True)
+                back = threading.Thread(target=_copy, args=(upstream, self.request, line), daemon=True)
                 back.start()
                 _copy(self.request, upstream)
                 back.join(10)
@@ -159,9 +161,11 @@ def bad_line(target: str, **faults: Any) -> Iterator[BadLine]:
         server.shutdown()
 
 
-def _copy(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket, line: BadLine | None = None) -> None:
     try:
         while piece := source.recv(65536):
+            if line is not None:
+                line.answered += len(piece)
             target.sendall(piece)
         target.shutdown(socket.SHUT_WR)
     except OSError:

@@ -267,7 +267,9 @@ def test_who_no_longer_waits_ends_it(tmp_path: Path, server: ModelServer) -> Non
 
 
 def test_a_wrong_digest_is_refused_and_not_kept(tmp_path: Path, server: ModelServer) -> None:
-    with pytest.raises(ModelCorrupt, match=r"a\.safetensors is not the file that is meant: its SHA-256 is [0-9a-f]{64}"):
+    with pytest.raises(
+        ModelCorrupt, match=r"a\.safetensors is not the file that is meant: its SHA-256 is [0-9a-f]{64}"
+    ):
         fetch(fetcher_for(tmp_path, server, from_web(server, sha256="0" * 64)))
     assert files_of(tmp_path) == set()
 
@@ -280,7 +282,7 @@ def test_a_part_of_an_earlier_run_that_is_wrong_costs_a_second_try_only(tmp_path
     server.cut = []
     target = fetcher.places.target_of(fetcher.manifest.model("a"))
     head = parts_of(target).read_text().splitlines()[0]
-    parts_of(target).write_text(f"{head}\n0\n")  # of which nothing is true
+    parts_of(target).write_text(f"{head}\n0 16777216\n")  # of which nothing is true
     (file,) = fetch(fetcher)
     assert file.read_bytes() == CONTENT
 

@@ -17,8 +17,8 @@ from src.models import read_manifest
 from src.models.pin import pin_manifest
 
 from .model_server import COMMIT, ModelServer, entry, model_server, weights
-from .test_fetch import fetch, fetcher_for, files_of, from_hub, nothing
 from .test_fetch import CONTENT as LARGE
+from .test_fetch import fetch, fetcher_for, files_of, from_hub, nothing
 
 LONG = 120.0  # a hang limit, no measure
 

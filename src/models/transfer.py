@@ -1,7 +1,7 @@
 """A file of many gigabytes, read in ranges at the same time, that goes on where it stopped.
 
-What came lies in `NAME.partial` beside the file that it will be, and `NAME.partial.parts` says which ranges of it are
-whole, so that the next process goes on from there. The digest is taken while the rest is still on its way. Bytes of
+What came lies in `NAME.partial` beside the file that it will be, and `NAME.partial.parts` says how far each part of it
+has come, so that the next process goes on from there. The digest is taken while the rest is still on its way. Bytes of
 a machine that loses power are not waited for: what is checked is what the system has.
 """
 
@@ -30,6 +30,7 @@ CONNECTIONS = 8
 _PART = 1 << 24
 _PIECE = 1 << 22
 _LOOK_SECONDS = 0.1
+_NOTED = 1 << 20  # bytes between two notes of how far a part is
 _DRIP = 1 << 16  # bytes in a stall's time that are none
 _ATTEMPTS = 5
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
@@ -140,14 +141,15 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 class _Partial:
-    """The bytes that came, and which parts of them are whole."""
+    """The bytes that came, and how far each part of them reaches."""
 
-    def __init__(self, target: Path, size: int, part: int, there: set[int], file: int, journal: Any) -> None:
+    def __init__(self, target: Path, size: int, part: int, reached: dict[int, int], file: int, journal: Any) -> None:
         self.target = target
         self.path = partial_of(target)
         self.size = size
         self._part = part
-        self._there = there
+        self._reached = reached
+        self._noted = dict(reached)
         self._file = file
         self._journal = journal
         self._changed = threading.Condition()
@@ -158,23 +160,23 @@ class _Partial:
         head = json.dumps({"size": facts.size, "tag": facts.tag, "part": part})
         path, journal_path = partial_of(target), parts_of(target)
         with disk_errors(target):
-            there = _parts_there(path, journal_path, head)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | (0 if there else os.O_TRUNC), 0o644)
+            reached = _reached(path, journal_path, head)
+            file = os.open(path, os.O_RDWR | os.O_CREAT | (0 if reached else os.O_TRUNC), 0o644)
         try:
             with disk_errors(target):
                 os.ftruncate(file, facts.size)
-                journal = journal_path.open("a" if there else "w", encoding="ascii")
+                journal = journal_path.open("a" if reached else "w", encoding="ascii")
             with journal:
-                if not there:
+                if not reached:
                     journal.write(f"{head}\n")
                     journal.flush()
-                yield cls(target, facts.size, part, there, file, journal)
+                yield cls(target, facts.size, part, reached, file, journal)
         finally:
             os.close(file)
 
     def missing(self) -> list[int]:
-        """The numbers of the parts that are not there."""
-        return [number for number in range(self.count) if number not in self._there]
+        """The numbers of the parts that are not whole."""
+        return [number for number in range(self.count) if self.reached(number) < self.range_of(number)[1]]
 
     @property
     def count(self) -> int:
@@ -183,29 +185,43 @@ class _Partial:
     def range_of(self, number: int) -> tuple[int, int]:
         return number * self._part, min((number + 1) * self._part, self.size)
 
-    def bytes_there(self) -> int:
-        return sum(end - start for start, end in map(self.range_of, self._there))
+    def reached(self, number: int) -> int:
+        """Up to where the bytes of a part are there."""
+        return self._reached.get(number, self.range_of(number)[0])
 
-    def write(self, position: int, piece: bytes) -> None:
+    def bytes_there(self) -> int:
+        return sum(position - self.range_of(number)[0] for number, position in self._reached.items())
+
+    def write(self, number: int, piece: bytes) -> None:
+        """Put the next bytes of a part into their place."""
+        start, end = self.range_of(number)
+        position, left = self.reached(number), memoryview(piece)
         with disk_errors(self.target):
-            left = memoryview(piece)
             while left:
                 written = os.pwrite(self._file, left, position)
                 position, left = position + written, left[written:]
+            with self._changed:
+                self._reached[number] = position
+                if position - self._noted.get(number, start) >= _NOTED or position == end:
+                    self._noted[number] = position
+                    self._journal.write(f"{number} {position}\n")
+                    self._journal.flush()
+                    self._changed.notify_all()
 
-    def finished(self, number: int) -> None:
-        with self._changed, disk_errors(self.target):
-            self._there.add(number)
-            self._journal.write(f"{number}\n")
-            self._journal.flush()
-            self._changed.notify_all()
+    def begin_anew(self, number: int) -> int:
+        """Forget what came of a part; how many bytes that were."""
+        start = self.range_of(number)[0]
+        lost = self.reached(number) - start
+        with self._changed:
+            self._reached[number] = self._noted[number] = start
+        return lost
 
     def digest(self, is_over: threading.Event) -> str:
         """The SHA-256 of the file, taken part by part as they come; of less than all if `is_over` is set before."""
         digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
         for number in range(self.count):
             with self._changed:
-                while number not in self._there and not is_over.is_set():
+                while self.reached(number) < self.range_of(number)[1] and not is_over.is_set():
                     self._changed.wait(_LOOK_SECONDS)
             position, end = self.range_of(number)
             while position < end and not is_over.is_set():
@@ -215,13 +231,14 @@ class _Partial:
         return digest.hexdigest()
 
 
-def _parts_there(path: Path, journal: Path, head: str) -> set[int]:
-    """The numbers of the whole parts of a download of the same content; none if it was of another one."""
+def _reached(path: Path, journal: Path, head: str) -> dict[int, int]:
+    """How far each part of a download of the same content has come; nothing if it was of another one."""
     with contextlib.suppress(OSError, ValueError):
-        first, *numbers = journal.read_text(encoding="ascii").split("\n")
+        first, *lines = journal.read_text(encoding="ascii").split("\n")
         if first == head and path.stat().st_size == json.loads(head)["size"]:
-            return {int(number) for number in numbers[:-1]}  # the last line may have been cut
-    return set()
+            notes = (line.split() for line in lines[:-1])  # the last line may have been cut
+            return {int(number): int(position) for number, position in notes}
+    return {}
 
 
 def _retried(action: Callable[[], Any], check: Check) -> Any:
@@ -300,32 +317,27 @@ class _Transfer:
                 self._remote.abort()
 
     def _bring(self, number: int) -> None:
-        position, end = self._partial.range_of(number)
+        partial, end = self._partial, self._partial.range_of(number)[1]
 
         def write(piece: bytes) -> None:
-            nonlocal position
             if self._is_over.is_set():
                 raise _Over
-            if position + len(piece) > end:
-                raise SourceBroke(f"{self._partial.target.name}: the source sent more than was asked for")
-            self._partial.write(position, piece)
-            position += len(piece)
+            if partial.reached(number) + len(piece) > end:
+                raise SourceBroke(f"{partial.target.name}: the source sent more than was asked for")
+            partial.write(number, piece)
             with self._lock:
                 self._came += len(piece)
             self._count(len(piece))
 
         def read() -> None:
-            nonlocal position
             if not self._has_ranges:
-                self._count(-position)
-                position = 0
-            self._remote.read(position, end, write)
-            if position != end:
-                raise SourceBroke(f"{self._partial.target.name}: the source broke off")
+                self._count(-partial.begin_anew(number))
+            self._remote.read(partial.reached(number), end, write)
+            if partial.reached(number) != end:
+                raise SourceBroke(f"{partial.target.name}: the source broke off")
 
         with contextlib.suppress(_Over):
             _retried(read, self._check_over)
-            self._partial.finished(number)
 
     def _check_over(self) -> None:
         if self._is_over.is_set():
