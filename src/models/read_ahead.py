@@ -115,6 +115,8 @@ class ReadAhead:
                     pass
                 budget, total = budget - size, total + size
         seconds = max(1e-3, time.monotonic() - started)
+        if total and not copies and _speed(files[0]) < _SLOW:  # opened again: some network file systems forget then
+            log.warning("this volume keeps nothing in memory, so reading ahead is of no use: set MODEL_CACHE_DIR")
         if total:
             log.info("read ahead %.2f GB of models, %.0f MB/s", total / _GIGABYTE, total / 1e6 / seconds)
 

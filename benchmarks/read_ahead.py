@@ -1,0 +1,127 @@
+"""Time to the first image of a cold worker whose models lie on a slow volume, with and without reading ahead.
+
+    python -m benchmarks.read_ahead [--latency-ms 2] [--mb-per-second 300] [--runs 3]
+
+A real ComfyUI with the tests' small models (a text encoder of 247 MB among them) on a volume that is throttled as
+`benchmarks.slow_volume` does it: RunPod tells of 200 to 400 MB/s for its network volumes; the latency is a guess. Each
+run mounts it anew, so nothing of it is in memory. Three ways, in turn: models read only when nodes ask for them; read
+ahead while ComfyUI boots; read ahead and warmed up, so that the first job finds all loaded. Seconds are counted from
+the start of ComfyUI's process: `ready` is when jobs are taken, `first image` when the first is answered, and the job
+itself is the difference, which is what a caller waits for on a worker that is up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import serverless_worker
+from benchmarks.slow_volume import slow_volume
+from serverless_worker import Worker
+from src import job_log
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import find_comfyui
+from src.errors import WorkerError
+from src.job_run import JobRunner
+from src.settings import Settings, read_settings
+from src.warm_up import read_warm_up, warm_up
+from tests.tiny_models import make_models
+from tests.workflows import generative
+
+_WAYS: dict[str, dict[str, Any]] = {
+    "when asked for": {"read_ahead": False},
+    "read ahead": {"read_ahead": True},
+    "read ahead, warmed up": {"read_ahead": True, "warmup_workflow": "warm.json"},
+}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Seconds since ComfyUI's start."""
+
+    ready: float
+    first_image: float
+
+
+def main() -> None:
+    """Print a table, one row a way, medians of the runs, and the ratio of the job's time to the first row's."""
+    options = _parse()
+    job_log.configure(options.log)
+    with tempfile.TemporaryDirectory(prefix="read-ahead-") as folder:
+        root = Path(folder)
+        make_models(root / "models")
+        (root / "warm.json").write_text(json.dumps(generative()))
+        measured: dict[str, list[Figures]] = {way: [] for way in _WAYS}
+        _measure(root, {"read_ahead": True}, options)  # what the system keeps of ComfyUI itself
+        for _ in range(options.runs):
+            for way, changes in _WAYS.items():
+                measured[way].append(_measure(root, changes, options))
+    _show(measured, options)
+
+
+def _measure(root: Path, changes: dict[str, Any], options: argparse.Namespace) -> Figures:
+    with slow_volume(root / "models", root / "volume", options.latency_ms, options.mb_per_second) as volume:
+        given = {**changes, "models_dir": str(volume)}
+        if "warmup_workflow" in given:
+            given["warmup_workflow"] = str(root / given["warmup_workflow"])
+        settings = replace(read_settings(), **given)
+        started = time.monotonic()
+        with ComfyEngine(find_comfyui(settings), settings) as engine:
+            _make_ready(engine, settings)
+            ready = time.monotonic() - started
+            answer = asyncio.run(serverless_worker.handler({"id": "first", "input": {"workflow": generative()}}))
+            first_image = time.monotonic() - started
+    if answer["status"] != "success":
+        sys.exit(f"the job failed: {answer['error']}")
+    return Figures(ready, first_image)
+
+
+def _make_ready(engine: ComfyEngine, settings: Settings) -> None:
+    """What a worker does before it takes jobs; the files that are read are those of the job's workflow."""
+    runner, request = JobRunner.make(engine, settings), read_warm_up(settings)
+    runner.supply.begin(generative())
+    engine.ensure_ready()
+    runner.supply.wait()
+    if request is not None:
+        warm_up(runner, replace(request, overrides=replace(request.overrides, seed=12345)))
+    serverless_worker._set_worker(Worker(runner))
+
+
+def _show(measured: dict[str, list[Figures]], options: argparse.Namespace) -> None:
+    print(
+        f"volume: {options.latency_ms:g} ms a read, {options.mb_per_second:g} MB/s; {options.runs} runs, medians; "
+        f"{os.cpu_count()} cores"
+    )
+    print(f"{'models':>22} {'ready s':>8} {'job s':>7} {'first image s':>14} {'job, ratio':>11}")
+    base = 0.0
+    for way, figures in measured.items():
+        ready = statistics.median(one.ready for one in figures)
+        job = statistics.median(one.first_image - one.ready for one in figures)
+        first_image = statistics.median(one.first_image for one in figures)
+        base = base or job
+        print(f"{way:>22} {ready:>8.2f} {job:>7.2f} {first_image:>14.2f} {job / base:>11.2f}")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--latency-ms", type=float, default=2.0)
+    parser.add_argument("--mb-per-second", type=float, default=300.0)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--log", default="ERROR")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except WorkerError as error:
+        sys.exit(f"{error.error_code}: {error.message}")

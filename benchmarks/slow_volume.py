@@ -1,0 +1,118 @@
+"""A folder seen as a network volume shows it: each read waits for the line, and all share its speed.
+
+    python -m benchmarks.slow_volume SOURCE MOUNT [--latency-ms 2] [--mb-per-second 300]
+
+Needs Linux, root, `pip install mfusepy` and FUSE (Debian's `fuse3` or `libfuse2`). Runs until it is unmounted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_MOUNT_SECONDS = 10.0
+
+
+class Line:
+    """What a volume's network gives: `latency` seconds a request, `speed` bytes a second for all together."""
+
+    def __init__(self, latency: float, speed: float) -> None:
+        self._latency = latency
+        self._speed = speed
+        self._free_at = 0.0
+        self._lock = threading.Lock()
+
+    def carry(self, size: int) -> None:
+        """Wait as long as that many bytes take."""
+        with self._lock:
+            self._free_at = max(self._free_at, time.monotonic()) + size / self._speed
+            end = self._free_at
+        time.sleep(max(0.0, end - time.monotonic()) + self._latency)
+
+
+def main() -> None:
+    """Mount and serve."""
+    options = _parse()
+    import mfusepy  # noqa: PLC0415  only this program needs it
+
+    line = Line(options.latency_ms / 1000, options.mb_per_second * 1e6)
+    operations = _operations(mfusepy, options.source, line)
+    # As network file systems do, what was read is kept until the file changes; FUSE alone would forget at each open.
+    mfusepy.FUSE(operations, str(options.mount), foreground=True, ro=True, auto_cache=True)
+
+
+def _operations(mfusepy: Any, source: Path, line: Line) -> Any:
+    class ReadOnly(mfusepy.Operations):  # type: ignore[misc]
+        use_ns = True
+
+        def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
+            try:
+                told = os.lstat(f"{source}{path}")
+            except OSError as error:
+                raise mfusepy.FuseOSError(error.errno or errno.EIO) from error
+            names = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid")
+            times = {f"st_{kind}time": getattr(told, f"st_{kind}time_ns") for kind in "amc"}
+            return {**{name: getattr(told, name) for name in names}, **times}
+
+        def readdir(self, path: str, fh: int) -> list[str]:
+            return [".", "..", *os.listdir(f"{source}{path}")]  # noqa: PTH208  names are what is wanted
+
+        def open(self, path: str, flags: int) -> int:
+            return os.open(f"{source}{path}", os.O_RDONLY)
+
+        def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+            piece = os.pread(fh, size, offset)
+            line.carry(len(piece))
+            return piece
+
+        def release(self, path: str, fh: int) -> None:
+            os.close(fh)
+
+    return ReadOnly()
+
+
+@contextmanager
+def slow_volume(source: Path, mount: Path, latency_ms: float, mb_per_second: float) -> Iterator[Path]:
+    """The folder `source` at `mount`, with nothing of it in memory."""
+    mount.mkdir(exist_ok=True)
+    flags = ["--latency-ms", str(latency_ms), "--mb-per-second", str(mb_per_second)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.slow_volume", str(source), str(mount), *flags],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        end = time.monotonic() + _MOUNT_SECONDS
+        while not os.path.ismount(mount):
+            if process.poll() is not None or time.monotonic() > end:
+                process.kill()
+                reason = process.communicate()[1].decode("utf-8", "replace").strip().rsplit("\n", 1)[-1]
+                sys.exit(f"the slow volume could not be mounted: {reason}")
+            time.sleep(0.05)
+        yield mount
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=False, stderr=subprocess.DEVNULL)
+        process.kill()
+        process.communicate()
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("mount", type=Path)
+    parser.add_argument("--latency-ms", type=float, default=2.0)
+    parser.add_argument("--mb-per-second", type=float, default=300.0)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
