@@ -46,6 +46,7 @@ _LARGE_PIXELS = 10_000_000
 _POINTS_ELSEWHERE = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
 _IN_XML = (b"<mpd", b"<smil", b"<asx")
 _POINTING_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
+_PICKLES = (".ckpt", ".pt", ".pt2", ".pth", ".pkl", ".pickle")  # which can run code when they are loaded
 _MEDIA = ("image", "video", "audio")
 _HEAD = 8192
 
@@ -59,6 +60,8 @@ def check_name(name: str, where: str) -> None:
         else "must not be the name of a device" if any(_DEVICE.fullmatch(part) for part in parts)
         else "must not end with [input], [output] or [temp]" if _ANNOTATION.search(name)
         else "must not have blanks at the ends of its parts" if any(part != part.strip() for part in parts)
+        else "must not be a pickle, which can run code (such models come by the worker's manifest)"
+        if name.lower().endswith(_PICKLES)
         else "must have parts of at most 200 bytes" if any(len(part.encode()) > 200 for part in parts)
         else ""
     )  # fmt: skip

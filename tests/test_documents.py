@@ -14,7 +14,8 @@ from src import errors
 from src.errors import WorkerError
 from src.input_fields import InputFields, OutputFields
 from src.job_input import read_job
-from src.settings import Settings, variable
+from src.models import Manifest, read_manifest, shipped_manifest
+from src.settings import Settings, read_settings, variable
 from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow
 
@@ -22,10 +23,10 @@ from .conftest import Bench
 from .worker_process import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-INPUT, OUTPUT, SETTINGS = (
-    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("input", "output", "settings")
+INPUT, OUTPUT, SETTINGS, MODELS = (
+    (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("input", "output", "settings", "models")
 )
-DOCUMENTS = ("README.md", "docs/input.md", "docs/output.md", "docs/settings.md")
+DOCUMENTS = ("README.md", "docs/input.md", "docs/output.md", "docs/settings.md", "docs/models.md")
 
 
 def written(value: object) -> str:
@@ -75,6 +76,28 @@ def test_every_input_field_is_documented() -> None:
         assert f"`{name}`" in INPUT, name
     for name in OutputFields.model_fields:
         assert f"| `{name}` |" in OUTPUT, name
+
+
+def test_the_manifest_in_the_documents_is_one_and_so_is_its_schema() -> None:
+    (example,) = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", MODELS, re.DOTALL))
+    assert read_manifest(example, shipped_manifest()).expand(["our-flux"])
+    schema = json.loads((ROOT / "docs" / "manifest.schema.json").read_text())
+    assert schema == Manifest.model_json_schema()
+
+
+def test_every_set_of_models_is_documented_with_its_use() -> None:
+    rows = re.findall(r"^\| (`[a-z0-9`, -]+`) \| .* \| (.*) \|$", MODELS, re.MULTILINE)
+    told = {name: use for names, use in rows for name in re.findall(r"`([a-z0-9-]+)`", names)}
+    manifest = shipped_manifest()
+    assert told.keys() == manifest.sets.keys()
+    for name, use in told.items():
+        assert (use == "yes") == all(model.commercial_ok for model in manifest.expand([name])), name
+
+
+def test_the_example_of_secrets_has_variables_that_there_are() -> None:
+    lines = [line for line in (ROOT / ".secrets.example").read_text().splitlines() if not line.startswith("#")]
+    assert {line.partition("=")[0] for line in lines} <= {variable(setting) for setting in fields(Settings)}
+    read_settings({line.partition("=")[0]: line.partition("=")[2] for line in lines})
 
 
 def test_every_field_of_an_answer_is_documented(draft_bench: Bench) -> None:

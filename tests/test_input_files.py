@@ -82,6 +82,8 @@ def test_a_picture_comes_from_a_bucket_and_from_a_url(tmp_path: Path, storage: S
 
 
 BAD_NAMES = {
+    "a pickle": "model.pth",
+    "a pickle by another ending": "x/EMBEDDING.PT",
     "a way up": "../x.png",
     "a way up in the middle": "a/../x.png",
     "a way up, only": "..",
