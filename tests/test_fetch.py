@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from src.errors import JobCancelled, ModelCorrupt, ModelFetchFailed, ModelGated, NoSpaceForModels, WorkerError
-from src.models import Model, read_manifest, shipped_manifest
+from src.models import Model, read_manifest, shipped_manifest, transfer
 from src.models.fetch import Fetcher
 from src.models.hub import Hub
 from src.models.places import Places
@@ -25,7 +26,8 @@ from src.safe_fetch import FetchRules
 from .model_server import COMMIT, TOKEN, ModelServer, entry, model_server, weights
 from .worker_process import ROOT
 
-SIZE = 40_000_000
+SIZE = 10_000_000
+PART = 1 << 22
 CONTENT = weights(SIZE)
 
 
@@ -44,7 +46,9 @@ def fetcher_for(
 ) -> Fetcher:
     manifest = read_manifest({"models": list(entries)}, shipped_manifest())
     rules = FetchRules(trusted_hosts=frozenset({server.host, server.host.replace("127.0.0.1", "localhost")}))
-    return Fetcher(Places((folder,), folder), manifest, Hub(server.url, token), rules, stall_seconds=stall)
+    return Fetcher(
+        Places((folder,), folder), manifest, Hub(server.url, token), rules, None, stall, xet_from=1 << 20, part=PART
+    )
 
 
 def from_web(server: ModelServer, **changes: Any) -> dict[str, Any]:
@@ -215,7 +219,7 @@ def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Pa
     process.stdout.close()
     assert (folder / "vae" / "a.safetensors.lock").exists()
     server.pace, before = 0.0, server.sent
-    (file,) = fetch(fetcher_for(folder, server, from_web(server)))
+    (file,) = fetch(replace(fetcher_for(folder, server, from_web(server)), part=transfer.PART))
     assert file.read_bytes() == CONTENT
     assert server.sent - before < len(CONTENT)
     assert files_of(folder) == {"a.safetensors"}
@@ -282,13 +286,13 @@ def test_a_part_of_an_earlier_run_that_is_wrong_costs_a_second_try_only(tmp_path
     server.cut = []
     target = fetcher.places.target_of(fetcher.manifest.model("a"))
     head = parts_of(target).read_text().splitlines()[0]
-    parts_of(target).write_text(f"{head}\n0 16777216\n")  # of which nothing is true
+    parts_of(target).write_text(f"{head}\n0 4194304\n")  # of which nothing is true
     (file,) = fetch(fetcher)
     assert file.read_bytes() == CONTENT
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_fetched(tmp_path: Path, server: ModelServer) -> None:
-    with pytest.raises(ModelCorrupt, match=r"has 40,000,0\d\d bytes there, and should have 5"):
+    with pytest.raises(ModelCorrupt, match=r"has 10,000,0\d\d bytes there, and should have 5"):
         fetch(fetcher_for(tmp_path, server, from_web(server, size=5)))
     assert server.sent < 100
 
@@ -297,7 +301,7 @@ def test_a_short_file_is_no_model(tmp_path: Path, server: ModelServer) -> None:
     server.files["a.safetensors"] = CONTENT[:-1000]
     known = from_web(server, size=len(CONTENT) - 1000)
     known["sha256"] = server.sha256("a.safetensors")  # even if the manifest wants it so
-    with pytest.raises(ModelCorrupt, match=r"its tensors take 40,000,000 bytes, but 39,999,000 are there"):
+    with pytest.raises(ModelCorrupt, match=r"its tensors take 10,000,000 bytes, but 9,999,000 are there"):
         fetch(fetcher_for(tmp_path, server, known))
 
 
@@ -415,7 +419,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "small").mkdir()
-    yield from mounted(tmp_path / "small", "size=20m")
+    yield from mounted(tmp_path / "small", "size=6m")
 
 
 @pytest.fixture

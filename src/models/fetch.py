@@ -19,14 +19,13 @@ from .manifest import Manifest, Model
 from .meter import Meter, shown
 from .places import Places, folders_for
 from .store import ModelStore
-from .transfer import Check, Facts, Remote, SourceBroke, discard, disk_errors, download, partial_of, parts_of
+from .transfer import PART, Check, Facts, Remote, SourceBroke, discard, disk_errors, download, partial_of, parts_of
 from .web import WebFile
 
 log = logging.getLogger(__name__)
 
 _AT_A_TIME = 2
 _SPARE_BYTES = 200_000_000  # that are to stay free beside the models
-_SMALL = 32 << 20  # not worth a child process
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,9 @@ class Fetcher:
     rules: FetchRules
     store: ModelStore | None = None
     stall_seconds: float = 60.0
-    uses_xet: bool = True
+    xet_from: int = 32 << 20
+    """Bytes from which on a file is worth the library's process."""
+    part: int = PART
 
     def missing(self, models: Iterable[Model]) -> list[Model]:
         """Those that are in none of the places."""
@@ -138,7 +139,7 @@ class Fetcher:
 
         try:
             path, digest, facts = download(
-                remote, target, check, count, size=model.size, stall_seconds=self.stall_seconds
+                remote, target, check, count, size=model.size, stall_seconds=self.stall_seconds, part=self.part
             )
             self._accept(model, path, digest, facts, target)
         except ModelCorrupt as error:
@@ -207,10 +208,10 @@ class Fetcher:
 
     def _is_for_xet(self, model: Model, remote: WebFile, target: Path) -> bool:
         """Whether the hub keeps it in Xet storage, and nothing of it came in ranges before."""
-        if not self.uses_xet or model.source.repository is None or parts_of(target).exists():
+        if model.source.repository is None or parts_of(target).exists():
             return False
         facts = _facts(remote)
-        return facts is not None and facts.size > _SMALL and "x-xet-hash" in remote.headers
+        return facts is not None and facts.size >= self.xet_from and "x-xet-hash" in remote.headers
 
     # --- Before anything is fetched --------------------------------------------------------------------
 

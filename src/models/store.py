@@ -44,6 +44,7 @@ class ModelStore:
     """A bucket of models. May be used from several threads."""
 
     bucket: Bucket
+    part: int = _PART
 
     @property
     def name(self) -> str:
@@ -92,13 +93,13 @@ class ModelStore:
             "ContentType": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
         }
         place = {"Bucket": self.name, "Key": key}
-        if size <= _PART:
+        if size <= self.part:
             content = file.read_bytes()
             check_digest(file, hashlib.sha256(content).hexdigest(), sha256)
             self.bucket.attempt("written to", lambda client: client.put_object(**place, **about, Body=content))
             count(size)
             return
-        part = max(_PART, -(-size // _MOST_PARTS))
+        part = max(self.part, -(-size // _MOST_PARTS))
         found = self.bucket.attempt("written to", lambda client: _begun(client, place))
         upload_id, there = found or (
             self.bucket.attempt("written to", lambda client: client.create_multipart_upload(**place, **about))[

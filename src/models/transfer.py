@@ -27,7 +27,9 @@ from ..errors import ModelCorrupt, ModelFetchFailed, NoSpaceForModels
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 8
-_PART = 1 << 24
+"""At a time, for one file."""
+PART = 1 << 24
+"""Bytes that are asked for at a time."""
 _PIECE = 1 << 22
 _LOOK_SECONDS = 0.1
 _NOTED = 1 << 20  # bytes between two notes of how far a part is
@@ -89,7 +91,7 @@ def download(
     *,
     size: int | None = None,
     stall_seconds: float = 60.0,
-    part: int = _PART,
+    part: int = PART,
     connections: int = CONNECTIONS,
 ) -> tuple[Path, str, Facts]:
     """Bring a file to `target.partial`; its path, its SHA-256, and what the source said of it.
