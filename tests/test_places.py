@@ -12,10 +12,10 @@ import yaml
 from src.models import Model, places, read_manifest, shipped_manifest
 from src.models.places import (
     Places,
+    cached_files,
     find_places,
     folder_names,
     folders_for,
-    link_cached_repositories,
     link_fixed_folders,
     tell_model_paths,
 )
@@ -183,7 +183,7 @@ def test_a_link_to_a_volume_that_is_gone_is_made_anew(volume: Path, comfyui: Pat
 
 
 def test_files_of_cached_repositories_get_the_folders_and_names_that_workflows_use(tmp_path: Path) -> None:
-    hub, links = tmp_path / "hub", tmp_path / "links"
+    hub = tmp_path / "hub"
     known = entry(
         "cn", weights(100), {"repository": "Shakker-Labs/Union", "path": "diffusion_pytorch_model.safetensors"},
         folder="controlnet", file="union.safetensors",
@@ -198,8 +198,7 @@ def test_files_of_cached_repositories_get_the_folders_and_names_that_workflows_u
     put(other, "top.safetensors")
     put(other, "transformer/diffusion_pytorch_model-00001-of-00002.safetensors")
     put(other, "README.md", b"x")
-    assert link_cached_repositories(hub, links, manifest) == 5
-    found = {path.relative_to(links).as_posix(): path.resolve() for path in links.rglob("*") if path.is_file()}
+    found = cached_files(hub, manifest)
     assert found.keys() == {
         "controlnet/union.safetensors",
         "vae/own_vae.safetensors",
@@ -208,5 +207,14 @@ def test_files_of_cached_repositories_get_the_folders_and_names_that_workflows_u
         "loras/top.safetensors",
     }
     assert "new" in found["controlnet/union.safetensors"].parts
-    assert link_cached_repositories(hub, links, manifest) == 0
-    assert link_cached_repositories(tmp_path / "none", links, manifest) == 0
+    assert cached_files(tmp_path / "none", manifest) == {}
+
+
+def test_what_runpod_has_cached_is_found_and_linked(volume: Path, comfyui: Path, tmp_path: Path) -> None:
+    snapshot = volume / "huggingface-cache" / "hub" / "models--org--name" / "snapshots" / "1"
+    there = put(snapshot, "split_files/vae/own_vae.safetensors")
+    found = find_places(read_settings({}), comfyui)
+    assert found.find(model("vae", "own_vae.safetensors")) == found.locate("own_vae.safetensors") == there
+    blocks = told({}, comfyui, tmp_path)
+    links = Path(blocks["root2"]["base_path"])
+    assert (links / "vae" / "own_vae.safetensors").resolve() == there.resolve()

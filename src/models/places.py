@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -50,11 +50,15 @@ def folders_for(folder: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Places:
-    """`roots` are looked into in that order; `target` is one of them. `preferred` goes before ComfyUI's own folder."""
+    """`roots` are looked into in that order; `target` is one of them. `preferred` goes before ComfyUI's own folder.
+
+    `cached` are files that lie elsewhere, by the place below a root that they stand for: `vae/ae.safetensors`.
+    """
 
     roots: tuple[Path, ...]
     target: Path
     preferred: Path | None = None
+    cached: Mapping[str, Path] = field(default_factory=dict)
 
     def target_of(self, model: Model) -> Path:
         """Where a model goes that is fetched."""
@@ -67,6 +71,9 @@ class Places:
                 path = root / name / file
                 if path.is_file():
                     yield path
+        for name in folders_for(folder):
+            if f"{name}/{file}" in self.cached:
+                yield self.cached[f"{name}/{file}"]
 
     def find(self, model: Model) -> Path | None:
         """The first file that may be this model: of its name, whole, and of its size if that is known."""
@@ -85,13 +92,14 @@ class Places:
 
 
 def find_places(settings: Settings, comfyui: Path) -> Places:
-    """The places for a ComfyUI checkout: MODELS_DIR, its own `models`, the volumes' folders."""
+    """The places for a ComfyUI checkout: MODELS_DIR, its own `models`, the volumes' folders, RunPod's cache."""
     given = Path(settings.models_dir).expanduser().absolute() if settings.models_dir else None
     own = comfyui / "models"
     on_volumes = [volume / below for volume in _VOLUMES for below in _BELOW_VOLUMES]
     roots = tuple(dict.fromkeys((*((given,) if given else ()), own, *filter(Path.is_dir, on_volumes))))
     target = given or _usual_target(own)
-    return Places(roots if target in roots else (*roots, target), target, given)
+    cached = cached_files(_HUB_CACHE, known_manifest(settings))
+    return Places(roots if target in roots else (*roots, target), target, given, cached)
 
 
 def _usual_target(own: Path) -> Path:
@@ -111,10 +119,13 @@ def tell_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path)
     Copies on a fast disk go before all. RunPod's cached Hugging Face repositories have folders and names of their own:
     the folder `links` is made to hold links to their files.
     """
-    places, manifest = find_places(settings, comfyui), known_manifest(settings)
+    places = find_places(settings, comfyui)
     link_fixed_folders(comfyui, places.roots)
     roots = [*places.roots]
-    if link_cached_repositories(_HUB_CACHE, links, manifest):
+    for place, path in places.cached.items():
+        (links / place).parent.mkdir(parents=True, exist_ok=True)
+        (links / place).symlink_to(path)
+    if places.cached:
         roots.append(links)
     cache = Path(settings.model_cache_dir).expanduser().absolute() if settings.model_cache_dir else None
     before_all = [root for root in (places.preferred, cache) if root is not None]  # ComfyUI puts the last first
@@ -156,25 +167,20 @@ def link_fixed_folders(comfyui: Path, roots: Iterable[Path]) -> list[Path]:
     return made
 
 
-def link_cached_repositories(cache_folder: Path, links: Path, manifest: Manifest) -> int:
-    """Make links below `links` to the model files in RunPod's cache of Hugging Face repositories; how many.
+def cached_files(cache_folder: Path, manifest: Manifest) -> dict[str, Path]:
+    """The model files in RunPod's cache of Hugging Face repositories, by the place that each stands for.
 
-    The cache has `models--org--name/snapshots/REVISION/path`. A file that the manifest knows goes to its folder and
-    name; one below a folder that has a name of ComfyUI's (`split_files/vae/`) to that; any other to those where what
+    The cache has `models--org--name/snapshots/REVISION/path`. A file that the manifest knows stands for its folder and
+    name; one below a folder that has a name of ComfyUI's (`split_files/vae/`) for that; any other for those where what
     it is may be looked for.
     """
-    made = 0
+    found: dict[str, Path] = {}
     for snapshot in _snapshots(cache_folder):
         for path in sorted(snapshot.rglob("*")):
-            if not path.name.lower().endswith(_MODEL_ENDINGS) or not path.is_file():
-                continue
-            for place in _places_of(path, snapshot, manifest):
-                link = links / place
-                if not link.exists():
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(path)
-                    made += 1
-    return made
+            if path.name.lower().endswith(_MODEL_ENDINGS) and path.is_file():
+                for place in _places_of(path, snapshot, manifest):
+                    found.setdefault(place, path)
+    return found
 
 
 def _snapshots(cache_folder: Path) -> Iterator[Path]:
