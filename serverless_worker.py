@@ -29,7 +29,7 @@ from src.fitness import check_fitness
 from src.job_input import Request, job_id_of, read_job
 from src.job_run import JobRunner
 from src.outputs import failure_answer, info_answer, success_answer, validation_answer
-from src.progress import ProgressSender
+from src.progress import ProgressSender, Send
 from src.prompt_run import Report
 from src.settings import Settings, on_runpod, own_environment, read_settings, tame_sdk
 from src.stored_workflows import stored_workflow
@@ -148,11 +148,12 @@ def _run_test(
     progress = command_line.Progress(workflow, engine.process.installation.name)
     progress.booting()
     runner = JobRunner.make(engine, settings)
-    runner.begin_models()
-    engine.wait_ready()
-    runner.supply.wait()
-    _set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.report)))
-    answer = asyncio.run(handler(job))
+    with runner.supply:
+        runner.begin_models()
+        engine.wait_ready()
+        runner.supply.wait()
+        _set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.report)))
+        answer = asyncio.run(handler(job))
     progress.ended()
     return command_line.show_answer(answer, options.output)
 
@@ -167,25 +168,37 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
 
 
 def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
-    # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
     check_fitness(settings)
     runner, warm_up_request = JobRunner.make(engine, settings), read_warm_up(settings)
-    runner.begin_models(warm_up_request)  # while ComfyUI boots
+    with runner.supply:
+        runner.begin_models(warm_up_request)  # while ComfyUI boots
+        send = _import_sdk()
+        threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
+        try:
+            engine.ensure_ready()
+        except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with it
+            command_line.say_error(error)
+        runner.supply.wait()
+        if warm_up_request is not None and engine.process.alive:
+            warm_up(runner, warm_up_request)
+        _set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
+        _start_sdk(settings)
+
+
+def _import_sdk() -> Send:
+    """Import RunPod's SDK; what sends progress."""
     tame_sdk()
-    import runpod  # while ComfyUI boots, because the import sleeps for a second
-    from runpod.serverless.modules import rp_progress
+    from runpod.serverless.modules import rp_progress  # while ComfyUI boots, because the import sleeps for a second
 
     # The public function sends from a thread that nobody can wait for; this is what that thread runs.
-    send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
-    threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
-    try:
-        engine.ensure_ready()
-    except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with the reason
-        command_line.say_error(error)
-    runner.supply.wait()
-    if warm_up_request is not None and engine.process.alive:
-        warm_up(runner, warm_up_request)
-    _set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
+    send: Send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
+    return send
+
+
+def _start_sdk(settings: Settings) -> None:
+    # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
+    import runpod
+
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})

@@ -126,8 +126,8 @@ def test_a_worker_that_ends_does_not_wait_for_its_models(server: ModelServer, vo
     supply.begin()
     time.sleep(0.5)
     started = time.monotonic()
-    supply.end()
-    supply.wait()
+    with supply:
+        pass
     assert time.monotonic() - started < 10
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from ..bucket import Bucket
@@ -29,13 +30,13 @@ _MODEL_FILE = re.compile(r"[^\0\n]{1,300}\.(safetensors|sft|ckpt|pt|pt2|pth|bin|
 
 @dataclass(frozen=True)
 class ModelSupply:
-    """The models of one worker. `begin` and `wait` are for its start; the rest may be used from several threads."""
+    """The models of one worker; leaving it ends what `begin` began. May be used from several threads."""
 
     settings: Settings
     comfyui: Path
     manifest: Manifest
     fetcher: Fetcher
-    _threads: list[threading.Thread] = field(default_factory=list)
+    _threads: dict[str, threading.Thread] = field(default_factory=dict)
     _is_over: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod
@@ -66,20 +67,28 @@ class ModelSupply:
                 wanted[known.name] = known
         present = [path for name in names if (path := self.places.locate(name))]
         present += [path for model in wanted.values() if (path := self.places.find(model))]
-        tasks = {"read-ahead": lambda: self._read_ahead(present), "models": lambda: self._fetch(list(wanted.values()))}
-        for name, task in tasks.items():
-            thread = threading.Thread(target=task, daemon=True, name=name)
-            thread.start()
-            self._threads.append(thread)
+        self._start("read-ahead", lambda: self._read_ahead(present))
+        self._start("models", lambda: self._fetch(list(wanted.values())))
+
+    def _start(self, name: str, task: Callable[[], None]) -> None:
+        thread = threading.Thread(target=task, daemon=True, name=name)
+        self._threads[name] = thread
+        thread.start()
 
     def wait(self) -> None:
-        """Until what `begin` began has ended."""
-        for thread in self._threads:
-            thread.join()
+        """Until what `begin` fetches is there; what it reads may still be on its way."""
+        if "models" in self._threads:
+            self._threads["models"].join()
 
-    def end(self) -> None:
-        """Have it end early."""
+    def __enter__(self) -> ModelSupply:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self._is_over.set()
+        for thread in self._threads.values():
+            thread.join()
 
     def _fetch(self, wanted: Sequence[Model]) -> None:
         """Failures are told in the log, and to the job that needs the model."""
