@@ -28,6 +28,7 @@ from src.errors import BootTimeout, ComfyBootFailed, ComfyCrashed, WorkerError
 from src.fitness import check_fitness
 from src.job_input import Request, job_id_of, read_job
 from src.job_run import JobRunner
+from src.models import check_models
 from src.outputs import failure_answer, info_answer, success_answer, validation_answer
 from src.progress import ProgressSender, Send
 from src.prompt_run import Report
@@ -127,6 +128,7 @@ def main() -> int:
             return command_line.say_what_can_be_done()
         if testing:
             test_job, workflow = command_line.checked_test_job(options, settings)
+        check_models(settings)
         installation = draft_installation() if options.draft else find_comfyui(settings)
         if options.serve:
             return _serve(options, settings)

@@ -66,9 +66,11 @@ class ComfyProcess:
         self._log.clear()
         self._is_stopping = False
         command = self.installation.command(self._settings, self.folders, self.port)
-        if self.installation.loads_models:
-            folders, directory = self.folders, self.installation.directory
-            tell_model_paths(self._settings, directory, folders.model_paths, folders.models)
+        try:
+            self._tell_model_paths()
+        except BaseException:
+            self.folders.remove()
+            raise
         log.info("starting %s on port %d", self.installation.name, self.port)
         try:
             self._process = self._starter.submit(self._spawn, command).result()
@@ -79,6 +81,11 @@ class ComfyProcess:
             ) from error
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
         self._reader.start()
+
+    def _tell_model_paths(self) -> None:
+        if self.installation.loads_models:
+            folders, directory = self.folders, self.installation.directory
+            tell_model_paths(self._settings, directory, folders.model_paths, folders.models)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command

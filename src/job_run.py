@@ -46,6 +46,7 @@ from .workflow.graph import Workflow
 
 log = logging.getLogger(__name__)
 
+_MOST_CURES = 2  # of one job: what it misses is told at once
 _FIXED_BYTES = 4000  # of an answer: the names of its fields, ids, versions, hints that come last
 
 
@@ -111,11 +112,13 @@ class JobRunner:
                 def attempt(to_renew: Sequence[str]) -> Result:
                     return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
 
+                cures = 0
                 while True:
                     try:
                         return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
                     except MissingModel as error:
-                        if not self.supply.cure(error, lambda: _check_fetch(limits)):
+                        cures += 1
+                        if cures > _MOST_CURES or not self.supply.cure(error, lambda: _check_fetch(limits)):
                             raise self.supply.explained(error) from error
 
     def problems(self, request: Request) -> list[dict[str, Any]]:

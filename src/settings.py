@@ -403,6 +403,8 @@ class Settings:
             return None
         endpoint, in_url = endpoint_and_bucket(self.r2_endpoint)
         given = {"R2_ACCESS_KEY_ID": self.r2_access_key_id, "R2_SECRET_ACCESS_KEY": self.r2_secret_access_key}
+        if in_url and self.r2_bucket not in (in_url, Settings.r2_bucket):
+            raise InvalidSetting(f"R2_ENDPOINT is of the bucket {in_url!r}, but R2_BUCKET is {self.r2_bucket!r}")
         missing = [variable for variable, value in given.items() if not value]
         if missing:
             raise InvalidSetting(f"R2_ENDPOINT is set, so these must be too: {', '.join(missing)}")

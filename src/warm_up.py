@@ -34,6 +34,8 @@ def read_warm_up(settings: Settings) -> Request | None:
 def _find(name: str, settings: Settings) -> object:
     """What the file of that path holds, else the stored workflow of that name."""
     file = Path(name).expanduser()
+    if not file.is_file() and (file.is_absolute() or name.startswith((".", "~"))):
+        raise InvalidInput(f"there is no file {name}")
     if not file.is_file():
         return stored_workflow(name, settings)
     try:

@@ -40,6 +40,14 @@ class ModelServer:
     """The next answers send nothing for that many seconds after their half."""
     pace: float = 0.0
     """Seconds before each 64 KB."""
+    is_silent: bool = False
+    """Whether files are not answered at all."""
+    closes: bool = False
+    """Whether each answer ends its connection."""
+    shift: int = 0
+    """Ranges are answered that many bytes further on."""
+    has_length: bool = True
+    """Whether answers say how long they are."""
     page: bool = False
     """Whether files are answered with a web page."""
     gated: set[str] = field(default_factory=set)
@@ -171,6 +179,8 @@ class _Handler(BaseHTTPRequestHandler):
             status = state.statuses.pop(0) if state.statuses else None
         if status:
             return self._reply(status[0], b"not now", status[1])
+        if state.is_silent:
+            self.server.ended.wait(60)
         signature = re.search(r"signature=(\d+)", self.path)
         if signature and int(signature[1]) <= state.signatures - state.valid:
             return self._reply(403, b"expired", {})
@@ -184,6 +194,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not wanted or not state.has_ranges:
             return self._send(200, content, headers, with_body)
         start, end = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
+        start, end = start + state.shift, min(end + state.shift, len(content) - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
         return self._send(206, content[start : end + 1], headers, with_body)
 
@@ -194,7 +205,12 @@ class _Handler(BaseHTTPRequestHandler):
             cut = state.cut.pop(0) if state.cut and not is_look else None
             stall = state.stall.pop(0) if state.stall and not is_look else None
         self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(content))}.items():
+        if state.closes or not state.has_length:
+            headers["Connection"] = "close"
+            self.close_connection = True
+        if state.has_length:
+            headers["Content-Length"] = str(len(content))
+        for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
         if not with_body:

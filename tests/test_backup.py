@@ -16,14 +16,16 @@ from pathlib import Path
 import pytest
 
 from src.bucket import Bucket
-from src.errors import BucketFailed, ModelFetchFailed
-from src.models import read_manifest, shipped_manifest
+from src.errors import BucketFailed, ModelCorrupt, ModelFetchFailed
+from src.models import read_manifest, shipped_manifest, transfer
 from src.models.backup import Mirror
 from src.models.fetch import Fetcher
 from src.models.files import digest_of
 from src.models.hub import Hub
+from src.models.partial import Partial
 from src.models.places import Places
 from src.models.store import ModelStore
+from src.models.transfer import Pace
 from src.safe_fetch import FetchRules
 
 from .model_server import entry, weights
@@ -83,14 +85,14 @@ EXPECTED = {name: hashlib.sha256(content).hexdigest() for name, content in TREE.
 
 
 def back_up(mirror: Mirror) -> list[str]:
-    steps = mirror.to_back_up(nothing)
-    assert mirror.back_up(steps, nothing) == []
+    steps = mirror.to_back_up()
+    assert mirror.back_up(steps) == []
     return [step.key for step in steps]
 
 
 def restore(mirror: Mirror) -> list[str]:
-    steps = mirror.to_restore(nothing)
-    assert mirror.restore(steps, nothing, LONG) == []
+    steps = mirror.to_restore()
+    assert mirror.restore(steps, Pace(LONG)) == []
     return [step.key for step in steps]
 
 
@@ -110,9 +112,9 @@ def test_only_what_differs_is_moved(tree: Path, bucket: Storage) -> None:
     assert back_up(mirror) == restore(mirror) == []
     (tree / "vae" / "ae.safetensors").write_bytes(weights(1000, seed=9))  # of the same size
     (tree / "loras" / "new.safetensors").write_bytes(weights(50))
-    steps = {step.key: step.replaces for step in mirror.to_back_up(nothing)}
+    steps = {step.key: step.replaces for step in mirror.to_back_up()}
     assert steps == {"vae/ae.safetensors": True, "loras/new.safetensors": False}
-    assert [(step.key, step.replaces) for step in mirror.to_restore(nothing)] == [("vae/ae.safetensors", True)]
+    assert [(step.key, step.replaces) for step in mirror.to_restore()] == [("vae/ae.safetensors", True)]
     assert set(back_up(mirror)) == steps.keys()
     shutil.rmtree(tree / "loras")
     assert set(restore(mirror)) == {"loras/empty.txt", "loras/new.safetensors"}
@@ -122,7 +124,7 @@ def test_only_some_models_are_restored_if_that_is_wanted(tree: Path, bucket: Sto
     mirror = mirror_of(tree, bucket)
     back_up(mirror)
     shutil.rmtree(tree)
-    steps = mirror.to_restore(nothing, [shipped_manifest().model("ae")])
+    steps = mirror.to_restore([shipped_manifest().model("ae")])
     assert [step.key for step in steps] == ["vae/ae.safetensors"]
 
 
@@ -130,8 +132,8 @@ def test_a_broken_file_does_not_replace_a_good_one(tree: Path, bucket: Storage) 
     mirror = mirror_of(tree, bucket)
     back_up(mirror)
     (tree / "vae" / "ae.safetensors").write_bytes(TREE["vae/ae.safetensors"][:-5])
-    steps = mirror.to_back_up(nothing)
-    assert mirror.back_up(steps, nothing) == ["vae/ae.safetensors: its tensors take 1,000 bytes, but 995 are there"]
+    steps = mirror.to_back_up()
+    assert mirror.back_up(steps) == ["vae/ae.safetensors: its tensors take 1,000 bytes, but 995 are there"]
     stored = mirror.store.look("vae/ae.safetensors")
     assert stored is not None
     assert stored.sha256 == EXPECTED["vae/ae.safetensors"]
@@ -145,9 +147,14 @@ def test_content_that_changed_in_the_bucket_is_not_brought(tree: Path, bucket: S
         Bucket=bucket.config.name, Key="vae/ae.safetensors", Body=b"something else", Metadata={"sha256": digest}
     )
     (tree / "vae" / "ae.safetensors").unlink()
-    failures = mirror.restore(mirror.to_restore(nothing), nothing, LONG)
+    failures = mirror.restore(mirror.to_restore(), Pace(LONG))
     assert len(failures) == 1
-    assert "ae.safetensors is not the file that is meant" in failures[0]
+    assert "ae.safetensors: it does not begin like a safetensors file" in failures[0]
+    bucket.client().put_object(
+        Bucket=bucket.config.name, Key="vae/ae.safetensors", Body=weights(7), Metadata={"sha256": digest}
+    )
+    (failure,) = mirror.restore(mirror.to_restore(), Pace(LONG))
+    assert "ae.safetensors is not the file that is meant" in failure
     assert not (tree / "vae" / "ae.safetensors").exists()
 
 
@@ -158,7 +165,7 @@ def test_keys_that_lead_out_of_the_folder_restore_nothing(tree: Path, bucket: St
     if key not in stored.store.sizes():
         pytest.skip("this storage does not keep such a key")
     with pytest.raises(ModelFetchFailed, match="leads out of the folder"):
-        stored.to_restore(nothing)
+        stored.to_restore()
 
 
 def test_linked_folders_are_followed_once(tree: Path, bucket: Storage, tmp_path: Path) -> None:
@@ -188,7 +195,7 @@ def test_storage_that_breaks_off_is_asked_again(tree: Path, bucket: Storage) -> 
 def test_wrong_keys_say_which_variable_to_mend(tree: Path, strict_storage: Storage) -> None:
     config = replace(strict_storage.config, secret_access_key="wrong", is_for_models=True)
     with pytest.raises(BucketFailed, match="check R2_SECRET_ACCESS_KEY"):
-        mirror_of(tree, Storage(config)).to_back_up(nothing)
+        mirror_of(tree, Storage(config)).to_back_up()
 
 
 # --- Interrupted -----------------------------------------------------------------------------------------
@@ -285,7 +292,7 @@ def test_a_restore_that_was_killed_goes_on_where_it_was(large_tree: Path, bucket
 def fetcher_for(root: Path, bucket: Storage, *entries: dict[str, object]) -> Fetcher:
     manifest = read_manifest({"models": list(entries)}, shipped_manifest())
     store = ModelStore(Bucket(bucket.config))
-    return Fetcher(Places((root,), root), manifest, Hub("http://127.0.0.1:9", ""), FetchRules(), store, 5.0)
+    return Fetcher(Places((root,), root), manifest, Hub("http://127.0.0.1:9", ""), FetchRules(), store, Pace(5.0))
 
 
 def test_a_model_with_a_key_comes_from_the_bucket(tmp_path: Path, bucket: Storage) -> None:
@@ -338,3 +345,29 @@ def test_a_digest_is_taken_once(tree: Path, bucket: Storage) -> None:
     file = tree / "diffusion_models" / "flux.safetensors"
     assert digest_of(file, tree) == EXPECTED["diffusion_models/flux.safetensors"]
     assert (tree / ".checked" / "diffusion_models" / "flux.safetensors.json").is_file()
+
+
+def test_a_file_that_changes_while_it_is_stored_is_not_the_backup(tree: Path, bucket: Storage) -> None:
+    mirror, file = mirror_of(tree, bucket), tree / "diffusion_models" / "flux.safetensors"
+    counted: list[int] = []
+
+    def count(more: int) -> None:
+        if not counted:
+            file.write_bytes(weights(12_000_000, seed=4))
+        counted.append(more)
+
+    with pytest.raises(ModelCorrupt, match="changed while it was stored"):
+        mirror.store.upload(file, "diffusion_models/flux.safetensors", digest_of(file, tree), nothing, count)
+    assert mirror.store.look("diffusion_models/flux.safetensors") is None
+
+
+def test_a_bad_download_does_not_keep_a_restore_from_ever_ending(tree: Path, bucket: Storage) -> None:
+    mirror = mirror_of(tree, bucket)
+    back_up(mirror)
+    target = tree / "diffusion_models" / "flux.safetensors"
+    target.unlink()
+    tag = mirror.store.remote("diffusion_models/flux.safetensors").facts().tag
+    with Partial.open(target, len(LARGE), tag, transfer.PART) as partial:
+        partial.write(0, b"x" * len(LARGE))  # of the right length, and nothing else
+    restore(mirror)
+    assert contents(tree) == EXPECTED

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from src.errors import JobCancelled, ModelCorrupt, ModelFetchFailed, ModelGated, NoSpaceForModels, WorkerError
-from src.models import Model, read_manifest, shipped_manifest, transfer
+from src.models import Model, read_manifest, shipped_manifest
+from src.models import fetch as fetch_room
 from src.models.fetch import Fetcher
 from src.models.hub import Hub
+from src.models.partial import partial_of, parts_of
 from src.models.places import Places
-from src.models.transfer import partial_of, parts_of
+from src.models.transfer import Pace
 from src.safe_fetch import FetchRules
 
 from .model_server import COMMIT, TOKEN, ModelServer, entry, model_server, weights
@@ -46,9 +48,8 @@ def fetcher_for(
 ) -> Fetcher:
     manifest = read_manifest({"models": list(entries)}, shipped_manifest())
     rules = FetchRules(trusted_hosts=frozenset({server.host, server.host.replace("127.0.0.1", "localhost")}))
-    return Fetcher(
-        Places((folder,), folder), manifest, Hub(server.url, token), rules, None, stall, xet_from=1 << 20, part=PART
-    )
+    pace = Pace(stall, PART)
+    return Fetcher(Places((folder,), folder), manifest, Hub(server.url, token), rules, None, pace, xet_from=1 << 20)
 
 
 def from_web(server: ModelServer, **changes: Any) -> dict[str, Any]:
@@ -172,9 +173,9 @@ def test_a_stall_is_broken_off_and_asked_anew(tmp_path: Path, server: ModelServe
     assert file.read_bytes() == CONTENT
 
 
-def test_a_second_stall_ends_it_and_what_came_is_kept(tmp_path: Path, server: ModelServer) -> None:
+def test_stalls_without_end_end_it_and_what_came_is_kept(tmp_path: Path, server: ModelServer) -> None:
     server.stall = [60.0] * 1000
-    with pytest.raises(ModelFetchFailed, match=r"nothing came for 0\.5 s, twice"):
+    with pytest.raises(ModelFetchFailed, match="broke off; tried 5 times"):
         fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
     assert {"a.safetensors.partial", "a.safetensors.partial.parts"} == files_of(tmp_path)
     server.stall = []
@@ -185,7 +186,7 @@ def test_a_second_stall_ends_it_and_what_came_is_kept(tmp_path: Path, server: Mo
 def test_nothing_but_a_drip_is_a_stall(tmp_path: Path, server: ModelServer) -> None:
     server.has_ranges = False
     server.pace = 0.6  # 64 KB in more than the time of a stall
-    with pytest.raises(ModelFetchFailed, match="nothing came"):
+    with pytest.raises(ModelFetchFailed, match=r"nothing came for 0\.5 s, twice"):
         fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
 
 
@@ -219,7 +220,7 @@ def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Pa
     process.stdout.close()
     assert (folder / "vae" / "a.safetensors.lock").exists()
     server.pace, before = 0.0, server.sent
-    (file,) = fetch(replace(fetcher_for(folder, server, from_web(server)), part=transfer.PART))
+    (file,) = fetch(replace(fetcher_for(folder, server, from_web(server)), pace=Pace()))
     assert file.read_bytes() == CONTENT
     assert server.sent - before < len(CONTENT)
     assert files_of(folder) == {"a.safetensors"}
@@ -265,6 +266,57 @@ def test_who_no_longer_waits_ends_it(tmp_path: Path, server: ModelServer) -> Non
     with pytest.raises(JobCancelled):
         fetch(fetcher_for(tmp_path, server, from_web(server)), check=check)
     assert time.monotonic() - started < 10
+
+
+def test_a_server_that_says_nothing_at_all_is_not_waited_for(tmp_path: Path, server: ModelServer) -> None:
+    server.is_silent = True
+    started = time.monotonic()
+    with pytest.raises(ModelFetchFailed, match=r"nothing came for 0\.5 s, twice"):
+        fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
+
+    def check() -> None:
+        if time.monotonic() - started > 3:
+            raise JobCancelled("the job was cancelled")
+
+    with pytest.raises(JobCancelled):
+        fetch(fetcher_for(tmp_path, server, from_web(server), stall=100), check=check)
+    assert time.monotonic() - started < 20
+
+
+def test_a_server_that_ends_each_connection_costs_no_more_of_them(tmp_path: Path, server: ModelServer) -> None:
+    server.closes = True
+    fetcher = fetcher_for(tmp_path, server, from_web(server))
+    most = [0]
+
+    def check() -> None:
+        most[0] = max(most[0], len(list(Path("/proc/self/fd").iterdir())))
+
+    before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
+    server.pace = 0.001
+    fetch(replace(fetcher, pace=Pace(20.0, 1 << 17)), check=check)  # 77 ranges
+    assert most[0] - before < 40
+
+
+def test_a_range_that_was_not_asked_for_is_not_taken(tmp_path: Path, server: ModelServer) -> None:
+    server.shift = 5
+    with pytest.raises(ModelFetchFailed, match="gave another range than was asked for; tried 5 times"):
+        fetch(fetcher_for(tmp_path, server, from_web(server)))
+
+
+def test_a_server_that_does_not_say_how_large_a_file_is_is_told_at_once(tmp_path: Path, server: ModelServer) -> None:
+    server.has_ranges, server.has_length, server.pace = False, False, 0.5
+    started = time.monotonic()
+    with pytest.raises(ModelFetchFailed, match="does not say how large the file is"):
+        fetch(fetcher_for(tmp_path, server, from_web(server)))
+    assert time.monotonic() - started < 20
+
+
+def test_names_with_blanks_are_reached(tmp_path: Path, server: ModelServer) -> None:
+    server.files["my lora #1.safetensors"] = server.files["a.safetensors"]
+    source = {"repository": "org/repo", "revision": COMMIT, "path": "my lora #1.safetensors"}
+    fetcher = fetcher_for(tmp_path, server, entry("a", CONTENT, source, file="my lora.safetensors"))
+    (file,) = fetch(fetcher)
+    assert file.read_bytes() == CONTENT
 
 
 # --- It is not what it should be -----------------------------------------------------------------------
@@ -349,7 +401,7 @@ def test_a_web_address_that_is_refused_is_told(tmp_path: Path, server: ModelServ
 
 def test_a_private_or_plain_address_needs_the_operators_word(tmp_path: Path, server: ModelServer) -> None:
     fetcher = fetcher_for(tmp_path, server, from_web(server))
-    strict = Fetcher(fetcher.places, fetcher.manifest, fetcher.hub, FetchRules(), stall_seconds=5)
+    strict = Fetcher(fetcher.places, fetcher.manifest, fetcher.hub, FetchRules())
     with pytest.raises(ModelFetchFailed, match="must begin with https://"):
         fetch(strict)
     assert server.requests == []
@@ -365,6 +417,16 @@ def test_one_model_that_fails_does_not_keep_the_others(tmp_path: Path, server: M
 
 
 # --- The place where it goes ---------------------------------------------------------------------------
+
+
+def test_a_clash_keeps_no_other_model(tmp_path: Path, server: ModelServer) -> None:
+    server.files["b.safetensors"] = other = weights(1000, seed=2)
+    (tmp_path / "vae").mkdir()
+    (tmp_path / "vae" / "a.safetensors").write_bytes(weights(500))
+    known = entry("b", other, {"url": f"{server.url}/files/b.safetensors"})
+    with pytest.raises(ModelFetchFailed, match="is another file"):
+        fetch(fetcher_for(tmp_path, server, from_web(server), known), "a", "b")
+    assert (tmp_path / "vae" / "b.safetensors").read_bytes() == other
 
 
 def test_another_file_of_the_same_name_is_left_alone(tmp_path: Path, server: ModelServer) -> None:
@@ -429,7 +491,7 @@ def read_only_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_fills_up_is_told(small_disk: Path, server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Fetcher, "_check_space", lambda self, models: None)  # others may fill it meanwhile
+    monkeypatch.setattr(fetch_room, "check_space", lambda *_: None)  # others may fill it meanwhile
     with pytest.raises(NoSpaceForModels, match=r"no space left for a\.safetensors"):
         fetch(fetcher_for(small_disk, server, from_web(server)))
 
@@ -440,7 +502,7 @@ def test_a_volume_that_cannot_be_written_is_told(read_only_disk: Path, server: M
 
 
 def test_errors_of_the_disk_are_put_in_words() -> None:
-    from src.models.transfer import disk_errors
+    from src.models.partial import disk_errors
 
     for code, kind in ((errno.EDQUOT, NoSpaceForModels), (errno.EACCES, ModelFetchFailed)):
         with pytest.raises(kind), disk_errors(Path("/x/a.safetensors")):

@@ -101,6 +101,60 @@ def test_an_entry_that_cannot_be_used_is_refused_with_its_place(change: Change, 
         read_manifest(content)
 
 
+def test_what_is_wrong_names_the_model_and_what_would_be_right() -> None:
+    entry = {"name": "mine", "folder": "loras", "source": {"repository": "me/x", "revision": "main", "path": "x"}}
+    with pytest.raises(InvalidManifest) as caught:
+        read_manifest({"models": [{**entry, "file": "a/b.safetensors"}]}, shipped_manifest())
+    for said in (
+        "model 'mine'.file: ",
+        "a subfolder goes into folder",
+        "the 40 hexadecimal digits of a commit",
+        "model 'mine'.licence: Field required",
+    ):
+        assert said in caught.value.message
+    wrong: list[object] = [[1], {"models": None}, {"model": []}, {"sets": ["a"]}, None]
+    for content in wrong:
+        with pytest.raises(InvalidManifest):
+            read_manifest(content, shipped_manifest())
+
+
+def test_names_are_taken_as_people_write_them() -> None:
+    manifest = shipped_manifest()
+    assert manifest.expand(["Flux1-Dev-FP8, upscalers"]) == manifest.expand(["flux1-dev-fp8", "upscalers"])
+    with pytest.raises(UnknownModelSet, match="a folder goes into MODELS_DIR"):
+        manifest.expand(["/models"])
+
+
+def test_a_digest_in_capitals_and_a_name_with_blanks_are_fine() -> None:
+    first = CONTENT["models"][0]
+    own = {**first, "sha256": first["sha256"].upper(), "file": "my lora (v1).safetensors"}
+    model = read_manifest({"models": [own]}, shipped_manifest()).model("clip_l")
+    assert model.sha256 == first["sha256"]
+
+
+def test_a_model_is_known_by_both_names_of_its_folder_and_a_name_that_says_nothing_is_not() -> None:
+    own = {**CONTENT["models"][0], "name": "x", "folder": "unet", "file": "x.safetensors"}
+    manifest = read_manifest({"models": [own]}, shipped_manifest())
+    assert [model.name for model in manifest.known_as("x.safetensors", "diffusion_models")] == ["x"]
+    assert manifest.known_as("x.safetensors", "vae") == []
+    assert manifest.known_as("model.safetensors") == []
+
+
+def test_what_is_told_of_a_source_has_no_key_in_it() -> None:
+    signed = {
+        **CONTENT["models"][0],
+        "name": "x",
+        "file": "x.safetensors",
+        "source": {"url": "https://c.example/1?token=S"},
+    }
+    stored = {**CONTENT["models"][0], "name": "y", "file": "y.safetensors", "source": {"key": "private/y"}}
+    manifest = read_manifest({"models": [signed, stored]}, shipped_manifest())
+    (told,) = where_to_get("x.safetensors", manifest)
+    assert "https://c.example/1:" in told
+    assert "token" not in told
+    assert "is at the bucket of models" in where_to_get("y.safetensors", manifest)[0]
+
+
 def test_an_own_manifest_takes_the_place_of_what_has_the_same_name() -> None:
     own = {**CONTENT["models"][0], "size": 5, "file": "mine.safetensors"}
     merged = read_manifest(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pty
+import select
 import subprocess
 import sys
 import time
@@ -54,6 +55,7 @@ def test_a_terminal_gets_a_bar() -> None:
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=theirs)
     process.wait(60)
+    assert select.select([ours], [], [], 10)[0]
     said = os.read(ours, 65536).decode()
     os.close(theirs)
     os.close(ours)

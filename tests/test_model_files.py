@@ -134,7 +134,7 @@ def test_the_lock_of_a_dead_process_of_this_machine_is_taken_at_once(tmp_path: P
         assert time.monotonic() - started < 30
 
 
-@pytest.mark.parametrize("content", [json.dumps({"host": "elsewhere", "process": 1, "id": "x"}), ""])
+@pytest.mark.parametrize("content", [json.dumps({"machine": "elsewhere", "process": 1, "id": "x"}), ""])
 def test_the_lock_of_another_machine_is_taken_when_nobody_touches_it_any_more(tmp_path: Path, content: str) -> None:
     path = tmp_path / "x.lock"
     path.write_text(content)
@@ -146,7 +146,7 @@ def test_the_lock_of_another_machine_is_taken_when_nobody_touches_it_any_more(tm
 
 def test_a_lock_that_is_touched_is_not_taken(tmp_path: Path) -> None:
     path, end = tmp_path / "x.lock", time.monotonic() + 1.5
-    path.write_text(json.dumps({"host": "elsewhere", "process": 1, "id": "x"}))
+    path.write_text(json.dumps({"machine": "elsewhere", "process": 1, "id": "x"}))
 
     def check() -> None:
         os.utime(path)
@@ -160,7 +160,7 @@ def test_a_lock_that_is_touched_is_not_taken(tmp_path: Path) -> None:
 
 def test_of_many_that_find_a_lock_left_each_gets_it_alone(tmp_path: Path) -> None:
     path, inside, most = tmp_path / "x.lock", list[int](), list[int]()
-    path.write_text(json.dumps({"host": "elsewhere", "process": 1, "id": "x"}))
+    path.write_text(json.dumps({"machine": "elsewhere", "process": 1, "id": "x"}))
 
     def one() -> None:
         with locked(path, nothing, stale_seconds=0.4):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from src import settings
-from src.models.manifest import Manifest
+from src.models.manifest import OwnManifest
 from src.settings import read_settings
 
 from .model_server import ModelServer, entry, model_server, weights
@@ -86,9 +87,9 @@ def test_sets_are_listed_with_size_and_use(run: Command) -> None:
 def test_fetch_brings_a_set_once(run: Command, server: ModelServer) -> None:
     assert "dry run: nothing was fetched" in run("fetch", "both", "--dry-run")
     assert server.requests == []
-    assert "2 fetched, 0 were there" in run("fetch", "both")
+    assert f"2 fetched to {run.folder}" in run("fetch", "both")
     assert (run.folder / "loras" / "b.safetensors").read_bytes() == B
-    assert "0 fetched, 1 were there" in run("fetch", "one")
+    assert "1 were there, of the right size (verify reads them)" in run("fetch", "ONE")
 
 
 def test_list_says_where_models_are(run: Command) -> None:
@@ -105,7 +106,7 @@ def test_verify_reads_every_file(run: Command) -> None:
     run("fetch", "both")
     (run.folder / "vae" / "mine.safetensors").write_bytes(weights(50))
     said = run("verify")
-    assert {line.split()[0] for line in said.splitlines()} == {"good"}
+    assert f"3 good, 0 bad; in {run.folder}" in said
     assert "good vae/mine.safetensors" in said
     other = bytearray(A)
     other[-1] ^= 1  # as a bad disk does it
@@ -114,6 +115,7 @@ def test_verify_reads_every_file(run: Command) -> None:
     said = run("verify", status=1)
     assert "BAD  vae/a.safetensors: a.safetensors is not the file that is meant" in said
     assert "BAD  loras/b.safetensors: its tensors take 2,000 bytes, but 1,999 are there" in said
+    assert "1 good, 2 bad" in said
     (run.folder / "loras" / "b.safetensors").unlink()
     assert "BAD  loras/b.safetensors: missing" in run("verify", "b", status=1)
 
@@ -124,7 +126,7 @@ def test_backup_and_restore_say_what_they_do(run: Command) -> None:
     assert "store vae/a.safetensors" in said
     assert "dry run: nothing was stored" in said
     assert "2 of 2 files stored" in run("backup")
-    assert "0 of 0 files stored" in run("backup")
+    assert "nothing to store" in run("backup")
     (run.folder / "vae" / "a.safetensors").write_bytes(weights(3000, seed=8))
     (run.folder / "loras" / "b.safetensors").unlink()
     said = run("restore", status=1)
@@ -171,6 +173,7 @@ def test_prune_of_the_bucket_removes_what_the_folder_has_not(run: Command) -> No
 
 def test_what_is_wrong_is_said_in_a_line(run: Command) -> None:
     assert "there is no set or model 'flux1'; there is" in run("fetch", "flux1", status=1)
+    assert run("fetch", "both,one")
     assert "fetch what? `python -m src.models sets` lists" in run("fetch", status=2)
     assert "invalid choice" in run("fetsh", status=2)
     run.environment["R2_ENDPOINT"] = ""
@@ -180,15 +183,71 @@ def test_what_is_wrong_is_said_in_a_line(run: Command) -> None:
 
 
 def test_no_key_is_said(run: Command) -> None:
+    (run.folder / "vae").mkdir(parents=True)
     run.environment |= {"R2_ACCESS_KEY_ID": "key-of-mine", "R2_SECRET_ACCESS_KEY": "secret-of-mine"}
     run.environment["R2_BUCKET"] = "no-such-bucket"
-    said = run("backup", "--verbose", status=1)
+    said = run("backup", status=1)
     assert "there is no such bucket: check R2_BUCKET" in said
     assert "secret-of-mine" not in said
 
 
+def test_a_folder_that_is_none_of_models_is_refused(run: Command, tmp_path: Path) -> None:
+    run.folder = tmp_path / "ComfyUI"
+    for command in ("verify", "backup", "prune"):
+        assert f"there is no folder {run.folder}" in run(command, status=1)
+    (run.folder / "models" / "vae").mkdir(parents=True)
+    for command in ("verify", "backup", "prune"):
+        assert f"did you mean {run.folder / 'models'}?" in run(command, status=1)
+    assert "there is no folder" not in run("prune", "--bucket", "--yes", status=1)
+    run.folder = run.folder / "models"
+    assert "has no file: is the volume there? nothing is removed" in run("prune", "--bucket", "--yes", status=1)
+
+
+def test_a_damaged_file_does_not_become_the_backup_and_no_damaged_one_comes_back(
+    run: Command, storage: Storage
+) -> None:
+    run("fetch", "both")
+    run("backup")
+    damaged = bytearray(A)
+    damaged[1500] ^= 255
+    (run.folder / "vae" / "a.safetensors").write_bytes(damaged)
+    assert "not stored: vae/a.safetensors is not the file that the manifest knows" in run("backup", status=1)
+    assert "1 of 1 files brought" in run("restore", "--yes")
+    place = {"Bucket": run.environment["R2_BUCKET"], "Key": "vae/a.safetensors"}
+    storage.client().put_object(**place, Body=bytes(damaged), Metadata={"sha256": hashlib.sha256(damaged).hexdigest()})
+    assert "is not the file that the manifest knows" in run("restore", "--yes", status=1)
+    assert (run.folder / "vae" / "a.safetensors").read_bytes() == A
+
+
+def test_keys_that_the_manifest_names_are_no_part_of_the_backup(run: Command, storage: Storage) -> None:
+    manifest = Path(run.environment["MODELS_MANIFEST"])
+    content = json.loads(manifest.read_text())
+    content["models"].append(entry("c", A, {"key": "private/c.safetensors"}))
+    manifest.write_text(json.dumps(content))
+    storage.client().put_object(Bucket=run.environment["R2_BUCKET"], Key="private/c.safetensors", Body=A)
+    run("fetch", "c")
+    assert "nothing to bring" in run("restore")
+    assert "nothing to remove" in run("prune", "--bucket", "--yes")
+
+
+def test_prune_keeps_what_the_manifest_does_not_know_and_what_is_being_fetched(run: Command) -> None:
+    run("fetch", "both")
+    mine, busy = run.folder / "loras" / "mine.safetensors", run.folder / "vae" / "y.safetensors.partial"
+    mine.write_bytes(A)
+    busy.write_bytes(b"x")
+    (run.folder / "vae" / "y.safetensors.lock").write_text("x")
+    staged = run.folder / "vae" / "z.safetensors.hub" / ".cache" / "x.incomplete"
+    staged.parent.mkdir(parents=True)
+    staged.write_bytes(b"x")
+    run("prune", "one", "--yes")
+    assert mine.exists()
+    assert busy.exists()
+    assert not staged.exists()
+    assert not (run.folder / "loras" / "b.safetensors").exists()
+
+
 def test_the_schema_is_told(run: Command) -> None:
-    assert json.loads(run("schema")) == Manifest.model_json_schema()
+    assert json.loads(run("schema")) == OwnManifest.model_json_schema()
 
 
 def test_a_file_of_secrets_stands_behind_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,12 +10,11 @@ import pytest
 import yaml
 
 from src.models import Model, places, read_manifest, shipped_manifest
+from src.models.folders import folder_names, folders_for
 from src.models.places import (
     Places,
     cached_files,
     find_places,
-    folder_names,
-    folders_for,
     link_fixed_folders,
     tell_model_paths,
 )
@@ -159,7 +158,7 @@ def test_comfyui_is_told_of_the_places_that_there_are(volume: Path, comfyui: Pat
 def test_copies_and_models_dir_go_before_all(volume: Path, comfyui: Path, tmp_path: Path) -> None:
     blocks = told({"MODELS_DIR": "/own", "MODEL_CACHE_DIR": "/fast"}, comfyui, tmp_path)
     first = [block["base_path"] for block in blocks.values() if block.get("is_default")]
-    assert first == ["/own", "/fast"]  # ComfyUI puts the last one first
+    assert first == ["/own", "/fast/comfyui-worker-copies"]  # ComfyUI puts the last one first
 
 
 def test_folders_that_packs_look_for_in_one_place_only_are_linked(volume: Path, comfyui: Path) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from src.models import read_ahead
-from src.models.read_ahead import LocalCache, ReadAhead
+from src.models.local_cache import LocalCache
+from src.models.read_ahead import ReadAhead
 
 from .model_server import weights
 
@@ -148,3 +149,49 @@ def test_copies_that_are_wanted_now_do_not_push_each_other_out(
         reader(volume, cache).read(files)
     assert [path.name for path in (tmp_path / "fast" / "vae").iterdir()] == ["a.safetensors"]
     assert "no room for a copy of b.safetensors in MODEL_CACHE_DIR (MODEL_CACHE_GB)" in caplog.text
+
+
+@pytest.mark.usefixtures("slow")
+def test_files_of_others_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    volume, cache = tmp_path / "volume", LocalCache(tmp_path / "fast", int(1.5 * SIZE))
+    thesis = put(tmp_path / "fast", "thesis.docx", 2 * SIZE)
+    of_a_pack = put(tmp_path / "fast", "vae/b.safetensors", SIZE)
+    a, b = put(volume, "vae/a.safetensors"), put(volume, "vae/b.safetensors", SIZE + 1)
+    reader(volume, cache).read([a, b])
+    assert (tmp_path / "fast" / "vae" / "a.safetensors").exists()
+    assert thesis.stat().st_size > 2 * SIZE
+    assert of_a_pack.read_bytes() == weights(SIZE)
+
+
+@pytest.mark.usefixtures("slow")
+def test_what_cannot_fit_pushes_nothing_out(tmp_path: Path) -> None:
+    volume, cache = tmp_path / "volume", LocalCache(tmp_path / "fast", int(1.5 * SIZE))
+    reader(volume, cache).read([put(volume, "vae/a.safetensors")])
+    reader(volume, cache).read([put(volume, "vae/huge.safetensors", 2 * SIZE)])
+    assert (tmp_path / "fast" / "vae" / "a.safetensors").exists()
+
+
+@pytest.mark.usefixtures("slow")
+@pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "changed"])
+def test_a_copy_whose_original_is_no_longer_that_goes_before_comfyui_looks(tmp_path: Path, is_gone: bool) -> None:
+    volume, cache = tmp_path / "volume", LocalCache(tmp_path / "fast", GB)
+    files = [put(volume, f"vae/{name}.safetensors") for name in "ab"]
+    reader(volume, cache).read(files)
+    files[0].unlink()
+    if not is_gone:
+        put(volume, "vae/a.safetensors", SIZE + 1)
+    cache.tidy()
+    assert [path.name for path in (tmp_path / "fast" / "vae").iterdir()] == ["b.safetensors"]
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_copy_that_is_not_whole_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    volume, cache = tmp_path / "volume", LocalCache(tmp_path / "fast", GB)
+    file, read = put(volume, "vae/a.safetensors"), os.pread
+    monkeypatch.setattr(os, "pread", lambda opened, length, position: read(opened, min(length, 1 << 20), position))
+    reader(volume, cache).read([file])  # a network file system may give less at a time
+    assert (tmp_path / "fast" / "vae" / "a.safetensors").read_bytes() == file.read_bytes()
+    other = put(volume, "vae/b.safetensors")
+    monkeypatch.setattr(os, "pread", lambda opened, length, position: b"" if position else read(opened, length, 0))
+    reader(volume, cache).read([other])
+    assert [path.name for path in (tmp_path / "fast" / "vae").iterdir()] == ["a.safetensors"]

@@ -1,10 +1,14 @@
 """Model files: which there are, and where they come from.
 
+folders     ComfyUI's folders, and their other names
 files       is this the file: size, header, digest
+pieces      a file in large pieces
 manifest    what is known of each file, and the sets that workflows need (manifest.json)
+local_cache copies on a fast disk
 places      where models are, and where they go
 memory      how much memory there is
-transfer    a large file in ranges, that goes on where it stopped
+partial     what has come of a file
+transfer    a large file in ranges, watched, checked, given its name
 web         files at web addresses, Hugging Face among them
 hub         files in Hugging Face's Xet storage, by its own library (hub_child)
 store       files in a bucket
@@ -20,12 +24,13 @@ pin         the manifest's sizes and digests, asked from Hugging Face
 
 from .manifest import Manifest, Model, known_manifest, read_manifest, shipped_manifest, where_to_get
 from .places import tell_model_paths
-from .supply import ModelSupply
+from .supply import ModelSupply, check_models
 
 __all__ = [
     "Manifest",
     "Model",
     "ModelSupply",
+    "check_models",
     "known_manifest",
     "read_manifest",
     "shipped_manifest",

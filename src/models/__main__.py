@@ -14,13 +14,16 @@ from ..bucket import Bucket
 from ..comfy_install import find_comfyui
 from ..errors import ComfyNotFound, InvalidSetting, WorkerError
 from ..settings import Settings, read_settings
-from .backup import Mirror, Step, files_below, is_leftover, leftovers_below
-from .files import check_digest, digest_of, what_is_wrong
-from .manifest import Manifest, Model, known_manifest
+from .backup import Mirror, Step, check_is_of_models, files_below, leftovers_below
+from .files import check_digest, digest_of, is_model, what_is_wrong
+from .folders import folders_for
+from .manifest import Manifest, Model, OwnManifest, known_manifest
+from .partial import is_in_use, parts_of
 from .pin import pin_manifest
-from .places import Places, find_places, folders_for
+from .places import Places, find_places
 from .store import ModelStore
 from .supply import make_fetcher
+from .transfer import Pace
 
 _USAGE = """\
 python -m src.models sets                        the sets, with sizes and licences
@@ -29,14 +32,16 @@ python -m src.models fetch SET… [--folder DIR]   fetch what is missing
 python -m src.models verify [SET…]               read every file here and compare it with what is known
 python -m src.models backup [--dry-run]          store in the bucket what it lacks
 python -m src.models restore [SET…] [--dry-run]  bring back what the folder lacks
-python -m src.models prune [SET…] [--yes]        remove leftovers and, with SET…, what none of the sets needs
-python -m src.models prune --bucket [--yes]      remove from the bucket what the folder has not"""
+python -m src.models prune [SET…] [--yes]        remove leftovers and, with SET…, known models that none of them needs
+python -m src.models prune --bucket [--yes]      remove from the bucket what the folder has not
+python -m src.models pin [SET…] [--yes]          for maintainers: ask Hugging Face for sizes, digests and revisions
+python -m src.models schema                      the JSON schema of a manifest of your own"""
 
 
 def main() -> int:
     """Do what the arguments say; the exit status: 0 all is well, 1 something is not, 2 the arguments."""
     options = _parse()
-    job_log.configure("INFO" if options.verbose else "WARNING")
+    job_log.configure("INFO" if options.command in _MOVING and not sys.stderr.isatty() else "WARNING")
     try:
         return COMMANDS[options.command](_Context.make(options))
     except WorkerError as error:
@@ -90,7 +95,12 @@ class _Context:
             )
         store = ModelStore(Bucket(config))
         store.bucket.check()
-        return Mirror(self.places.target, store)
+        keys = frozenset(model.source.key for model in self.manifest.models if model.source.key)
+        digests: dict[str, set[str]] = {}
+        for model in self.manifest.models:
+            for folder in folders_for(model.folder) if model.sha256 else ():
+                digests.setdefault(f"{folder}/{model.file}", set()).add(str(model.sha256))
+        return Mirror(self.places.target, store, keys, {key: frozenset(found) for key, found in digests.items()})
 
     def may(self, what: str) -> bool:
         """Whether it is to be done: not in a dry run; says so then."""
@@ -113,12 +123,20 @@ def _sets(context: _Context) -> int:
 
 def _list(context: _Context) -> int:
     places = context.places
+    print(f"looked into {', '.join(map(str, places.roots))}")
     for model in context.models:
-        found = places.find(model)
-        other = next(places.candidates(model.folder, model.file), None)
-        state = f"at {found}" if found else "missing" if other is None else f"another or a broken file: {other}"
-        print(f"{model.name:36} {_size([model]):>10}  {model.folder}/{model.file}  {state}")
+        print(f"{model.name:40} {_size([model]):>10}  {model.folder}/{model.file}  {_state(model, places)}")
     return 0
+
+
+def _state(model: Model, places: Places) -> str:
+    found = places.find(model)
+    if found:
+        return f"at {found}"
+    other = next(places.candidates(model.folder, model.file), None)
+    if other:
+        return f"another or a broken file: {other}"
+    return "begun" if parts_of(places.target_of(model)).exists() else "missing"
 
 
 def _fetch(context: _Context) -> int:
@@ -129,50 +147,64 @@ def _fetch(context: _Context) -> int:
         print(f"{model.folder}/{model.file}: {model.about}")
     if context.may("fetched"):
         fetcher.fetch(missing, _nothing)
-        print(f"{len(missing)} fetched, {len(models) - len(missing)} were there; in {context.places.target}")
+        print(f"{len(missing)} fetched to {context.places.target}")
+        if len(missing) < len(models):
+            print(f"{len(models) - len(missing)} were there, of the right size (verify reads them)")
     return 0
 
 
 def _verify(context: _Context) -> int:
-    """Named models, or every file of the folder: its form, and its digest where one is known."""
-    failures = 0
-    for root, file, models in _to_verify(context):
-        key = file.relative_to(root).as_posix()
-        try:
-            wrong = what_is_wrong(file)
-            digests = {model.sha256 for model in models if model.sha256}
-            if not wrong and digests:
-                digest = digest_of(file, root)
-                check_digest(file, digest, digest if digest in digests else next(iter(digests)))
-        except WorkerError as error:
-            wrong = error.message
-        failures += bool(wrong)
-        print(f"{'BAD ' if wrong else 'good'} {key}" + (f": {wrong}" if wrong else ""))
-    for model in context.models if context.names else ():
-        if context.places.find(model) is None:
-            failures += 1
-            print(f"BAD  {model.folder}/{model.file}: missing")
-    return 1 if failures else 0
+    """Named models, or every model of the folders: its form, and its digest where one is known."""
+    states = [(root, file, _wrong(root, file, models)) for root, file, models in _to_verify(context)]
+    for root, file, wrong in states:
+        print(f"{'BAD ' if wrong else 'good'} {file.relative_to(root)}" + (f": {wrong}" if wrong else ""))
+    places = context.places
+    missing = [m for m in context.models if context.names and not any(places.candidates(m.folder, m.file))]
+    for model in missing:
+        print(f"BAD  {model.folder}/{model.file}: missing")
+    bad = len(missing) + sum(bool(wrong) for _, _, wrong in states)
+    print(f"{len(states) + len(missing) - bad} good, {bad} bad; in {', '.join(map(str, places.roots))}")
+    return 1 if bad else 0
+
+
+def _wrong(root: Path, file: Path, models: list[Model]) -> str:
+    """What is wrong with a file that may be one of some models; '' for nothing."""
+    digests = {model.sha256 for model in models if model.sha256}
+    try:
+        wrong = what_is_wrong(file)
+        if not wrong and digests:
+            digest = digest_of(file, root, is_fresh=True)
+            check_digest(file, digest, digest if digest in digests else next(iter(digests)))
+        return wrong
+    except WorkerError as error:
+        return error.message
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
 
 
 def _to_verify(context: _Context) -> Iterable[tuple[Path, Path, list[Model]]]:
     """Root, file, and the models that it may be."""
     wanted = context.models
     for root in context.places.roots:
+        if context.options.folder:
+            check_is_of_models(root)
         for key in files_below(root):
             folder, _, name = key.rpartition("/")
             models = [model for model in wanted if model.file == name and folder in folders_for(model.folder)]
-            if models or not context.names:
+            if models or (not context.names and is_model(name)):
                 yield root, root / key, models
 
 
 def _backup(context: _Context) -> int:
     mirror = context.mirror
-    steps = mirror.to_back_up(_nothing)
+    steps = mirror.to_back_up()
     _print_steps(steps, "store", "replace in the bucket")
+    if not steps:
+        print(f"nothing to store: {mirror.store.name} has everything")
+        return 0
     if not context.may("stored"):
         return 0
-    failures = mirror.back_up(steps, _nothing)
+    failures = mirror.back_up(steps)
     for failure in failures:
         print(f"not stored: {failure}")
     print(f"{len(steps) - len(failures)} of {len(steps)} files stored in {mirror.store.name}")
@@ -181,14 +213,16 @@ def _backup(context: _Context) -> int:
 
 def _restore(context: _Context) -> int:
     mirror = context.mirror
-    steps = mirror.to_restore(_nothing, context.models if context.names else None)
+    steps = mirror.to_restore(context.models if context.names else None)
     _print_steps(steps, "bring", "replace here")
+    if not steps:
+        print(f"nothing to bring: all that {mirror.store.name} has of it is in {mirror.root}")
+        return 0
     if not context.may("brought"):
         return 0
     kept = [step for step in steps if step.replaces and not context.options.yes]
-    failures = mirror.restore(
-        [step for step in steps if step not in kept], _nothing, context.settings.download_stall_timeout
-    )
+    pace = Pace(context.settings.download_stall_timeout)
+    failures = mirror.restore([step for step in steps if step not in kept], pace)
     for step in kept:
         print(f"kept: {step.key} differs here; --yes replaces it")
     for failure in failures:
@@ -203,12 +237,12 @@ def _prune(context: _Context) -> int:
         doomed = mirror.only_stored()
         return _remove(context, doomed, lambda: mirror.store.delete(doomed))
     root = context.places.target
-    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in leftovers_below(root)}
+    check_is_of_models(root)
+    left = [path for path in leftovers_below(root) if not is_in_use(path)]
+    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in left}
     if context.names:
-        needed = {f"{folder}/{model.file}" for model in context.models for folder in folders_for(model.folder)}
-        sizes |= {
-            key: (root / key).stat().st_size for key in files_below(root) if _is_model(key) and key not in needed
-        }
+        known, needed = _keys(context.manifest.models), _keys(context.models)
+        sizes |= {key: (root / key).stat().st_size for key in files_below(root) if key in known - needed}
 
     def remove() -> None:
         for key in sizes:
@@ -239,10 +273,11 @@ def _pin(context: _Context) -> int:
 
 
 def _schema(context: _Context) -> int:
-    print(json.dumps(Manifest.model_json_schema(), indent=2))
+    print(json.dumps(OwnManifest.model_json_schema(), indent=2))
     return 0
 
 
+_MOVING = ("fetch", "backup", "restore")  # of which a log tells how far they are; on a terminal a bar does
 COMMANDS: dict[str, Callable[[_Context], int]] = {
     "sets": _sets,
     "list": _list,
@@ -260,10 +295,9 @@ def _nothing() -> None:
     """Ctrl-C ends a command; nothing else does."""
 
 
-def _is_model(key: str) -> bool:
-    return key.endswith(
-        (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
-    ) and not is_leftover(Path(key))
+def _keys(models: Iterable[Model]) -> set[str]:
+    """Where files of these models may be, below a root."""
+    return {f"{folder}/{model.file}" for model in models for folder in folders_for(model.folder)}
 
 
 def _print_steps(steps: Iterable[Step], new: str, other: str) -> None:
@@ -285,14 +319,15 @@ def _parse() -> argparse.Namespace:
         epilog="Settings come from the environment and from .secrets (see docs/models.md).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
+    parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("sets", nargs="*", metavar="SET", help="sets of models, or single ones")
     parser.add_argument("--folder", metavar="DIR", help="the folder of models; else where the worker has them")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser.add_argument("--yes", action="store_true", help="remove and replace what would be kept")
     parser.add_argument("--bucket", action="store_true", help="prune: the bucket, not the folder")
-    parser.add_argument("--verbose", action="store_true", help="say what is done meanwhile")
     options = parser.parse_intermixed_args()
+    if options.command is None:
+        parser.error("which command? see --help")
     if options.command == "fetch" and not options.sets:
         parser.error("fetch what? `python -m src.models sets` lists the sets")
     return options

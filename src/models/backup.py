@@ -7,24 +7,25 @@ same by its size. Nothing that somebody has is replaced or removed unless that w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
 
-from ..errors import ModelCorrupt, ModelFetchFailed
-from .files import check_digest, digest_of, keep_digest, what_is_wrong
+from ..errors import BucketFailed, ModelCorrupt, ModelFetchFailed, NoSpaceForModels
+from .files import digest_of, what_is_wrong
+from .folders import folder_names, folders_for
 from .locks import locked
 from .manifest import Model
 from .meter import Meter, shown
+from .partial import check_space, disk_errors, is_leftover, lock_of
 from .store import ModelStore
-from .transfer import Check, disk_errors, download, parts_of
+from .transfer import Check, Pace, Wanted, bring
 
 log = logging.getLogger(__name__)
 
 _AT_A_TIME = 8
-_LEFTOVERS = (".partial", ".partial.parts", ".lock")
-_STAGING = ".hub"
 
 
 @dataclass(frozen=True)
@@ -38,50 +39,60 @@ class Step:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder and the bucket that is its backup."""
+    """A folder and the bucket that is its backup; `others` are keys there that are no part of it."""
 
     root: Path
     store: ModelStore
+    others: frozenset[str] = field(default_factory=frozenset)
+    digests: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """What files of some keys must have: those that the manifest knows."""
 
     # --- What differs ----------------------------------------------------------------------------------
 
-    def to_back_up(self, check: Check) -> list[Step]:
-        """The files that the bucket lacks, or has otherwise. Reads what has not been digested before."""
+    def to_back_up(self) -> list[Step]:
+        """The files that the bucket lacks, or has otherwise. Reads what has not been digested before.
+
+        Raises ModelFetchFailed for a folder that is none of models.
+        """
+        check_is_of_models(self.root)
         stored = self.store.sizes()
-        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="compare") as pool:
-            steps = pool.map(lambda key: self._step(key, stored, check), list(files_below(self.root)))
-            return [step for step in steps if step is not None]
 
-    def _step(self, key: str, stored: dict[str, int], check: Check) -> Step | None:
-        check()
-        size = (self.root / key).stat().st_size
-        if key not in stored:
-            return Step(key, size, replaces=False)
-        is_same = stored[key] == size and self._has_same_digest(key, check)
-        return None if is_same else Step(key, size, replaces=True)
+        def step(key: str, check: Check) -> Step | None:
+            try:
+                size = (self.root / key).stat().st_size
+                if key not in stored:
+                    return Step(key, size, replaces=False)
+                is_same = stored[key] == size and self._has_same_digest(key, check)
+            except OSError as error:
+                log.warning("%s cannot be read (%s)", key, error.strerror)
+                return None
+            return None if is_same else Step(key, size, replaces=True)
 
-    def to_restore(self, check: Check, only: Sequence[Model] | None = None) -> list[Step]:
+        return _steps(step, files_below(self.root))
+
+    def to_restore(self, only: Sequence[Model] | None = None) -> list[Step]:
         """The files that the folder lacks, or has otherwise: all that are stored, or those of some models.
 
         Raises ModelFetchFailed for keys that lead out of the folder.
         """
-        stored = self.store.sizes()
+        stored = self._stored()
         for key in stored:
             _check_key(key)
         if only is not None:
-            names = {model.file for model in only}
-            stored = {key: size for key, size in stored.items() if PurePosixPath(key).name in names}
-        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="compare") as pool:
-            steps = pool.map(lambda key: self._step_back(key, stored[key], check), sorted(stored))
-            return [step for step in steps if step is not None]
+            wanted = {f"{folder}/{model.file}" for model in only for folder in folders_for(model.folder)}
+            stored = {key: size for key, size in stored.items() if key in wanted}
 
-    def _step_back(self, key: str, size: int, check: Check) -> Step | None:
-        check()
-        file = self.root / key
-        if not file.is_file():
-            return Step(key, size, replaces=False)
-        is_same = file.stat().st_size == size and self._has_same_digest(key, check)
-        return None if is_same else Step(key, size, replaces=True)
+        def step(key: str, check: Check) -> Step | None:
+            file = self.root / key
+            if not file.is_file():
+                return Step(key, stored[key], replaces=False)
+            is_same = file.stat().st_size == stored[key] and self._has_same_digest(key, check)
+            return None if is_same else Step(key, stored[key], replaces=True)
+
+        return _steps(step, sorted(stored))
+
+    def _stored(self) -> dict[str, int]:
+        return {key: size for key, size in self.store.sizes().items() if key not in self.others}
 
     def _has_same_digest(self, key: str, check: Check) -> bool:
         stored = self.store.look(key)
@@ -90,62 +101,84 @@ class Mirror:
         return stored.sha256 is None or stored.sha256 == digest_of(self.root / key, self.root, check)
 
     def only_stored(self) -> dict[str, int]:
-        """Key to size of what the bucket has and the folder does not."""
+        """Key to size of what the bucket has and the folder does not.
+
+        Raises ModelFetchFailed for a folder without a file: it is more likely not mounted than meant so.
+        """
+        check_is_of_models(self.root)
         there = set(files_below(self.root))
-        return {key: size for key, size in self.store.sizes().items() if key not in there}
+        if not there:
+            raise ModelFetchFailed(f"{self.root} has no file: is the volume there? nothing is removed")
+        return {key: size for key, size in self._stored().items() if key not in there}
 
     # --- Doing it --------------------------------------------------------------------------------------
 
-    def back_up(self, steps: Sequence[Step], check: Check) -> list[str]:
+    def back_up(self, steps: Sequence[Step]) -> list[str]:
         """Store the files; what could not be stored, a sentence each. A file that is broken is not stored."""
         failures = []
         with shown(Meter("backup", sum(step.size for step in steps))) as meter:
             for step in steps:
-                check()
                 file = self.root / step.key
                 try:
                     wrong = what_is_wrong(file) if step.size else ""
                     if wrong:
                         raise ModelCorrupt(f"{step.key}: {wrong}")
-                    self.store.upload(file, step.key, digest_of(file, self.root, check), check, meter.count)
+                    digest = digest_of(file, self.root)
+                    self._check_known(step.key, digest)
+                    self.store.upload(file, step.key, digest, _nothing, meter.count)
                 except ModelCorrupt as error:
                     failures.append(error.message)
+                except OSError as error:
+                    failures.append(f"{step.key} cannot be read ({error.strerror})")
         return failures
 
-    def restore(self, steps: Sequence[Step], check: Check, stall_seconds: float) -> list[str]:
-        """Bring the files back, each checked; what could not be brought, a sentence each."""
+    def restore(self, steps: Sequence[Step], pace: Pace) -> list[str]:
+        """Bring the files back, each checked; what could not be brought, a sentence each. Raises NoSpaceForModels."""
         failures = []
+        check_space(self.root, [(self.root / step.key, step.size) for step in steps])
         with shown(Meter("restore", sum(step.size for step in steps))) as meter:
             for step in steps:
-                check()
                 try:
-                    self._bring_back(step, check, meter, stall_seconds)
-                except ModelCorrupt as error:
-                    failures.append(error.message)
+                    self._bring_back(step, meter, pace)
+                except NoSpaceForModels:
+                    raise
+                except (ModelFetchFailed, BucketFailed) as error:
+                    failures.append(f"{step.key}: {error.message}")
         return failures
 
-    def _bring_back(self, step: Step, check: Check, meter: Meter, stall_seconds: float) -> None:
-        target = self.root / step.key
+    def _check_known(self, key: str, digest: str | None) -> None:
+        """Raise ModelCorrupt for a file that the manifest knows otherwise."""
+        known = self.digests.get(key)
+        if known and digest is not None and digest not in known:
+            raise ModelCorrupt(f"{key} is not the file that the manifest knows: its SHA-256 is {digest}")
+
+    def _bring_back(self, step: Step, meter: Meter, pace: Pace) -> None:
+        target, stored = self.root / step.key, self.store.look(step.key)
+        self._check_known(step.key, stored.sha256 if stored else None)
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if not step.size:
-                target.touch()
+                target.write_bytes(b"")
                 return
-            with locked(target.with_name(f"{target.name}.lock"), check):
-                path, digest, facts = download(
-                    self.store.remote(step.key), target, check, meter.count, stall_seconds=stall_seconds
-                )
-                check_digest(target, digest, facts.sha256)
-                path.replace(target)
-                parts_of(target).unlink(missing_ok=True)
-                keep_digest(target, self.root, digest)
+            with locked(lock_of(target), _nothing):
+                bring(self.store.remote(step.key), Wanted(target, self.root, step.size), _nothing, meter, pace)
 
 
-def files_below(root: Path) -> Iterator[str]:
+def check_is_of_models(folder: Path) -> None:
+    """Raise ModelFetchFailed unless a folder has one of ComfyUI's folders in it."""
+    known = {name for names in folder_names().values() for name in names}
+    if any((folder / name).is_dir() for name in known):
+        return
+    if not folder.is_dir():
+        raise ModelFetchFailed(f"there is no folder {folder}")
+    inner = next((path for path in (folder / "models", folder / "ComfyUI" / "models") if path.is_dir()), None)
+    hint = f"; did you mean {inner}?" if inner else ""
+    raise ModelFetchFailed(f"{folder} is no folder of models: it has no checkpoints/, loras/, vae/ or the like{hint}")
+
+
+def files_below(root: Path) -> list[str]:
     """The paths below a folder of all files but our own notes and leftovers; each folder once, links followed."""
-    for path in _walk(root, {root.resolve()}):
-        if not is_leftover(path):
-            yield path.relative_to(root).as_posix()
+    return [path.relative_to(root).as_posix() for path in _walk(root, {root.resolve()}) if not is_leftover(path)]
 
 
 def leftovers_below(root: Path) -> list[Path]:
@@ -153,14 +186,9 @@ def leftovers_below(root: Path) -> list[Path]:
     return [path for path in _walk(root, {root.resolve()}) if is_leftover(path)]
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a file is what a download needs only while it runs."""
-    return path.name.endswith(_LEFTOVERS) or any(part.endswith(_STAGING) for part in path.parent.parts[-2:])
-
-
 def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith("."):
+        if path.name.startswith(".") and not is_leftover(path):
             continue
         if path.is_dir():
             real = path.resolve()
@@ -171,9 +199,27 @@ def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
             yield path
 
 
+def _steps(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:
+    """What is to be done for each key; several are compared at a time, and Ctrl-C ends that."""
+    is_over = Event()
+
+    def check() -> None:
+        if is_over.is_set():
+            raise ModelFetchFailed("ended")
+
+    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="compare") as pool:
+        try:
+            return [found for found in pool.map(lambda key: step(key, check), list(keys)) if found is not None]
+        except BaseException:
+            is_over.set()
+            raise
+
+
 def _check_key(key: str) -> None:
-    parts = PurePosixPath(key).parts
-    if not parts or key.startswith("/") or {"..", "."} & set(parts) or "\0" in key or "\\" in key:
-        raise ModelFetchFailed(
-            f"the bucket has the key {key[:200]!r}, which leads out of the folder: nothing is restored"
-        )
+    parts = key.split("/")
+    if {"", "..", "."} & set(parts) or "\0" in key or "\\" in key:
+        raise ModelFetchFailed(f"the bucket has the key {key[:200]!r}, which leads out of the folder: nothing is done")
+
+
+def _nothing() -> None:
+    """Ctrl-C ends a command; nothing else does."""

@@ -14,9 +14,15 @@ from ..errors import ModelCorrupt
 _SAFETENSORS = (".safetensors", ".sft")
 _LONGEST_HEADER = 100_000_000  # the limit of the safetensors library itself
 _PIECE = 1 << 22
+_MODEL_ENDINGS = (*_SAFETENSORS, ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
 _KEPT = ".checked"
 _PAGES = (b"<!doctype", b"<html", b"<?xml", b'{"error')
 _TEXTS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
+
+
+def is_model(name: str) -> bool:
+    """Whether a file of that name is one of models, by its ending."""
+    return name.lower().endswith(_MODEL_ENDINGS)
 
 
 def could_be(path: Path, size: int | None) -> bool:
@@ -57,7 +63,7 @@ def _wrong_header(header: bytes, data_size: int) -> str:
     try:
         tensors = json.loads(header)
         ends = [int(about["data_offsets"][1]) for name, about in tensors.items() if name != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
         return "its safetensors header cannot be read"
     needed = max(ends, default=0)
     if needed != data_size:
@@ -73,9 +79,12 @@ def check_digest(path: Path, actual: str, expected: str | None) -> None:
         )
 
 
-def digest_of(path: Path, root: Path, check: Callable[[], None] = lambda: None) -> str:
-    """The SHA-256 of a file, from what was kept if neither size nor time changed, else read and kept below `root`."""
-    kept = kept_digest(path, root)
+def digest_of(path: Path, root: Path, check: Callable[[], None] = lambda: None, is_fresh: bool = False) -> str:
+    """The SHA-256 of a file, from what was kept if neither size nor time changed, else read and kept below `root`.
+
+    `is_fresh`: read in any case, for disks forget too. `check` raises if nobody waits any more.
+    """
+    kept = None if is_fresh else kept_digest(path, root)
     if kept is not None:
         return kept
     before = path.stat()

@@ -8,6 +8,7 @@ is faster there too.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -22,11 +23,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import ModelFetchFailed
 from .manifest import Source
 from .memory import total_memory
-from .transfer import Check, Count, disk_errors, partial_of
+from .partial import disk_errors, partial_of, staging_of
+from .transfer import Check, Count
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,7 @@ class Hub:
 
     def url(self, source: Source) -> str:
         """Where a file of a repository is."""
-        return f"{self.endpoint}/{source.repository}/resolve/{source.revision or 'main'}/{source.path}"
+        return f"{self.endpoint}/{source.repository}/resolve/{source.revision or 'main'}/{quote(source.path or '')}"
 
     def page(self, source: Source) -> str:
         """Where its licence is accepted."""
@@ -67,7 +70,7 @@ class Hub:
         Raises ModelFetchFailed if the library fails or nothing comes for that many seconds, and what `check` raises.
         What came is lost then.
         """
-        folder = target.with_name(f"{target.name}.hub")
+        folder = staging_of(target)
         came = 0
 
         def counted(more: int) -> None:
@@ -111,13 +114,16 @@ class Hub:
                     line = lines.get(timeout=_LOOK_SECONDS)
                 except queue.Empty:
                     continue
-                told: dict[str, Any] = json.loads(line) if line else {"failed": f"ended with {child.wait()}"}
+                if line is None:
+                    raise ModelFetchFailed(f"{source.path}: huggingface_hub ended with {child.wait()}")
+                told = _told(line)
                 if "path" in told:
                     return Path(told["path"])
                 if "failed" in told:
                     raise ModelFetchFailed(f"{source.path}: huggingface_hub failed ({told['failed']})")
-                since = time.monotonic()
-                count(told["bytes"])
+                if "bytes" in told:
+                    since = time.monotonic()
+                    count(told["bytes"])
         finally:
             child.kill()
             child.wait()
@@ -159,6 +165,14 @@ def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     for line in child.stdout or ():
         lines.put(line)
     lines.put(None)
+
+
+def _told(line: str) -> dict[str, Any]:
+    """What the child says; nothing, if somebody else has written there."""
+    with contextlib.suppress(ValueError):
+        told = json.loads(line)
+        return told if isinstance(told, dict) else {}
+    return {}
 
 
 def _order(child: subprocess.Popen[str], order: dict[str, Any]) -> None:

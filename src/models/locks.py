@@ -29,7 +29,7 @@ def locked(path: Path, check: Callable[[], None], stale_seconds: float = _STALE_
 
     Raises OSError where files cannot be made.
     """
-    content = json.dumps({"host": socket.gethostname(), "process": os.getpid(), "id": uuid.uuid4().hex})
+    content = json.dumps({"machine": _machine(), "process": os.getpid(), "id": uuid.uuid4().hex})
     _acquire(path, content, check, stale_seconds)
     done = threading.Event()
     toucher = threading.Thread(target=_touch, args=(path, done), daemon=True, name="model-lock")
@@ -61,10 +61,15 @@ def _acquire(path: Path, content: str, check: Callable[[], None], stale_seconds:
 
 def _make(path: Path, content: str) -> bool:
     try:
-        with path.open("x", encoding="utf-8") as opened:
-            opened.write(content)
+        opened = path.open("x", encoding="utf-8")
     except FileExistsError:
         return False
+    try:
+        with opened:
+            opened.write(content)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 
@@ -80,10 +85,10 @@ def _break(path: Path, content: str) -> None:
 
 
 def _is_dead(content: str) -> bool:
-    """Whether the holder was a process of this machine that is gone."""
+    """Whether the holder was a process of this machine, and of this container, that is gone."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
         holder = json.loads(content)
-        if holder["host"] != socket.gethostname():
+        if holder["machine"] != _machine():
             return False
         try:
             os.kill(int(holder["process"]), 0)
@@ -92,6 +97,15 @@ def _is_dead(content: str) -> bool:
         except PermissionError:
             return False
     return False
+
+
+def _machine() -> str:
+    """What machine and what container's processes these are: host names can be the same in many containers."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
+        parts.append(str(Path("/proc/self/ns/pid").stat().st_ino))
+    return " ".join(parts)
 
 
 def _touch(path: Path, done: threading.Event) -> None:

@@ -9,23 +9,44 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated
+from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import InvalidManifest, UnknownModelSet
 from ..settings import Settings
+from .folders import folder_names, kind_of
 
 MANIFEST_FILE = Path(__file__).with_name("manifest.json")
 """The manifest of this repository."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+# What would be right, by field, where a pattern says little to people.
+_RIGHT = {
+    "file": "a name without slashes, and without blanks at its ends; a subfolder goes into folder",
+    "folder": "a folder below models/, without blanks",
+    "name": "letters, digits and . + - _ /",
+    "revision": "the 40 hexadecimal digits of a commit",
+    "sha256": "64 hexadecimal digits",
+    "url": "https:// and the rest",
+    "repository": "owner/name",
+}
 _HUB = "https://huggingface.co"
 
+log = logging.getLogger(__name__)
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
+
+
 _Name = Annotated[str, Field(pattern=r"^[\w.+-]+(/[\w.+-]+)*$", max_length=200)]
-_Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_File = Annotated[str, Field(pattern=r"^[^\s/\\\x00-\x1f]([^/\\\x00-\x1f]*[^\s/\\\x00-\x1f])?$", max_length=200)]
+_Digest = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^[0-9a-f]{64}$")]
 _Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 _Strict = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,10 +75,10 @@ class Source(BaseModel):
 
     @property
     def page(self) -> str:
-        """Where a person can get it; empty for a key in a bucket."""
+        """Where it is, for people who may not have a key to it."""
         if self.repository:
-            return f"{_HUB}/{self.repository}/resolve/{self.revision or 'main'}/{self.path}"
-        return self.url or ""
+            return f"{_HUB}/{self.repository}/resolve/{self.revision or 'main'}/{quote(self.path or '')}"
+        return (self.url or "the bucket of models").partition("?")[0].partition("#")[0]  # a signed link is a secret
 
 
 class Model(BaseModel):
@@ -70,7 +91,7 @@ class Model(BaseModel):
 
     name: _Name
     folder: _Name
-    file: Annotated[str, Field(pattern=r"^[\w.+-]+$", max_length=200)]
+    file: _File
     source: Source
     size: Annotated[int, Field(gt=0)] | None = None
     sha256: _Digest | None = None
@@ -128,31 +149,46 @@ class Manifest(BaseModel):
 
     def expand(self, names: Iterable[str]) -> list[Model]:
         """The models of sets and models by name, each once. Raises UnknownModelSet with the nearest names."""
-        known = {model.name for model in self.models}
+        members_of = {**{model.name: (model.name,) for model in self.models}, **self.sets}
+        spelled = {name.lower(): name for name in members_of}
         found: dict[str, Model] = {}
-        for name in names:
-            members = self.sets.get(name) or ((name,) if name in known else ())
-            if not members:
-                choices = [*self.sets, *known]
-                near = difflib.get_close_matches(name[:200], choices, n=3, cutoff=0.4) or sorted(self.sets)
-                raise UnknownModelSet(f"there is no set or model {name[:80]!r}; there is {', '.join(near)}")
-            found.update({member: self.model(member) for member in members})
+        for name in (part.strip() for given in names for part in given.split(",") if part.strip()):
+            known = name if name in members_of else spelled.get(name.lower())
+            if known is None:
+                near = difflib.get_close_matches(name[:200], members_of, n=3, cutoff=0.4) or sorted(self.sets)
+                hint = " (a folder goes into MODELS_DIR)" if name.startswith(("/", ".", "~")) else ""
+                raise UnknownModelSet(
+                    f"there is no set or model {name[:80]!r}{hint}; there is {', '.join(near)}. All sets: "
+                    "`python -m src.models sets`"
+                )
+            found.update({member: self.model(member) for member in members_of[known]})
         return list(found.values())
 
     def known_as(self, file: str, folder: str = "") -> list[Model]:
         """The models whose file has that name, whatever folder is in front of it; those without a gate first.
 
-        With a `folder`, ComfyUI's name of one, only those for it.
+        With a `folder`, only those for that kind; without, none of those that need a folder of their own, whose names
+        say little (`model.safetensors`).
         """
         name = PurePosixPath(file.replace("\\", "/")).name
-        known = (model for model in self.models if model.file == name and folder in ("", model.folder.split("/")[0]))
-        return sorted(known, key=lambda model: model.gated)
+        known = [model for model in self.models if model.file == name]
+        fits = [m for m in known if (kind_of(m.folder) == kind_of(folder) if folder else "/" not in m.folder)]
+        return sorted(fits, key=lambda model: model.gated)
 
     def sets_with(self, name: str) -> list[str]:
         """The sets that have a model of that name, or one that is the same file from elsewhere."""
         model = self.model(name)
         same = {other.name for other in self.models if (other.folder, other.file) == (model.folder, model.file)}
         return [name for name, members in self.sets.items() if same & set(members)]
+
+
+class OwnManifest(BaseModel):
+    """Models and sets of one's own, which go over those of a manifest."""
+
+    model_config = _Strict
+
+    models: tuple[Model, ...] = ()
+    sets: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
@@ -163,15 +199,28 @@ def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
     try:
         if base is None:
             return Manifest.model_validate(content)
-        given: dict[str, Any] = content if isinstance(content, dict) else {}
-        own = [Model.model_validate(model) for model in given.get("models", [])]
+        given = OwnManifest.model_validate(content)
+        own = list(given.models)
         names = {model.name for model in own}
         kept = [model for model in base.models if model.name not in names]
-        return Manifest(models=(*kept, *own), sets={**base.sets, **given.get("sets", {})})
+        return Manifest(models=(*kept, *own), sets={**base.sets, **given.sets})
     except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        place = ".".join(str(step) for step in problem["loc"]) or "the manifest"
-        raise InvalidManifest(f"{place}: {problem['msg']}") from error
+        problems = error.errors(include_url=False, include_context=False)
+        told = "; ".join(_problem(problem["loc"], problem["msg"], content) for problem in problems[:5])
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InvalidManifest(f"{told}{more}") from error
+
+
+def _problem(loc: Sequence[int | str], message: str, content: object) -> str:
+    """One problem for people: which model, which field, what would be right."""
+    place, rest = "the manifest", list(loc)
+    if rest[:1] == ["models"] and len(rest) > 1 and isinstance(content, Mapping):
+        entry = content["models"][rest[1]]
+        name = entry.get("name") if isinstance(entry, Mapping) else None
+        place, rest = f"model {name!r}" if name else f"models[{rest[1]}]", rest[2:]
+    field = str(rest[-1]) if rest else ""
+    right = f"; {_RIGHT[field]}" if field in _RIGHT and "match pattern" in message else ""
+    return f"{'.'.join((place, *map(str, rest)))}: {message.removeprefix('Value error, ')}{right}"
 
 
 @cache
@@ -187,12 +236,26 @@ def known_manifest(settings: Settings) -> Manifest:
     file = Path(settings.models_manifest).expanduser()
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidManifest(f"MODELS_MANIFEST: there is no file {file}") from error
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidManifest(f"MODELS_MANIFEST must be a JSON file, and {file.name} cannot be read as one") from error
     try:
-        return read_manifest(content, shipped_manifest())
+        manifest = read_manifest(content, shipped_manifest())
+        for model in manifest.models:
+            _warn_of_folder(kind_of(model.folder))
+        return manifest
     except InvalidManifest as error:
         raise InvalidManifest(f"{file.name}: {error.message}") from error
+
+
+@cache
+def _warn_of_folder(kind: str) -> None:
+    """Say once in the log that a folder is none of ComfyUI's: a node pack may have it, or it is a slip."""
+    if kind not in folder_names():
+        near = difflib.get_close_matches(kind, folder_names(), n=1)
+        hint = f": did you mean {near[0]}?" if near else ""
+        log.warning("MODELS_MANIFEST: %r is none of ComfyUI's folders of models%s", kind, hint)
 
 
 def where_to_get(file: str, manifest: Manifest, folder: str = "") -> list[str]:

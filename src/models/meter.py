@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -34,6 +36,11 @@ class Meter:
         """So many more bytes, or fewer."""
         with self._lock:
             self.bytes += more
+
+    def expect(self, more: int) -> None:
+        """So many more bytes are to come than was known."""
+        with self._lock:
+            self.total += more
 
     def already(self, more: int) -> None:
         """So many bytes that were there before: they tell nothing of the speed."""
@@ -77,8 +84,18 @@ def _log_lines(meter: Meter, done: threading.Event) -> None:
 
 
 def _show_bar(meter: Meter, done: threading.Event) -> None:
-    with tqdm(total=meter.total or None, unit="B", unit_scale=True, desc=meter._done, leave=False) as bar:
+    columns, rows = shutil.get_terminal_size()  # tqdm shows nothing on a terminal that does not tell its size
+    form: dict[str, Any] = {
+        "unit": "B",
+        "unit_scale": True,
+        "desc": meter._done,
+        "leave": False,
+        "ncols": columns,
+        "nrows": rows,
+    }
+    with tqdm(total=meter.total or None, **form) as bar:
         while not done.wait(_BAR_SECONDS):
+            bar.total = meter.total or None
             with contextlib.suppress(ValueError):
                 bar.update(meter.bytes - bar.n)
         bar.update(meter.bytes - bar.n)

@@ -1,8 +1,4 @@
-"""Where models are: the folders that are looked into, and the one that what is fetched goes to.
-
-Below each root are ComfyUI's folders, of which some have two names (unet and diffusion_models, clip and
-text_encoders): `extra_model_paths.yaml` lists them, for ComfyUI and for us.
-"""
+"""Where models are: the folders that are looked into, and the one that what is fetched goes to."""
 
 from __future__ import annotations
 
@@ -10,42 +6,24 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 
 from ..settings import Settings
-from .files import could_be
+from .files import could_be, is_model
+from .folders import ALSO_IN, folder_names, folders_for
+from .local_cache import local_cache
 from .manifest import Manifest, Model, known_manifest
 
 log = logging.getLogger(__name__)
 
-_PATHS = Path(__file__).resolve().parent.parent / "extra_model_paths.yaml"
 _VOLUMES = tuple(map(Path, ("/runpod-volume", "/workspace")))
 _BELOW_VOLUMES = ("models", "ComfyUI/models")
 _HUB_CACHE = Path("/runpod-volume/huggingface-cache/hub")
-# A file for a folder on the left works from the folder on the right too: a diffusion model may lie among checkpoints.
-_ALSO_IN = {"diffusion_models": "checkpoints"}
-_MODEL_ENDINGS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
 # Folders that node packs look for in ComfyUI's own `models` and nowhere else.
 _FIXED_FOLDERS = ("ipadapter-flux", "pulid", "insightface", "facexlib", "clip_vision/siglip-so400m-patch14-384")
-
-
-@cache
-def folder_names() -> Mapping[str, tuple[str, ...]]:
-    """ComfyUI's name of each kind of model to the folders below a root that hold it."""
-    first: dict[str, str] = next(iter(yaml.safe_load(_PATHS.read_text(encoding="utf-8")).values()))
-    return {kind: tuple(str(names).split()) for kind, names in first.items() if kind != "base_path"}
-
-
-def folders_for(folder: str) -> tuple[str, ...]:
-    """The folders that a file of `folder` (`clip`, `text_encoders`, `clip_vision/name`) may be in, that one first."""
-    top, *rest = PurePosixPath(folder).parts
-    same = next((names for kind, names in folder_names().items() if kind == top or top in names), ())
-    also = [_ALSO_IN[name] for name in same if name in _ALSO_IN]
-    return tuple("/".join((name, *rest)) for name in dict.fromkeys((top, *same, *also)))
 
 
 @dataclass(frozen=True)
@@ -127,8 +105,9 @@ def tell_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path)
         (links / place).symlink_to(path)
     if places.cached:
         roots.append(links)
-    cache = Path(settings.model_cache_dir).expanduser().absolute() if settings.model_cache_dir else None
-    before_all = [root for root in (places.preferred, cache) if root is not None]  # ComfyUI puts the last first
+    cache = local_cache(settings)
+    first = (places.preferred, cache.root if cache else None)  # ComfyUI puts the last before all
+    before_all = [root for root in first if root is not None]
     file.write_text(yaml.safe_dump(_model_paths(roots, before_all), sort_keys=False), encoding="utf-8")
 
 
@@ -137,7 +116,7 @@ def _model_paths(roots: Sequence[Path], before_all: Sequence[Path]) -> dict[str,
     return {
         **{f"root{number}": {"base_path": str(root), **kinds} for number, root in enumerate(roots)},
         # Last of all: where one lies that should lie elsewhere.
-        **{f"also{number}": {"base_path": str(root), **_ALSO_IN} for number, root in enumerate(roots)},
+        **{f"also{number}": {"base_path": str(root), **ALSO_IN} for number, root in enumerate(roots)},
         **{
             f"first{number}": {"base_path": str(root), "is_default": True, **kinds}
             for number, root in enumerate(before_all)
@@ -177,7 +156,7 @@ def cached_files(cache_folder: Path, manifest: Manifest) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for snapshot in _snapshots(cache_folder):
         for path in sorted(snapshot.rglob("*")):
-            if path.name.lower().endswith(_MODEL_ENDINGS) and path.is_file():
+            if is_model(path.name) and path.is_file():
                 for place in _places_of(path, snapshot, manifest):
                     found.setdefault(place, path)
     return found

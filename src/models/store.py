@@ -18,7 +18,7 @@ from threading import Event
 from typing import Any
 
 from ..bucket import Bucket, KeyMissing
-from ..errors import BucketFailed, ModelFetchFailed
+from ..errors import BucketFailed, ModelCorrupt, ModelFetchFailed
 from .files import check_digest
 from .transfer import Check, Count, Facts, SourceBroke
 
@@ -107,8 +107,11 @@ class ModelStore:
             ],
             {},
         )
-        upload = _Upload(self.bucket, file, {**place, "UploadId": upload_id}, size, part, there, check, count)
-        tags = upload.run()
+        before, opened = _state(file), {**place, "UploadId": upload_id}
+        tags = _Upload(self.bucket, file, opened, size, part, there, check, count).run()
+        if _state(file) != before:
+            self.bucket.attempt("tidied", lambda client: client.abort_multipart_upload(**opened))
+            raise ModelCorrupt(f"{key} changed while it was stored; run it again")
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
         self.bucket.attempt(
             "written to",
@@ -118,7 +121,13 @@ class ModelStore:
         )
         stored = self.look(key)
         if stored is not None and stored.sha256 != sha256:  # begun when the file was another one
-            raise BucketFailed(f"{file.name} changed while it was stored; run it again")
+            self.delete([key])
+            raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
+
+
+def _state(file: Path) -> tuple[int, int, int]:
+    told = file.stat()
+    return told.st_size, told.st_mtime_ns, told.st_ino
 
 
 def _delete(client: Any, bucket: str, key: str) -> None:
@@ -190,6 +199,9 @@ class StoredFile:
 
     store: ModelStore
     key: str
+
+    def __str__(self) -> str:
+        return self.key
 
     def facts(self) -> Facts:
         """See `Remote`."""

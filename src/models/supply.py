@@ -17,11 +17,12 @@ from ..safe_fetch import FetchRules
 from ..settings import Settings
 from .fetch import Fetcher
 from .hub import Hub
+from .local_cache import local_cache
 from .manifest import Manifest, Model, known_manifest, where_to_get
 from .places import Places, find_places, link_fixed_folders
-from .read_ahead import LocalCache, ReadAhead
+from .read_ahead import ReadAhead
 from .store import ModelStore
-from .transfer import Check
+from .transfer import Check, Pace
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +43,7 @@ class ModelSupply:
     @staticmethod
     def make(settings: Settings, comfyui: Path) -> ModelSupply:
         """For the ComfyUI checkout of that folder. Raises InvalidManifest, UnknownModelSet, InvalidSetting."""
-        manifest = known_manifest(settings)
-        manifest.expand(settings.models)
+        manifest = check_models(settings)
         fetcher = make_fetcher(settings, find_places(settings, comfyui), manifest)
         return ModelSupply(settings, comfyui, manifest, fetcher)
 
@@ -67,6 +67,9 @@ class ModelSupply:
                 wanted[known.name] = known
         present = [path for name in names if (path := self.places.locate(name))]
         present += [path for model in wanted.values() if (path := self.places.find(model))]
+        cache = local_cache(self.settings)
+        if cache is not None:
+            cache.tidy()
         self._start("read-ahead", lambda: self._read_ahead(present))
         self._start("models", lambda: self._fetch(list(wanted.values())))
 
@@ -116,7 +119,7 @@ class ModelSupply:
     # --- For a job -------------------------------------------------------------------------------------
 
     def cure(self, error: MissingModel, check: Check) -> bool:
-        """Fetch the models that a job misses; whether that was all that it missed.
+        """Fetch the models that a job misses, unless somebody has meanwhile; whether it may be tried again.
 
         `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its kin.
         """
@@ -124,8 +127,6 @@ class ModelSupply:
         models = [self._known(name, folder) for name, folder in missing]
         wanted = [model for model in models if model is not None]
         if not self.settings.download_models or not missing or len(wanted) != len(missing):
-            return False
-        if not self.fetcher.missing(wanted):  # they are there, and yet ComfyUI does not find them
             return False
         self.fetcher.fetch(wanted, check)
         return True
@@ -154,6 +155,13 @@ class ModelSupply:
         return known[0] if known else None
 
 
+def check_models(settings: Settings) -> Manifest:
+    """The manifest of the worker. Raises InvalidManifest, and UnknownModelSet for what MODELS names and it has not."""
+    manifest = known_manifest(settings)
+    manifest.expand(settings.models)
+    return manifest
+
+
 def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
     """The names of model files in a workflow, in its order."""
     for node in workflow.values():
@@ -172,15 +180,8 @@ def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetc
         Hub(settings.hf_endpoint, settings.hf_token),
         FetchRules(settings.allow_http_urls, frozenset(settings.trusted_hosts)),
         ModelStore(Bucket(config)) if config else None,
-        settings.download_stall_timeout,
+        Pace(settings.download_stall_timeout),
     )
-
-
-def local_cache(settings: Settings) -> LocalCache | None:
-    """The cache on a fast disk, None if there is none."""
-    if not settings.model_cache_dir:
-        return None
-    return LocalCache(Path(settings.model_cache_dir).expanduser().absolute(), int(settings.model_cache * 1e9))
 
 
 def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:

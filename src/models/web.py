@@ -10,11 +10,13 @@ import contextlib
 import re
 import socket
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
 from time import time
+from typing import Any
 from urllib.parse import urljoin
 
 import certifi
@@ -49,10 +51,14 @@ class WebFile:
     """Whether the file is itself one that a browser shows."""
     _resolved: str = ""
     _pools: dict[tuple[str, str, int], HTTPConnectionPool] = field(default_factory=dict)
-    _sockets: set[socket.socket] = field(default_factory=set)
+    _connections: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+    _aborts: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     headers: dict[str, str] = field(default_factory=dict)
     """What the answers on the way to the file said, names in lower case (`x-linked-etag` of Hugging Face)."""
+
+    def __str__(self) -> str:
+        return self.name
 
     def facts(self) -> Facts:
         """See `Remote`. Asks for the first byte, which signed addresses allow where HEAD is refused."""
@@ -80,7 +86,9 @@ class WebFile:
         response = self._open(start, end)
         left = end - start
         try:
-            if int(response.headers.get("Content-Length") or left) != left:
+            found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            is_asked = int(found[1]) == start if response.status == 206 and found else not start
+            if not is_asked or int(response.headers.get("Content-Length") or left) != left:
                 raise SourceBroke(f"{self.name}: {self._host} gave another range than was asked for")
             while left and (piece := response.read1(min(_PIECE, left))):
                 left -= len(piece)
@@ -93,11 +101,11 @@ class WebFile:
     def abort(self) -> None:
         """See `Remote`."""
         with self._lock:
-            ended, self._sockets = self._sockets, set()
-        for connection in ended:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+            self._aborts += 1
+            open_now = list(self._connections)
+        for connection in open_now:
+            with contextlib.suppress(OSError, AttributeError):  # it may be closing by itself
+                connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """See `Remote`."""
@@ -161,7 +169,8 @@ class WebFile:
                 timeout=Timeout(connect=_CONNECT_SECONDS, read=_QUIET_SECONDS),
             )
         except InputFileRefused as error:
-            raise ModelFetchFailed(error.message) from error
+            hint = "for models, hosts that TRUSTED_HOSTS names may be private and speak plain http"
+            raise ModelFetchFailed(f"{error.message}; {hint}") from error
         except (HTTPError, OSError) as error:
             raise self._broke() from error
 
@@ -172,18 +181,28 @@ class WebFile:
             if pool is None:
                 if scheme == "https":
                     pool = HTTPSConnectionPool(host, port, maxsize=CONNECTIONS, ca_certs=certifi.where())
-                    pool.ConnectionCls = partial(GuardedHttps, connect=self._connect)  # type: ignore[assignment]
+                    pool.ConnectionCls = partial(_KnownHttps, owner=self, connect=self._connect)  # type: ignore[assignment]
                 else:
                     pool = HTTPConnectionPool(host, port, maxsize=CONNECTIONS)
-                    pool.ConnectionCls = partial(GuardedHttp, connect=self._connect)  # type: ignore[assignment]
+                    pool.ConnectionCls = partial(_KnownHttp, owner=self, connect=self._connect)  # type: ignore[assignment]
                 self._pools[scheme, host, port] = pool
             return pool
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        connection = connect_checked(host, port, timeout, self.rules, self.name)
+        return connect_checked(host, port, timeout, self.rules, self.name)
+
+    def aborts(self) -> int:
+        """How often all that was open has been ended."""
+        return self._aborts
+
+    def know(self, connection: Any, aborts: int) -> None:
+        """Keep a connection that was begun when so many had ended, to end it too. Raises OSError if it is too late."""
         with self._lock:
-            self._sockets.add(connection.dup())
-        return connection
+            if aborts == self._aborts:
+                self._connections.add(connection)
+                return
+        connection.close()
+        raise OSError("nobody waits for it any more")
 
     # --- What is told ----------------------------------------------------------------------------------
 
@@ -208,10 +227,32 @@ class WebFile:
         return ModelFetchFailed(f"{self.name}: {self._host} answered with status {response.status}")
 
 
+class _Known:
+    """A connection that its file can end."""
+
+    def __init__(self, *arguments: Any, owner: WebFile, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._owner = owner
+
+    def connect(self) -> None:
+        aborts = self._owner.aborts()
+        super().connect()  # type: ignore[misc]
+        self._owner.know(self, aborts)
+
+
+class _KnownHttp(_Known, GuardedHttp):
+    pass
+
+
+class _KnownHttps(_Known, GuardedHttps):
+    pass
+
+
 def _drop(response: BaseHTTPResponse, is_whole: bool = False) -> None:
-    """Done with an answer: its connection is kept if nothing is left on it."""
+    """Done with an answer: its connection is kept if little or nothing is left on it."""
+    length = response.headers.get("Content-Length", "")
     with contextlib.suppress(HTTPError, OSError):
-        if is_whole or int(response.headers.get("Content-Length", "0") or 0) <= _PIECE:
+        if is_whole or (length.isdecimal() and int(length) <= _PIECE):
             response.drain_conn()
             response.release_conn()
             return

@@ -1,0 +1,34 @@
+"""ComfyUI's folders of models, some of which have two names; `extra_model_paths.yaml` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+import yaml
+
+_PATHS = Path(__file__).resolve().parent.parent / "extra_model_paths.yaml"
+ALSO_IN = {"diffusion_models": "checkpoints"}
+"""A file for a folder on the left works from the folder on the right too: a diffusion model among checkpoints."""
+
+
+@cache
+def folder_names() -> Mapping[str, tuple[str, ...]]:
+    """ComfyUI's name of each kind of model to the folders below a root that hold it."""
+    first: dict[str, str] = next(iter(yaml.safe_load(_PATHS.read_text(encoding="utf-8")).values()))
+    return {kind: tuple(str(names).split()) for kind, names in first.items() if kind != "base_path"}
+
+
+def kind_of(folder: str) -> str:
+    """ComfyUI's name for the kind of model that a folder holds: `diffusion_models` for `unet`."""
+    top = PurePosixPath(folder).parts[0]
+    return next((kind for kind, names in folder_names().items() if top == kind or top in names), top)
+
+
+def folders_for(folder: str) -> tuple[str, ...]:
+    """The folders that a file of `folder` (`clip`, `text_encoders`, `clip_vision/name`) may be in, that one first."""
+    top, *rest = PurePosixPath(folder).parts
+    same = folder_names().get(kind_of(folder), ())
+    also = [ALSO_IN[name] for name in same if name in ALSO_IN]
+    return tuple("/".join((name, *rest)) for name in dict.fromkeys((top, *same, *also)))
