@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import quote, unquote
 
 TOKEN = "hf_good"
 COMMIT = "c" * 40
@@ -98,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, with_body: bool) -> None:
         state = self.server.state
-        path = self.path.partition("?")[0]
+        path = unquote(self.path.partition("?")[0])
         state.requests.append(f"{self.command} {self.path} {self.headers.get('Range', '')}".strip())
         token = self.headers.get("Authorization", "").removeprefix("Bearer ")
         if token:
@@ -136,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(404, b"Entry not found", {"X-Error-Code": "EntryNotFound"})
         state.signatures += 1
         headers = {
-            "Location": f"{state.url.replace('127.0.0.1', 'localhost')}/files/{name}?signature={state.signatures}",
+            "Location": f"{state.url.replace('127.0.0.1', 'localhost')}/files/{quote(name)}?signature={state.signatures}",
             "X-Linked-Size": str(len(state.files[name])),
             "X-Linked-Etag": f'"{state.sha256(name)}"',
             "X-Repo-Commit": COMMIT,

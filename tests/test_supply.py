@@ -377,7 +377,7 @@ def test_a_cold_worker_fetches_boots_warms_up_and_answers_the_first_job(
     ("changes", "said"),
     [
         ({"MODELS": "flux1dev"}, "unknown_model_set: there is no set or model 'flux1dev'"),
-        ({"MODELS_MANIFEST": "/nowhere.json"}, "invalid_manifest: MODELS_MANIFEST must be a JSON file"),
+        ({"MODELS_MANIFEST": "/nowhere.json"}, "invalid_manifest: MODELS_MANIFEST: there is no file /nowhere.json"),
         ({"R2_ENDPOINT": "https://r2.example.com"}, "these must be too: R2_ACCESS_KEY_ID, R2_SECRET_ACCESS_KEY"),
         ({"DOWNLOAD_MODELS": "perhaps"}, "DOWNLOAD_MODELS must be true or false"),
     ],

@@ -104,7 +104,7 @@ class ModelSupply:
             self.fetcher.fetch(missing, self._check)
             link_fixed_folders(self.comfyui, self.places.roots)
         except WorkerError as error:
-            log.error("%s; jobs that need it will try again", error)
+            log.error("%s: %s; jobs that need it will try again", error.error_code, error)
 
     def _check(self) -> None:
         if self._is_over.is_set():
