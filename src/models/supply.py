@@ -70,7 +70,9 @@ class ModelSupply:
         cache = local_cache(self.settings)
         if cache is not None:
             cache.tidy()
-        self._start("read-ahead", lambda: self._read_ahead(present))
+        if self.settings.read_ahead:
+            reader = ReadAhead(self.places.roots, cache, self._is_over)
+            self._start("read-ahead", lambda: reader.read(present))
         self._start("models", lambda: self._fetch(list(wanted.values())))
 
     def _start(self, name: str, task: Callable[[], None]) -> None:
@@ -109,12 +111,6 @@ class ModelSupply:
     def _check(self) -> None:
         if self._is_over.is_set():
             raise WorkerError("the worker ends")
-
-    def _read_ahead(self, files: Sequence[Path]) -> None:
-        if not self.settings.read_ahead or not files:
-            return
-        cache = local_cache(self.settings)
-        ReadAhead(self.places.roots, cache, self._is_over).read(files)
 
     # --- For a job -------------------------------------------------------------------------------------
 
