@@ -61,9 +61,13 @@ class MissingNodeType(InvalidWorkflow):
 
 
 class MissingModel(InvalidWorkflow):
-    """The workflow names a model file that this ComfyUI does not find."""
+    """The workflow names a model file that this ComfyUI does not find. `is_all`: nothing else is wrong with it."""
 
     error_code: ClassVar[str] = "missing_model"
+
+    def __init__(self, message: str, is_all: bool = True, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.is_all = is_all
 
 
 class NoOverrideTarget(InvalidInput):

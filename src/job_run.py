@@ -122,14 +122,22 @@ class JobRunner:
                             raise self.supply.explained(error) from error
 
     def problems(self, request: Request) -> list[dict[str, Any]]:
-        """What would keep the engine from running a job. Raises WorkerError for overrides that have no place."""
+        """What would keep the engine from running a job; a missing model that would be fetched for it does not.
+
+        Raises WorkerError for overrides that have no place.
+        """
         applied = apply_overrides(request.workflow, request.overrides)
         workflow, names = applied.workflow, [file.name for file in request.files]
         found = find_problems(self.engine.client, workflow, names, [*applied.changed, *request.set_inputs])
-        problems: list[dict[str, Any]] = [{**problem.details, "message": problem.text} for problem in found]
-        for problem, told in zip(found, problems, strict=True):
+        problems: list[dict[str, Any]] = []
+        for problem in found:
+            told: dict[str, Any] = {**problem.details, "message": problem.text}
             if problem.is_missing_model:
-                told["sources"] = where_to_get(str(problem.received), self.supply.manifest)
+                name, folder = str(problem.received), problem.missing_model["folder"]
+                if self.supply.to_fetch(name, folder):
+                    continue
+                told["sources"] = where_to_get(name, self.supply.manifest, folder)
+            problems.append(told)
         checks: tuple[Callable[[], None], ...] = (
             lambda: self._check_bucket_of(request),
             lambda: self._check_key(request, workflow),

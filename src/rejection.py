@@ -107,7 +107,8 @@ def explain_problems(problems: Sequence[Problem]) -> WorkerError:
     details = [problem.details for problem in problems[:_SHOWN_ERRORS]]
     if any(problem.is_missing_model for problem in problems):
         missing = [problem.missing_model for problem in problems if problem.is_missing_model]
-        return MissingModel(f"{shown}{more}. {_WHERE_MODELS_ARE}", node_errors=details, missing_models=missing)
+        is_all = len(missing) == len(problems)
+        return MissingModel(f"{shown}{more}. {_WHERE_MODELS_ARE}", is_all, node_errors=details, missing_models=missing)
     return InvalidWorkflow(f"{shown}{more}", node_errors=details)
 
 
@@ -251,7 +252,8 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
     where = graph.describe(node_id) if node_id in graph else f"{node_id} ({public_text(error.get('node_type'), 100)})"
     exception = public_text(error.get("exception_type"), 100)
     message = public_text(error.get("exception_message", ""))
-    details = {"node_id": node_id, "class_type": public_text(error.get("node_type"), 100), "exception_type": exception}
+    class_type = public_text(error.get("node_type"), 100)
+    details: dict[str, Any] = {"node_id": node_id, "class_type": class_type, "exception_type": exception}
     if _OUT_OF_MEMORY.search(f"{exception} {message}"):
         return OutOfMemory(
             f"node {where} ran out of memory; use a smaller size or batch, a smaller (fp8) model, or a larger GPU",

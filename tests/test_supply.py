@@ -131,6 +131,22 @@ def test_a_worker_that_ends_does_not_wait_for_its_models(server: ModelServer, vo
     assert time.monotonic() - started < 10
 
 
+def test_a_mirror_of_the_hub_that_the_operator_names_is_trusted(volume: Path, tmp_path: Path) -> None:
+    with model_server(a=weights(5000)) as hub:
+        manifest = tmp_path / "manifest.json"
+        source = {"repository": "org/repo", "path": "a.safetensors"}
+        manifest.write_text(json.dumps({"models": [entry("a", weights(5000), source)]}))
+        given = {
+            "DOWNLOAD_MODELS": "1", "MODELS": "a", "MODELS_DIR": str(volume), "MODELS_MANIFEST": str(manifest),
+            "HF_ENDPOINT": hub.url, "TRUSTED_HOSTS": hub.host.replace("127.0.0.1", "localhost"),
+        }  # fmt: skip
+        supply = ModelSupply.make(read_settings(given), tmp_path)
+        with supply:
+            supply.begin()
+            supply.wait()
+    assert files_of(volume) == {"a.safetensors"}
+
+
 # --- Cure, on a real ComfyUI -----------------------------------------------------------------------------
 
 
@@ -187,6 +203,25 @@ def test_a_model_that_a_job_puts_in_is_cured_too(empty: tuple[Bench, Path]) -> N
     overrides = {"7": {"inputs": {"vae_name": "tiny_taesd.safetensors"}}}
     answer = bench.run(workflow=workflow, overrides=overrides)
     assert answer["status"] == "success", answer
+
+
+def test_nothing_is_fetched_for_a_job_that_cannot_run_anyway(
+    empty: tuple[Bench, Path], shared_server: ModelServer
+) -> None:
+    bench, _ = empty
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["steps"] = -3
+    answer = bench.run(workflow=workflow)
+    assert "steps must be at least 1" in answer["error"]
+    assert shared_server.requests == []
+
+
+def test_validate_counts_what_would_be_fetched_as_there(empty: tuple[Bench, Path]) -> None:
+    bench, _ = empty
+    assert bench.run(workflow=workflows.generative(), action="validate")["valid"] is True
+    answer = with_settings(bench, download_models=False).run(workflow=workflows.generative(), action="validate")
+    assert answer["valid"] is False
+    assert any("tiny_sd3.safetensors for models/diffusion_models is at" in str(p) for p in answer["problems"])
 
 
 def test_two_jobs_that_miss_the_same_model_wait_for_one_fetch(

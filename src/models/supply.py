@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..bucket import Bucket
 from ..errors import MissingModel, WorkerError
@@ -120,12 +121,15 @@ class ModelSupply:
         `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its kin.
         """
         missing = list(_missing(error))
-        models = [self._known(name, folder) for name, folder in missing]
-        wanted = [model for model in models if model is not None]
-        if not self.settings.download_models or not missing or len(wanted) != len(missing):
+        wanted = [model for name, folder in missing if (model := self.to_fetch(name, folder)) is not None]
+        if not error.is_all or not missing or len(wanted) != len(missing):  # it would have been fetched in vain
             return False
         self.fetcher.fetch(wanted, check)
         return True
+
+    def to_fetch(self, name: str, folder: str) -> Model | None:
+        """The model that would be fetched for a job which names that file for that kind of folder, None for none."""
+        return self._known(name, folder) if self.settings.download_models else None
 
     def explained(self, error: MissingModel) -> MissingModel:
         """The error with what would bring the models."""
@@ -139,7 +143,7 @@ class ModelSupply:
                 cure = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
                 command = f"`python -m src.models fetch {model.name}`"
                 told.append(f"{model.file} comes with {of_set}: set {cure}, or {command}")
-        explained = MissingModel(". ".join([error.message, *told]), **error.details)
+        explained = MissingModel(". ".join([error.message, *told]), error.is_all, **error.details)
         explained.hints = error.hints
         return explained
 
@@ -174,7 +178,9 @@ def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetc
         places,
         manifest,
         Hub(settings.hf_endpoint, settings.hf_token),
-        FetchRules(settings.allow_http_urls, frozenset(settings.trusted_hosts)),
+        FetchRules(
+            settings.allow_http_urls, frozenset({*settings.trusted_hosts, urlsplit(settings.hf_endpoint).netloc})
+        ),
         ModelStore(Bucket(config)) if config else None,
         Pace(settings.download_stall_timeout),
     )
