@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -43,9 +44,14 @@ def main() -> int:
     options = _parse()
     job_log.configure("INFO" if options.command in _MOVING and not sys.stderr.isatty() else "WARNING")
     try:
-        return COMMANDS[options.command](_Context.make(options))
+        status = COMMANDS[options.command](_Context.make(options))
+        sys.stdout.flush()
+        return status
     except WorkerError as error:
         print(f"{error.error_code}: {error.message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         print("ended; what came is kept, and the same command goes on from there", file=sys.stderr)
