@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _TOUCH_SECONDS = 5.0
-_STALE_SECONDS = 30.0
+_STALE_SECONDS = 90.0  # network file systems may show times of files a minute late
 _LOOK_SECONDS = 0.2
 
 
