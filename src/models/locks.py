@@ -21,6 +21,7 @@ from pathlib import Path
 _TOUCH_SECONDS = 5.0
 _STALE_SECONDS = 90.0  # network file systems may show times of files a minute late
 _LOOK_SECONDS = 0.2
+_LEFT_SECONDS = 600.0
 
 
 @contextmanager
@@ -51,10 +52,8 @@ def _acquire(path: Path, content: str, check: Callable[[], None], stale_seconds:
         other, touched = _read(path), _touched(path)
         if (other, touched) != seen:
             seen, since = (other, touched), time.monotonic()
-        if other and (_is_dead(other) or time.monotonic() - since > stale_seconds):
+        if _is_dead(other) or time.monotonic() - since > stale_seconds:
             _break(path, other)
-        elif not other and time.monotonic() - since > stale_seconds:  # killed before it wrote its name
-            path.unlink(missing_ok=True)
         else:
             time.sleep(_LOOK_SECONDS)
 
@@ -74,14 +73,18 @@ def _make(path: Path, content: str) -> bool:
 
 
 def _break(path: Path, content: str) -> None:
-    """Remove a lock that was left. Of several who do, one moves it; who moved a new one puts it back."""
-    aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    with contextlib.suppress(OSError):
-        path.rename(aside)
-        if _read(aside) != content:
-            with contextlib.suppress(OSError):
-                os.link(aside, path)
-        aside.unlink()
+    """Remove a lock that was left, if it is still that one: one at a time looks and removes, or two could get it."""
+    breaking = path.with_name(f"{path.name}.breaking")
+    if not _make(breaking, content):
+        if time.time() - _touched(breaking) / 1e9 > _LEFT_SECONDS:  # whoever was at it was killed
+            breaking.unlink(missing_ok=True)
+        time.sleep(_LOOK_SECONDS)
+        return
+    try:
+        if _read(path) == content:
+            path.unlink(missing_ok=True)
+    finally:
+        breaking.unlink(missing_ok=True)
 
 
 def _is_dead(content: str) -> bool:
