@@ -101,10 +101,12 @@ class Bucket:
     _sockets: list[socket.socket] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
     _connections: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
+    _connecting: threading.Lock = field(default_factory=threading.Lock)
 
     def abort(self) -> None:
         """End all connections: a storage that sends a byte a minute is not waited for. Others who use it try again."""
-        open_now = (connection.sock for connection in list(self._connections))
+        with self._connecting:
+            open_now = [connection.sock for connection in self._connections]
         for connection in (*self._sockets, *open_now):
             with contextlib.suppress(OSError, AttributeError):
                 connection.shutdown(socket.SHUT_RDWR)
@@ -275,8 +277,12 @@ class Bucket:
             region_name=_region(self.config),
             config=options,
         )
-        _guard(client, self._connect, self._connections)
+        _guard(client, self._connect, self._know)
         return client
+
+    def _know(self, connection: Any) -> None:
+        with self._connecting:
+            self._connections.add(connection)
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
         if not self.config.is_from_job:
@@ -293,14 +299,14 @@ class KeyMissing(BucketFailed):
     """There is no object of that key."""
 
 
-def _guard(client: Any, connect: Connect, connections: weakref.WeakSet[Any]) -> None:
+def _guard(client: Any, connect: Connect, know: Callable[[Any], None]) -> None:
     """Let a client connect by `connect` only, and keep its connections, so that somebody can end them."""
     from botocore import awsrequest  # noqa: PLC0415  slow to import
 
     class Known:
         def connect(self) -> None:
             super().connect()  # type: ignore[misc]
-            connections.add(self)
+            know(self)
 
     class Https(Known, _Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
         pass

@@ -110,16 +110,9 @@ class JobRunner:
                 job = _Job(request, applied, files, input_seconds, plan, encoding, extra_data)
 
                 def attempt(to_renew: Sequence[str]) -> Result:
-                    return self._run_once(job, renew_nodes(applied.workflow, to_renew), limits, report)
+                    return self._run_cured(job, renew_nodes(applied.workflow, to_renew), limits, report)
 
-                cures = 0
-                while True:
-                    try:
-                        return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
-                    except MissingModel as error:
-                        cures += 1
-                        if cures > _MOST_CURES or not self.supply.cure(error, lambda: _check_fetch(limits)):
-                            raise self.supply.explained(error) from error
+                return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
 
     def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep the engine from running a job; a missing model that would be fetched for it does not.
@@ -149,6 +142,19 @@ class JobRunner:
             except WorkerError as error:
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems
+
+    def _run_cured(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
+        """Run it, with the models fetched that it misses."""
+        for _ in range(_MOST_CURES):
+            try:
+                return self._run_once(job, workflow, limits, report)
+            except MissingModel as error:
+                if not self.supply.cure(error, lambda: _check_fetch(limits)):
+                    raise self.supply.explained(error) from error
+        try:
+            return self._run_once(job, workflow, limits, report)
+        except MissingModel as error:
+            raise self.supply.explained(error) from error
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, deliver the files; then delete them."""

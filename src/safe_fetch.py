@@ -103,7 +103,12 @@ class Fetch:
             try:
                 location = response.headers.get("Location")
                 if response.status in _REDIRECTS and location:
-                    url = urljoin(url, location)
+                    try:
+                        url = urljoin(url, location)
+                    except ValueError as error:
+                        raise InputFileUnavailable(
+                            f"{self.where}: {parts.host} redirects to what is no URL"
+                        ) from error
                     continue
                 if response.status != 200:
                     raise InputFileUnavailable(

@@ -54,4 +54,7 @@ def warm_up(runner: JobRunner, request: Request) -> None:
     except WorkerError as error:
         log.error("the warm-up failed: %s: %s", error.error_code, error)
         return
+    except Exception:  # an edge as the handler is one: it must cost no job
+        log.exception("the warm-up failed by an unexpected error")
+        return
     log.info("warmed up in %.1f s", time.monotonic() - started)

@@ -366,8 +366,16 @@ def test_a_bad_download_does_not_keep_a_restore_from_ever_ending(tree: Path, buc
     back_up(mirror)
     target = tree / "diffusion_models" / "flux.safetensors"
     target.unlink()
-    tag = mirror.store.remote("diffusion_models/flux.safetensors").facts().tag
+    tag = str(mirror.store.remote("diffusion_models/flux.safetensors").facts().sha256)
     with Partial.open(target, len(LARGE), tag, transfer.PART) as partial:
         partial.write(0, b"x" * len(LARGE))  # of the right length, and nothing else
     restore(mirror)
     assert contents(tree) == EXPECTED
+
+
+def test_an_object_without_a_digest_must_be_what_the_manifest_knows(tree: Path, bucket: Storage) -> None:
+    bucket.client().put_object(Bucket=bucket.config.name, Key="upscale_models/x.pth", Body=b"another pickle")
+    mirror = replace(mirror_of(tree, bucket), digests={"upscale_models/x.pth": frozenset({"0" * 64})})
+    (failure,) = mirror.restore(mirror.to_restore(), Pace(LONG))
+    assert "x.pth is not the file that is meant" in failure
+    assert not (tree / "upscale_models" / "x.pth").exists()

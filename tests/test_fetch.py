@@ -311,6 +311,26 @@ def test_a_server_that_does_not_say_how_large_a_file_is_is_told_at_once(tmp_path
     assert time.monotonic() - started < 20
 
 
+def test_a_redirect_to_nonsense_is_told(tmp_path: Path, server: ModelServer) -> None:
+    server.statuses = [(302, {"Location": "https://["})]
+    with pytest.raises(ModelFetchFailed, match="redirects to what is no URL"):
+        fetch(fetcher_for(tmp_path, server, from_web(server)))
+
+
+def test_a_bad_answer_does_not_cost_what_came_before(tmp_path: Path, server: ModelServer) -> None:
+    fetcher = fetcher_for(tmp_path, server, from_web(server))
+    server.cut = [0.3] * 1000
+    with pytest.raises(ModelFetchFailed):
+        fetch(fetcher)
+    server.cut, server.page = [], True
+    with pytest.raises(ModelCorrupt, match="web page"):
+        fetch(fetcher)
+    server.page, before = False, server.sent
+    (file,) = fetch(fetcher)
+    assert file.read_bytes() == CONTENT
+    assert server.sent - before < len(CONTENT)
+
+
 def test_names_with_blanks_are_reached(tmp_path: Path, server: ModelServer) -> None:
     server.files["my lora #1.safetensors"] = server.files["a.safetensors"]
     source = {"repository": "org/repo", "revision": COMMIT, "path": "my lora #1.safetensors"}

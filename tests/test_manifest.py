@@ -125,6 +125,15 @@ def test_names_are_taken_as_people_write_them() -> None:
         manifest.expand(["/models"])
 
 
+def test_ones_own_models_go_first_and_no_password_stands_in_an_address() -> None:
+    first = CONTENT["models"][0]
+    own = read_manifest({"models": [{**first, "name": "mine"}]}, shipped_manifest())
+    assert [model.name for model in own.known_as(first["file"])] == ["mine", first["name"]]
+    with pytest.raises(InvalidManifest, match="must hold no user or password") as caught:
+        read_manifest({"models": [{**first, "source": {"url": "https://me:hush@x.example/a"}}]}, shipped_manifest())
+    assert "hush" not in caught.value.message
+
+
 def test_a_digest_in_capitals_and_a_name_with_blanks_are_fine() -> None:
     first = CONTENT["models"][0]
     own = {**first, "sha256": first["sha256"].upper(), "file": "my lora (v1).safetensors"}

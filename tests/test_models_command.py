@@ -236,7 +236,7 @@ def test_prune_keeps_what_the_manifest_does_not_know_and_what_is_being_fetched(r
     mine.write_bytes(A)
     busy.write_bytes(b"x")
     (run.folder / "vae" / "y.safetensors.lock").write_text("x")
-    staged = run.folder / "vae" / "z.safetensors.hub" / ".cache" / "x.incomplete"
+    staged = run.folder / "vae" / "z.safetensors.partial.hub" / ".cache" / "x.incomplete"
     staged.parent.mkdir(parents=True)
     staged.write_bytes(b"x")
     run("prune", "one", "--yes")
@@ -244,6 +244,16 @@ def test_prune_keeps_what_the_manifest_does_not_know_and_what_is_being_fetched(r
     assert busy.exists()
     assert not staged.exists()
     assert not (run.folder / "loras" / "b.safetensors").exists()
+
+
+def test_names_of_folders_above_and_of_models_are_not_taken_for_leftovers(run: Command, tmp_path: Path) -> None:
+    run.folder = tmp_path / "x.partial.hub" / "models"
+    mine = [run.folder / "loras" / "style.lock.safetensors", run.folder / "loras" / "b.hub" / "c.safetensors"]
+    for path in mine:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(A)
+    assert "nothing to remove" in run("prune", "--yes")
+    assert "2 good, 0 bad" in run("verify")
 
 
 def test_the_schema_is_told(run: Command) -> None:

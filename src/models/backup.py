@@ -68,7 +68,7 @@ class Mirror:
                 return None
             return None if is_same else Step(key, size, replaces=True)
 
-        return _steps(step, files_below(self.root))
+        return _steps(step, (key for key in files_below(self.root) if key not in self.others))
 
     def to_restore(self, only: Sequence[Model] | None = None) -> list[Step]:
         """The files that the folder lacks, or has otherwise: all that are stored, or those of some models.
@@ -155,13 +155,15 @@ class Mirror:
     def _bring_back(self, step: Step, meter: Meter, pace: Pace) -> None:
         target, stored = self.root / step.key, self.store.look(step.key)
         self._check_known(step.key, stored.sha256 if stored else None)
+        known = self.digests.get(step.key, frozenset())
+        digest = next(iter(known)) if len(known) == 1 else None  # for objects that have none with them
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if not step.size:
                 target.write_bytes(b"")
                 return
             with locked(lock_of(target), _nothing):
-                bring(self.store.remote(step.key), Wanted(target, self.root, step.size), _nothing, meter, pace)
+                bring(self.store.remote(step.key), Wanted(target, self.root, step.size, digest), _nothing, meter, pace)
 
 
 def check_is_of_models(folder: Path) -> None:
@@ -178,25 +180,26 @@ def check_is_of_models(folder: Path) -> None:
 
 def files_below(root: Path) -> list[str]:
     """The paths below a folder of all files but our own notes and leftovers; each folder once, links followed."""
-    return [path.relative_to(root).as_posix() for path in _walk(root, {root.resolve()}) if not is_leftover(path)]
+    return [path.as_posix() for path in _walk(root, root, {root.resolve()}) if not is_leftover(path)]
 
 
 def leftovers_below(root: Path) -> list[Path]:
     """What downloads that were killed have left."""
-    return [path for path in _walk(root, {root.resolve()}) if is_leftover(path)]
+    return [root / path for path in _walk(root, root, {root.resolve()}) if is_leftover(path)]
 
 
-def _walk(folder: Path, seen: set[Path]) -> Iterator[Path]:
+def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
+    """Paths below `root`."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name.startswith(".") and not is_leftover(path):
+        if path.name.startswith(".") and not is_leftover(path.relative_to(root)):
             continue
         if path.is_dir():
             real = path.resolve()
             if real not in seen:  # a link to a folder that it is in would have no end
                 seen.add(real)
-                yield from _walk(path, seen)
+                yield from _walk(path, root, seen)
         elif path.is_file():
-            yield path
+            yield path.relative_to(root)
 
 
 def _steps(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:

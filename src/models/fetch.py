@@ -51,10 +51,11 @@ class Fetcher:
         `check` raises if nobody waits any more. Raises ModelFetchFailed and its kin: the first, after the others have
         been tried.
         """
-        missing = sorted(self.missing(models), key=lambda model: -(model.size or 0))
+        with disk_errors(self.places.target):
+            missing = sorted(self.missing(models), key=lambda model: -(model.size or 0))
+            check_space(self.places.target, [(self.places.target_of(model), model.size or 0) for model in missing])
         if not missing:
             return
-        check_space(self.places.target, [(self.places.target_of(model), model.size or 0) for model in missing])
         for model in missing:
             log.info("fetching %s/%s: %s", model.folder, model.file, model.about)
         meter = Meter("models", sum(model.size or 0 for model in missing))
@@ -72,6 +73,7 @@ class Fetcher:
                 is_over.set()
                 raise
         failures = [failure for failure in outcomes if failure is not None]
+        failures.sort(key=lambda failure: isinstance(failure, ModelFetchFailed))  # that nobody waits says more
         for failure in failures[1:]:
             log.warning("%s: %s", failure.error_code, failure)
         if failures:
@@ -134,6 +136,9 @@ class Fetcher:
         except ModelFetchFailed as error:
             log.warning("%s; so it is fetched in ranges", error)
             return False
+        except BaseException:  # nobody waits any more: the next one goes by ranges, which can go on
+            parts_of(wanted.target).touch()
+            raise
         return True
 
     # --- Sources ---------------------------------------------------------------------------------------

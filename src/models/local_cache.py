@@ -38,8 +38,9 @@ class LocalCache:
         """Remove copies whose original has changed or is gone."""
         for note, copy, original in self._notes():
             if not _is_same(copy, original):
-                copy.unlink(missing_ok=True)
-                note.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    copy.unlink(missing_ok=True)
+                    note.unlink(missing_ok=True)
 
     def copy_of(self, file: Path, below: Path) -> Path | None:
         """The copy of a file that lies `below` a root of models, None if there is none; it counts as used now."""

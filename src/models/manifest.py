@@ -69,6 +69,8 @@ class Source(BaseModel):
     def _is_one(self) -> Source:
         if [self.repository, self.url, self.key].count(None) != 2:
             raise ValueError("must have one of repository, url or key")
+        if self.url and "@" in self.url.split("/")[2]:
+            raise ValueError("url must hold no user or password: use a signed link, or the bucket of models")
         if (self.repository is None) != (self.path is None) or (self.revision and not self.repository):
             raise ValueError("repository and path go together, and revision with them")
         return self
@@ -203,7 +205,7 @@ def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
         own = list(given.models)
         names = {model.name for model in own}
         kept = [model for model in base.models if model.name not in names]
-        return Manifest(models=(*kept, *own), sets={**base.sets, **given.sets})
+        return Manifest(models=(*own, *kept), sets={**base.sets, **given.sets})
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
         told = "; ".join(_problem(problem["loc"], problem["msg"], content) for problem in problems[:5])

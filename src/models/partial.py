@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ModelFetchFailed, NoSpaceForModels
@@ -26,7 +26,7 @@ _NOTED = 1 << 20  # bytes between two notes of how far a part is
 _LOOK_SECONDS = 0.1
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPARE_BYTES = 200_000_000  # that are to stay free beside the models
-_STAGING = ".hub"
+_STAGING = ".partial.hub"
 _BUSY_SECONDS = 120.0  # a lock that was touched in that time is held by somebody
 
 
@@ -56,10 +56,10 @@ def discard(target: Path) -> None:
     partial_of(target).unlink(missing_ok=True)
 
 
-def is_leftover(path: Path) -> bool:
-    """Whether a file is what a download needs only while it runs."""
+def is_leftover(path: PurePath) -> bool:
+    """Whether a file, by its path below a root, is what a download needs only while it runs."""
     in_staging = any(part.endswith(_STAGING) for part in path.parent.parts)
-    return in_staging or path.name.endswith((".partial", ".partial.parts", ".lock")) or ".lock." in path.name
+    return in_staging or path.name.endswith((".partial", ".partial.parts", ".lock", ".lock.breaking"))
 
 
 def is_in_use(path: Path) -> bool:
@@ -67,7 +67,9 @@ def is_in_use(path: Path) -> bool:
     staging = next((parent for parent in path.parents if parent.name.endswith(_STAGING)), None)
     name = staging.name if staging else path.name
     folder = staging.parent if staging else path.parent
-    lock = folder / f"{name.partition('.partial')[0].removesuffix(_STAGING).partition('.lock')[0]}.lock"
+    for ending in (_STAGING, ".breaking", ".lock", ".parts", ".partial"):
+        name = name.removesuffix(ending)
+    lock = folder / f"{name}.lock"
     with contextlib.suppress(OSError):
         return time.time() - lock.stat().st_mtime < _BUSY_SECONDS
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -63,9 +64,10 @@ class Places:
         parts = PurePosixPath(name.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or "\0" in name:
             return None
-        for kind in folder_names():
-            for path in self.candidates(kind, str(parts)):
-                return path
+        with contextlib.suppress(OSError):  # no name of a file
+            for kind in folder_names():
+                for path in self.candidates(kind, str(parts)):
+                    return path
         return None
 
 

@@ -174,13 +174,12 @@ def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
 def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetcher:
     """A fetcher as the settings want it."""
     config = settings.models_bucket
+    trusted = frozenset({*settings.trusted_hosts, urlsplit(settings.hf_endpoint).netloc.lower()})
     return Fetcher(
         places,
         manifest,
         Hub(settings.hf_endpoint, settings.hf_token),
-        FetchRules(
-            settings.allow_http_urls, frozenset({*settings.trusted_hosts, urlsplit(settings.hf_endpoint).netloc})
-        ),
+        FetchRules(settings.allow_http_urls, trusted),
         ModelStore(Bucket(config)) if config else None,
         Pace(settings.download_stall_timeout),
     )

@@ -101,23 +101,23 @@ def bring(remote: Remote, wanted: Wanted, check: Check, meter: Meter, pace: Pace
     What an earlier process has begun and what is found to be wrong then, is begun anew once. Raises ModelFetchFailed,
     ModelCorrupt, NoSpaceForModels, and whatever `check` raises; what came is kept, unless it is wrong.
     """
-    was_begun, came, facts_size = parts_of(wanted.target).exists(), 0, wanted.size
+    was_begun, came = parts_of(wanted.target).exists(), 0
 
     def counted(more: int) -> None:
         nonlocal came
         came += more
         meter.count(more)
 
+    facts = look(remote, check, pace.stall_seconds)
+    if wanted.size not in (None, facts.size):
+        raise ModelCorrupt(
+            f"{wanted.target.name} is not the file that is meant: it has {facts.size:,} bytes there, and should have "
+            f"{wanted.size:,}"
+        )
+    if wanted.size is None:
+        meter.expect(facts.size)
+    facts = replace(facts, tag=wanted.sha256 or facts.sha256 or facts.tag)  # two sources may have the same file
     try:
-        facts = look(remote, check, pace.stall_seconds)
-        if wanted.size not in (None, facts.size):
-            raise ModelCorrupt(
-                f"{wanted.target.name} is not the file that is meant: it has {facts.size:,} bytes there, and should "
-                f"have {wanted.size:,}"
-            )
-        if wanted.size is None:
-            meter.expect(facts.size)
-            facts_size = facts.size
         accept(wanted, _download(remote, wanted.target, facts, check, counted, pace), facts)
     except ModelCorrupt as error:
         discard(wanted.target)
@@ -125,7 +125,7 @@ def bring(remote: Remote, wanted: Wanted, check: Check, meter: Meter, pace: Pace
         if not was_begun:
             raise
         log.warning("%s; begun anew", error)
-        bring(remote, replace(wanted, size=wanted.size or facts_size), check, meter, pace)
+        bring(remote, replace(wanted, size=facts.size), check, meter, pace)
     except ModelFetchFailed:
         meter.count(-came)
         raise
@@ -170,6 +170,7 @@ def _download(remote: Remote, target: Path, facts: Facts, check: Check, count: C
             watch.wait([pool.submit(bringer.bring, number) for number in partial.missing()], [digest])
             return digest.result()
         finally:
+            watch.is_over.set()
             pool.shutdown(cancel_futures=True)
 
 
@@ -196,7 +197,9 @@ class _Watch:
             self._wait(set(reading), set(computing))
         except BaseException:
             self.is_over.set()
-            while any(not future.done() and not future.cancel() for future in reading):
+            for future in reading:
+                future.cancel()
+            while not all(future.done() for future in reading):
                 self._remote.abort()  # again and again: a connection that is just being made is missed
                 time.sleep(_LOOK_SECONDS)
             raise
@@ -224,6 +227,8 @@ class _Watch:
     def retried(self, action: Callable[[], Result]) -> Result:
         """What `action` returns, asked again if it broke, a few times, with pauses that grow or that it asks for."""
         for attempt in range(_ATTEMPTS):
+            if self.is_over.is_set():
+                raise ModelFetchFailed(f"{self._remote}: ended")
             try:
                 return action()
             except SourceBroke as broke:

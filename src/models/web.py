@@ -88,7 +88,8 @@ class WebFile:
         try:
             found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
             is_asked = int(found[1]) == start if response.status == 206 and found else not start
-            if not is_asked or int(response.headers.get("Content-Length") or left) != left:
+            length = response.headers.get("Content-Length") or str(left)
+            if not is_asked or length != str(left):
                 raise SourceBroke(f"{self.name}: {self._host} gave another range than was asked for")
             while left and (piece := response.read1(min(_PIECE, left))):
                 left -= len(piece)
@@ -140,7 +141,10 @@ class WebFile:
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location:
                 _drop(response)
-                url = urljoin(url, location)
+                try:
+                    url = urljoin(url, location)
+                except ValueError as error:
+                    raise ModelFetchFailed(f"{self.name}: {self._host} redirects to what is no URL") from error
                 continue
             if response.status in (200, 206):
                 self._resolved = url
