@@ -143,18 +143,16 @@ class JobRunner:
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems
 
-    def _run_cured(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
-        """Run it, with the models fetched that it misses."""
-        for _ in range(_MOST_CURES):
-            try:
-                return self._run_once(job, workflow, limits, report)
-            except MissingModel as error:
-                if not self.supply.cure(error, lambda: _check_fetch(limits)):
-                    raise self.supply.explained(error) from error
+    def _run_cured(
+        self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report, cures: int = _MOST_CURES
+    ) -> Result:
+        """Run it, with the models fetched that it misses, at most `cures` times."""
         try:
             return self._run_once(job, workflow, limits, report)
         except MissingModel as error:
-            raise self.supply.explained(error) from error
+            if not cures or not self.supply.cure(error, lambda: _check_fetch(limits)):
+                raise self.supply.explained(error) from error
+        return self._run_cured(job, workflow, limits, report, cures - 1)
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, deliver the files; then delete them."""

@@ -56,7 +56,7 @@ class LocalCache:
         Raises OSError if it could not be copied whole.
         """
         copy, about = self.root / file.relative_to(below), file.stat()
-        if copy.exists() and self._note_of(copy).exists() is False:
+        if copy.exists() and not self._note_of(copy).exists():
             return None  # somebody else's file
         if not self._make_room(about.st_size, {*kept, copy}):
             log.info("no room for a copy of %s in MODEL_CACHE_DIR (MODEL_CACHE_GB)", file.name)

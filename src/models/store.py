@@ -32,11 +32,12 @@ _DIGEST = "sha256"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """An object: its size in bytes, and its digest where it has one."""
+    """An object: its size in bytes, its digest where it has one, and a tag that changes with its content."""
 
     key: str
     size: int
     sha256: str | None
+    tag: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class ModelStore:
             head = self.bucket.attempt("looked into", lambda client: client.head_object(Bucket=self.name, Key=key))
         except KeyMissing:
             return None
-        return StoredModel(key, int(head["ContentLength"]), (head.get("Metadata") or {}).get(_DIGEST))
+        digest = (head.get("Metadata") or {}).get(_DIGEST)
+        return StoredModel(key, int(head["ContentLength"]), digest, str(head.get("ETag", "")))
 
     def remote(self, key: str) -> StoredFile:
         """An object as something that can be downloaded."""
@@ -99,14 +101,19 @@ class ModelStore:
             self.bucket.attempt("written to", lambda client: client.put_object(**place, **about, Body=content))
             count(size)
             return
+        self._upload_in_parts(file, key, about, check, count)
+        stored = self.look(key)
+        if stored is not None and stored.sha256 != sha256:  # begun when the file was another one
+            self.delete([key])
+            raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
+
+    def _upload_in_parts(self, file: Path, key: str, about: Mapping[str, Any], check: Check, count: Count) -> None:
+        place, size = {"Bucket": self.name, "Key": key}, file.stat().st_size
         part = max(self.part, -(-size // _MOST_PARTS))
-        found = self.bucket.attempt("written to", lambda client: _begun(client, place))
-        upload_id, there = found or (
-            self.bucket.attempt("written to", lambda client: client.create_multipart_upload(**place, **about))[
-                "UploadId"
-            ],
-            {},
-        )
+        upload_id, there = self.bucket.attempt("written to", lambda client: _begun(client, place) or ("", {}))
+        if not upload_id:
+            made = self.bucket.attempt("written to", lambda client: client.create_multipart_upload(**place, **about))
+            upload_id = made["UploadId"]
         before, opened = _state(file), {**place, "UploadId": upload_id}
         tags = _Upload(self.bucket, file, opened, size, part, there, check, count).run()
         if _state(file) != before:
@@ -115,14 +122,8 @@ class ModelStore:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
         self.bucket.attempt(
             "written to",
-            lambda client: client.complete_multipart_upload(
-                **place, UploadId=upload_id, MultipartUpload={"Parts": parts}
-            ),
+            lambda client: client.complete_multipart_upload(**opened, MultipartUpload={"Parts": parts}),
         )
-        stored = self.look(key)
-        if stored is not None and stored.sha256 != sha256:  # begun when the file was another one
-            self.delete([key])
-            raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
 
 
 def _state(file: Path) -> tuple[int, int, int]:
@@ -205,14 +206,10 @@ class StoredFile:
 
     def facts(self) -> Facts:
         """See `Remote`."""
-        try:
-            head = self.store.bucket.attempt(
-                "read from", lambda client: client.head_object(Bucket=self.store.name, Key=self.key)
-            )
-        except KeyMissing as error:
-            raise ModelFetchFailed(f"the bucket {self.store.name!r} has no {self.key!r}") from error
-        digest = (head.get("Metadata") or {}).get(_DIGEST)
-        return Facts(int(head["ContentLength"]), str(head.get("ETag", "")), sha256=digest)
+        stored = self.store.look(self.key)
+        if stored is None:
+            raise ModelFetchFailed(f"the bucket {self.store.name!r} has no {self.key!r}")
+        return Facts(stored.size, stored.tag, sha256=stored.sha256)
 
     def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
         """See `Remote`."""
