@@ -102,6 +102,7 @@ def run_prompt(
             wait = _Wait(engine, prompt_id, client_id, limits, report, listener, vitals)
             entry = wait.entry()
             is_heard_whole = wait.hear_out() if sends_frames(workflow) else True
+            wait.hear_arrived()
             frames, seconds = tuple(wait.frames), wait.clock.node_seconds
             return Run(prompt_id, workflow, entry, frames, is_heard_whole, queued_at, seconds)
     except ComfyUnreachable:
@@ -230,6 +231,12 @@ class _Wait:
                 break
             self._hear(event)
         return self._has_heard_last
+
+    def hear_arrived(self) -> None:
+        """Hear what has arrived and end the clock: asking may have found the entry before its last events came."""
+        while event := self._listener.next(0.0):
+            self._hear(event)
+        self.clock.hear(None, time.monotonic())
 
     def _hear(self, event: Event) -> None:
         self._heard_at = time.monotonic()
