@@ -145,9 +145,8 @@ def failing(how: str, times: int = 10**6) -> Callable[[str], Workflow]:
     return lambda engine: fresh(**{"3": node("WorkerTestFail", image=["2", 0], how=how, times=times)})
 
 
-def _blend(engine: str) -> Workflow:
-    blend = node("ImageBlend", image1=["1", 0], image2=["2", 0], blend_factor=0.5, blend_mode="NOPE")
-    return fresh(**{"3": blend})
+def _raising(engine: str) -> Workflow:
+    return fresh(**{"3": workflows.raising(engine)})
 
 
 def _half_valid(engine: str) -> Workflow:
@@ -280,7 +279,7 @@ SCENARIOS = [
     Scenario("socket silent", "success", before=_silence_socket),
     Scenario("fresh engine after that ", "success", before=lambda bench: bench.engine.renew(bench.engine.number)),
     Scenario("history half a second late", "success", before=_late_history),
-    Scenario("a node raises", "node_execution_error", _blend),
+    Scenario("a node raises", "node_execution_error", _raising),
     Scenario("a branch is blocked", "success", _blocked, engines=("real",)),
     Scenario("one of two outputs is invalid", "invalid_workflow", _half_valid),
     Scenario("identical job twice", "success", lambda engine: workflows.still(color=3), times=2),

@@ -110,9 +110,9 @@ def test_nothing_of_a_job_stays_behind(bench: Bench) -> None:
     workflow = workflows.batch_of_four("a/b/c")
     workflow["5"] = node("PreviewImage", images=["1", 0])
     images(bench.run(workflow=workflow))
-    failing = {**workflow, "6": node("ImageBlend", image1=["1", 0], image2=["1", 0], blend_factor=0.5, blend_mode="?")}
+    failing = {**workflow, "6": workflows.raising(bench.name)}
     failing["7"] = node("SaveImage", images=["6", 0], filename_prefix="never")
-    assert bench.run(workflow=failing)["status"] == "error"
+    assert bench.run(workflow=failing)["error_code"] == "node_execution_error"
     assert not [file for file in bench.leftovers() if file.endswith(".png")]
     assert bench.engine.client._json("GET", "/history") == {}
 
@@ -254,14 +254,22 @@ def test_one_bad_output_among_good_ones_is_an_error_and_not_a_silent_loss(bench:
 
 
 def test_a_node_that_raises_is_named_with_its_message(bench: Bench) -> None:
+    answer = bench.run(workflow={**workflows.still(), "3": workflows.raising(bench.name)})
+    assert (answer["error_type"], answer["error_code"]) == ("internal", "node_execution_error")
+    assert answer["node_id"] == "3"
+    assert "NOPE" in answer["error"]
+    assert images(bench.run(workflow=workflows.still()))
+
+
+def test_a_blend_mode_that_there_is_not_is_named_whoever_finds_it(bench: Bench) -> None:
+    """ComfyUI 0.3.64 and the draft engine find it when the node runs, newer versions before."""
     workflow = workflows.still()
     workflow["3"] = node("ImageBlend", image1=["1", 0], image2=["2", 0], blend_factor=0.5, blend_mode="NOPE")
     answer = bench.run(workflow=workflow)
-    assert answer["status"] == "error"
-    if answer["error_type"] == "internal":  # newer versions of ComfyUI refuse it before it runs
-        assert answer["error_code"] == "node_execution_error"
-        assert answer["node_id"] == "3"
-        assert "NOPE" in answer["error"]
+    expected = "node_execution_error" if bench.engine.version == "0.3.64" else "invalid_workflow"
+    assert answer["error_code"] == expected
+    assert "node 3 (ImageBlend)" in answer["error"]
+    assert "NOPE" in answer["error"]
     assert images(bench.run(workflow=workflows.still()))
 
 
