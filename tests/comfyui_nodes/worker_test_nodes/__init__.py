@@ -3,6 +3,7 @@
 import io
 import os
 import time
+from collections import Counter
 from types import SimpleNamespace
 
 import comfy.utils
@@ -67,17 +68,17 @@ class Fail:
     RETURN_TYPES = ("IMAGE",)
     FUNCTION = "run"
     CATEGORY = "test"
-    failures = 0
+    failures = Counter()
 
     @classmethod
     def IS_CHANGED(cls, **inputs):
         return float("nan")
 
     def run(self, image, how, times):
-        if Fail.failures >= times:
-            Fail.failures = 0
+        if Fail.failures[how] >= times:
+            del Fail.failures[how]
             return (image,)
-        Fail.failures += 1
+        Fail.failures[how] += 1
         if how == "out of memory":
             raise torch.cuda.OutOfMemoryError("Allocation on device")
         if how == "cuda error":
