@@ -40,5 +40,5 @@
 `serverless_worker.py`, above all of them, tells the story.
 """
 
-VERSION = "0.4.0"
+VERSION = "0.5.0"
 """Of this worker; answers tell it."""

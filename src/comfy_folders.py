@@ -34,7 +34,7 @@ class Folders:
             if lock is not None:
                 Folders(left, lock).remove()
         folders = _new()
-        for folder in (folders.input, folders.output, folders.temp, folders.user):
+        for folder in (folders.input, folders.output, folders.temp, folders.user, folders.editor):
             folder.mkdir()
         return folders
 
@@ -63,6 +63,11 @@ class Folders:
     def user(self) -> Path:
         """ComfyUI's settings and database."""
         return self.root / "user"
+
+    @property
+    def editor(self) -> Path:
+        """Where ComfyUI would find its editor: empty, nobody opens it here."""
+        return self.root / "editor"
 
     @property
     def models(self) -> Path:

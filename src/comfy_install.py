@@ -60,6 +60,7 @@ class Installation:
         # In a file: with one in memory ComfyUI 0.3.64 logs a traceback when it lets go of the connection.
         flags.append(["--database-url", f"sqlite:///{folders.user / 'comfyui.db'}"])
         flags.append(["--disable-assets"])
+        flags.append(["--front-end-root", str(folders.editor)])  # else it ends without the editor's package
         flags.append([_MODEL_PATHS_FLAG, str(folders.model_paths)])
         return [word for flag in flags if flag[0] in self.accepted for word in flag]
 

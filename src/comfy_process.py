@@ -30,10 +30,21 @@ _STOP_SECONDS = 3.0
 _LONGEST_LINE = 65536
 _KEPT_LINES = 200
 _KEPT_CHARACTERS = 1000
-_NOISE = re.compile(r"^Adding extra search path ")
+# What ComfyUI says at every start and nobody needs: its database, its kernels, and that its editor is not installed.
+_NOISE = re.compile(
+    r"Adding extra search path |setup plugin alembic|Context impl |Will assume |Running upgrade |Revis(ion ID|es): "
+    r"|Create Date: |Change preview_id |Database upgraded |Found comfy_kitchen backend "
+    r"|\*+ ERROR \*+$|comfyui-(workflow-templates is not installed|embedded-docs package not found)"
+    r"|Please install the updated requirements|.* -m pip install -r .*requirements\.txt$|If you are on the portable "
+    r"|The ComfyUI frontend is shipped "
+)
+
 
 # What a line of a failed boot means for the one who deploys.
 _HINTS = (
+    (r"NVIDIA driver on your system is too old|driver version is insufficient",
+     "the host's NVIDIA driver is too old for the CUDA of this image; have RunPod choose hosts by their CUDA version "
+     "(12.8 and later for cu128, 13.0 and later for cu130)"),
     (r"Found no NVIDIA driver|No CUDA GPUs are available|Torch not compiled with CUDA",
      "ComfyUI found no GPU; to run it on the CPU set COMFYUI_ARGS=--cpu"),
     (r"not allowed with argument --cache", "set COMFYUI_CACHE, and no flag for the cache in COMFYUI_ARGS"),
