@@ -1,0 +1,159 @@
+#!/usr/bin/env bash
+# Build, try and push the image. Run it from anywhere; docker/BUILD_COMMANDS.md explains each command.
+set -euo pipefail
+
+usage() {
+    cat << 'EOF'
+usage: docker/build.sh [options] [-- ARGUMENT…]     (what follows -- goes to the builder as it is)
+
+  --image NAME        what the image is called (default: comfyui-worker; to push: YOU/comfyui-worker)
+  --tag TAG           its tag (default: the git version; the variant and target are added)
+  --target NAME       serverless (default), models or pod
+  --variant NAME      cu128 (default), cu130, or cpu: the torch that goes in
+  --models SET,…      for --target models: what is baked in
+  --secrets FILE      file with HF_TOKEN, R2_… for --models (default: .secrets if it is there)
+  --custom-nodes A,B  names or groups of docker/custom_nodes.lock (default: default; '' for none)
+  --platform NAME     default: linux/amd64, which RunPod runs
+  --builder NAME      docker (default) or buildah
+  --no-smoke-test     do not run a job in the new image
+  --push              push it when all went well
+  --dry-run           print the commands only
+EOF
+}
+
+fail() {
+    printf 'build.sh: %s\n' "$*" >&2
+    exit 1
+}
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+image=comfyui-worker tag='' target=serverless variant=cu128 models='' custom_nodes=default
+secrets=$repository/.secrets platform=linux/amd64 builder=docker
+smoke_test=yes push=no dry_run=no
+more=() failed=''
+
+value() { [[ $# -ge 2 ]] || fail "$1 needs a value"; }
+
+while (($#)); do
+    case $1 in
+        --image) value "$@"; image=$2; shift 2 ;;
+        --tag) value "$@"; tag=$2; shift 2 ;;
+        --target) value "$@"; target=$2; shift 2 ;;
+        --variant) value "$@"; variant=$2; shift 2 ;;
+        --models) value "$@"; models=$2; shift 2 ;;
+        --secrets) value "$@"; secrets=$2; shift 2; [[ -f $secrets ]] || fail "there is no file $secrets" ;;
+        --custom-nodes) value "$@"; custom_nodes=$2; shift 2 ;;
+        --platform) value "$@"; platform=$2; shift 2 ;;
+        --builder) value "$@"; builder=$2; shift 2 ;;
+        --no-smoke-test) smoke_test=no; shift ;;
+        --push) push=yes; shift ;;
+        --dry-run) dry_run=yes; shift ;;
+        -h | --help) usage; exit 0 ;;
+        --) shift; more=("$@"); break ;;
+        *) usage >&2; fail "there is no option $1" ;;
+    esac
+done
+
+case $target in
+    serverless | pod) [[ -z $models ]] || fail "--models is for --target models" ;;
+    models) [[ -n $models ]] || fail "--target models needs --models SET,… (python -m src.models sets lists them)" ;;
+    *) fail "--target must be serverless, models or pod, not '$target'" ;;
+esac
+case $variant in
+    cu128 | cu130 | cpu) torch_index=https://download.pytorch.org/whl/$variant ;;
+    *) fail "--variant must be cu128, cu130 or cpu, not '$variant'" ;;
+esac
+
+# --- What can be said before anything is built ---------------------------------------------------------
+
+git_version() {
+    git -C "$repository" describe --tags --always --dirty --match 'v*' 2> /dev/null || echo unversioned
+}
+
+check_builder() {
+    case $builder in
+        docker)
+            command -v docker > /dev/null || fail "there is no docker: install Docker (https://docs.docker.com/get-docker/), or use --builder buildah"
+            docker info > /dev/null 2>&1 || fail "the Docker engine does not answer: start it (Docker Desktop, or: sudo systemctl start docker), or use --builder buildah"
+            docker buildx version > /dev/null 2>&1 || fail "docker has no buildx: install the plugin docker-buildx"
+            ;;
+        buildah)
+            command -v buildah > /dev/null || fail "there is no buildah: apt-get install buildah"
+            ;;
+        *) fail "--builder must be docker or buildah, not '$builder'" ;;
+    esac
+}
+
+# Whether the registry of the image knows us: better asked before an hour of building than after it.
+check_login() {
+    local registry=docker.io name=${image%%/*} file
+    [[ $image == */* ]] || fail "to push, say whose image it is: --image YOU/$image"
+    if [[ $name == *.* || $name == *:* || $name == localhost ]]; then registry=$name; fi
+    if [[ $builder == buildah ]]; then
+        buildah login --get-login "$registry" > /dev/null 2>&1 || fail "not logged in to $registry: buildah login $registry"
+        return
+    fi
+    file=${DOCKER_CONFIG:-$HOME/.docker}/config.json
+    grep -q -E "\"(https://)?(index\.)?${registry//./\\.}(/v1/)?\"|\"credsStore\"" "$file" 2> /dev/null \
+        || fail "not logged in to $registry: docker login $registry"
+}
+
+check_tree() {
+    [[ $version != unversioned ]] || fail "to push, build from a git checkout: the tag is its version (or give --tag)"
+    [[ $version != *-dirty ]] || fail "there are changes that are not committed: commit or stash them, so that the tag $version can be built again"
+}
+
+version=$(git_version)
+[[ -n $tag ]] || tag=$version-$variant
+[[ $target == serverless || $tag == *-"$target" ]] || tag=$tag-$target
+name=$image:$tag
+
+run() {
+    printf '+' >&2
+    printf ' %q' "$@" >&2
+    printf '\n' >&2
+    [[ $dry_run == yes ]] || "$@"
+}
+
+[[ $dry_run == yes ]] || check_builder
+if [[ $push == yes ]]; then
+    check_tree
+    [[ $dry_run == yes ]] || check_login
+fi
+
+# --- Build ---------------------------------------------------------------------------------------------
+
+arguments=(
+    --file "$repository/docker/Dockerfile" --target "$target" --platform "$platform" --tag "$name"
+    --build-arg "TORCH_INDEX_URL=$torch_index" --build-arg "CUSTOM_NODES=$custom_nodes"
+    --build-arg "VERSION=$version" --build-arg "REVISION=$(git -C "$repository" rev-parse HEAD 2> /dev/null || echo unknown)"
+)
+[[ -z $models ]] || arguments+=(--build-arg "MODELS=$models")
+[[ ! -f $secrets ]] || arguments+=(--secret "id=secrets,src=$secrets")
+
+if [[ $builder == docker ]]; then
+    run docker buildx build --load --provenance=false "${arguments[@]}" "${more[@]}" "$repository"
+else
+    run buildah build --layers "${arguments[@]}" "${more[@]}" "$repository"
+fi
+
+# --- Try it: a job without models, on the CPU -----------------------------------------------------------
+
+if [[ $smoke_test == yes ]]; then
+    job=(--test_input examples/smoke_workflow.json --output /tmp/output)
+    if [[ $builder == docker ]]; then
+        run docker run --rm --platform "$platform" --env MODE_TO_RUN=test --env COMFYUI_ARGS=--cpu "$name" "${job[@]}" \
+            || fail "the image $name was built, but its smoke test failed; nothing was pushed"
+    else
+        container=$([[ $dry_run == yes ]] || buildah from "$name")
+        run buildah run --env MODE_TO_RUN=test --env COMFYUI_ARGS=--cpu "${container:-CONTAINER}" -- \
+            /usr/bin/tini -- /worker/src/start.sh "${job[@]}" || failed=yes
+        [[ $dry_run == yes ]] || buildah rm "$container" > /dev/null
+        [[ -z $failed ]] || fail "the image $name was built, but its smoke test failed; nothing was pushed"
+    fi
+fi
+
+if [[ $push == yes ]]; then
+    run "$builder" push "$name" || fail "the push of $name failed: does the repository exist, and may you write to it?"
+fi
+printf '%s\n' "$name"

@@ -1,0 +1,61 @@
+"""Does the image work? Boots its ComfyUI on the CPU, looks for the classes of its custom nodes, runs a job.
+
+Runs at the end of the build, in the worker's folder and with its Python; the proof that it writes says what was found.
+Ends with an error, which fails the build, if anything is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+LOCK = Path(__file__).with_name("custom_nodes.lock")
+
+
+def prove(proof: Path) -> None:
+    """Write the proof, or end with an error that says what is wrong."""
+    installed = {folder.name for folder in Path(os.environ["COMFYUI_PATH"], "custom_nodes").iterdir()}
+    known = json.loads(LOCK.read_text(encoding="utf-8"))["custom_nodes"]
+    packs = [pack for pack in known if pack["name"] in installed]
+    needed = {class_type: pack["name"] for pack in packs for class_type in pack["classes"]}
+    told, answer = asyncio.run(_asked(list(needed)))
+
+    if told["missing"]:
+        sys.exit("\n".join(f"custom node {needed[missing]}: ComfyUI has no {missing}" for missing in told["missing"]))
+    if answer["status"] != "success" or not answer["images"]:
+        sys.exit(f"the job failed: {answer.get('error')}")
+    found = {"comfyui": told["comfyui"], "custom_nodes": {pack["name"]: pack["commit"] for pack in packs}}
+    proof.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"proved: {json.dumps(found)}, and a job that made {answer['filenames'][0]}", flush=True)
+
+
+async def _asked(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the engine says of classes, and the answer to the job of `examples/smoke_workflow.json`."""
+    import serverless_worker
+    from src.comfy_engine import ComfyEngine
+    from src.comfy_install import find_comfyui
+    from src.job_run import JobRunner
+    from src.settings import read_settings
+
+    settings = read_settings({**os.environ, "COMFYUI_ARGS": "--cpu", "READ_AHEAD": "false"})
+    with ComfyEngine(find_comfyui(settings), settings) as engine:
+        try:
+            engine.wait_ready()
+        finally:
+            print("\n".join(engine.process.log_tail(200)), flush=True)
+        schemas = engine.client.schemas(class_types)
+        missing = sorted(class_type for class_type, schema in schemas.items() if schema is None)
+        runner = JobRunner.make(engine, settings)
+        serverless_worker._set_worker(serverless_worker.Worker(runner))
+        workflow = json.loads(Path("examples", "smoke_workflow.json").read_text(encoding="utf-8"))
+        answer = await serverless_worker.handler({"id": "proof", "input": {"workflow": workflow}})
+        return {"missing": missing, "comfyui": engine.version}, answer
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path.cwd()))
+    prove(Path(sys.argv[1]))

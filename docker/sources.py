@@ -1,0 +1,128 @@
+"""What the image is made from, at exact commits: ComfyUI and the custom nodes of `custom_nodes.lock`.
+
+Runs while the image is built, with the base image's Python and its standard library only (3.10 and later).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class CustomNode:
+    """An entry of the lock file.
+
+    `classes` are some that it must bring, `requirements` what pip installs for it (in place of its own list, which
+    pins nothing), `system_packages` Debian's that it needs, `build_packages` those that only pip needs.
+    """
+
+    name: str
+    group: str
+    repository: str
+    commit: str
+    why: str
+    state: str
+    classes: tuple[str, ...]
+    requirements: tuple[str, ...]
+    system_packages: tuple[str, ...] = ()
+    build_packages: tuple[str, ...] = ()
+
+
+def read_lock(file: Path) -> list[CustomNode]:
+    """The entries of a lock file. Raises SystemExit, saying which is wrong, unless each has a whole commit."""
+    nodes = []
+    for entry in json.loads(file.read_text(encoding="utf-8"))["custom_nodes"]:
+        values: dict[str, Any] = dict(entry)
+        for name in ("classes", "requirements", "system_packages", "build_packages"):
+            values[name] = tuple(entry.get(name, ()))
+        node = CustomNode(**values)
+        if not _COMMIT.fullmatch(node.commit):
+            sys.exit(f"{file.name}: the commit of {node.name} must be 40 hex digits, not {node.commit!r}")
+        if loose := [requirement for requirement in node.requirements if "==" not in requirement]:
+            sys.exit(f"{file.name}: {node.name} needs exact versions (==), not {', '.join(loose)}")
+        nodes.append(node)
+    return nodes
+
+
+def chosen(nodes: list[CustomNode], wanted: str) -> list[CustomNode]:
+    """Those whose name or group is among the `wanted` (comma-separated). Raises SystemExit for an unknown one."""
+    words = {word.strip() for word in wanted.split(",")} - {""}
+    known = {node.name for node in nodes} | {node.group for node in nodes}
+    if unknown := sorted(words - known):
+        sys.exit(f"CUSTOM_NODES: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+    return [node for node in nodes if node.name in words or node.group in words]
+
+
+def clone(repository: str, wanted: str, commit: str, folder: Path, hint: str) -> None:
+    """Put what `wanted` (a tag or commit) is into a folder, without history.
+
+    Raises SystemExit, with the `hint`, if it is not `commit`.
+    """
+    folder.mkdir(parents=True)
+    git = ["git", "-C", str(folder)]
+    _run([*git, "init", "--quiet"])
+    _run([*git, "fetch", "--quiet", "--depth", "1", repository, wanted])
+    found = subprocess.run([*git, "rev-parse", "FETCH_HEAD^{commit}"], check=True, capture_output=True, text=True)
+    if found.stdout.strip() != commit:
+        sys.exit(f"{wanted} of {repository} is commit {found.stdout.strip()}, not {commit}. {hint}")
+    _run([*git, "checkout", "--quiet", "FETCH_HEAD"])
+    shutil.rmtree(folder / ".git")
+    _compile(folder)
+
+
+def write_needs(nodes: list[CustomNode], folder: Path) -> None:
+    """Write what the image has to install for custom nodes, each thing once: a file a line for pip, two for apt."""
+    for name in ("requirements", "system_packages", "build_packages"):
+        needed = dict.fromkeys(need for node in nodes for need in getattr(node, name))
+        (folder / f"{name}.txt").write_text("".join(f"{need}\n" for need in needed))
+
+
+def _compile(folder: Path) -> None:
+    """Compile to bytecode. Templates that are no Python may lie among the files: those it leaves."""
+    subprocess.run([sys.executable, "-m", "compileall", "-q", "-j", "0", str(folder)], check=False)
+
+
+def _run(command: list[str]) -> None:
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "GIT_TERMINAL_PROMPT": "0"}
+    if subprocess.run(command, check=False, env=environment).returncode:
+        sys.exit(f"this did not work: {' '.join(command)}")
+
+
+def main() -> None:
+    """The command line, as the Dockerfile calls it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    comfyui = commands.add_parser("comfyui")
+    for flag in ("--repository", "--version", "--commit"):
+        comfyui.add_argument(flag, required=True)
+    nodes = commands.add_parser("custom-nodes")
+    nodes.add_argument("--lock", type=Path, required=True)
+    nodes.add_argument("--wanted", required=True)
+    for command in (comfyui, nodes):
+        command.add_argument("folder", type=Path)
+    options = parser.parse_args()
+
+    if options.command == "comfyui":
+        hint = "If that is what you want, build with --build-arg COMFYUI_COMMIT=… of it."
+        clone(options.repository, options.version, options.commit, options.folder, hint)
+        return
+    wanted = chosen(read_lock(options.lock), options.wanted)
+    options.folder.mkdir()
+    for node in wanted:
+        clone(node.repository, node.commit, node.commit, options.folder / node.name, "Look at its repository.")
+    write_needs(wanted, options.folder)
+
+
+if __name__ == "__main__":
+    main()

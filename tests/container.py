@@ -1,0 +1,130 @@
+"""An image's root filesystem as a container, without an engine: its own processes, mounts and overlay; the host's network.
+
+Needs Linux and root. The filesystem is a folder: `buildah mount`, or `docker export` unpacked. It is not changed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# The image's own entry point and variables: no engine is there to read them from its configuration.
+ENTRY = ["/usr/bin/tini", "--", "/worker/src/start.sh"]
+ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+    "HOME": "/root",
+    "COMFYUI_PATH": "/comfyui",
+    "COMFYUI_PYTHON": "/opt/comfyui/bin/python",
+    "WORKER_PYTHON": "/opt/worker/bin/python",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "COMFYUI_ARGS": "--cpu",
+    "MODE_TO_RUN": "serverless",
+}
+
+_START = """
+set -eu
+mount -t tmpfs tmpfs "$1"; mkdir "$1/upper" "$1/work" "$1/root" "$1/none"
+if [ "$3" = read-only ]; then layers="lowerdir=$2:$1/none"; else layers="lowerdir=$2,upperdir=$1/upper,workdir=$1/work"; fi
+if [ -n "$5" ]; then cp -a "$5/." "$1/upper"; fi
+mount -t overlay overlay -o "$layers" "$1/root"
+mount -t proc proc "$1/root/proc"
+mount --rbind /dev "$1/root/dev"
+mount -t tmpfs tmpfs "$1/root/tmp"
+if [ -n "$4" ]; then mkdir -p "$1/root/$4"; mount -t tmpfs tmpfs "$1/root/$4"; fi
+root="$1/root"; shift 5
+exec chroot "$root" /usr/bin/env -i "$@"
+"""
+
+
+class Container:
+    """A running container. `first` is its PID 1 as the host sees it; `log` is what it said."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+        self.first = 0
+        deadline = time.monotonic() + 10
+        while not self.first:
+            assert time.monotonic() < deadline and process.poll() is None, self.log
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            self.first = int(children[0]) if children else 0
+        self._namespace = Path(f"/proc/{self.first}/ns/pid").readlink()
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def processes(self) -> list[str]:
+        """The command of every process in it."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and (folder / "ns" / "pid").readlink() == self._namespace:
+                    found.append((folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            except OSError:
+                continue
+        return found
+
+    def stop(self, seconds: float) -> tuple[int, float]:
+        """SIGTERM to PID 1: the exit status and the seconds until nothing was left."""
+        began = time.monotonic()
+        os.kill(self.first, signal.SIGTERM)
+        status = self._process.wait(timeout=seconds)
+        while self.processes():
+            assert time.monotonic() - began < seconds, self.processes()
+            time.sleep(0.02)
+        return status, time.monotonic() - began
+
+    def wait_for_log(self, text: str, seconds: float) -> None:
+        """Until it has said that."""
+        deadline = time.monotonic() + seconds
+        while text not in self.log:
+            assert time.monotonic() < deadline and self._process.poll() is None, self.log[-5000:]
+            time.sleep(0.02)
+
+
+@contextmanager
+def running(
+    root: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    folder: Path,
+    **options: Any,
+) -> Iterator[Container]:
+    """A command in a container whose root filesystem is `root`; what is left of it ends with the block.
+
+    `options`: `read_only` for the root filesystem (its /tmp is always writable), `volume` for a place that is empty and
+    writable, `over` for a folder whose files are laid over the image's.
+    """
+    place = folder / "container"
+    place.mkdir(parents=True)
+    mode = "read-only" if options.get("read_only") else "writable"
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    arguments = [
+        str(place),
+        str(root),
+        mode,
+        str(options.get("volume", "")),
+        str(options.get("over", "")),
+        *variables,
+        *command,
+    ]
+    unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
+    log = folder / "container.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen([*unshare, "sh", "-c", _START, "start", *arguments], stdout=out, stderr=out)
+    try:
+        yield Container(process, log)
+    finally:
+        process.kill()
+        process.wait()
