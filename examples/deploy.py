@@ -1,0 +1,236 @@
+"""Create or update the endpoint of the worker on RunPod, by its REST API v2.
+
+    RUNPOD_API_KEY=… python examples/deploy.py --name comfyui --image YOU/comfyui-worker:TAG --dry-run
+
+An endpoint of that name is updated: only what you give changes, and its environment is added to. Otherwise it is
+created, with the defaults that `--help` shows. `--dry-run` prints the request and sends nothing that changes anything.
+The API: https://docs.runpod.io/api-reference-v2/serverless/create-a-serverless-endpoint
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import requests
+from dotenv import dotenv_values
+
+_SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
+_TIMEOUT = 30.0
+_HIDDEN = re.compile(r"TOKEN|SECRET|PASSWORD|KEY", re.IGNORECASE)
+_DEFAULTS: dict[str, Any] = {
+    "gpu": ["ADA_24", "AMPERE_48", "ADA_48_PRO"],
+    "cuda": "12.8",
+    "disk": 20,
+    "min_workers": 0,
+    "max_workers": 3,
+    "idle_timeout": 10,
+    "queue_delay": 4.0,
+    "timeout": 900,
+    "flashboot": True,
+}
+_CURES = {
+    401: ["RUNPOD_API_KEY is not accepted: make a key in RunPod's console, Settings > API keys"],
+    403: ["this key may not do that: it needs write access to Serverless"],
+    429: ["too many requests: wait a minute"],
+}
+
+
+class DeployError(Exception):
+    """What went wrong, and what to do."""
+
+
+class RunPod:
+    """The few routes of RunPod's REST API v2 that this needs."""
+
+    def __init__(self, url: str, key: str) -> None:
+        self._url = url.rstrip("/") + "/v2/serverless"
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key}"
+
+    def find(self, name: str) -> dict[str, Any] | None:
+        """The endpoint of that name, None if there is none. Raises DeployError if there are several."""
+        found = [endpoint for endpoint in self._call("GET", "")["endpoints"] if endpoint["name"] == name]
+        if len(found) > 1:
+            ids = ", ".join(endpoint["id"] for endpoint in found)
+            raise DeployError(f"{len(found)} endpoints are called {name!r} ({ids}): rename all but one in the console")
+        return found[0] if found else None
+
+    def create(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Create an endpoint; what RunPod says of it."""
+        return self._call("POST", "", body)
+
+    def update(self, endpoint_id: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Change an endpoint; what RunPod says of it."""
+        return self._call("PATCH", f"/{endpoint_id}", body)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            response = self._session.request(
+                method, self._url + path, json=body, timeout=_TIMEOUT, allow_redirects=False
+            )
+            answer = response.json()
+        except requests.exceptions.JSONDecodeError as error:
+            raise DeployError(f"RunPod's API answered {response.status_code}, without JSON") from error
+        except requests.RequestException as error:
+            hint = "" if method == "GET" else "; look into the console whether it was done before you try again"
+            raise DeployError(f"RunPod's API does not answer ({type(error).__name__}){hint}") from error
+        if response.status_code // 100 != 2 or not isinstance(answer, dict):
+            raise DeployError(_reason(response.status_code, answer))
+        return answer
+
+
+def _reason(status: int, answer: Any) -> str:
+    """What an answer that is a no says: RFC 9457's `title` and `detail`, and RunPod's list of `errors`."""
+    told = answer if isinstance(answer, dict) else {}
+    reasons = [told.get("detail") or told.get("title") or "no reason given", *(told.get("errors") or [])]
+    return f"RunPod's API answered {status}: " + "; ".join(map(str, [*reasons, *_CURES.get(status, [])]))
+
+
+def creation(options: argparse.Namespace) -> dict[str, Any]:
+    """The body that creates an endpoint: what was given, with the defaults behind it."""
+    for name, default in _DEFAULTS.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+    if not options.image:
+        raise DeployError(f"there is no endpoint {options.name!r} yet: say its image (--image YOU/NAME:TAG)")
+    environment = {"RUNPOD_INIT_TIMEOUT": "800", **options.env}  # models may take longer than RunPod's 7 minutes
+    return {"name": options.name, "type": "QUEUE", **_given(options), "env": environment}
+
+
+def update(options: argparse.Namespace, current: dict[str, Any]) -> dict[str, Any]:
+    """The body that changes an endpoint: what was given, and what RunPod would drop or refuse beside it."""
+    body = _given(options)
+    gpu, had = body.get("gpu", {}), current.get("gpu") or {}
+    if had.get("excludedTypes") and gpu.get("pools") == had.get("pools"):
+        gpu["excludedTypes"] = had["excludedTypes"]
+    if "minCudaVersion" in gpu:
+        gpu["allowedCudaVersions"] = []  # the two exclude each other
+    if "workers" in body:
+        body["workers"] = {**(current.get("workers") or {}), **body["workers"]}
+    if options.env:
+        body["env"] = {**(current.get("env") or {}), **options.env}
+    if not body:
+        raise DeployError(f"nothing to change: give --image or another option for the endpoint {options.name!r}")
+    return body
+
+
+def _given(options: argparse.Namespace) -> dict[str, Any]:
+    workers = {"min": options.min_workers, "max": options.max_workers, "idleTimeout": options.idle_timeout}
+    gpu = {"pools": options.gpu, "minCudaVersion": options.cuda}
+    body = {
+        "image": options.image,
+        "registry": options.registry,
+        "disk": options.disk,
+        "gpu": _known(gpu) or None,
+        "workers": _known(workers) or None,
+        "scaling": options.queue_delay and {"type": "QUEUE_DELAY", "queueDelay": options.queue_delay},
+        "timeout": options.timeout and options.timeout * 1000,
+        "flashboot": None if options.flashboot is None else ("FLASHBOOT" if options.flashboot else "OFF"),
+        "networkVolumes": options.volume or None,
+        "dataCenterIds": options.data_center or None,
+    }
+    return _known(body)
+
+
+def _known(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def shown(body: dict[str, Any]) -> str:
+    """The body for a terminal: no secret is in it."""
+    hidden = {
+        name: "(hidden)" if _HIDDEN.search(name) and "RUNPOD_SECRET" not in value else value
+        for name, value in body.get("env", {}).items()
+    }
+    return json.dumps({**body, "env": hidden} if hidden else body, indent=2)
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def _secret(text: str) -> tuple[str, str]:
+    name, value = _variable(text if "=" in text else f"{text}={text}")
+    return name, f"{{{{ RUNPOD_SECRET_{value} }}}}"
+
+
+def _pools(text: str) -> list[str]:
+    return [pool.strip() for pool in text.split(",") if pool.strip()]
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"defaults: {_DEFAULTS}"
+    )
+    add = parser.add_argument
+    add("--name", required=True, help="what the endpoint is called")
+    add("--image", help="the image: YOU/comfyui-worker:TAG")
+    add(
+        "--gpu", type=_pools, metavar="POOL,…", help="GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools"
+    )
+    add("--cuda", metavar="VERSION", help="lowest CUDA of the host: 12.8 for cu128 images, 13.0 for cu130")
+    add("--disk", type=int, metavar="GB", help="container disk; more if models are fetched to it")
+    add("--min-workers", type=int, metavar="N", help="0 costs nothing while idle")
+    add("--max-workers", type=int, metavar="N")
+    add("--idle-timeout", type=int, metavar="SECONDS", help="how long a worker waits for another job; it is billed")
+    add("--queue-delay", type=float, metavar="SECONDS", help="how long a job waits before another worker starts")
+    add("--timeout", type=int, metavar="SECONDS", help="longest job; a little more than JOB_TIMEOUT")
+    add("--volume", action="append", metavar="ID", help="network volume (one a data center)")
+    add("--data-center", action="append", metavar="ID")
+    add("--registry", metavar="ID", help="registry credential in RunPod, for a private image")
+    add("--flashboot", action=argparse.BooleanOptionalAction, default=None, help="RunPod's faster cold start")
+    add(
+        "--env", action="append", type=_variable, default=[], metavar="NAME=VALUE", help="a setting (docs/settings.md)"
+    )
+    add(
+        "--secret",
+        action="append",
+        type=_secret,
+        default=[],
+        metavar="NAME[=SECRET]",
+        help="a setting from a RunPod secret",
+    )
+    add("--dry-run", action="store_true", help="print the request, change nothing")
+    add("--api-url", default="https://api.runpod.io", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    options.env = dict([*options.env, *options.secret])
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Deploy; the exit status."""
+    options = _parse(sys.argv[1:] if arguments is None else arguments)
+    key = os.environ.get("RUNPOD_API_KEY") or dotenv_values(_SECRETS).get("RUNPOD_API_KEY")
+    try:
+        if not key:
+            raise DeployError("set RUNPOD_API_KEY, in the environment or in .secrets; RunPod's console makes one")
+        runpod = RunPod(options.api_url, key)
+        current = runpod.find(options.name)
+        body = creation(options) if current is None else update(options, current)
+        print("POST /v2/serverless" if current is None else f"PATCH /v2/serverless/{current['id']}")
+        print(shown(body))
+        if options.dry_run:
+            return 0
+        endpoint = runpod.create(body) if current is None else runpod.update(current["id"], body)
+    except DeployError as error:
+        print(f"deploy.py: {error}", file=sys.stderr)
+        return 1
+    print(f"{'created' if current is None else 'updated'}: endpoint {endpoint['id']}")
+    print(
+        f"a first job: curl -s https://api.runpod.ai/v2/{endpoint['id']}/runsync -d @test_input.json "
+        "-H 'Content-Type: application/json' -H \"Authorization: Bearer $RUNPOD_API_KEY\""
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
