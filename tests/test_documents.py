@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import shlex
+import subprocess
 import sys
 from dataclasses import fields
 from typing import Any
 
 import pytest
 
+from examples import deploy
 from src import errors
 from src.errors import WorkerError
 from src.input_fields import InputFields, OutputFields
@@ -27,7 +31,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 INPUT, OUTPUT, SETTINGS, MODELS = (
     (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in ("input", "output", "settings", "models")
 )
-DOCUMENTS = ("README.md", "docs/input.md", "docs/output.md", "docs/settings.md", "docs/models.md")
+DOCUMENTS = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("input", "output", "settings", "models", "deploy", "troubleshooting")),
+    "docker/BUILD_COMMANDS.md",
+    "legacy/README.md",
+)
 
 
 def written(value: object) -> str:
@@ -173,3 +182,76 @@ def test_a_room_imports_only_from_rooms_above_it_in_the_map() -> None:
             dots = r"\.\." if inner else r"\."
             imported = set(re.findall(rf"^\s*from {dots}([a-z_]+)", file.read_text(), re.MULTILINE))
             assert imported <= set(order[:place]), f"{file.name}: {imported - set(order[:place])}"
+
+
+# --- Deployment --------------------------------------------------------------------------------------------
+
+
+def said() -> str:
+    """Every text of the worker's source; where a value is filled in, a zero byte."""
+    texts = [(ROOT / "src" / "start.sh").read_text()]
+    for file in (ROOT / "src").rglob("*.py"):
+        for part in ast.walk(ast.parse(file.read_text())):
+            if isinstance(part, ast.JoinedStr):
+                texts.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in part.values))
+            elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+                texts.append(part.value)
+    return "\n".join(texts)
+
+
+def test_every_message_in_troubleshooting_is_one_that_the_worker_says() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    quoted = [span for span in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text) if span.count(" ") >= 2 and "{" not in span]
+    assert len(quoted) >= 15
+    known = said()
+    assert [span for span in quoted if span not in known] == []
+
+
+def commands(name: str, program: str) -> list[list[str]]:
+    """The arguments of each line of a document's shell blocks that runs a program."""
+    blocks = re.findall(r"^ *```sh\n(.*?)```", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if program in line]
+    return [shlex.split(line.partition(program)[2], comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_build_command_in_the_documents_is_one(name: str) -> None:
+    for arguments in commands(name, "build.sh"):
+        own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        command = [str(ROOT / "docker" / "build.sh"), *own, "--dry-run", *arguments[len(own) :]]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0 or "there are changes that are not committed" in done.stderr, done.stderr
+
+
+def test_every_deploy_command_in_the_documents_is_one() -> None:
+    found = [arguments for name in DOCUMENTS for arguments in commands(name, "examples/deploy.py")]
+    assert len(found) >= 2
+    for arguments in found:
+        assert deploy._parse(arguments).name
+
+
+@pytest.mark.parametrize(
+    ("script", "name"), [("src/start.sh", "docs/deploy.md"), ("legacy/start.sh", "legacy/README.md")]
+)
+def test_every_variable_of_a_start_script_is_documented(script: str, name: str) -> None:
+    read = set(re.findall(r"\$\{([A-Z_]{2,}):?[-=]", (ROOT / script).read_text()))
+    told = set(re.findall(r"`([A-Z_]+)`", (ROOT / name).read_text()))
+    of_the_image = {"COMFYUI_PATH", "COMFYUI_PYTHON", "JUPYTER", "WORKER_PYTHON", "HF_HOME", "PIP_CACHE_DIR"}
+    assert read and read - told - of_the_image == set()
+
+
+def test_the_hub_asks_for_settings_that_there_are() -> None:
+    hub = json.loads((ROOT / ".runpod" / "hub.json").read_text())
+    known = {variable(setting): setting for setting in fields(Settings)}
+    keys = [entry["key"] for entry in hub["config"]["env"]]
+    assert set(keys) - known.keys() == {"RUNPOD_INIT_TIMEOUT"}
+    assert {"title", "description", "type", "category", "config"} <= hub.keys()
+    assert "12.8" in hub["config"]["allowedCudaVersions"] and "13.0" in hub["config"]["allowedCudaVersions"]
+    for preset in hub["config"]["presets"]:
+        given = {name: written(value) for name, value in preset["defaults"].items()}
+        shipped_manifest().expand(read_settings(given).models)
+        assert given.keys() <= set(keys)
+    (test,) = json.loads((ROOT / ".runpod" / "hub-tests.json").read_text())["tests"]
+    read_job({"id": "hub", "input": test["input"]}, lambda name: stored_workflow(name, Settings()))
+    for link, target in (("Dockerfile", "docker/Dockerfile"), ("handler.py", "serverless_worker.py")):
+        assert (ROOT / ".runpod" / link).resolve() == ROOT / target
