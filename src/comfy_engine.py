@@ -80,6 +80,7 @@ class ComfyEngine:
                     self.process.log_tail(),
                 )
             time.sleep(_PROBE_SECONDS)
+        self.process.booted()
         self._events = EventStream(self.process.url)
         self._events.start()
         log.info("%s is ready after %.1f s", self.process.installation.name, time.monotonic() - started)

@@ -1,14 +1,17 @@
 """Runs ComfyUI as a child that cannot outlive the worker and cannot live on without its worker thread: a script.
 
-`python comfy_launcher.py PARENT_PID main.py ARGUMENT…` (or `-m MODULE ARGUMENT…`) behaves like `python main.py
-ARGUMENT…`, with two differences. The kernel kills the process when the worker dies in any way (PR_SET_PDEATHSIG,
-prctl(2); other systems than Linux have nothing like it). And when ComfyUI's only worker thread ends by an exception,
-after which its server would answer for ever and run nothing, the process ends, so that everybody can see it.
+`python comfy_launcher.py PARENT_PID READY_FD main.py ARGUMENT…` (or `-m MODULE ARGUMENT…`) behaves like `python
+main.py ARGUMENT…`, with three differences. The kernel kills the process when the worker dies in any way
+(PR_SET_PDEATHSIG, prctl(2); other systems than Linux have nothing like it). When ComfyUI's only worker thread ends by
+an exception, after which its server would answer for ever and run nothing, the process ends, so that everybody can see
+it. And Python's cyclic garbage collector is off until the worker writes to the pipe READY_FD: importing makes millions
+of objects that stay, and the collector looks at them again and again.
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
 
 import ctypes
+import gc
 import os
 import runpy
 import signal
@@ -48,11 +51,30 @@ def die_with_worker_thread() -> None:
     threading.excepthook = hook
 
 
+def collect_garbage_after(ready: int) -> None:
+    """Turn the cyclic garbage collector on when something comes through the pipe `ready`.
+
+    What there is then stays (gc.freeze): ComfyUI collects after jobs, which would look at it each time.
+    """
+    gc.disable()
+
+    def wait() -> None:
+        is_ready = os.read(ready, 1)
+        os.close(ready)
+        if is_ready:
+            gc.freeze()
+        gc.enable()
+
+    os.set_inheritable(ready, False)
+    threading.Thread(target=wait, daemon=True, name="garbage-collector").start()
+
+
 def main() -> None:
     """Tie this process to its parent and become the program."""
-    parent, program = int(sys.argv[1]), sys.argv[2:]
+    parent, ready, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     die_with_parent(parent)
     die_with_worker_thread()
+    collect_garbage_after(ready)
     if program[0] == "-m":
         sys.argv = program[1:]
         sys.path[0] = str(Path.cwd())

@@ -67,6 +67,7 @@ class ComfyProcess:
         self._log: deque[str] = deque(maxlen=_KEPT_LINES)
         self._reader: threading.Thread | None = None
         self._is_stopping = False
+        self._ready_pipe: int | None = None
         # The kernel ties a child to the *thread* that started it, so that has to be one that stays.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="comfyui-starter")
 
@@ -100,15 +101,34 @@ class ComfyProcess:
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command
-        return subprocess.Popen(
-            [python, str(_LAUNCHER), str(os.getpid()), *program],
-            cwd=self.installation.directory,
-            env=child_environment(self._settings),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        told, self._ready_pipe = os.pipe()
+        try:
+            return subprocess.Popen(
+                [python, str(_LAUNCHER), str(os.getpid()), str(told), *program],
+                cwd=self.installation.directory,
+                env=child_environment(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=(told,),
+            )
+        except OSError:
+            self._close_ready_pipe()
+            raise
+        finally:
+            os.close(told)
+
+    def booted(self) -> None:
+        """Tell the engine that it is ready: its launcher turns the garbage collector on then."""
+        self._close_ready_pipe(b"ready")
+
+    def _close_ready_pipe(self, told: bytes = b"") -> None:
+        pipe, self._ready_pipe = self._ready_pipe, None
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                os.write(pipe, told)
+            os.close(pipe)
 
     @property
     def url(self) -> str:
@@ -187,6 +207,7 @@ class ComfyProcess:
         finally:  # also for an impatient Ctrl-C
             self._signal(signal.SIGKILL)  # also for what it started and left behind
             self._process.wait()
+            self._close_ready_pipe()
             self.folders.remove()
             self._process = None
 

@@ -1,4 +1,4 @@
-"""The launcher runs a program as Python itself would, but for the two things it is there for."""
+"""The launcher runs a program as Python itself would, but for the three things it is there for."""
 
 from __future__ import annotations
 
@@ -22,12 +22,19 @@ print(json.dumps(told))
 """
 
 
-def run(folder: Path, *program: str, launcher: bool = True) -> subprocess.CompletedProcess[str]:
-    """The program, with or without the launcher."""
-    front = [str(LAUNCHER), str(os.getpid())] if launcher else []
-    return subprocess.run(
-        [sys.executable, *front, *program], cwd=folder, capture_output=True, text=True, timeout=60, check=False
-    )
+def run(folder: Path, *program: str, launcher: bool = True, ready: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """The program, with or without the launcher, which is told at once that it is ready if `ready` has a byte."""
+    told, tell = os.pipe()
+    os.write(tell, ready)
+    os.close(tell)
+    front = [str(LAUNCHER), str(os.getpid()), str(told)] if launcher else []
+    try:
+        return subprocess.run(
+            [sys.executable, *front, *program],
+            cwd=folder, capture_output=True, text=True, timeout=60, check=False, pass_fds=(told,),
+        )  # fmt: skip
+    finally:
+        os.close(told)
 
 
 def test_a_program_sees_what_it_would_see_without_the_launcher(tmp_path: Path) -> None:
@@ -73,3 +80,35 @@ def test_other_threads_may_end_as_they_like(tmp_path: Path) -> None:
     done = run(tmp_path, "main.py")
     assert (done.returncode, done.stdout) == (0, "lived on\n")
     assert "ZeroDivisionError" in done.stderr
+
+
+COLLECTOR = """
+import gc, os, sys, time
+print(gc.isenabled(), gc.get_freeze_count() > 0, flush=True)
+sys.stdin.readline()
+while not gc.isenabled(): time.sleep(0.01)
+print(gc.get_freeze_count() > 1000, flush=True)
+def is_inherited(fd):
+    try:
+        return os.get_inheritable(fd)
+    except OSError:
+        return False
+print([fd for fd in range(3, 64) if is_inherited(fd)])
+"""
+
+
+@pytest.mark.parametrize(("told", "frozen"), [(b"r", "True"), (b"", "False")], ids=["ready", "given up"])
+def test_the_garbage_collector_is_off_until_the_engine_is_ready(tmp_path: Path, told: bytes, frozen: str) -> None:
+    (tmp_path / "main.py").write_text(COLLECTOR)
+    waits, tell = os.pipe()
+    command = [sys.executable, str(LAUNCHER), str(os.getpid()), str(waits), "main.py"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(waits,)
+    )
+    os.close(waits)
+    assert process.stdout is not None and process.stdin is not None
+    assert process.stdout.readline() == "False False\n"
+    os.write(tell, told)
+    os.close(tell)
+    out, _ = process.communicate("go on\n", timeout=60)
+    assert out == f"{frozen}\n[]\n"
