@@ -99,15 +99,12 @@ check_login() {
 }
 
 check_tree() {
-    [[ $version != unversioned ]] || fail "to push, build from a git checkout: the tag is its version (or give --tag)"
-    [[ $version != *-dirty ]] || fail "there are changes that are not committed: commit or stash them, so that the tag $version can be built again"
+    [[ $version != unversioned || -n $tag ]] || fail "to push, build from a git checkout, whose version is the tag, or give --tag"
+    [[ -z $(git -C "$repository" status --porcelain 2> /dev/null) ]] \
+        || fail "there are files that are changed or not committed (git status): commit or stash them, so that the tag can be built again"
 }
 
 version=$(git_version)
-[[ -n $tag ]] || tag=$version-$variant
-[[ $target == serverless || $tag == *-"$target" ]] || tag=$tag-$target
-name=$image:$tag
-
 run() {
     printf '+' >&2
     printf ' %q' "$@" >&2
@@ -116,10 +113,13 @@ run() {
 }
 
 [[ $dry_run == yes ]] || check_builder
-if [[ $push == yes ]]; then
+if [[ $push == yes && $dry_run == no ]]; then
     check_tree
-    [[ $dry_run == yes ]] || check_login
+    check_login
 fi
+[[ -n $tag ]] || tag=$version-$variant
+[[ $target == serverless || $tag == *-"$target" ]] || tag=$tag-$target
+name=$image:$tag
 
 # --- Build ---------------------------------------------------------------------------------------------
 
@@ -132,9 +132,9 @@ arguments=(
 [[ ! -f $secrets ]] || arguments+=(--secret "id=secrets,src=$secrets")
 
 if [[ $builder == docker ]]; then
-    run docker buildx build --load --provenance=false "${arguments[@]}" "${more[@]}" "$repository"
+    run docker buildx build --load --provenance=false "${arguments[@]}" ${more[@]+"${more[@]}"} "$repository"
 else
-    run buildah build --layers "${arguments[@]}" "${more[@]}" "$repository"
+    run buildah build --layers "${arguments[@]}" ${more[@]+"${more[@]}"} "$repository"
 fi
 
 # --- Try it: a job without models, on the CPU -----------------------------------------------------------

@@ -94,7 +94,7 @@ def _compile(folder: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "GIT_TERMINAL_PROMPT": "0"}
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     if subprocess.run(command, check=False, env=environment).returncode:
         sys.exit(f"this did not work: {' '.join(command)}")
 

@@ -23,3 +23,5 @@ while IFS=' ' read -r _ file; do
     layer=$((layer + 1))
 done < <(find "$baked/fetched" -type f -printf '%s %P\n' | sort -k1,1nr -k2)
 rm -r "$baked/fetched"
+# A file that is the same gives the same layer, whenever it was fetched.
+find "$baked" -exec touch --no-dereference --date=@0 {} +

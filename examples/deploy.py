@@ -4,7 +4,7 @@
 
 An endpoint of that name is updated: only what you give changes, and its environment is added to. Otherwise it is
 created, with the defaults that `--help` shows. `--dry-run` prints the request and sends nothing that changes anything.
-The API: https://docs.runpod.io/api-reference-v2/serverless/create-a-serverless-endpoint
+GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools; the API: https://docs.runpod.io/api-reference-v2/serverless/create-a-serverless-endpoint
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from typing import Any
 import requests
 from dotenv import dotenv_values
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from src.settings import may_be_secret
+
 _SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
 _TIMEOUT = 30.0
-_HIDDEN = re.compile(r"TOKEN|SECRET|PASSWORD|KEY", re.IGNORECASE)
 _DEFAULTS: dict[str, Any] = {
     "gpu": ["ADA_24", "AMPERE_48", "ADA_48_PRO"],
     "cuda": "12.8",
@@ -34,6 +36,7 @@ _DEFAULTS: dict[str, Any] = {
     "timeout": 900,
     "flashboot": True,
 }
+_INIT_TIMEOUT = {"RUNPOD_INIT_TIMEOUT": "800"}  # models may take longer than RunPod's 7 minutes
 _CURES = {
     401: ["RUNPOD_API_KEY is not accepted: make a key in RunPod's console, Settings > API keys"],
     403: ["this key may not do that: it needs write access to Serverless"],
@@ -70,15 +73,15 @@ class RunPod:
         return self._call("PATCH", f"/{endpoint_id}", body)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        hint = "" if method == "GET" else "; look into the console whether it was done before you try again"
         try:
             response = self._session.request(
                 method, self._url + path, json=body, timeout=_TIMEOUT, allow_redirects=False
             )
             answer = response.json()
         except requests.exceptions.JSONDecodeError as error:
-            raise DeployError(f"RunPod's API answered {response.status_code}, without JSON") from error
+            raise DeployError(f"RunPod's API answered {response.status_code}, without JSON{hint}") from error
         except requests.RequestException as error:
-            hint = "" if method == "GET" else "; look into the console whether it was done before you try again"
             raise DeployError(f"RunPod's API does not answer ({type(error).__name__}){hint}") from error
         if response.status_code // 100 != 2 or not isinstance(answer, dict):
             raise DeployError(_reason(response.status_code, answer))
@@ -99,15 +102,19 @@ def creation(options: argparse.Namespace) -> dict[str, Any]:
             setattr(options, name, default)
     if not options.image:
         raise DeployError(f"there is no endpoint {options.name!r} yet: say its image (--image YOU/NAME:TAG)")
-    environment = {"RUNPOD_INIT_TIMEOUT": "800", **options.env}  # models may take longer than RunPod's 7 minutes
-    return {"name": options.name, "type": "QUEUE", **_given(options), "env": environment}
+    options.env = {**_INIT_TIMEOUT, **options.env}
+    return {"name": options.name, "type": "QUEUE", **_given(options), "env": options.env}
 
 
 def update(options: argparse.Namespace, current: dict[str, Any]) -> dict[str, Any]:
     """The body that changes an endpoint: what was given, and what RunPod would drop or refuse beside it."""
     body = _given(options)
     gpu, had = body.get("gpu", {}), current.get("gpu") or {}
-    if had.get("excludedTypes") and gpu.get("pools") == had.get("pools"):
+    if current.get("type", "QUEUE") != "QUEUE":
+        raise DeployError(
+            f"the endpoint {options.name!r} is no queue ({current['type']}): the worker needs one of its own"
+        )
+    if had.get("excludedTypes") and set(gpu.get("pools", [])) == set(had.get("pools") or []):
         gpu["excludedTypes"] = had["excludedTypes"]
     if "minCudaVersion" in gpu:
         gpu["allowedCudaVersions"] = []  # the two exclude each other
@@ -129,8 +136,8 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
         "disk": options.disk,
         "gpu": _known(gpu) or None,
         "workers": _known(workers) or None,
-        "scaling": options.queue_delay and {"type": "QUEUE_DELAY", "queueDelay": options.queue_delay},
-        "timeout": options.timeout and options.timeout * 1000,
+        "scaling": _scaling(options.queue_delay),
+        "timeout": None if options.timeout is None else options.timeout * 1000,
         "flashboot": None if options.flashboot is None else ("FLASHBOOT" if options.flashboot else "OFF"),
         "networkVolumes": options.volume or None,
         "dataCenterIds": options.data_center or None,
@@ -138,17 +145,25 @@ def _given(options: argparse.Namespace) -> dict[str, Any]:
     return _known(body)
 
 
+def _scaling(queue_delay: float | None) -> dict[str, Any] | None:
+    return None if queue_delay is None else {"type": "QUEUE_DELAY", "queueDelay": queue_delay}
+
+
 def _known(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def shown(body: dict[str, Any]) -> str:
-    """The body for a terminal: no secret is in it."""
-    hidden = {
-        name: "(hidden)" if _HIDDEN.search(name) and "RUNPOD_SECRET" not in value else value
+def shown(body: dict[str, Any], given: dict[str, str]) -> str:
+    """The body for a terminal: of its variables only those that were given, and no secret."""
+    variables = {
+        name: "(kept)" if name not in given else "(hidden)" if _is_hidden(name, value) else value
         for name, value in body.get("env", {}).items()
     }
-    return json.dumps({**body, "env": hidden} if hidden else body, indent=2)
+    return json.dumps({**body, "env": variables} if variables else body, indent=2)
+
+
+def _is_hidden(name: str, value: str) -> bool:
+    return name not in _INIT_TIMEOUT and may_be_secret(name) and not value.startswith("{{ RUNPOD_SECRET_")
 
 
 def _variable(text: str) -> tuple[str, str]:
@@ -184,8 +199,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("--idle-timeout", type=int, metavar="SECONDS", help="how long a worker waits for another job; it is billed")
     add("--queue-delay", type=float, metavar="SECONDS", help="how long a job waits before another worker starts")
     add("--timeout", type=int, metavar="SECONDS", help="longest job; a little more than JOB_TIMEOUT")
-    add("--volume", action="append", metavar="ID", help="network volume (one a data center)")
-    add("--data-center", action="append", metavar="ID")
+    add("--volume", action="append", metavar="ID", help="network volumes, in place of those there are")
+    add("--data-center", action="append", metavar="ID", help="data centers, in place of those there are")
     add("--registry", metavar="ID", help="registry credential in RunPod, for a private image")
     add("--flashboot", action=argparse.BooleanOptionalAction, default=None, help="RunPod's faster cold start")
     add(
@@ -217,7 +232,7 @@ def main(arguments: list[str] | None = None) -> int:
         current = runpod.find(options.name)
         body = creation(options) if current is None else update(options, current)
         print("POST /v2/serverless" if current is None else f"PATCH /v2/serverless/{current['id']}")
-        print(shown(body))
+        print(shown(body, options.env))
         if options.dry_run:
             return 0
         endpoint = runpod.create(body) if current is None else runpod.update(current["id"], body)

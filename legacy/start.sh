@@ -34,21 +34,38 @@ keep_log() {
     exec > >(trap '' INT TERM; exec tee -a "$log") 2>&1
 }
 
-# Shells that come by SSH see the environment of the container, but not its secrets.
+# Whether a variable of that name may hold a secret.
+is_secret() {
+    [[ ${1^^} =~ ^(R2|S3|BUCKET|AWS)_|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|_(PAT|PASS|DSN|AUTH)$ ]] \
+        || [[ $1 == DATABASE_URL ]]
+}
+
+# Shells that come by SSH see the environment of the container (the image's profile reads it), but not its secrets.
 keep_environment() {
     local name
     while read -r name; do
         case $name in
-            *TOKEN* | *SECRET* | *PASSWORD* | *KEY* | *CREDENTIAL* | PWD | OLDPWD | SHLVL | HOME | _) ;;
-            *) printf 'export %s=%q\n' "$name" "${!name}" ;;
+            PWD | OLDPWD | SHLVL | HOME | _) ;;
+            *) is_secret "$name" || printf 'export %s=%q\n' "$name" "${!name}" ;;
         esac
     done < <(compgen -e) > "$run/environment"
+}
+
+# Runs a command and waits for it, so that SIGTERM is heard meanwhile.
+attended() {
+    local process status=0
+    "$@" &
+    process=$!
+    services+=("$process")
+    wait "$process" || status=$?
+    unset "services[-1]"
+    return "$status"
 }
 
 hook() {
     [[ -f $1 ]] || return 0
     say "running $1"
-    bash "$1" || say "$1 ended with $?; going on"
+    attended bash "$1" || say "$1 ended with $?; going on"
 }
 
 # What custom nodes of the volume need is gone with each new container; pip's cache on the volume makes it quick.
@@ -57,7 +74,7 @@ install_node_requirements() {
     if [[ -f /opt/constraints.txt ]]; then constraint=(--constraint /opt/constraints.txt); fi
     for requirements in "$workspace"/ComfyUI/custom_nodes/*/requirements.txt; do
         [[ -f $requirements ]] || continue
-        "$comfyui_python" -m pip install --quiet -r "$requirements" "${constraint[@]}" \
+        attended "$comfyui_python" -m pip install --quiet -r "$requirements" "${constraint[@]}" \
             || say "$requirements cannot be installed; its custom node may be missing"
     done
 }
@@ -100,14 +117,15 @@ start_jupyter() {
         say "no JupyterLab: JUPYTER_PASSWORD is not set"
         return 0
     fi
-    JUPYTER_TOKEN=$JUPYTER_PASSWORD service "JupyterLab on port ${JUPYTER_PORT:-8888}" \
-        "${JUPYTER:-/opt/jupyter/bin/jupyter}" lab --ip 0.0.0.0 --port "${JUPYTER_PORT:-8888}" --no-browser --allow-root \
-        --ServerApp.root_dir="$workspace" --ServerApp.allow_remote_access=True \
-        --ServerApp.allow_origin_pat='https://.*\.proxy\.runpod\.net'
+    local port=${JUPYTER_PORT:-8888} origin=()
+    if [[ -n ${RUNPOD_POD_ID:-} ]]; then origin=("--ServerApp.allow_origin=https://$RUNPOD_POD_ID-$port.proxy.runpod.net"); fi
+    JUPYTER_TOKEN=$JUPYTER_PASSWORD service "JupyterLab on port $port" \
+        "${JUPYTER:-/opt/jupyter/bin/jupyter}" lab --ip 0.0.0.0 --port "$port" --no-browser --allow-root \
+        --ServerApp.root_dir="$workspace" --ServerApp.allow_remote_access=True ${origin[@]+"${origin[@]}"}
 }
 
 start_models() {
-    [[ -n ${MODELS:-} && ${DOWNLOAD_MODELS:-} == true ]] || return 0
+    [[ -n ${MODELS:-} && ${DOWNLOAD_MODELS:-} =~ ^(1|[Tt][Rr][Uu][Ee]|[Yy][Ee][Ss]|[Oo][Nn])$ ]] || return 0
     local sets
     IFS=, read -ra sets <<< "${MODELS// /}"
     (
@@ -118,17 +136,22 @@ start_models() {
     say "fetching $MODELS into $workspace/models"
 }
 
-# Starts ComfyUI again when it ends, later each time that it ends soon.
+# Starts ComfyUI again when it ends, later each time that it ends soon. It is open to whoever knows its address, so it
+# gets no secret but those that COMFYUI_PASS_ENV names.
 # shellcheck disable=SC2329  # `service` calls it
 keep_comfyui() {
-    local process='' delay=1 began status arguments
+    local process='' delay=1 began status name arguments=()
     trap '[[ -z $process ]] || { kill -TERM "$process" 2> /dev/null; wait "$process"; }; exit 0' TERM
-    read -ra arguments <<< "${COMFYUI_ARGS:-}"
+    mapfile -t arguments < <(xargs -r -n 1 printf '%s\n' <<< "${COMFYUI_ARGS:-}")
     cat > "$run/custom_nodes.yaml" << EOF
 workspace_nodes:
   base_path: $workspace/ComfyUI
   custom_nodes: custom_nodes
+  is_default: true
 EOF
+    while read -r name; do
+        if is_secret "$name" && [[ ,${COMFYUI_PASS_ENV:-}, != *,$name,* ]]; then unset "$name"; fi
+    done < <(compgen -e)
     while true; do
         began=$SECONDS status=0
         (
@@ -137,7 +160,7 @@ EOF
                 --disable-auto-launch --extra-model-paths-config "$worker/src/extra_model_paths.yaml" \
                 "$run/custom_nodes.yaml" --input-directory "$workspace/ComfyUI/input" \
                 --output-directory "$workspace/ComfyUI/output" --user-directory "$workspace/ComfyUI/user" \
-                "${arguments[@]}"
+                ${arguments[@]+"${arguments[@]}"}
         ) &
         process=$!
         wait "$process" || status=$?

@@ -498,8 +498,13 @@ def own_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "MODE_TO_RUN"}
 
 
+def may_be_secret(name: str) -> bool:
+    """Whether a variable of that name may hold a secret, or is the platform's own."""
+    return name not in _NOT_SECRET and _WITHHELD.search(name) is not None
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment for ComfyUI: ours without the platform's variables and without secrets."""
-    passed = _NOT_SECRET.union(settings.comfyui_pass_env)
-    kept = {name: value for name, value in os.environ.items() if name in passed or not _WITHHELD.search(name)}
+    passed = settings.comfyui_pass_env
+    kept = {name: value for name, value in os.environ.items() if name in passed or not may_be_secret(name)}
     return {**kept, "PYTHONUNBUFFERED": "1"}

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 # The image's own entry point and variables: no engine is there to read them from its configuration.
 ENTRY = ["/usr/bin/tini", "--", "/worker/src/start.sh"]
@@ -99,26 +98,21 @@ def running(
     command: Sequence[str],
     environment: Mapping[str, str],
     folder: Path,
-    **options: Any,
+    *,
+    read_only: bool = False,
+    volume: str = "",
+    over: Path | None = None,
 ) -> Iterator[Container]:
     """A command in a container whose root filesystem is `root`; what is left of it ends with the block.
 
-    `options`: `read_only` for the root filesystem (its /tmp is always writable), `volume` for a place that is empty and
-    writable, `over` for a folder whose files are laid over the image's.
+    `read_only`: the root filesystem cannot be written (its /tmp always can). `volume`: a place that is empty and
+    writable. `over`: a folder whose files are laid over the image's. `folder` is for what it needs, and its log.
     """
     place = folder / "container"
     place.mkdir(parents=True)
-    mode = "read-only" if options.get("read_only") else "writable"
     variables = [f"{name}={value}" for name, value in environment.items()]
-    arguments = [
-        str(place),
-        str(root),
-        mode,
-        str(options.get("volume", "")),
-        str(options.get("over", "")),
-        *variables,
-        *command,
-    ]
+    mode = "read-only" if read_only else "writable"
+    arguments = [str(place), str(root), mode, volume, str(over or ""), *variables, *command]
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     log = folder / "container.log"
     with log.open("wb") as out:

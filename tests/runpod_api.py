@@ -7,6 +7,7 @@ The rules are of RunPod's published OpenAPI document (api-reference-v2/openapi.j
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,16 +35,25 @@ def problems(method: str, body: dict[str, Any], current: dict[str, Any]) -> list
     """What RunPod would refuse."""
     allowed = _COMMON | ({"type"} if method == "POST" else set())
     found = [f"$: additional properties {name!r} not allowed" for name in body if name not in allowed]
-    gpu = body.get("gpu", {})
+    gpu, workers = body.get("gpu", {}), body.get("workers", {})
     found += [f"$.gpu: additional properties {name!r} not allowed" for name in gpu if name not in _GPU]
     if method == "POST":
         found += [f"$: missing {name}" for name in ("name", "type", "scaling", "image", "gpu") if name not in body]
         found += [] if gpu.get("pools") else ["$.gpu: missing pools"]
+    if gpu.get("excludedTypes") and not gpu.get("pools"):
+        found.append("$.gpu: excludedTypes requires pools")
     allowed_cuda = gpu.get("allowedCudaVersions", (current.get("gpu") or {}).get("allowedCudaVersions"))
     if gpu.get("minCudaVersion") and allowed_cuda:
         found.append("$.gpu: minCudaVersion and allowedCudaVersions are mutually exclusive")
-    if "scaling" in body and body["scaling"].get("queueDelay", 0) < 0.5:
+    if not re.fullmatch(r"(\d+\.\d+)?", gpu.get("minCudaVersion", "")):
+        found.append("$.gpu.minCudaVersion: does not match the pattern")
+    scaling = body.get("scaling")
+    if scaling is not None and not (isinstance(scaling, dict) and scaling.get("queueDelay", 0) >= 0.5):
         found.append("$.scaling.queueDelay: must be at least 0.5")
+    numbers = {"disk": body.get("disk", 1), "timeout": body.get("timeout", 1), **workers}
+    found += [f"$.{name}: must be a whole number" for name, value in numbers.items() if not isinstance(value, int)]
+    if not 1 <= workers.get("idleTimeout", 1) <= 3600 or numbers["disk"] < 1 or workers.get("min", 0) < 0:
+        found.append("$: out of range")
     if not all(isinstance(value, str) for value in body.get("env", {}).values()):
         found.append("$.env: values must be text")
     return found
@@ -81,7 +91,9 @@ def serving() -> Iterator[Api]:
             if self.command == "POST":
                 current = {"id": f"ep{len(api.endpoints) + 1}"}
                 api.endpoints.append(current)
-            current.update(body)
+            if "pools" in body.get("gpu", {}):  # one selection: what is not restated is gone
+                (current.get("gpu") or {}).pop("excludedTypes", None)
+            current.update({**body, "gpu": {**(current.get("gpu") or {}), **body["gpu"]}} if "gpu" in body else body)
             return self._answer(201 if self.command == "POST" else 200, current)
 
         do_GET = do_POST = do_PATCH = _handle

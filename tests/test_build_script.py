@@ -143,12 +143,27 @@ def tools(tmp_path: Path) -> Path:
 
 def test_changes_that_are_not_committed_are_not_pushed(stubs: Stubs, checkout: Path, tmp_path: Path) -> None:
     stubs.add("docker")
-    (checkout / "docker" / "build.sh").open("a").write("\n")
     config = logged_in(tmp_path, "https://index.docker.io/v1/")
+    new = checkout / "docker" / "models.json"
+    new.write_text("{}")
     done = build(stubs, checkout, "--push", "--image", "you/w", DOCKER_CONFIG=config)
-    assert done.returncode == 1
-    assert "there are changes that are not committed" in done.stderr
+    assert (done.returncode, "there are files that are changed or not committed" in done.stderr) == (1, True)
+    new.unlink()
+    with (checkout / "docker" / "build.sh").open("a") as script:
+        script.write("\n")
+    done = build(stubs, checkout, "--push", "--image", "you/w", DOCKER_CONFIG=config)
+    assert (done.returncode, "there are files that are changed or not committed" in done.stderr) == (1, True)
     assert build(stubs, checkout).stdout == "comfyui-worker:v1.2.0-dirty-cu128\n"
+
+
+def test_without_git_a_tag_has_to_be_given(stubs: Stubs, checkout: Path, tmp_path: Path) -> None:
+    stubs.add("docker")
+    shutil.rmtree(checkout / ".git")
+    arguments = ["--push", "--image", "you/w"]
+    config = logged_in(tmp_path, "https://index.docker.io/v1/")
+    done = build(stubs, checkout, *arguments, DOCKER_CONFIG=config)
+    assert (done.returncode, "or give --tag" in done.stderr) == (1, True)
+    assert build(stubs, checkout, *arguments, "--tag", "v9", DOCKER_CONFIG=config).stdout == "you/w:v9\n"
 
 
 def test_buildah_does_the_same_without_an_engine(stubs: Stubs, checkout: Path) -> None:

@@ -153,6 +153,12 @@ def test_the_pod_has_its_editor_jupyter_and_ssh_and_runs_jobs(tmp_path: Path) ->
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
         assert (login.returncode, "x_00001_.png" in login.stdout) == (0, True), login.stderr
+        shell = 'models sets | head -n 1; bash -lc "echo $COMFYUI_PATH ${JUPYTER_PASSWORD:-none}"'
+        told = subprocess.run(
+            [*command, "IdentitiesOnly=yes", "-i", str(key), "root@127.0.0.1", shell],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+        assert told.stdout.startswith("flux1-dev ") and told.stdout.endswith("/comfyui none\n"), told
         refused = subprocess.run(
             [*command, "BatchMode=yes", "-o", "PubkeyAuthentication=no", "root@127.0.0.1", "true"],
             capture_output=True, text=True, timeout=30, check=False,

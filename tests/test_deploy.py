@@ -110,8 +110,12 @@ def test_an_endpoint_that_is_there_changes_in_what_is_given_only(api: Api, deplo
 
 
 def test_what_runpod_replaces_as_a_whole_is_restated(api: Api, deployed: dict[str, Any]) -> None:
-    assert run(api, "--env", "JOB_TIMEOUT=900", "--max-workers", "4", "--gpu", "ADA_24", "--cuda", "12.8") == 0
+    deployed["gpu"]["pools"] = ["ADA_24", "AMPERE_48"]
+    assert (
+        run(api, "--env", "JOB_TIMEOUT=900", "--max-workers", "4", "--gpu", "AMPERE_48,ADA_24", "--cuda", "12.8") == 0
+    )
     ((_, _, body),) = api.changes
+    assert deployed["gpu"]["excludedTypes"] == ["NVIDIA L4"], "of the same pools"
     assert body["env"] == {"MODELS": "flux1-dev", "HF_TOKEN": "hf_1234", "JOB_TIMEOUT": "900"}
     assert body["workers"] == {"min": 0, "max": 4, "idleTimeout": 5}
     assert body["gpu"]["excludedTypes"] == ["NVIDIA L4"]
@@ -121,19 +125,22 @@ def test_what_runpod_replaces_as_a_whole_is_restated(api: Api, deployed: dict[st
 def test_a_dry_run_prints_the_request_and_changes_nothing(
     api: Api, deployed: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(api, "--dry-run", "--env", "JOB_TIMEOUT=900", "--secret", "R2_ACCESS_KEY_ID=r2") == 0
+    deployed["env"]["DATABASE_URL"] = "postgres://u:pw@h"
+    arguments = ["--env", "JOB_TIMEOUT=900", "--env", "MY_PAT=x1y2", "--secret", "R2_ACCESS_KEY_ID=r2"]
+    assert run(api, "--dry-run", *arguments) == 0
     assert not api.changes
     first, _, body = capsys.readouterr().out.partition("\n")
     assert first == "PATCH /v2/serverless/ep1"
     shown = json.loads(body)["env"]
-    assert shown["HF_TOKEN"] == "(hidden)"
+    assert (shown["MY_PAT"], shown["HF_TOKEN"], shown["DATABASE_URL"]) == ("(hidden)", "(kept)", "(kept)")
+    assert body.count("hf_1234") == body.count("pw@") == body.count("x1y2") == 0
     assert shown["R2_ACCESS_KEY_ID"] == "{{ RUNPOD_SECRET_r2 }}"
     assert shown["JOB_TIMEOUT"] == "900"
 
 
 ERRORS = [
     ((500, b'{"title": "Internal Server Error", "status": 500, "detail": "upstream failed"}'), "500: upstream failed"),
-    ((502, b"<html>bad gateway</html>"), "answered 502, without JSON"),
+    ((502, b"<html>bad gateway</html>"), "answered 502, without JSON\n"),
     ((403, b'{"title": "Forbidden", "status": 403, "detail": "access denied"}'), "needs write access to Serverless"),
     ((429, b'{"title": "Too Many Requests", "status": 429, "detail": "slow down"}'), "wait a minute"),
     ((302, b"{}"), "302: no reason given"),
@@ -150,8 +157,17 @@ def test_what_the_api_refuses_is_told_with_a_cure(
 
 
 def test_what_does_not_validate_is_told_field_by_field(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(api, "--image", "i", "--queue-delay", "0.1") == 1
-    assert "Request validation failed.; $.scaling.queueDelay: must be at least 0.5" in capsys.readouterr().err
+    for delay in ("0.1", "0"):
+        assert run(api, "--image", "i", "--queue-delay", delay) == 1
+        assert "Request validation failed.; $.scaling.queueDelay: must be at least 0.5" in capsys.readouterr().err
+
+
+def test_an_endpoint_of_another_kind_is_left_alone(
+    api: Api, deployed: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    deployed["type"] = "LOAD_BALANCER"
+    assert run(api, "--image", "i") == 1
+    assert "is no queue (LOAD_BALANCER)" in capsys.readouterr().err
 
 
 def test_a_wrong_key_is_told_and_not_shown(

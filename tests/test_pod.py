@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from .scripts import REPOSITORY, Stubs
 
@@ -91,7 +92,7 @@ def pod(tmp_path: Path) -> Iterator[Pod]:
 
 
 def test_comfyui_listens_with_what_is_kept_on_the_volume(pod: Pod) -> None:
-    pod.start(COMFYUI_ARGS="--cpu --preview-method auto")
+    pod.start(COMFYUI_ARGS="--cpu --preview-method 'auto x'")
     pod.wait_for_call("python main.py")
     (call,) = [call for call in pod.stubs.calls if call.startswith("python main.py")]
     assert call.startswith("python main.py --listen 0.0.0.0 --port 8188 --disable-auto-launch ")
@@ -101,8 +102,9 @@ def test_comfyui_listens_with_what_is_kept_on_the_volume(pod: Pod) -> None:
     assert (
         f"--extra-model-paths-config {REPOSITORY}/src/extra_model_paths.yaml {pod.root}/run/custom_nodes.yaml" in call
     )
-    assert call.endswith("--cpu --preview-method auto")
-    assert f"base_path: {pod.workspace}/ComfyUI" in (pod.root / "run" / "custom_nodes.yaml").read_text()
+    assert call.endswith("--cpu --preview-method auto x")
+    paths = yaml.safe_load((pod.root / "run" / "custom_nodes.yaml").read_text())["workspace_nodes"]
+    assert paths == {"base_path": f"{pod.workspace}/ComfyUI", "custom_nodes": "custom_nodes", "is_default": True}
 
 
 def test_without_key_and_password_there_is_no_ssh_and_no_jupyter(pod: Pod) -> None:
@@ -122,11 +124,11 @@ def test_ssh_takes_the_given_keys_and_nothing_else(pod: Pod) -> None:
     configuration = (pod.root / "run" / "sshd_config").read_text()
     for line in ("AuthenticationMethods publickey", "PasswordAuthentication no", "KbdInteractiveAuthentication no"):
         assert line in configuration.splitlines()
-    if checker := next((path for path in ("/usr/sbin/sshd",) if Path(path).exists()), None):
+    if Path("/usr/sbin/sshd").exists():
         key = pod.root / "run" / "host_key"
         key.unlink()
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-        subprocess.run([checker, "-t", "-f", str(pod.root / "run" / "sshd_config")], check=True)
+        subprocess.run(["/usr/sbin/sshd", "-t", "-f", str(pod.root / "run" / "sshd_config")], check=True)
 
 
 def test_jupyter_gets_its_password_where_no_process_list_shows_it(pod: Pod) -> None:
@@ -139,6 +141,23 @@ def test_jupyter_gets_its_password_where_no_process_list_shows_it(pod: Pod) -> N
     pod.wait_for((pod.root / "token").exists)
     assert (pod.root / "token").read_text() == "token=hunter2\n"
     assert "hunter2" not in pod.log
+
+
+def test_jupyter_takes_pages_from_its_own_address_only(pod: Pod) -> None:
+    pod.start(JUPYTER_PASSWORD="hunter2", RUNPOD_POD_ID="abc123", JUPYTER_PORT="8889")
+    pod.wait_for_call("jupyter lab")
+    (call,) = [call for call in pod.stubs.calls if call.startswith("jupyter")]
+    assert call.endswith(" --ServerApp.allow_origin=https://abc123-8889.proxy.runpod.net")
+
+
+def test_comfyui_gets_no_secret_but_those_that_are_named(pod: Pod) -> None:
+    pod.stubs.add("python", f'env > "{pod.root}/seen.new"; mv "{pod.root}/seen.new" "{pod.root}/seen"; {WAITS}')
+    secrets = {"JUPYTER_PASSWORD": "hunter2", "R2_SECRET_ACCESS_KEY": "r2", "RUNPOD_API_KEY": "rpa", "MY_PAT": "pat"}
+    pod.start(**secrets, HF_TOKEN="hf_1", COMFYUI_PASS_ENV="OTHER,HF_TOKEN", RUNPOD_POD_ID="abc")
+    pod.wait_for((pod.root / "seen").exists)
+    seen = (pod.root / "seen").read_text().splitlines()
+    assert {"HF_TOKEN=hf_1", "RUNPOD_POD_ID=abc"} <= set(seen)
+    assert not [line for line in seen if line.partition("=")[0] in secrets]
 
 
 def test_comfyui_is_started_again_later_each_time(pod: Pod) -> None:
@@ -163,6 +182,17 @@ def test_sigterm_ends_everything(pod: Pod) -> None:
     pod.wait_for(lambda: not pod.left())
 
 
+@pytest.mark.parametrize("when", ["pre_start.sh", "workspace/start_user.sh", "post_start.sh"])
+def test_sigterm_is_heard_while_a_hook_runs(pod: Pod, when: str) -> None:
+    pod.workspace.mkdir()
+    (pod.root / when).write_text(f"touch {pod.root}/runs; exec sleep 600\n")
+    pod.start()
+    pod.wait_for((pod.root / "runs").exists)
+    began = time.monotonic()
+    assert pod.end() == 0
+    assert time.monotonic() - began < 8
+
+
 def test_what_does_not_end_is_killed(pod: Pod) -> None:
     pod.stubs.add("jupyter", "trap '' TERM; exec sleep 600")
     pod.start(JUPYTER_PASSWORD="hunter2")
@@ -184,8 +214,9 @@ def test_hooks_run_at_their_time_and_may_fail(pod: Pod) -> None:
     pod.wait_for_call("python main.py")
 
 
-def test_models_are_fetched_to_the_volume_beside_comfyui(pod: Pod) -> None:
-    pod.start(MODELS="flux1-dev, upscalers", DOWNLOAD_MODELS="true")
+@pytest.mark.parametrize("yes", ["true", "True", "1", "yes"])
+def test_models_are_fetched_to_the_volume_beside_comfyui(pod: Pod, yes: str) -> None:
+    pod.start(MODELS="flux1-dev, upscalers", DOWNLOAD_MODELS=yes)
     pod.wait_for_call("python main.py")
     pod.wait_for_call(f"python -m src.models fetch flux1-dev upscalers --folder {pod.workspace}/models")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,11 @@ def test_it_becomes_the_worker_in_its_folder_with_its_arguments(worker: Path, st
     assert f"cwd={worker} " in done.stdout
 
 
-def test_the_worker_takes_the_place_of_the_script_so_that_signals_reach_it(worker: Path, stubs: Stubs) -> None:
-    import subprocess
-
-    process = subprocess.Popen([str(worker / "src" / "start.sh")], env=stubs.environment(), stdout=subprocess.PIPE)
+def test_the_worker_takes_the_place_of_the_script_so_that_signals_reach_it(
+    worker: Path, stubs: Stubs, tmp_path: Path
+) -> None:
+    environment = stubs.environment(**places(tmp_path))
+    process = subprocess.Popen([str(worker / "src" / "start.sh")], env=environment, stdout=subprocess.PIPE)
     out, _ = process.communicate(timeout=60)
     assert f"pid={process.pid}" in out.decode()
 
