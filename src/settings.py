@@ -351,8 +351,8 @@ class Settings:
     mode_to_run: str = _setting(
         "MODE_TO_RUN",
         "",
-        "`test` does what `--test` does; else `serverless`",
-        setting_values.one_of("test", "serverless"),
+        "`test` does what `--test` does; `pod` is for the image's start script; else `serverless`",
+        setting_values.one_of("test", "serverless", "pod"),
     )
     log_level: str = _setting(
         "LOG_LEVEL",
