@@ -5,7 +5,7 @@ main.py ARGUMENT…`, with three differences. The kernel kills the process when 
 (PR_SET_PDEATHSIG, prctl(2); other systems than Linux have nothing like it). When ComfyUI's only worker thread ends by
 an exception, after which its server would answer for ever and run nothing, the process ends, so that everybody can see
 it. And Python's cyclic garbage collector is off until the worker writes to the pipe READY_FD: importing makes millions
-of objects that stay, and the collector looks at them again and again.
+of objects that stay, and the collector looks at them again and again. With `-` for READY_FD it is left alone.
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
@@ -71,10 +71,11 @@ def collect_garbage_after(ready: int) -> None:
 
 def main() -> None:
     """Tie this process to its parent and become the program."""
-    parent, ready, program = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    parent, ready, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     die_with_parent(parent)
     die_with_worker_thread()
-    collect_garbage_after(ready)
+    if ready != "-":
+        collect_garbage_after(int(ready))
     if program[0] == "-m":
         sys.argv = program[1:]
         sys.path[0] = str(Path.cwd())

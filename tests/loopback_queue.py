@@ -58,6 +58,7 @@ class LoopbackQueue:
         """The worker's routes."""
         application = web.Application(client_max_size=64 * 1024 * 1024)
         application.router.add_get("/v2/local/job-take/{worker}", self._take)
+        application.router.add_get("/v2/local/job-take-batch/{worker}", self._take_batch)
         application.router.add_post("/v2/local/job-done/{worker}/{job}", self._done)
         application.router.add_get("/v2/local/job-stop/{worker}", self._stop)
         application.router.add_get("/v2/local/ping/{worker}", self._ping)
@@ -71,6 +72,14 @@ class LoopbackQueue:
         job = self.waiting.pop(0)
         self.taken.append(job["id"])
         return web.json_response(job)
+
+    async def _take_batch(self, request: web.Request) -> web.Response:
+        if not self.waiting:
+            await asyncio.sleep(_HOLD_SECONDS)
+        size = int(request.query["batch_size"])
+        jobs, self.waiting = self.waiting[:size], self.waiting[size:]
+        self.taken.extend(job["id"] for job in jobs)
+        return web.json_response(jobs) if jobs else web.Response(status=204)
 
     async def _done(self, request: web.Request) -> web.Response:
         if self.refuse_results:

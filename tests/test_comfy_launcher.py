@@ -22,19 +22,12 @@ print(json.dumps(told))
 """
 
 
-def run(folder: Path, *program: str, launcher: bool = True, ready: bytes = b"") -> subprocess.CompletedProcess[str]:
-    """The program, with or without the launcher, which is told at once that it is ready if `ready` has a byte."""
-    told, tell = os.pipe()
-    os.write(tell, ready)
-    os.close(tell)
-    front = [str(LAUNCHER), str(os.getpid()), str(told)] if launcher else []
-    try:
-        return subprocess.run(
-            [sys.executable, *front, *program],
-            cwd=folder, capture_output=True, text=True, timeout=60, check=False, pass_fds=(told,),
-        )  # fmt: skip
-    finally:
-        os.close(told)
+def run(folder: Path, *program: str, launcher: bool = True) -> subprocess.CompletedProcess[str]:
+    """The program, with or without the launcher."""
+    front = [str(LAUNCHER), str(os.getpid()), "-"] if launcher else []
+    return subprocess.run(
+        [sys.executable, *front, *program], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_a_program_sees_what_it_would_see_without_the_launcher(tmp_path: Path) -> None:

@@ -17,15 +17,15 @@ WORKER = ROOT / "serverless_worker.py"
 
 
 class WorkerProcess:
-    """`python serverless_worker.py …`; `log` grows while it runs."""
+    """A command, `python serverless_worker.py …` mostly; `log` grows while it runs."""
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
         # A mark in the environment, which children inherit: nothing with it may be left at the end.
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.log = ""
         own = {name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}
         self.process = subprocess.Popen(
-            [sys.executable, str(WORKER), *arguments],
+            command,
             cwd=folder,
             env={**own, **environment, "WORKER_TEST_MARK": self.mark, "TMPDIR": str(folder)},
             stdout=subprocess.PIPE,
@@ -71,7 +71,13 @@ class WorkerProcess:
 @contextmanager
 def running(arguments: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[WorkerProcess]:
     """A worker that is ended at the end, if it has not ended."""
-    worker = WorkerProcess(arguments, environment, folder)
+    with ended(WorkerProcess([sys.executable, str(WORKER), *arguments], environment, folder)) as worker:
+        yield worker
+
+
+@contextmanager
+def ended(worker: WorkerProcess) -> Iterator[WorkerProcess]:
+    """The process; it and all that it started are ended with the block."""
     try:
         yield worker
     finally:

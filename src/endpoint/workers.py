@@ -106,7 +106,7 @@ class WorkerPool:
             await asyncio.sleep(pause)
 
     async def _spawn(self, worker_id: str, environment: Mapping[str, str]) -> _Worker:
-        script = [str(_LAUNCHER), str(os.getpid()), str(_REPOSITORY / "serverless_worker.py"), *self._arguments]
+        script = [str(_LAUNCHER), str(os.getpid()), "-", str(_REPOSITORY / "serverless_worker.py"), *self._arguments]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *script,

@@ -1,0 +1,184 @@
+"""What one handler takes beside ComfyUI's own execution, in a process of its own: a part of `benchmarks.versus`.
+
+    python -m benchmarks.handler_times CASES [--peer WORKER_COMFYUI]
+
+CASES is JSON, a list of [side, pictures, jobs]. Prints JSON, an entry a case: `ms`, the handler's time less the time
+from `execution_start` to `execution_success` for each job; `growth_mb`, the peak of this process's memory less what it
+had; `answer_mb`. Each job saves noisy pictures (PNG that hardly compress) of another seed. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import requests
+
+import serverless_worker
+from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, peer_files
+from benchmarks.memory import _status
+from serverless_worker import Worker
+from src import job_log
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import find_comfyui
+from src.job_run import JobRunner
+from src.settings import read_settings, tame_sdk
+
+_WARM_UP = 3
+_BOOT_SECONDS = 120.0
+_MB = 1_000_000
+
+Handle = Callable[[dict[str, Any]], tuple[dict[str, Any], float]]
+"""Runs a job: its answer, and the seconds that ComfyUI itself took."""
+
+
+def main() -> None:
+    """Measure every case with one handler."""
+    options = _parse()
+    with tempfile.TemporaryDirectory() as folder, _handler(options.peer, Path(folder)) as handle:
+        for seed in range(_WARM_UP):
+            handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, 1, seed)}})
+        print(json.dumps([_measure(handle, *case) for case in json.loads(options.cases)]))
+
+
+def _measure(handle: Handle, side: int, pictures: int, jobs: int) -> dict[str, Any]:
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before, times, size = _status("VmRSS"), [], 0
+    for seed in range(jobs):
+        job = {"id": f"job-{side}-{seed}", "input": {"workflow": _workflow(side, pictures, 100 + seed)}}
+        began = time.monotonic()
+        answer, own = handle(job)
+        times.append((time.monotonic() - began - own) * 1000)
+        images = answer.get("images") or []
+        if len(images) != pictures:
+            raise SystemExit(f"{len(images)} pictures in place of {pictures}: {str(answer)[:1000]}")
+        size = len(json.dumps(answer))
+        del answer, images
+    growth = (_status("VmHWM") - before) / _MB
+    return {"side": side, "pictures": pictures, "ms": times, "growth_mb": growth, "answer_mb": size / _MB}
+
+
+@contextmanager
+def _handler(checkout: Path | None, folder: Path) -> Iterator[Handle]:
+    settings = replace(read_settings(), comfyui_args=comfyui_arguments(folder), result_limit=1000.0)
+    installation = find_comfyui(settings)
+    job_log.configure("ERROR")
+    if checkout is None:
+        with ComfyEngine(installation, settings) as engine:
+            engine.wait_ready()
+            serverless_worker._set_worker(Worker(JobRunner.make(engine, settings)))
+            yield _ours(engine)
+        return
+    command = peer_comfyui(installation, settings.comfyui_args, folder)
+    comfyui = subprocess.Popen(
+        command, cwd=installation.directory, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
+    )
+    try:
+        _wait_for(f"http://127.0.0.1:{PEER_PORT}/", comfyui)
+        Path("/tmp/comfyui.pid").write_text(str(comfyui.pid))  # where the peer's start script puts it
+        yield _peer(peer_files(checkout, folder))
+    finally:
+        comfyui.kill()
+        comfyui.wait()
+
+
+def _ours(engine: ComfyEngine) -> Handle:
+    seconds: list[float] = []
+    history = engine.client.history
+
+    def noting(prompt_id: str) -> dict[str, Any] | None:
+        entry = history(prompt_id)
+        if entry:
+            seconds.append(_own_seconds(entry))
+        return entry
+
+    engine.client.history = noting  # type: ignore[method-assign]
+
+    def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        answer = asyncio.run(serverless_worker.handler(job))
+        return answer, seconds[-1]
+
+    return handle
+
+
+def _peer(files: Path) -> Handle:
+    tame_sdk()
+    sys.path.insert(0, str(files))
+    module = _load(files / "handler.py")
+
+    def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+            began = time.monotonic()
+            answer = module.handler(job)
+            wall = time.monotonic() - began
+        images = [image["data"] for image in answer.get("images", [])]
+        entry = next(
+            iter(requests.get(f"http://127.0.0.1:{PEER_PORT}/history?max_items=1", timeout=30).json().values())
+        )
+        # The look into the history is ours, not the handler's: its time must not count.
+        return {**answer, "images": images}, _own_seconds(entry) + time.monotonic() - began - wall
+
+    return handle
+
+
+def _load(file: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("handler", file)
+    if spec is None or spec.loader is None:
+        raise SystemExit(f"{file} is no Python module")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _own_seconds(entry: dict[str, Any]) -> float:
+    """From `execution_start` to `execution_success`, by ComfyUI's clock of milliseconds."""
+    at = {name: data["timestamp"] for name, data in entry["status"]["messages"] if "timestamp" in data}
+    return float(at["execution_success"] - at["execution_start"]) / 1000
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + _BOOT_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(requests.RequestException):
+            if requests.get(url, timeout=5).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"ComfyUI does not answer at {url}; is the port taken?")
+
+
+def _workflow(side: int, pictures: int, seed: int) -> dict[str, Any]:
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": side, "height": side, "batch_size": pictures, "color": 0},
+        },
+        "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": seed, "strength": 1.0}},
+        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "handler"}},
+    }
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases")
+    parser.add_argument("--peer", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The figures of `benchmarks.versus` as a table in Markdown, and as plots."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot
+
+Rows = list[tuple[str, float, float, str]]
+"""What, ours, the peer's, unit."""
+
+OURS, PEER = "ours", "worker-comfyui"
+
+
+def table(figures: dict[str, Any]) -> str:
+    """A Markdown table, a row a measure, with the ratio ours / worker-comfyui."""
+    lines = ["| | ours | worker-comfyui | ratio |", "|---|---|---|---|"]
+    for what, own, other, unit in rows(figures):
+        lines.append(f"| {what} | {own:.3g} {unit} | {other:.3g} {unit} | **{own / other:.2f}** |")
+    for cache, seconds in figures.get("cold", {}).items():
+        if "limit" in seconds:
+            limit = statistics.median(seconds["limit"])
+            own = statistics.median(seconds[OURS])
+            what = f"cold start, {cache} page cache, beside ComfyUI's own boot and a bare client ({limit:.3g} s)"
+            lines.append(f"| {what} | {own:.3g} s | | {own / limit:.2f} |")
+    return "\n".join(lines)
+
+
+def rows(figures: dict[str, Any]) -> Rows:
+    """The measures that both have."""
+    return [row for name, read in _CASES.items() if name in figures for row in read(figures[name])]
+
+
+def _cold(cold: dict[str, dict[str, list[float]]]) -> Rows:
+    return [
+        (f"cold start, {cache} page cache", statistics.median(by[OURS]), statistics.median(by[PEER]), "s")
+        for cache, by in cold.items()
+    ]
+
+
+def _busy(busy: list[dict[str, Any]]) -> Rows:
+    found = []
+    for entry in busy:
+        if entry["name"] == OURS:
+            other = next(e["each"] for e in busy if e["name"] == PEER and e["job"] == entry["job"])
+            what = f"full queue of {entry['job']:g} s jobs, `CONCURRENCY={entry['concurrency']}`, a job"
+            found.append((what, entry["each"], other, "s"))
+    return found
+
+
+def _overhead(entries: list[dict[str, Any]]) -> Rows:
+    return _pairs(entries, "handler beside ComfyUI", lambda entry: statistics.median(entry["ms"]), "ms")
+
+
+def _memory(entries: list[dict[str, Any]]) -> Rows:
+    return _pairs(entries, "handler's peak memory", lambda entry: float(entry["growth_mb"]), "MB")
+
+
+def _pairs(entries: list[dict[str, Any]], what: str, read: Callable[[dict[str, Any]], float], unit: str) -> Rows:
+    peers = {(entry["side"], entry["pictures"]): entry for entry in entries if entry["name"] == PEER}
+    found = []
+    for entry in entries:
+        if entry["name"] == OURS:
+            side, pictures = entry["side"], entry["pictures"]
+            found.append((f"{what}, {pictures} x {side}²", read(entry), read(peers[side, pictures]), unit))
+    return found
+
+
+_CASES: dict[str, Callable[[Any], Rows]] = {"cold": _cold, "busy": _busy, "overhead": _overhead, "memory": _memory}
+
+
+def write(figures: dict[str, Any], folder: Path) -> None:
+    """Keep the figures (figures.json), their table (README.md) and a plot a case in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    plots = [_plot(name, read(figures[name]), folder) for name, read in _CASES.items() if name in figures]
+    told = [
+        "# Performance",
+        "",
+        f"Made by `python -m benchmarks.versus --write {folder}`: {figures['engine']} on the CPU,",
+        f"{figures['machine']}, both workers alternately in one run. Cold starts are medians of {figures['runs']},",
+        "handlers of all their jobs, full queues the better of two. Ratios hold better than seconds.",
+        "",
+        table(figures),
+        "",
+        *[f"![{plot.stem}]({plot.name})\n" for plot in plots],
+    ]
+    (folder / "README.md").write_text("\n".join(told).rstrip() + "\n", encoding="utf-8")
+
+
+def _plot(name: str, measures: Rows, folder: Path) -> Path:
+    figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.55 * len(measures)), layout="constrained")
+    places = range(len(measures))
+    axes.barh([place - 0.2 for place in places], [own for _, own, _, _ in measures], 0.38, label=OURS, color="#2a7ae2")
+    axes.barh(
+        [place + 0.2 for place in places], [other for _, _, other, _ in measures], 0.38, label=PEER, color="#b0b7c3"
+    )
+    axes.set_yticks(list(places), [what.replace("`", "") for what, _, _, _ in measures], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(measures[0][3])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    file = folder / f"{name}.png"
+    figure.savefig(file, dpi=110)
+    pyplot.close(figure)
+    return file

@@ -1,0 +1,209 @@
+"""Our worker beside runpod-workers/worker-comfyui: cold start, busy queue, overhead, memory.
+
+    COMFYUI_PATH=… python -m benchmarks.versus --peer WORKER_COMFYUI [--only cold busy] [--write docs/performance]
+
+Both run alternately, on the same ComfyUI (CPU), the same RunPod SDK and the same queue on loopback; medians and
+ratios are printed. `--write` keeps the figures as JSON, the table and the plots. The dropped page cache needs root.
+Port 8188 has to be free: the peer knows no other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks import report
+from benchmarks.contenders import Contender, comfyui_arguments, drop_page_cache, ours, peer
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import Installation, find_comfyui
+from src.deadline import Deadline
+from src.errors import WorkerError
+from src.prompt_run import RunLimits, run_prompt
+from src.settings import read_settings
+from tests.loopback_queue import LoopbackQueue, serving
+from tests.worker_process import WorkerProcess
+
+_HANG = 240.0
+_BUSY = ((0.05, 20), (1.0, 10), (5.0, 3))
+"""Seconds of a job, and how many."""
+_OVERHEAD = [[64, 1, 40], [512, 1, 30], [1024, 1, 20], [2048, 1, 6], [512, 4, 10], [512, 16, 6]]
+_MEMORY = [[2048, 16, 1]]
+
+
+class Versus:
+    """The cases, with what they share."""
+
+    def __init__(self, installation: Installation, checkout: Path, folder: Path, runs: int) -> None:
+        self._folder, self._runs, self._checkout = folder, runs, checkout
+        self._installation = installation
+        self._arguments = comfyui_arguments(folder)
+        self._contenders = [
+            ours(installation, self._arguments),
+            peer(checkout, installation, self._arguments, folder),
+        ]
+        self._places = 0
+
+    def cold(self) -> dict[str, Any]:
+        """Seconds from the start of the process to the first answer, with ComfyUI's own boot as the limit."""
+        found: dict[str, dict[str, list[float]]] = {}
+        for run in range(self._runs + 1):  # the first only warms the page cache
+            for cache in ("warm", "dropped") if run else ("warm",):
+                for name, measure in self._starts():
+                    if cache == "dropped" and not drop_page_cache():
+                        continue
+                    seconds = measure()
+                    if run:
+                        found.setdefault(cache, {}).setdefault(name, []).append(seconds)
+                        print(f"cold start, {cache} cache: {name} {seconds:.2f} s", flush=True)
+        return found
+
+    def _starts(self) -> list[tuple[str, Any]]:
+        starts: list[tuple[str, Any]] = [(c.name, lambda c=c: self._first_answer(c)) for c in self._contenders]
+        return [*starts, ("limit", self._bare_boot)]
+
+    def _first_answer(self, contender: Contender) -> float:
+        with serving() as queue:
+            queue.put("first", {"workflow": _picture(0)})
+            began = time.monotonic()
+            with contender.started(queue, self._place()) as worker:
+                _wait(queue, 1, worker)
+                return time.monotonic() - began
+
+    def _bare_boot(self) -> float:
+        """ComfyUI with our flags and launcher, asked by a bare client as soon as it answers."""
+        settings = replace(read_settings({}), comfyui_args=self._arguments)
+        began = time.monotonic()
+        with ComfyEngine(self._installation, settings) as engine:
+            engine.wait_ready()
+            run_prompt(engine, _picture(0), RunLimits(Deadline(_HANG), _HANG, 10.0), lambda event: None)
+            return time.monotonic() - began
+
+    def busy(self) -> list[dict[str, Any]]:
+        """Seconds a job of a full queue, by length of the job and CONCURRENCY."""
+        found = []
+        for seconds, jobs in _BUSY:
+            for contender, concurrency in [(self._contenders[0], n) for n in (1, 2, 3)] + [(self._contenders[1], 1)]:
+                with self._warm(contender, concurrency) as (queue, worker):
+                    each = [_full_queue(queue, worker, seconds, jobs, first) for first in (100, 200)]
+                entry = {"job": seconds, "name": contender.name, "concurrency": concurrency, "each": min(each)}
+                found.append(entry)
+                print(f"busy queue: {entry}", flush=True)
+        return found
+
+    @contextmanager
+    def _warm(self, contender: Contender, concurrency: int) -> Iterator[tuple[LoopbackQueue, WorkerProcess]]:
+        with serving() as queue:
+            queue.put("warm", {"workflow": _picture(1)})
+            with contender.started(queue, self._place(), CONCURRENCY=str(concurrency)) as worker:
+                _wait(queue, 1, worker)
+                yield queue, worker
+
+    def overhead(self) -> list[dict[str, Any]]:
+        """Milliseconds that a handler takes beside ComfyUI's own execution."""
+        return self._handlers(_OVERHEAD)
+
+    def memory(self) -> list[dict[str, Any]]:
+        """Megabytes that a handler's process grows by at its peak."""
+        return self._handlers(_MEMORY)
+
+    def _handlers(self, cases: list[list[int]]) -> list[dict[str, Any]]:
+        found = []
+        for name, more in (
+            (self._contenders[0].name, []),
+            (self._contenders[1].name, ["--peer", str(self._checkout)]),
+        ):
+            command = [sys.executable, "-m", "benchmarks.handler_times", json.dumps(cases), *more]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+            if done.returncode:
+                raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+            for entry in json.loads(done.stdout.splitlines()[-1]):
+                found.append({"name": name, **entry})
+                median, growth = statistics.median(entry["ms"]), entry["growth_mb"]
+                what = f"{name}, {entry['pictures']} x {entry['side']}²"
+                print(f"handler: {what}: {median:.1f} ms, grows by {growth:.0f} MB", flush=True)
+        return found
+
+    def _place(self) -> Path:
+        self._places += 1
+        return self._folder / f"worker{self._places}"
+
+
+def _full_queue(queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, first: int) -> float:
+    before = len(queue.posted)
+    began = time.monotonic()
+    for number in range(first, first + jobs):
+        queue.put(f"busy-{number}", {"workflow": _sleep(seconds, number)})
+    _wait(queue, before + jobs, worker)
+    return (time.monotonic() - began) / jobs
+
+
+def _wait(queue: LoopbackQueue, count: int, worker: WorkerProcess) -> None:
+    deadline = time.monotonic() + _HANG
+    while len(queue.posted) < count:
+        if worker.process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"{len(queue.posted)} of {count} answers:\n{worker.log[-3000:]}")
+        time.sleep(0.005)
+    failed = [body for posted in queue.posted.values() for body in posted if "error" in body]
+    if failed:
+        raise SystemExit(f"a job failed: {str(failed[0])[:2000]}")
+
+
+def _picture(color: int) -> dict[str, Any]:
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "versus"}},
+    }
+
+
+def _sleep(seconds: float, color: int) -> dict[str, Any]:
+    inputs = {"image": ["1", 0], "seconds": seconds, "steps": 0}
+    workflow = _picture(color)
+    workflow["9"]["inputs"]["images"] = ["2", 0]
+    return {**workflow, "2": {"class_type": "WorkerTestSleep", "inputs": inputs}}
+
+
+def main() -> None:
+    """Run the cases, print their table, and keep it."""
+    options = _parse()
+    installation = find_comfyui(read_settings())
+    with tempfile.TemporaryDirectory() as folder:
+        versus = Versus(installation, options.peer.resolve(), Path(folder), options.runs)
+        figures: dict[str, Any] = {
+            "engine": installation.name,
+            "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}",
+            "runs": options.runs,
+        }
+        for case in options.only:
+            figures[case] = getattr(versus, case)()
+    print(report.table(figures))
+    if options.write:
+        report.write(figures, options.write)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cases = ["cold", "busy", "overhead", "memory"]
+    parser.add_argument("--peer", type=Path, required=True, help="a checkout of runpod-workers/worker-comfyui")
+    parser.add_argument("--only", nargs="+", choices=cases, default=cases)
+    parser.add_argument("--runs", type=int, default=3, help="cold starts of each")
+    parser.add_argument("--write", type=Path, help="folder for figures.json, table and plots")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except WorkerError as error:
+        sys.exit(f"{error.error_code}: {error.message}")
