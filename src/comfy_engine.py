@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 
 from .comfy_client import ComfyClient
@@ -31,6 +35,7 @@ class ComfyEngine:
         self._events: EventStream | None = None
         self._number = 0
         self._changing = threading.RLock()
+        self._forgetter = ThreadPoolExecutor(2, thread_name_prefix="comfyui-forget")
         self.stopping = threading.Lock()
         """Held while a prompt is being stopped, which may end in a restart: what is queued then would be lost."""
 
@@ -41,6 +46,7 @@ class ComfyEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._forgetter.shutdown()
         self._disconnect()
         self.process.close()
 
@@ -84,6 +90,16 @@ class ComfyEngine:
         self._events = EventStream(self.process.url)
         self._events.start()
         log.info("%s is ready after %.1f s", self.process.installation.name, time.monotonic() - started)
+
+    @contextmanager
+    def forgetting(self, prompt_id: str) -> Iterator[None]:
+        """ComfyUI drops the history entry of a prompt that ended, meanwhile; it has at the end."""
+        forgotten = self._forgetter.submit(self.client.forget, prompt_id)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(WorkerError):
+                forgotten.result()
 
     # --- Life and death ------------------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ def run_prompt(
     report: Report,
     extra_data: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Queue a checked workflow and wait until it ended; ComfyUI has forgotten its history entry then.
+    """Queue a checked workflow and wait until it ended; its history entry is left to `ComfyEngine.forgetting`.
 
     `extra_data` is what ComfyUI hands to nodes beside their inputs: `extra_pnginfo`, `api_key_comfy_org`.
     Raises InvalidWorkflow and its kin for what ComfyUI refuses, JobTimeout, JobStalled, JobCancelled, and an
@@ -113,10 +113,9 @@ def run_prompt(
         raise
     except BaseException:
         _stop_prompt(engine, number, prompt_id, limits.grace)
-        raise
-    finally:
         with contextlib.suppress(WorkerError):
             engine.client.forget(prompt_id)
+        raise
 
 
 class _Vitals:

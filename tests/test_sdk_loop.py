@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,10 @@ def test_twenty_jobs_good_and_bad_are_each_answered_rightly_and_sigterm_leaves_n
         assert not list(tmp_path.glob("comfyui-worker-*"))
         assert "Traceback" not in worker.log
         assert "iVBOR" not in worker.log
+        assert re.search(
+            r"taking jobs \d+\.\d s after the process began: imports .*, ComfyUI .*, RunPod's SDK .*, models ",
+            worker.log,
+        )
 
 
 def check_answer(posted: list[dict[str, Any]], expected: str) -> None:

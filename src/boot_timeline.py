@@ -1,0 +1,48 @@
+"""Where the seconds of a cold start go: spans since the process began, told in one line when jobs are taken."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_IMPORTED = time.monotonic()
+
+
+class BootTimeline:
+    """Named spans of a boot; they may overlap, from several threads."""
+
+    def __init__(self, began: float | None = None) -> None:
+        self._began = process_start() if began is None else began
+        self._spans: list[tuple[float, float, str]] = []
+        self.ended("imports", self._began)
+
+    @contextmanager
+    def span(self, name: str) -> Iterator[None]:
+        """Something that takes its time."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.ended(name, began)
+
+    def ended(self, name: str, began: float) -> None:
+        """What began at a monotonic time in seconds has ended now."""
+        self._spans.append((began - self._began, time.monotonic() - self._began, name))
+
+    def told(self) -> str:
+        """The line: each span with its beginning and end in seconds since the process began, in order of beginning."""
+        spans = [f"{name} {began:.1f}-{ended:.1f}" for began, ended, name in sorted(self._spans)]
+        return f"taking jobs {time.monotonic() - self._began:.1f} s after the process began: {', '.join(spans)}"
+
+
+def process_start() -> float:
+    """When this process began, by the monotonic clock: from proc(5), else when this module was imported."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
+        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        return time.monotonic() - (time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot)
+    except (OSError, AttributeError, IndexError, ValueError):
+        return _IMPORTED

@@ -1,0 +1,32 @@
+"""The line that tells where a cold start's seconds went."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+
+from src.boot_timeline import BootTimeline
+
+from .worker_process import ROOT
+
+
+def test_spans_are_told_in_order_with_their_beginning_and_end() -> None:
+    began = time.monotonic() - 10
+    timeline = BootTimeline(began)
+    timeline.ended("ComfyUI", began + 2)
+    timeline.ended("RunPod's SDK", began + 3)
+    with timeline.span("models"):
+        pass
+    assert timeline.told() == (
+        "taking jobs 10.0 s after the process began: imports 0.0-10.0, ComfyUI 2.0-10.0, RunPod's SDK 3.0-10.0, "
+        "models 10.0-10.0"
+    )
+
+
+def test_it_begins_when_the_process_does_not_when_it_is_imported() -> None:
+    program = "import time; time.sleep(0.5); from src.boot_timeline import BootTimeline; print(BootTimeline().told())"
+    told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    (seconds,) = re.findall(r"taking jobs (\d+\.\d) s", told)
+    assert 0.5 <= float(seconds) < 60
