@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALONE = ("overhead", "busy_queue", "faults", "memory", "download", "read_ahead")
+ALONE = ("overhead", "busy_queue", "faults", "memory", "download", "read_ahead", "scaling")
 
 
 def main() -> int:

@@ -34,6 +34,7 @@ INPUT, OUTPUT, SETTINGS, MODELS = (
 DOCUMENTS = (
     "README.md",
     *(f"docs/{name}.md" for name in ("input", "output", "settings", "models", "deploy", "troubleshooting")),
+    "docs/performance/README.md",
     "docker/BUILD_COMMANDS.md",
     "legacy/README.md",
 )
