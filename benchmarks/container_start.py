@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -23,16 +22,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.contenders import PEER_FLAGS, peer_files, picture
 from tests.container import ENTRY, ENVIRONMENT, running
 from tests.loopback_queue import LoopbackQueue, serving
 
 Start = Callable[[LoopbackQueue, Path], Any]
 
 _HANG = 180.0
-_SERIAL = """#!/bin/bash
+_SERIAL = f"""#!/bin/bash
 /opt/comfyui/bin/python -c 'import torch'
 cd /comfyui
-/opt/comfyui/bin/python -u main.py --disable-auto-launch --disable-metadata --verbose DEBUG --log-stdout --cpu &
+/opt/comfyui/bin/python -u main.py {" ".join(PEER_FLAGS)} --cpu &
 echo $! > /tmp/comfyui.pid
 exec /opt/worker/bin/python -u /peer/handler.py
 """
@@ -45,7 +45,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         starts: dict[str, Start] = {"ours": lambda queue, place: _ours(options.root, queue, place)}
         if options.peer:
-            files = _peer_files(options.peer, Path(folder))
+            over = Path(folder) / "over"
+            over.mkdir()
+            files = _files_over(options.peer, over)
             starts["serial"] = lambda queue, place: _serial(options.root, files, queue, place)
         for run in range(options.runs):
             for name, start in starts.items():
@@ -62,7 +64,7 @@ def main() -> None:
 
 def _first_answer(start: Start, place: Path) -> float:
     with serving() as queue:
-        queue.put("one", {"workflow": _workflow()})
+        queue.put("one", {"workflow": picture(7)})
         began = time.monotonic()
         with start(queue, place) as container:
             while not queue.posted:
@@ -86,21 +88,10 @@ def _serial(root: Path, files: Path, queue: LoopbackQueue, place: Path) -> Any:
     return running(root, ["/usr/bin/tini", "--", "/bin/bash", "/peer/start.sh"], environment, place, over=files)
 
 
-def _peer_files(peer: Path, folder: Path) -> Path:
+def _files_over(checkout: Path, folder: Path) -> Path:
     """What is laid over the image for the peer: its files, and the start script."""
-    files = folder / "files" / "peer"
-    files.mkdir(parents=True)
-    for file in [peer / "handler.py", *(peer / "src").glob("*.py")]:
-        shutil.copy(file, files)
-    (files / "start.sh").write_text(_SERIAL)
-    return files.parent
-
-
-def _workflow() -> dict[str, Any]:
-    return {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 7}},
-        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "start"}},
-    }
+    (peer_files(checkout, folder) / "start.sh").write_text(_SERIAL)
+    return folder
 
 
 def _parse() -> argparse.Namespace:

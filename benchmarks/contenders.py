@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from src.comfy_install import Installation
 from tests.loopback_queue import LoopbackQueue
@@ -24,6 +25,8 @@ from tests.worker_process import WORKER, WorkerProcess, ended
 NODES = Path(__file__).resolve().parent.parent / "tests" / "comfyui_nodes"
 PEER_PORT = 8188
 """The peer's handler knows no other."""
+PEER_FLAGS = ("--disable-auto-launch", "--disable-metadata", "--verbose", "DEBUG", "--log-stdout")
+"""What its start script gives to ComfyUI."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +86,16 @@ def peer_comfyui(installation: Installation, arguments: str, folder: Path) -> li
     """The command that starts ComfyUI for the peer; its pictures go to a folder of ours."""
     output = folder / "peer-output"
     output.mkdir(exist_ok=True)
-    flags = ["--disable-auto-launch", "--disable-metadata", "--verbose", "DEBUG", "--log-stdout"]
-    return [
-        *installation.start[:1],
-        "-u",
-        "main.py",
-        *flags,
-        *shlex.split(arguments),
-        "--output-directory",
-        str(output),
-    ]
+    python = installation.start[0]
+    return [python, "-u", "main.py", *PEER_FLAGS, *shlex.split(arguments), "--output-directory", str(output)]
+
+
+def picture(color: int) -> dict[str, Any]:
+    """A workflow without models, of next to no work."""
+    return {
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "start"}},
+    }
 
 
 def drop_page_cache() -> bool:

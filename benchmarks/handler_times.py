@@ -32,6 +32,7 @@ import requests
 import serverless_worker
 from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, peer_files
 from benchmarks.memory import _status
+from benchmarks.overhead import _workflow
 from serverless_worker import Worker
 from src import job_log
 from src.comfy_engine import ComfyEngine
@@ -52,7 +53,7 @@ def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as folder, _handler(options.peer, Path(folder)) as handle:
         for seed in range(_WARM_UP):
-            handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, 1, seed)}})
+            handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, seed)}})
         print(json.dumps([_measure(handle, *case) for case in json.loads(options.cases)]))
 
 
@@ -61,7 +62,7 @@ def _measure(handle: Handle, side: int, pictures: int, jobs: int) -> dict[str, A
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
     before, times, size = _status("VmRSS"), [], 0
     for seed in range(jobs):
-        job = {"id": f"job-{side}-{seed}", "input": {"workflow": _workflow(side, pictures, 100 + seed)}}
+        job = {"id": f"job-{side}-{seed}", "input": {"workflow": _workflow(side, 100 + seed, pictures)}}
         began = time.monotonic()
         answer, own = handle(job)
         times.append((time.monotonic() - began - own) * 1000)
@@ -162,17 +163,6 @@ def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
                 return
         time.sleep(0.05)
     raise SystemExit(f"ComfyUI does not answer at {url}; is the port taken?")
-
-
-def _workflow(side: int, pictures: int, seed: int) -> dict[str, Any]:
-    return {
-        "1": {
-            "class_type": "EmptyImage",
-            "inputs": {"width": side, "height": side, "batch_size": pictures, "color": 0},
-        },
-        "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": seed, "strength": 1.0}},
-        "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "handler"}},
-    }
 
 
 def _parse() -> argparse.Namespace:

@@ -71,9 +71,12 @@ def _ends_of_runs(engine: ComfyEngine) -> list[float]:
     return ended
 
 
-def _workflow(size: int, seed: int) -> dict[str, Any]:
+def _workflow(size: int, seed: int, pictures: int = 1) -> dict[str, Any]:
     return {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": size, "height": size, "batch_size": 1, "color": 0}},
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": size, "height": size, "batch_size": pictures, "color": 0},
+        },
         "2": {"class_type": "ImageAddNoise", "inputs": {"image": ["1", 0], "seed": seed, "strength": 1.0}},
         "3": {"class_type": "SaveImage", "inputs": {"images": ["2", 0], "filename_prefix": "overhead"}},
     }

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report
-from benchmarks.contenders import Contender, comfyui_arguments, drop_page_cache, ours, peer
+from benchmarks.contenders import Contender, comfyui_arguments, drop_page_cache, ours, peer, picture
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import Installation, find_comfyui
 from src.deadline import Deadline
@@ -49,10 +49,8 @@ class Versus:
         self._folder, self._runs, self._checkout = folder, runs, checkout
         self._installation = installation
         self._arguments = comfyui_arguments(folder)
-        self._contenders = [
-            ours(installation, self._arguments),
-            peer(checkout, installation, self._arguments, folder),
-        ]
+        self._ours = ours(installation, self._arguments)
+        self._peer = peer(checkout, installation, self._arguments, folder)
         self._places = 0
 
     def cold(self) -> dict[str, Any]:
@@ -70,12 +68,12 @@ class Versus:
         return found
 
     def _starts(self) -> list[tuple[str, Any]]:
-        starts: list[tuple[str, Any]] = [(c.name, lambda c=c: self._first_answer(c)) for c in self._contenders]
+        starts: list[tuple[str, Any]] = [(c.name, lambda c=c: self._first_answer(c)) for c in (self._ours, self._peer)]
         return [*starts, ("limit", self._bare_boot)]
 
     def _first_answer(self, contender: Contender) -> float:
         with serving() as queue:
-            queue.put("first", {"workflow": _picture(0)})
+            queue.put("first", {"workflow": picture(0)})
             began = time.monotonic()
             with contender.started(queue, self._place()) as worker:
                 _wait(queue, 1, worker)
@@ -87,14 +85,14 @@ class Versus:
         began = time.monotonic()
         with ComfyEngine(self._installation, settings) as engine:
             engine.wait_ready()
-            run_prompt(engine, _picture(0), RunLimits(Deadline(_HANG), _HANG, 10.0), lambda event: None)
+            run_prompt(engine, picture(0), RunLimits(Deadline(_HANG), _HANG, 10.0), lambda event: None)
             return time.monotonic() - began
 
     def busy(self) -> list[dict[str, Any]]:
         """Seconds a job of a full queue, by length of the job and CONCURRENCY."""
         found = []
         for seconds, jobs in _BUSY:
-            for contender, concurrency in [(self._contenders[0], n) for n in (1, 2, 3)] + [(self._contenders[1], 1)]:
+            for contender, concurrency in [(self._ours, n) for n in (1, 2, 3)] + [(self._peer, 1)]:
                 with self._warm(contender, concurrency) as (queue, worker):
                     each = [_full_queue(queue, worker, seconds, jobs, first) for first in (100, 200)]
                 entry = {"job": seconds, "name": contender.name, "concurrency": concurrency, "each": min(each)}
@@ -105,7 +103,7 @@ class Versus:
     @contextmanager
     def _warm(self, contender: Contender, concurrency: int) -> Iterator[tuple[LoopbackQueue, WorkerProcess]]:
         with serving() as queue:
-            queue.put("warm", {"workflow": _picture(1)})
+            queue.put("warm", {"workflow": picture(1)})
             with contender.started(queue, self._place(), CONCURRENCY=str(concurrency)) as worker:
                 _wait(queue, 1, worker)
                 yield queue, worker
@@ -120,10 +118,7 @@ class Versus:
 
     def _handlers(self, cases: list[list[int]]) -> list[dict[str, Any]]:
         found = []
-        for name, more in (
-            (self._contenders[0].name, []),
-            (self._contenders[1].name, ["--peer", str(self._checkout)]),
-        ):
+        for name, more in ((self._ours.name, []), (self._peer.name, ["--peer", str(self._checkout)])):
             command = [sys.executable, "-m", "benchmarks.handler_times", json.dumps(cases), *more]
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
             if done.returncode:
@@ -160,16 +155,9 @@ def _wait(queue: LoopbackQueue, count: int, worker: WorkerProcess) -> None:
         raise SystemExit(f"a job failed: {str(failed[0])[:2000]}")
 
 
-def _picture(color: int) -> dict[str, Any]:
-    return {
-        "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": color}},
-        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "versus"}},
-    }
-
-
 def _sleep(seconds: float, color: int) -> dict[str, Any]:
     inputs = {"image": ["1", 0], "seconds": seconds, "steps": 0}
-    workflow = _picture(color)
+    workflow = picture(color)
     workflow["9"]["inputs"]["images"] = ["2", 0]
     return {**workflow, "2": {"class_type": "WorkerTestSleep", "inputs": inputs}}
 

@@ -93,8 +93,11 @@ class ComfyEngine:
 
     @contextmanager
     def forgetting(self, prompt_id: str) -> Iterator[None]:
-        """ComfyUI drops the history entry of a prompt that ended, meanwhile; it has at the end."""
-        forgotten = self._forgetter.submit(self.client.forget, prompt_id)
+        """ComfyUI drops the history entry of a prompt that ended, meanwhile; it has at the end.
+
+        If it cannot, since another job has it restarted, the entry is gone with the process.
+        """
+        forgotten = self._forgetter.submit(lambda: self.client.forget(prompt_id))
         try:
             yield
         finally:

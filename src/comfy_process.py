@@ -39,7 +39,6 @@ _NOISE = re.compile(
     r"|The ComfyUI frontend is shipped "
 )
 
-
 # What a line of a failed boot means for the one who deploys.
 _HINTS = (
     (r"NVIDIA driver on your system is too old|driver version is insufficient",

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import requests
+
 from benchmarks import report
 
 from .loopback_queue import serving
@@ -58,8 +60,6 @@ def test_every_benchmark_is_listed_with_what_it_measures() -> None:
 
 
 def test_the_queue_hands_out_several_jobs_to_who_asks_for_them() -> None:
-    import requests
-
     with serving() as queue:
         for number in range(3):
             queue.put(f"j{number}", {})

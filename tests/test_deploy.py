@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -211,3 +214,11 @@ def test_a_variable_that_is_none_is_refused(api: Api, capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit):
         run(api, "--image", "i", "--env", text)
     assert "must be NAME=VALUE" in capsys.readouterr().err
+
+
+def test_it_runs_as_a_script_from_anywhere(api: Api, tmp_path: Path) -> None:
+    script = Path(deploy.__file__)
+    command = [sys.executable, str(script), "--name", "flux", "--image", "i", "--api-url", api.url, "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.startswith("POST /v2/serverless\n")) == (0, True), done.stderr
+    assert not api.changes

@@ -7,12 +7,14 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import serverless_worker
+from src.comfy_engine import ComfyEngine
 
 from . import workflows
 from .conftest import ENGINES, Bench, booted, settings_for
@@ -80,3 +82,22 @@ def test_without_retries_the_caller_hears_why_and_what_comfyui_said_last(own: Be
     assert isinstance(answer["comfyui_log"], list)
     assert "/root" not in json.dumps(answer)
     assert fine_again(own)
+
+
+def test_a_job_that_ended_keeps_its_result_when_another_has_comfyui_restarted(
+    own: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no client for a moment then: what cannot be forgotten is gone with the process."""
+
+    @contextmanager
+    def forgetting(engine: ComfyEngine, prompt_id: str) -> Iterator[None]:
+        client, engine._client = engine._client, None
+        with usual(engine, prompt_id):
+            engine._forgetter.submit(lambda: None).result()
+            engine._client = client
+            yield
+
+    usual = ComfyEngine.forgetting
+    monkeypatch.setattr(ComfyEngine, "forgetting", forgetting)
+    answer = own.run(workflow=workflows.still(color=77))
+    assert (answer["status"], answer.get("attempts")) == ("success", None)
