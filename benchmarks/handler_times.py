@@ -29,14 +29,13 @@ from typing import Any
 
 import requests
 
-import serverless_worker
 from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, peer_files
 from benchmarks.memory import _status
 from benchmarks.overhead import _workflow
-from serverless_worker import Worker
-from src import job_log
+from src import job_handler, job_log
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import find_comfyui
+from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import read_settings, tame_sdk
 
@@ -83,7 +82,7 @@ def _handler(checkout: Path | None, folder: Path) -> Iterator[Handle]:
     if checkout is None:
         with ComfyEngine(installation, settings) as engine:
             engine.wait_ready()
-            serverless_worker._set_worker(Worker(JobRunner.make(engine, settings)))
+            job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
             yield _ours(engine)
         return
     command = peer_comfyui(installation, settings.comfyui_args, folder)
@@ -114,7 +113,7 @@ def _ours(engine: ComfyEngine) -> Handle:
     loop = asyncio.new_event_loop()  # one for all jobs, as in the SDK
 
     def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        answer = loop.run_until_complete(serverless_worker.handler(job))
+        answer = loop.run_until_complete(job_handler.handler(job))
         return answer, seconds[-1]
 
     return handle

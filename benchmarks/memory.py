@@ -24,14 +24,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import serverless_worker
 from benchmarks.overhead import _workflow
-from serverless_worker import Worker
-from src import job_log
+from src import job_handler, job_log
 from src.bucket import Bucket
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.errors import WorkerError
+from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.outputs.answer import json_size
 from src.settings import BucketConfig, read_settings
@@ -76,10 +75,8 @@ def _measure(way: str, runner: JobRunner, side: int, output: dict[str, Any]) -> 
 
 
 async def _job(runner: JobRunner, side: int, seed: int, output: dict[str, Any]) -> dict[str, Any]:
-    serverless_worker._set_worker(Worker(runner))
-    return await serverless_worker.handler(
-        {"id": "memory", "input": {"workflow": _workflow(side, seed), "output": output}}
-    )
+    job_handler.set_worker(Worker(runner))
+    return await job_handler.handler({"id": "memory", "input": {"workflow": _workflow(side, seed), "output": output}})
 
 
 def _status(name: str) -> int:

@@ -17,12 +17,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import serverless_worker
-from serverless_worker import Worker
-from src import job_log
+from src import job_handler, job_log
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.errors import WorkerError
+from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import read_settings
 
@@ -37,7 +36,7 @@ def main() -> None:
     installation = draft_installation() if options.draft else find_comfyui(settings)
     with ComfyEngine(installation, settings) as engine:
         engine.wait_ready()
-        serverless_worker._set_worker(Worker(JobRunner.make(engine, settings)))
+        job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
         print(f"{installation.name}, {options.jobs} jobs a size, {os.cpu_count()} cores")
         print(f"{'picture':>10} {'answer MB':>10} {'median ms':>10} {'p95 ms':>8}")
         for size in options.sizes:
@@ -48,7 +47,7 @@ async def _measure(engine: ComfyEngine, size: int, jobs: int) -> None:
     ended = _ends_of_runs(engine)
     overheads, length = [], 0
     for seed in range(jobs + _WARM_UP):
-        answer = await serverless_worker.handler({"id": f"job-{seed}", "input": {"workflow": _workflow(size, seed)}})
+        answer = await job_handler.handler({"id": f"job-{seed}", "input": {"workflow": _workflow(size, seed)}})
         overheads.append(time.time() * 1000 - ended[-1])
         length = sum(map(len, answer["images"]))
     overheads = sorted(overheads[_WARM_UP:])

@@ -24,13 +24,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import serverless_worker
 from benchmarks.slow_volume import slow_volume
-from serverless_worker import Worker
-from src import job_log
+from src import job_handler, job_log
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import find_comfyui
 from src.errors import WorkerError
+from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import Settings, read_settings
 from src.warm_up import read_warm_up, warm_up
@@ -78,7 +77,7 @@ def _measure(root: Path, changes: dict[str, Any], options: argparse.Namespace) -
         with ComfyEngine(find_comfyui(settings), settings) as engine:
             _make_ready(engine, settings)
             ready = time.monotonic() - started
-            answer = asyncio.run(serverless_worker.handler({"id": "first", "input": {"workflow": generative()}}))
+            answer = asyncio.run(job_handler.handler({"id": "first", "input": {"workflow": generative()}}))
             first_image = time.monotonic() - started
     if answer["status"] != "success":
         sys.exit(f"the job failed: {answer['error']}")
@@ -93,7 +92,7 @@ def _make_ready(engine: ComfyEngine, settings: Settings) -> None:
     runner.supply.wait()
     if request is not None:
         warm_up(runner, replace(request, overrides=replace(request.overrides, seed=12345)))
-    serverless_worker._set_worker(Worker(runner))
+    job_handler.set_worker(Worker(runner))
 
 
 def _show(measured: dict[str, list[Figures]], options: argparse.Namespace) -> None:

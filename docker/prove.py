@@ -35,9 +35,9 @@ def prove(proof: Path) -> None:
 
 async def _asked(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the engine says of classes, and the answer to the job of `examples/smoke_workflow.json`."""
-    import serverless_worker
     from src.comfy_engine import ComfyEngine
     from src.comfy_install import find_comfyui
+    from src.job_handler import Worker, handler, set_worker
     from src.job_run import JobRunner
     from src.settings import read_settings
 
@@ -50,9 +50,9 @@ async def _asked(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]
         schemas = engine.client.schemas(class_types)
         missing = sorted(class_type for class_type, schema in schemas.items() if schema is None)
         runner = JobRunner.make(engine, settings)
-        serverless_worker._set_worker(serverless_worker.Worker(runner))
+        set_worker(Worker(runner))
         workflow = json.loads(Path("examples", "smoke_workflow.json").read_text(encoding="utf-8"))
-        answer = await serverless_worker.handler({"id": "proof", "input": {"workflow": workflow}})
+        answer = await handler({"id": "proof", "input": {"workflow": workflow}})
         return {"missing": missing, "comfyui": engine.version}, answer
 
 

@@ -5,6 +5,7 @@
    settings        the environment, read once
    deadline        one time budget per wait
    boot_timeline   where the seconds of a cold start go
+   command_line    the flags, and what is said before anything runs
    job_log         log lines with the job's id
    redaction       text from inside ComfyUI, made fit for a caller
 2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation (pure)
@@ -16,6 +17,7 @@
 3  stored_workflows  workflows called by name
    comfy_folders   the folders that one engine process has to itself
    comfy_install   where ComfyUI is, what its version accepts, the command that starts it
+   comfy_bytecode  the script that keeps what a boot imports, for the next to load it faster
    comfy_launcher  the script that ties the child's life to ours
    safe_fetch      files from URLs that a caller names
    bucket          S3-compatible storage, the only owner of boto3
@@ -36,7 +38,9 @@
    job_run         one job on a booted engine
    warm_up         the workflow that runs before the first job is taken
    endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
-   command_line    flags, progress on a terminal, saving what a local test made
+7  job_handler     what RunPod calls with each job
+8  job_loop        from the start of ComfyUI to RunPod's jobs
+   local_test      one job from a file or the command line, watched, what it made saved
 
 `serverless_worker.py`, above all of them, tells the story.
 """

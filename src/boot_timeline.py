@@ -14,28 +14,33 @@ _IMPORTED = time.monotonic()
 class BootTimeline:
     """Named spans of a boot; they may overlap, from several threads."""
 
-    def __init__(self, began: float | None = None) -> None:
-        self._began = process_start() if began is None else began
+    def __init__(self, process_began: float | None = None) -> None:
+        self._zero = process_start() if process_began is None else process_began
+        self._began: dict[str, float] = {"imports": self._zero}
         self._spans: list[tuple[float, float, str]] = []
-        self.ended("imports", self._began)
+        self.end("imports")
+
+    def begin(self, name: str) -> None:
+        """Something begins now."""
+        self._began[name] = time.monotonic()
+
+    def end(self, name: str) -> None:
+        """What has begun ends now."""
+        self._spans.append((self._began[name] - self._zero, time.monotonic() - self._zero, name))
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
         """Something that takes its time."""
-        began = time.monotonic()
+        self.begin(name)
         try:
             yield
         finally:
-            self.ended(name, began)
-
-    def ended(self, name: str, began: float) -> None:
-        """What began at a monotonic time in seconds has ended now."""
-        self._spans.append((began - self._began, time.monotonic() - self._began, name))
+            self.end(name)
 
     def told(self) -> str:
         """The line: each span with its beginning and end in seconds since the process began, in order of beginning."""
         spans = [f"{name} {began:.1f}-{ended:.1f}" for began, ended, name in sorted(self._spans)]
-        return f"taking jobs {time.monotonic() - self._began:.1f} s after the process began: {', '.join(spans)}"
+        return f"taking jobs {time.monotonic() - self._zero:.1f} s after the process began: {', '.join(spans)}"
 
 
 def process_start() -> float:

@@ -25,10 +25,13 @@ _PROBE_SECONDS = 0.02
 
 
 class ComfyEngine:
-    """ComfyUI (or the draft engine) as a resource: entering starts it, leaving by any door ends it."""
+    """ComfyUI (or the draft engine) as a resource: entering starts it, leaving by any door ends it.
 
-    def __init__(self, installation: Installation, settings: Settings) -> None:
-        self.process = ComfyProcess(installation, settings)
+    `process` may have been started already.
+    """
+
+    def __init__(self, installation: Installation, settings: Settings, process: ComfyProcess | None = None) -> None:
+        self.process = process or ComfyProcess(installation, settings)
         self.version = "unknown"
         self._settings = settings
         self._client: ComfyClient | None = None
@@ -65,8 +68,9 @@ class ComfyEngine:
         return self._events
 
     def start(self) -> None:
-        """Start the process and return at once; it is ready after `wait_ready`."""
-        self.process.start()
+        """Start the process, unless that has been done, and return at once; it is ready after `wait_ready`."""
+        if not self.process.is_started:
+            self.process.start()
         self._client = ComfyClient(self.process.url)
 
     def wait_ready(self) -> None:
@@ -74,7 +78,6 @@ class ComfyEngine:
 
         Raises ComfyBootFailed (PortTaken) as soon as it is dead, BootTimeout after the boot budget.
         """
-        started = time.monotonic()
         deadline = Deadline(self._settings.boot_timeout)
         while not self._answers():
             if not self.process.alive:
@@ -89,7 +92,8 @@ class ComfyEngine:
         self.process.booted()
         self._events = EventStream(self.process.url)
         self._events.start()
-        log.info("%s is ready after %.1f s", self.process.installation.name, time.monotonic() - started)
+        seconds = time.monotonic() - self.process.started_at
+        log.info("%s is ready, %.1f s after its start", self.process.installation.name, seconds)
 
     @contextmanager
     def forgetting(self, prompt_id: str) -> Iterator[None]:

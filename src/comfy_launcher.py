@@ -81,6 +81,9 @@ def main() -> None:
         sys.path[0] = str(Path.cwd())
         runpy.run_module(program[1], run_name="__main__", alter_sys=True)
     else:
+        from comfy_bytecode import find_in, pack_of  # type: ignore[import-not-found]  # beside this script
+
+        find_in(pack_of(Path.cwd()))
         run_script(program)
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,7 +19,7 @@ from .comfy_folders import Folders
 from .comfy_install import Installation
 from .comfy_launcher import WORKER_THREAD_ENDED
 from .errors import ComfyBootFailed, PortTaken
-from .models import tell_model_paths
+from .models.places import tell_model_paths
 from .redaction import public_text
 from .settings import Settings, child_environment
 
@@ -60,6 +61,7 @@ class ComfyProcess:
     def __init__(self, installation: Installation, settings: Settings) -> None:
         self.installation = installation
         self.port = 0
+        self.started_at = 0.0
         self.folders = Folders(Path())
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -72,6 +74,7 @@ class ComfyProcess:
 
     def start(self) -> None:
         """Start the engine and return at once. Raises PortTaken, or ComfyBootFailed if there is nothing to start."""
+        self.started_at = time.monotonic()
         self.port = _free_port(self._settings.comfyui_port)
         self.folders = Folders.make()
         self._log.clear()
@@ -133,6 +136,11 @@ class ComfyProcess:
     def url(self) -> str:
         """Where its HTTP server answers."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it has been started and not been stopped; it may have ended by itself."""
+        return self._process is not None
 
     @property
     def alive(self) -> bool:

@@ -1,27 +1,15 @@
-"""Flags, progress on a terminal, and saving what a local test made. The only room that prints."""
+"""The flags, and what is said on a terminal before anything runs. Imports little: ComfyUI is waited for."""
 
 from __future__ import annotations
 
 import argparse
-import base64
 import difflib
-import json
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .comfy_events import Event
-from .errors import BootTimeout, ComfyBootFailed, InvalidInput, WorkerError
-from .job_input import read_job
-from .settings import Settings
-from .stored_workflows import stored_workflow
-from .workflow import apply_overrides
-from .workflow.graph import Graph, Workflow
-
-_TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
-_SHOWN_CHARACTERS = 40
+from .errors import BootTimeout, ComfyBootFailed, WorkerError
 
 _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
@@ -134,147 +122,3 @@ def say_error(error: WorkerError) -> int:
             print(f"    {line}", file=sys.stderr)
     print(f"{error.error_code}: {error.message}", file=sys.stderr)
     return 1
-
-
-# --- The test job --------------------------------------------------------------------------------------
-
-
-def checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, Any], Workflow]:
-    """The job to run, and its workflow.
-
-    Raises InvalidInput for what is wrong with it, which so shows before anything is booted.
-    """
-    job = test_job(options)
-    _check_output(options.output)
-    request = read_job(job, lambda name: stored_workflow(name, settings))
-    apply_overrides(request.workflow, request.overrides)
-    return job, request.workflow
-
-
-def test_job(options: Options) -> dict[str, Any]:
-    """The job to run: the one given, else test_input.json. Raises InvalidInput if it cannot be read."""
-    text, source = _test_text(options.test_input)
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg} in line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
-        raise InvalidInput(f"{source} is no JSON: {problem}") from error
-    except RecursionError as error:
-        raise InvalidInput(f"{source} is nested too deeply") from error
-    job_input = _unwrapped(given)
-    if isinstance(job_input, dict):
-        job_input = {**job_input, **options.overrides}
-    return {"id": "test", "input": job_input}
-
-
-def _test_text(given: str | None) -> tuple[str, str]:
-    """The JSON text and what to call it in a message."""
-    if given is not None and given.lstrip().startswith(("{", "[")):
-        return given, "--test_input"
-    file = _TEST_INPUT if given is None else Path(given.removeprefix("@"))
-    try:
-        return file.read_text(encoding="utf-8"), file.name
-    except OSError as error:
-        raise InvalidInput(
-            f"cannot read {file.absolute()}: {error.strerror}; --test_input takes JSON or a file"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file} is not UTF-8 text") from error
-
-
-def _unwrapped(given: object) -> object:
-    """The input in what a person has at hand: `{"input": …}`, `{"workflow": …}`, or just a workflow of any format."""
-    if not isinstance(given, dict):
-        return given
-    if "input" in given and "class_type" not in given:
-        return given["input"]
-    return given if {"workflow", "action"} & given.keys() else {"workflow": given}
-
-
-def _check_output(folder: Path) -> None:
-    """Make the folder that a test saves to. Raises InvalidInput if that cannot be, before anything is done."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInput(f"--output must be a folder: {folder} cannot be made one ({error.strerror})") from error
-
-
-# --- While it runs -------------------------------------------------------------------------------------
-
-
-class Progress:
-    """Progress lines on stderr: one that rewrites itself on a terminal, one an event elsewhere."""
-
-    def __init__(self, workflow: Workflow, engine: str) -> None:
-        self._graph = Graph(workflow)
-        self._engine = engine
-        self._rewrites = sys.stderr.isatty()
-        self._last = ""
-
-    def booting(self) -> None:
-        """Before the engine is ready."""
-        self._show(f"starting {self._engine} …")
-
-    def report(self, event: Event) -> None:
-        """While a prompt runs."""
-        if event.node_id is not None and event.node_id in self._graph:
-            step = f": step {event.step} of {event.steps}" if event.steps else ""
-            self._show(f"node {event.node_id} {self._graph.title(event.node_id)}{step}")
-
-    def ended(self) -> None:
-        """Leave the last line as it is."""
-        if self._rewrites and self._last:
-            print(file=sys.stderr)
-
-    def _show(self, line: str) -> None:
-        if line == self._last:
-            return
-        padding = " " * (len(self._last) - len(line))
-        print(
-            f"\r{line}{padding}" if self._rewrites else line,
-            end="" if self._rewrites else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
-        self._last = line
-
-
-# --- Afterwards ----------------------------------------------------------------------------------------
-
-
-def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
-    """Print the answer with base64 shortened, and save its files below `folder`; the exit status."""
-    print(json.dumps(_shortened(answer), indent=2, ensure_ascii=False), flush=True)
-    for name, data in _contents(answer):
-        content = base64.b64decode(data)
-        file = _free_name(folder / name.lstrip("/"))
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-        print(f"saved {file} ({len(content):,} bytes)", file=sys.stderr)
-    return 0 if answer.get("status") == "success" else 1
-
-
-def _contents(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and base64 of every file that the answer holds."""
-    yield from zip(answer.get("filenames", []), answer.get("images", []), strict=True)
-    yield from ((file["name"], file["data"]) for file in answer.get("files", []) if "data" in file)
-
-
-def _free_name(file: Path) -> Path:
-    """`file`, or a name with a number if there is such a file: nobody's image is overwritten."""
-    number, free = 2, file
-    while free.exists():
-        free = file.with_stem(f"{file.stem}-{number}")
-        number += 1
-    return free
-
-
-def _shortened(value: Any, key: str = "") -> Any:
-    """JSON in which base64 is cut short."""
-    if isinstance(value, Mapping):
-        return {name: _shortened(part, name) for name, part in value.items()}
-    if isinstance(value, list):
-        return [_shortened(part, key) for part in value]
-    if key not in ("images", "data") or not isinstance(value, str) or len(value) <= _SHOWN_CHARACTERS:
-        return value
-    return f"{value[:_SHOWN_CHARACTERS]}… ({len(value):,} characters)"

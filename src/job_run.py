@@ -19,7 +19,8 @@ from .deadline import Deadline
 from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, JobTimeout, MissingModel, NoBucket, WorkerError
 from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
 from .job_input import Request
-from .models import ModelSupply, where_to_get
+from .models.manifest import where_to_get
+from .models.supply import ModelSupply
 from .outputs import (
     Encoding,
     Outcome,

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-import serverless_worker
-from serverless_worker import Worker
+from src import job_handler
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import Installation, draft_installation, find_comfyui
 from src.errors import ComfyNotFound
+from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import Settings, read_settings
 
@@ -94,8 +94,8 @@ class Bench:
 
     def handle(self, job: Any) -> dict[str, Any]:
         """The handler's answer to a job."""
-        serverless_worker._set_worker(self.worker)
-        return asyncio.run(serverless_worker.handler(job))
+        job_handler.set_worker(self.worker)
+        return asyncio.run(job_handler.handler(job))
 
     def leftovers(self) -> list[str]:
         """Files and folders that jobs left behind."""

@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 
-import serverless_worker
+from src import job_handler
 
 from . import workflows
 from .conftest import Bench
@@ -68,7 +68,7 @@ def run_scenario(bench: Bench, scenario: Scenario) -> Outcome:
     """Run one scenario, and a good job after it."""
     runner = bench.worker.runner
     worker = replace(bench.worker, runner=replace(runner, settings=replace(runner.settings, **scenario.settings)))
-    serverless_worker._set_worker(worker)
+    job_handler.set_worker(worker)
     if scenario.before:
         scenario.before(bench)
     started = time.monotonic()
@@ -104,7 +104,7 @@ async def _answer(bench: Bench, scenario: Scenario) -> dict[str, Any]:
 
 
 async def _handled(workflow: Workflow) -> dict[str, Any]:
-    return await serverless_worker.handler({"id": "fault", "input": {"workflow": workflow}})
+    return await job_handler.handler({"id": "fault", "input": {"workflow": workflow}})
 
 
 # --- Jobs ----------------------------------------------------------------------------------------------

@@ -17,11 +17,12 @@ import pytest
 
 from src.bucket import Bucket
 from src.errors import BucketFailed, ModelCorrupt, ModelFetchFailed
-from src.models import read_manifest, shipped_manifest, transfer
+from src.models import transfer
 from src.models.backup import Mirror
 from src.models.fetch import Fetcher
 from src.models.files import digest_of
 from src.models.hub import Hub
+from src.models.manifest import read_manifest, shipped_manifest
 from src.models.partial import Partial
 from src.models.places import Places
 from src.models.store import ModelStore

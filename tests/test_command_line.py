@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from src import command_line
+from src import command_line, local_test
 from src.errors import InvalidInput
 
 from . import workflows
@@ -68,7 +68,7 @@ def test_files_that_are_no_pictures_are_saved_too(tmp_path: Path, capsys: pytest
         {"name": "far.glb", "url": "https://x"},
     ]
     answer = {"status": "success", "images": ["AAEC"], "filenames": ["p.png"], "files": files}
-    assert command_line.show_answer(answer, tmp_path) == 0
+    assert local_test.show_answer(answer, tmp_path) == 0
     assert {str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*.*")} == {"p.png", "sub/v.mp4"}
     assert "AAAA" * 20 not in capsys.readouterr().out
 
@@ -122,7 +122,7 @@ def test_what_nobody_knows_is_refused(tmp_path: Path, arguments: list[str], said
 
 
 def test_prompt_and_seed_can_be_given_to_the_test_job() -> None:
-    job = command_line.test_job(command_line.parse(["--test", "--prompt", "a cat", "--seed", "7"]))
+    job = local_test.test_job(command_line.parse(["--test", "--prompt", "a cat", "--seed", "7"]))
     assert (job["input"]["prompt"], job["input"]["seed"]) == ("a cat", 7)
 
 
@@ -168,7 +168,7 @@ def test_a_test_input_may_be_wrapped_bare_or_just_a_workflow(given: object, tmp_
     file = tmp_path / "job.json"
     file.write_text(json.dumps(given))
     for form in (json.dumps(given), str(file), f"@{file}"):
-        job = command_line.test_job(command_line.parse(["--test_input", form]))
+        job = local_test.test_job(command_line.parse(["--test_input", form]))
         assert job["input"] == {"workflow": STILL}
 
 
@@ -183,4 +183,4 @@ def test_a_test_input_may_be_wrapped_bare_or_just_a_workflow(given: object, tmp_
 )
 def test_a_test_input_that_cannot_be_read_says_why(given: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
-        command_line.test_job(command_line.parse(["--test_input", given]))
+        local_test.test_job(command_line.parse(["--test_input", given]))

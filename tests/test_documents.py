@@ -18,8 +18,7 @@ from src import errors
 from src.errors import WorkerError
 from src.input_fields import InputFields, OutputFields
 from src.job_input import read_job
-from src.models import read_manifest, shipped_manifest
-from src.models.manifest import OwnManifest
+from src.models.manifest import OwnManifest, read_manifest, shipped_manifest
 from src.settings import Settings, read_settings, variable
 from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from src.errors import JobCancelled, ModelCorrupt, ModelFetchFailed, ModelGated, NoSpaceForModels, WorkerError
-from src.models import Model, read_manifest, shipped_manifest
 from src.models import fetch as fetch_room
 from src.models.fetch import Fetcher
 from src.models.hub import Hub
+from src.models.manifest import Model, read_manifest, shipped_manifest
 from src.models.partial import partial_of, parts_of
 from src.models.places import Places
 from src.models.transfer import Pace

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import serverless_worker
+from src import job_handler
 from src.errors import WorkerError
 from src.workflow import check_workflow
 
@@ -115,9 +115,9 @@ FUZZ = settings(
 @FUZZ
 @given(job=mutated_jobs())
 def test_mutated_jobs_get_clean_answers(draft_bench: Bench, loop: asyncio.AbstractEventLoop, job: Any) -> None:
-    serverless_worker._set_worker(draft_bench.worker)
+    job_handler.set_worker(draft_bench.worker)
     started = time.monotonic()
-    answer = loop.run_until_complete(serverless_worker.handler(job))
+    answer = loop.run_until_complete(job_handler.handler(job))
     check_answer(answer)
     if not reaches_engine(job):
         assert answer["status"] == "error"
@@ -127,8 +127,8 @@ def test_mutated_jobs_get_clean_answers(draft_bench: Bench, loop: asyncio.Abstra
 @FUZZ
 @given(job=st.one_of(JSON, st.fixed_dictionaries({"id": JSON, "input": JSON})))
 def test_jobs_from_nothing_get_clean_answers(draft_bench: Bench, loop: asyncio.AbstractEventLoop, job: Any) -> None:
-    serverless_worker._set_worker(draft_bench.worker)
-    check_answer(loop.run_until_complete(serverless_worker.handler(job)))
+    job_handler.set_worker(draft_bench.worker)
+    check_answer(loop.run_until_complete(job_handler.handler(job)))
 
 
 def test_nothing_is_left_of_all_that(draft_bench: Bench) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import serverless_worker
+from src import job_handler
 
 from . import workflows
 from .conftest import Bench, booted, settings_for
@@ -177,8 +177,8 @@ def test_a_workflow_that_only_previews_says_why_there_is_no_image(draft_bench: B
 def test_a_handler_without_engine_says_how_to_start_it(monkeypatch: pytest.MonkeyPatch) -> None:
     import asyncio
 
-    monkeypatch.setattr(serverless_worker, "_worker", None)
-    answer = asyncio.run(serverless_worker.handler({"input": {"workflow": STILL}}))
+    monkeypatch.setattr(job_handler, "_worker", None)
+    answer = asyncio.run(job_handler.handler({"input": {"workflow": STILL}}))
     assert "python serverless_worker.py" in answer["error"]
 
 
@@ -201,7 +201,7 @@ def test_an_unexpected_error_tells_the_caller_nothing_of_the_inside(
     def fail(job: object) -> None:
         raise ZeroDivisionError("a secret of the inside")
 
-    monkeypatch.setattr(serverless_worker, "read_job", fail)
+    monkeypatch.setattr(job_handler, "read_job", fail)
     answer = draft_bench.run(workflow=STILL)
     assert (answer["error_type"], answer["error_code"]) == ("internal", "internal_error")
     assert "secret" not in json.dumps(answer)

@@ -455,11 +455,11 @@ def test_many_large_frames_over_the_websocket_all_arrive(bench: Bench) -> None:
 
 def at_once(bench: Bench, jobs: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
     """The answers to jobs that run at the same time."""
-    import serverless_worker
+    from src import job_handler
 
-    serverless_worker._set_worker(bench.worker)
+    job_handler.set_worker(bench.worker)
     with ThreadPoolExecutor(threads) as pool:
-        answer = serverless_worker.answer_job
+        answer = job_handler.answer_job
         return list(pool.map(lambda job: answer({"id": "x", "input": job}, threading.Event()), jobs))
 
 
@@ -501,13 +501,13 @@ def test_a_job_behind_one_that_will_not_stop_is_not_lost(model_paths: Path) -> N
         "2": node("WorkerTestSleep", image=["1", 0], seconds=60.0, steps=0),
         "9": node("SaveImage", images=["2", 0], filename_prefix="x"),
     }
-    import serverless_worker
+    from src import job_handler
 
     with booted("real", settings_for("real", model_paths, job_retries=0, interrupt_grace=2.0)) as own:
-        serverless_worker._set_worker(own.worker)
+        job_handler.set_worker(own.worker)
         stops = [threading.Event(), threading.Event()]
         job = {"id": "a", "input": {"workflow": slow}}
-        cancelled = [threading.Thread(target=serverless_worker.answer_job, args=(job, stop)) for stop in stops]
+        cancelled = [threading.Thread(target=job_handler.answer_job, args=(job, stop)) for stop in stops]
         for thread in cancelled:
             thread.start()
         time.sleep(2)

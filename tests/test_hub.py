@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from src.errors import JobCancelled, ModelFetchFailed
-from src.models import read_manifest
+from src.models.manifest import read_manifest
 from src.models.pin import pin_manifest
 
 from .model_server import COMMIT, ModelServer, entry, model_server, weights

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from src.errors import InvalidManifest, UnknownModelSet
-from src.models import read_manifest
-from src.models.manifest import MANIFEST_FILE, shipped_manifest, where_to_get
+from src.models.manifest import MANIFEST_FILE, read_manifest, shipped_manifest, where_to_get
 
 CONTENT = json.loads(MANIFEST_FILE.read_text())
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from src.models import Model, places, read_manifest, shipped_manifest
+from src.models import places
 from src.models.folders import folder_names, folders_for
+from src.models.manifest import Model, read_manifest, shipped_manifest
 from src.models.places import (
     Places,
     cached_files,

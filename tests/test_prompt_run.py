@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import serverless_worker
+from src import job_handler
 from src.comfy_engine import ComfyEngine
 
 from . import workflows
@@ -66,10 +66,10 @@ def kill(bench: Bench) -> None:
 def test_without_retries_the_caller_hears_why_and_what_comfyui_said_last(own: Bench) -> None:
     settings = replace(own.worker.runner.settings, job_timeout=LONG, job_retries=0)
     worker = replace(own.worker, runner=replace(own.worker.runner, settings=settings))
-    serverless_worker._set_worker(worker)
+    job_handler.set_worker(worker)
 
     async def killed() -> dict[str, Any]:
-        job = asyncio.ensure_future(serverless_worker.handler({"id": "k", "input": {"workflow": slow(own.name)}}))
+        job = asyncio.ensure_future(job_handler.handler({"id": "k", "input": {"workflow": slow(own.name)}}))
         while not own.engine.client.queue().running:
             await asyncio.sleep(0.02)
         kill(own)

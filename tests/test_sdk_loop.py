@@ -235,8 +235,16 @@ def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced
 
 def test_importing_the_worker_starts_nothing() -> None:
     check = (
-        "import sys, threading, serverless_worker;"
+        "import sys, threading, serverless_worker, src.job_loop, src.job_handler;"
         "assert 'runpod' not in sys.modules; assert threading.active_count() == 1;"
-        "assert serverless_worker._worker is None"
+        "assert src.job_handler._worker is None"
+    )
+    subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
+
+
+def test_comfyui_is_started_before_what_takes_long_to_import() -> None:
+    check = (
+        "import sys, serverless_worker; later = {'asyncio', 'pydantic', 'PIL', 'requests', 'urllib3', 'websocket'};"
+        "assert not later & sys.modules.keys(), later & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)

@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-import serverless_worker
-from serverless_worker import Worker
+from src import job_handler
 from src.errors import UnknownModelSet
-from src.models import ModelSupply
-from src.models.supply import model_names
+from src.job_handler import Worker
+from src.models.supply import ModelSupply, model_names
 from src.settings import Settings, read_settings
 
 from . import workflows
@@ -321,10 +320,10 @@ def test_a_cancelled_job_ends_its_cure(empty: tuple[Bench, Path], shared_server:
     bench, _ = empty
     shared_server.pace, stop = 0.2, threading.Event()
     threading.Timer(1.5, stop.set).start()
-    serverless_worker._set_worker(bench.worker)
+    job_handler.set_worker(bench.worker)
     started = time.monotonic()
     job = {"id": "x", "input": {"workflow": workflows.generative()}}
-    answer = serverless_worker.answer_job(job, stop)
+    answer = job_handler.answer_job(job, stop)
     assert answer["error_code"] == "cancelled"
     assert time.monotonic() - started < 30
     shared_server.pace = 0.0

@@ -21,19 +21,3 @@ backup      a folder of models and a bucket, made the same
 pin         the manifest's sizes and digests, asked from Hugging Face
 `python -m src.models` is the command line.
 """
-
-from .manifest import Manifest, Model, known_manifest, read_manifest, shipped_manifest, where_to_get
-from .places import tell_model_paths
-from .supply import ModelSupply, check_models
-
-__all__ = [
-    "Manifest",
-    "Model",
-    "ModelSupply",
-    "check_models",
-    "known_manifest",
-    "read_manifest",
-    "shipped_manifest",
-    "tell_model_paths",
-    "where_to_get",
-]

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -16,7 +16,9 @@ from ..settings import Settings
 from .files import could_be, is_model
 from .folders import ALSO_IN, folder_names, folders_for
 from .local_cache import local_cache
-from .manifest import Manifest, Model, known_manifest
+
+if TYPE_CHECKING:
+    from .manifest import Manifest, Model
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +80,16 @@ def find_places(settings: Settings, comfyui: Path) -> Places:
     on_volumes = [volume / below for volume in _VOLUMES for below in _BELOW_VOLUMES]
     roots = tuple(dict.fromkeys((*((given,) if given else ()), own, *filter(Path.is_dir, on_volumes))))
     target = given or _usual_target(own)
-    cached = cached_files(_HUB_CACHE, known_manifest(settings))
+    cached = _in_hub_cache(settings)
     return Places(roots if target in roots else (*roots, target), target, given, cached)
+
+
+def _in_hub_cache(settings: Settings) -> dict[str, Path]:
+    if not _HUB_CACHE.is_dir():
+        return {}
+    from .manifest import known_manifest  # only here: it takes a tenth of a second, and ComfyUI waits to be started
+
+    return cached_files(_HUB_CACHE, known_manifest(settings))
 
 
 def _usual_target(own: Path) -> Path:

@@ -1,0 +1,99 @@
+"""What RunPod calls with each job: read it, do what it asks for, answer it whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from . import job_log
+from .errors import ComfyCrashed, WorkerError
+from .job_input import Request, job_id_of, read_job
+from .job_run import JobRunner
+from .outputs import failure_answer, info_answer, success_answer, validation_answer
+from .prompt_run import Report
+from .stored_workflows import stored_workflow
+from .worker_info import describe_worker, versions
+from .workflow.graph import Workflow
+
+log = logging.getLogger("worker")
+
+_worker: Worker | None = None
+
+
+def set_worker(worker: Worker) -> None:
+    """Say what runs the jobs: RunPod calls `handler` with nothing but the job."""
+    global _worker  # noqa: PLW0603
+    _worker = worker
+
+
+async def handler(job: dict[str, Any]) -> dict[str, Any]:
+    """Answer one RunPod job. Never raises, but for the cancellation that RunPod asks for.
+
+    `job` is `{"id": …, "input": {"workflow": …, "prompt": …, "seed": …, "width": …, "height": …}}`; the answer has
+    `status` "success" with `images` and `filenames`, or "error" with `error_type`, `error_code` and `error`.
+    """
+    stop = threading.Event()
+    answer = asyncio.ensure_future(asyncio.to_thread(answer_job, job, stop))
+    try:
+        return await asyncio.shield(answer)
+    except asyncio.CancelledError:
+        stop.set()
+        await asyncio.wait([answer])  # the GPU is free before the next job comes
+        raise
+
+
+def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
+    """The answer to one job, whatever happens to it."""
+    started, warnings = time.monotonic(), list[str]()
+    with job_log.job(job_id_of(job)):
+        try:
+            worker = _worker
+            if worker is None:
+                raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
+            request = read_job(job, lambda name: stored_workflow(name, worker.runner.settings))
+            warnings.extend(request.warnings)
+            return ACTIONS[request.action](worker, request, job, stop, started)
+        except WorkerError as error:
+            log.warning("%s: %s", error.error_code, error)
+            return failure_answer(error, time.monotonic() - started, [*warnings, *error.hints])
+        except Exception:
+            log.exception("unexpected error")
+            unexpected = WorkerError("unexpected error in the worker; its log has the details")
+            return failure_answer(unexpected, time.monotonic() - started)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What runs jobs on a booted engine; `progress` gives what hears the events of a job."""
+
+    runner: JobRunner
+    progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = lambda *_: nullcontext(lambda event: None)
+
+
+def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+    with worker.progress(job, request.workflow) as report:
+        result = worker.runner.run(request, job_id_of(job), stop, report)
+    limit = worker.runner.settings.result_limit_bytes
+    return success_answer(result, request.warnings, time.monotonic() - started, limit)
+
+
+def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+    worker.runner.engine.ensure_ready()
+    problems = worker.runner.problems(request)
+    return validation_answer(problems, request.warnings, versions(worker.runner.engine), time.monotonic() - started)
+
+
+def _info(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+    worker.runner.engine.ensure_ready()
+    told = describe_worker(worker.runner.engine, worker.runner.settings)
+    return info_answer(told, request.warnings, time.monotonic() - started)
+
+
+ACTIONS = {"run": _run, "validate": _validate, "info": _info}
+"""What a job may ask for, by its `action`."""

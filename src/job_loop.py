@@ -1,0 +1,66 @@
+"""Jobs from RunPod: what they need is made ready while ComfyUI boots, then the SDK's loop runs to the end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+from .boot_timeline import BootTimeline
+from .comfy_engine import ComfyEngine
+from .comfy_launcher import die_with_parent
+from .comfy_process import ComfyProcess
+from .command_line import say_error
+from .errors import BootTimeout, ComfyBootFailed
+from .fitness import check_fitness
+from .job_handler import Worker, handler, set_worker
+from .job_run import JobRunner
+from .progress import ProgressSender, Send
+from .settings import Settings, tame_sdk
+from .warm_up import read_warm_up, warm_up
+
+log = logging.getLogger("worker")
+
+
+def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline) -> None:
+    """Take jobs for the engine whose process has been started, and end it at the end."""
+    with ComfyEngine(process.installation, settings, process) as engine:
+        check_fitness(settings)
+        runner, warm_up_request = JobRunner.make(engine, settings), read_warm_up(settings)
+        with runner.supply:
+            runner.begin_models(warm_up_request)  # while ComfyUI boots
+            with timeline.span("RunPod's SDK"):
+                send = _import_sdk()
+            threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
+            try:
+                engine.ensure_ready()
+            except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with it
+                say_error(error)
+            timeline.end("ComfyUI")
+            with timeline.span("models"):
+                runner.supply.wait()
+            if warm_up_request is not None and engine.process.alive:
+                with timeline.span("warm-up"):
+                    warm_up(runner, warm_up_request)
+            set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
+            log.info(timeline.told())
+            _start_sdk(settings)
+
+
+def _import_sdk() -> Send:
+    """Import RunPod's SDK; what sends progress."""
+    tame_sdk()
+    from runpod.serverless.modules import rp_progress  # while ComfyUI boots, because the import sleeps for a second
+
+    # The public function sends from a thread that nobody can wait for; this is what that thread runs.
+    send: Send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
+    return send
+
+
+def _start_sdk(settings: Settings) -> None:
+    # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
+    import runpod
+
+    worker_id = os.getpid()
+    os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})
