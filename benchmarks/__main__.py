@@ -14,7 +14,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALONE = ("overhead", "busy_queue", "faults", "memory", "download", "read_ahead", "scaling")
+ALONE = (
+    "boot",
+    "overhead",
+    "busy_queue",
+    "many_workers",
+    "formats",
+    "memory",
+    "growth",
+    "faults",
+    "download",
+    "read_ahead",
+    "scaling",
+)
 
 
 def main() -> int:

@@ -27,7 +27,8 @@ from src.prompt_run import RunLimits, run_prompt
 from src.settings import own_environment, read_settings
 from src.workflow import Overrides, apply_overrides
 
-_STEPS = 50
+STEPS = 50
+"""Of a job; the draft engine takes `--step-seconds` for each."""
 _KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     options = _parse()
     print(f"{options.jobs} jobs of {options.seconds:g} s, one worker, {os.cpu_count()} cores")
     print(f"{'concurrency':>11} {'wall s':>8} {'busy':>6} {'idle ms/job':>12}")
-    arguments = f"--step-seconds {options.seconds / _STEPS}"
+    arguments = f"--step-seconds {options.seconds / STEPS}"
     engine_seconds = _engine_seconds(arguments)
     for concurrency in options.concurrency:
         figures = asyncio.run(_measure(concurrency, options.jobs, arguments, engine_seconds, options.port))
@@ -55,14 +56,7 @@ def main() -> None:
 
 
 async def _measure(concurrency: int, jobs: int, arguments: str, engine_seconds: float, port: int) -> Figures:
-    endpoint = EndpointOptions(port, 1, ["--draft"])
-    environment = {
-        **{name: value for name, value in own_environment().items() if name in _KEPT},
-        "CONCURRENCY": str(concurrency),
-        "COMFYUI_ARGS": arguments,
-        "LOG_LEVEL": "ERROR",
-        "RUNPOD_LOG_LEVEL": "ERROR",
-    }
+    endpoint, environment = EndpointOptions(port, 1, ["--draft"]), worker_environment(arguments, concurrency)
     url = f"http://127.0.0.1:{port}/v2/local"
     async with running_endpoint(endpoint, environment), aiohttp.ClientSession() as session:
         await _run_all(session, url, 1, 0)  # the worker has booted then
@@ -73,6 +67,17 @@ async def _measure(concurrency: int, jobs: int, arguments: str, engine_seconds: 
     return Figures(concurrency, wall, own / wall, (wall - own) / jobs)
 
 
+def worker_environment(arguments: str, concurrency: int) -> dict[str, str]:
+    """What a quiet worker is started with; `arguments` are the engine's."""
+    return {
+        **{name: value for name, value in own_environment().items() if name in _KEPT},
+        "CONCURRENCY": str(concurrency),
+        "COMFYUI_ARGS": arguments,
+        "LOG_LEVEL": "ERROR",
+        "RUNPOD_LOG_LEVEL": "ERROR",
+    }
+
+
 def _engine_seconds(arguments: str) -> float:
     """What the engine itself needs for one job: from `execution_start` to `execution_success`, median of three."""
     settings = replace(read_settings({}), comfyui_args=arguments)
@@ -81,7 +86,7 @@ def _engine_seconds(arguments: str) -> float:
     with ComfyEngine(draft_installation(), settings) as engine:
         engine.ensure_ready()
         for seed in range(3):
-            workflow = apply_overrides(_workflow(), Overrides(seed=seed)).workflow
+            workflow = apply_overrides(waiting_workflow(), Overrides(seed=seed)).workflow
             messages = dict(run_prompt(engine, workflow, limits, lambda event: None).entry["status"]["messages"])
             times.append(messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"])
     return float(statistics.median(times)) / 1000
@@ -90,12 +95,15 @@ def _engine_seconds(arguments: str) -> float:
 async def _run_all(session: aiohttp.ClientSession, url: str, jobs: int, first_seed: int) -> list[dict[str, Any]]:
     ids = []
     for seed in range(first_seed, first_seed + jobs):
-        async with session.post(f"{url}/run", json={"input": {"workflow": _workflow(), "seed": seed}}) as response:
+        async with session.post(
+            f"{url}/run", json={"input": {"workflow": waiting_workflow(), "seed": seed}}
+        ) as response:
             ids.append((await response.json())["id"])
-    return [await _ended(session, url, job_id) for job_id in ids]
+    return [await ended(session, url, job_id) for job_id in ids]
 
 
-async def _ended(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[str, Any]:
+async def ended(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[str, Any]:
+    """The status of a job of a local endpoint once it has completed; ends the program if it fails."""
     while True:
         async with session.get(f"{url}/status/{job_id}") as response:
             status: dict[str, Any] = await response.json()
@@ -106,7 +114,9 @@ async def _ended(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[
         await asyncio.sleep(0.01)
 
 
-def _workflow() -> dict[str, Any]:
+def waiting_workflow() -> dict[str, Any]:
+    """A workflow of `STEPS` steps for the draft engine."""
+
     def node(class_type: str, **inputs: Any) -> dict[str, Any]:
         return {"class_type": class_type, "inputs": inputs}
 
@@ -115,7 +125,7 @@ def _workflow() -> dict[str, Any]:
         "2": node("CLIPTextEncode", text="a cat", clip=["1", 1]),
         "3": node("EmptyLatentImage", width=64, height=64, batch_size=1),
         "4": node(
-            "KSampler", seed=0, steps=_STEPS, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0,
+            "KSampler", seed=0, steps=STEPS, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0,
             model=["1", 0], positive=["2", 0], negative=["2", 0], latent_image=["3", 0],
         ),
         "5": node("VAEDecode", samples=["4", 0], vae=["1", 2]),

@@ -23,6 +23,7 @@ from tests.loopback_queue import LoopbackQueue
 from tests.worker_process import WORKER, WorkerProcess, ended
 
 NODES = Path(__file__).resolve().parent.parent / "tests" / "comfyui_nodes"
+_BYTECODE = NODES.parent.parent / "src" / "comfy_bytecode.py"
 PEER_PORT = 8188
 """The peer's handler knows no other."""
 PEER_FLAGS = ("--disable-auto-launch", "--disable-metadata", "--verbose", "DEBUG", "--log-stdout")
@@ -57,6 +58,22 @@ def ours(installation: Installation, arguments: str) -> Contender:
     """Our worker with its defaults."""
     environment = {"COMFYUI_PATH": str(installation.directory), "COMFYUI_ARGS": arguments}
     return Contender("ours", (sys.executable, str(WORKER)), environment)
+
+
+@contextmanager
+def kept_bytecode(installation: Installation) -> Iterator[None]:
+    """With the bytecode of a boot kept for our launcher, as in our image; only ours uses it. It goes afterwards."""
+    folder = installation.directory / "__pycache__"
+    if list(folder.glob("boot.*.pack")):
+        yield
+        return
+    command = [installation.start[0], str(_BYTECODE), "main.py", "--cpu", "--quick-test-for-ci"]
+    subprocess.run(command, cwd=installation.directory, check=True, capture_output=True)
+    try:
+        yield
+    finally:
+        for pack in folder.glob("boot.*.pack"):
+            pack.unlink()
 
 
 def peer(checkout: Path, installation: Installation, arguments: str, folder: Path) -> Contender:

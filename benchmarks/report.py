@@ -10,6 +10,8 @@ from typing import Any
 
 import matplotlib as mpl
 
+from benchmarks import boot
+
 mpl.use("Agg")
 from matplotlib import pyplot
 
@@ -81,6 +83,9 @@ def write(figures: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     plots = [_plot(name, read(figures[name]), folder) for name, read in _CASES.items() if name in figures]
+    if "boot" in figures:
+        plots.append(folder / "boot.png")
+        boot.draw(figures["boot"], plots[-1])
     told = [
         "# Performance",
         "",

@@ -24,8 +24,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
-from benchmarks.contenders import Contender, comfyui_arguments, drop_page_cache, ours, peer, picture
+from benchmarks import boot, report
+from benchmarks.contenders import (
+    Contender,
+    comfyui_arguments,
+    drop_page_cache,
+    kept_bytecode,
+    ours,
+    peer,
+    picture,
+)
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import Installation, find_comfyui
 from src.deadline import Deadline
@@ -52,6 +60,8 @@ class Versus:
         self._ours = ours(installation, self._arguments)
         self._peer = peer(checkout, installation, self._arguments, folder)
         self._places = 0
+        self.timeline: list[boot.Span] = []
+        """Of the last cold start of ours."""
 
     def cold(self) -> dict[str, Any]:
         """Seconds from the start of the process to the first answer, with ComfyUI's own boot as the limit."""
@@ -77,7 +87,9 @@ class Versus:
             began = time.monotonic()
             with contender.started(queue, self._place()) as worker:
                 _wait(queue, 1, worker)
-                return time.monotonic() - began
+                seconds = time.monotonic() - began
+                self.timeline = boot.spans(worker.log) or self.timeline
+                return seconds
 
     def _bare_boot(self) -> float:
         """ComfyUI with our flags and launcher, asked by a bare client as soon as it answers."""
@@ -166,7 +178,7 @@ def main() -> None:
     """Run the cases, print their table, and keep it."""
     options = _parse()
     installation = find_comfyui(read_settings())
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, kept_bytecode(installation):
         versus = Versus(installation, options.peer.resolve(), Path(folder), options.runs)
         figures: dict[str, Any] = {
             "engine": installation.name,
@@ -175,6 +187,8 @@ def main() -> None:
         }
         for case in options.only:
             figures[case] = getattr(versus, case)()
+        if versus.timeline:
+            figures["boot"] = versus.timeline
     print(report.table(figures))
     if options.write:
         report.write(figures, options.write)

@@ -143,6 +143,11 @@ class ComfyProcess:
         return self._process is not None
 
     @property
+    def pid(self) -> int | None:
+        """The id of the process, None if it has not been started."""
+        return self._process.pid if self._process else None
+
+    @property
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import requests
 
-from benchmarks import report
+from benchmarks import boot, report
+from src.boot_timeline import BootTimeline
 
 from .loopback_queue import serving
 from .worker_process import ROOT
@@ -49,6 +51,20 @@ def test_what_is_kept_is_the_figures_the_table_and_a_plot_a_case(tmp_path: Path)
     for case in ("cold", "busy", "overhead"):
         assert (kept / f"{case}.png").read_bytes().startswith(b"\x89PNG")
         assert f"({case}.png)" in (kept / "README.md").read_text()
+
+
+def test_a_boot_is_drawn_from_what_the_worker_logged(tmp_path: Path) -> None:
+    timeline = BootTimeline(time.monotonic() - 2)
+    with timeline.span("RunPod's SDK"):
+        pass
+    found = boot.spans(f"first line\n2026-01-01 INFO - worker: {timeline.told()}\nlast line")
+    assert found == [("imports", 0.0, 2.0), ("RunPod's SDK", 2.0, 2.0)]
+    first, second = boot.bars(found).splitlines()
+    assert first == f"     imports {'█' * 60}  0.0-2.0 s"
+    assert second == f"RunPod's SDK {' ' * 60}█ 2.0-2.0 s"
+    boot.draw(found, tmp_path / "boot.png")
+    assert (tmp_path / "boot.png").read_bytes().startswith(b"\x89PNG")
+    assert boot.spans("nothing of the kind") == []
 
 
 def test_every_benchmark_is_listed_with_what_it_measures() -> None:

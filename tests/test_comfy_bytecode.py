@@ -181,13 +181,7 @@ def test_a_real_comfyui_boots_from_its_pack_and_makes_the_picture(tmp_path: Path
     with ComfyEngine(linked, settings) as engine:
         engine.wait_ready()
         pack = next((tmp_path / "__pycache__").glob("boot.*.pack"))
-        descriptors = [str(link.readlink()) for link in Path(f"/proc/{_pid(engine)}/fd").iterdir()]
+        descriptors = [str(link.readlink()) for link in Path(f"/proc/{engine.process.pid}/fd").iterdir()]
         answer = Bench("real", Worker(JobRunner.make(engine, settings))).run(workflow=workflows.still())
     assert str(pack) in descriptors
     assert answer["status"] == "success" and answer["images"]
-
-
-def _pid(engine: ComfyEngine) -> int:
-    process = engine.process._process
-    assert process is not None
-    return process.pid

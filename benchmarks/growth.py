@@ -1,0 +1,75 @@
+"""What is left of many jobs: memory, open files and threads of the worker, memory of ComfyUI, files in its folders.
+
+    COMFYUI_PATH=… python -m benchmarks.growth [--jobs 1000] [--every 200]
+
+Each job makes a 64² picture of another colour. Linux.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import re
+import threading
+import time
+from pathlib import Path
+
+from benchmarks.contenders import picture
+from src import job_handler, job_log
+from src.comfy_engine import ComfyEngine
+from src.comfy_install import draft_installation, find_comfyui
+from src.job_handler import Worker
+from src.job_run import JobRunner
+from src.settings import read_settings
+
+
+def main() -> None:
+    """Print a row every so many jobs."""
+    options = _parse()
+    job_log.configure("ERROR")
+    settings = read_settings()
+    installation = draft_installation() if options.draft else find_comfyui(settings)
+    with ComfyEngine(installation, settings) as engine:
+        engine.wait_ready()
+        job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
+        loop = asyncio.new_event_loop()
+        print(f"{installation.name}, {options.jobs} jobs")
+        print("  jobs  worker MB  open files  threads  ComfyUI MB  files left  ms a job")
+        began = time.monotonic()
+        for number in range(1, options.jobs + 1):
+            answer = loop.run_until_complete(job_handler.handler({"id": "g", "input": {"workflow": picture(number)}}))
+            if answer["status"] != "success":
+                raise SystemExit(f"job {number}: {answer['error']}")
+            if number % options.every == 0:
+                each = (time.monotonic() - began) / options.every * 1000
+                _row(engine, number, each)
+                began = time.monotonic()
+
+
+def _row(engine: ComfyEngine, jobs: int, each: float) -> None:
+    gc.collect()
+    folders = engine.process.folders
+    left = [f for folder in (folders.input, folders.output, folders.temp) for f in folder.rglob("*") if f.is_file()]
+    opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
+    own, comfyui = _resident("self"), _resident(str(engine.process.pid))
+    shown = f"{jobs:>6} {own:>10.1f} {opened:>11} {threading.active_count():>8} {comfyui:>11.1f}"
+    print(f"{shown} {len(left):>11} {each:>9.1f}")
+
+
+def _resident(process: str) -> float:
+    """Megabytes that a process has in memory."""
+    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return int(found.group(1)) / 1000 if found else 0.0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--every", type=int, default=200)
+    parser.add_argument("--draft", action="store_true", help="on the draft engine instead of ComfyUI")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
