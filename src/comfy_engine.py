@@ -6,9 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from types import TracebackType
 
 from .comfy_client import ComfyClient
@@ -95,18 +93,16 @@ class ComfyEngine:
         seconds = time.monotonic() - self.process.started_at
         log.info("%s is ready, %.1f s after its start", self.process.installation.name, seconds)
 
-    @contextmanager
-    def forgetting(self, prompt_id: str) -> Iterator[None]:
-        """ComfyUI drops the history entry of a prompt that ended, meanwhile; it has at the end.
+    def forget(self, prompt_id: str) -> None:
+        """Have ComfyUI drop the history entry of a prompt that ended; nobody waits for it.
 
         If it cannot, since another job has it restarted, the entry is gone with the process.
         """
-        forgotten = self._forgetter.submit(lambda: self.client.forget(prompt_id))
-        try:
-            yield
-        finally:
-            with contextlib.suppress(WorkerError):
-                forgotten.result()
+        self._forgetter.submit(self._forget, prompt_id)
+
+    def _forget(self, prompt_id: str) -> None:
+        with contextlib.suppress(WorkerError):
+            self.client.forget(prompt_id)
 
     # --- Life and death ------------------------------------------------------------------------------
 

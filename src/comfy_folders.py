@@ -18,7 +18,7 @@ _ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that ano
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders that one engine process has to itself, below `root`.
+    """The folders that one engine process has to itself, below `root`, whose links are resolved.
 
     Whoever uses them holds a lock on them, so that the next worker can tell what a killed one left behind.
     """
@@ -91,7 +91,7 @@ def private_folder() -> Iterator[Path]:
 
 
 def _new() -> Folders:
-    root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+    root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX)).resolve()
     lock = _locked(root)
     return Folders(root, -1 if lock is None else lock)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import mimetypes
 import re
@@ -14,6 +13,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import filetype
+import pybase64
 from PIL import Image, UnidentifiedImageError
 
 from .errors import InputFileRefused
@@ -82,7 +82,7 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
     text += "=" * (-len(text) % 4)
     try:
         for start in range(0, len(text), _PIECE):
-            write(base64.b64decode(text[start : start + _PIECE], validate=True))
+            write(pybase64.b64decode(text[start : start + _PIECE], validate=True))
     except (binascii.Error, ValueError) as error:
         raise InputFileRefused(
             f"{where}: this is neither base64 nor a data URI nor a URL (https://…, s3://…): {source[:40]!a}"

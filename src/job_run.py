@@ -173,11 +173,11 @@ class JobRunner:
                         raise
                     # Another job had it restarted in the meantime: this job's files are with the old one.
                     raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
-            with self.engine.forgetting(run.prompt_id):
-                failure = explain_failure(run.entry, run.workflow)
-                if failure:
-                    raise failure
-                return self._result(job, run, used, folders, job_folder, limits)
+            self.engine.forget(run.prompt_id)
+            failure = explain_failure(run.entry, run.workflow)
+            if failure:
+                raise failure
+            return self._result(job, run, used, folders, job_folder, limits)
         finally:
             with self._sweeping:
                 self._running.discard(job_folder)

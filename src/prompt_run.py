@@ -85,7 +85,7 @@ def run_prompt(
     report: Report,
     extra_data: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Queue a checked workflow and wait until it ended; its history entry is left to `ComfyEngine.forgetting`.
+    """Queue a checked workflow and wait until it ended; its history entry is left to `ComfyEngine.forget`.
 
     `extra_data` is what ComfyUI hands to nodes beside their inputs: `extra_pnginfo`, `api_key_comfy_org`.
     Raises InvalidWorkflow and its kin for what ComfyUI refuses, JobTimeout, JobStalled, JobCancelled, and an
@@ -123,12 +123,12 @@ class _Vitals:
 
     def __init__(self, engine: ComfyEngine) -> None:
         self._engine = engine
-        self.answered()
+        self._activity: tuple[int, ...] | None = None
+        self._since = 0.0
 
     def answered(self) -> None:
         """It lives."""
-        self._activity = self._engine.process.activity()
-        self._since = time.monotonic()
+        self._activity = None
 
     def silent(self) -> None:
         """It did not answer. Raises ComfyHung if it has done nothing at all for some time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -96,6 +97,13 @@ class Bench:
         """The handler's answer to a job."""
         job_handler.set_worker(self.worker)
         return asyncio.run(job_handler.handler(job))
+
+    def remembered(self) -> list[str]:
+        """The prompts in ComfyUI's history, after some time for those that are just being forgotten."""
+        end = time.monotonic() + 10
+        while (history := self.engine.client._json("GET", "/history")) and time.monotonic() < end:
+            time.sleep(0.02)
+        return list(history)
 
     def leftovers(self) -> list[str]:
         """Files and folders that jobs left behind."""

@@ -62,7 +62,8 @@ def test_files_under_any_key_are_found_once_and_in_the_order_of_the_workflow() -
 
 def test_names_are_as_the_workflow_has_them(folders: Folders) -> None:
     def name(subfolder: str) -> str:
-        return OutputFile("1", "x.png", subfolder, "output").name(folders, JOB)
+        file = OutputFile("1", "x.png", subfolder, "output")
+        return file.name(file.path(folders).resolve(), folders, JOB)
 
     assert name(f"{JOB}/sub/dir") == "sub/dir/x.png"
     assert name(JOB) == name("") == "x.png"

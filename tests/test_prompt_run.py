@@ -6,8 +6,8 @@ import asyncio
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -89,15 +89,14 @@ def test_a_job_that_ended_keeps_its_result_when_another_has_comfyui_restarted(
 ) -> None:
     """There is no client for a moment then: what cannot be forgotten is gone with the process."""
 
-    @contextmanager
-    def forgetting(engine: ComfyEngine, prompt_id: str) -> Iterator[None]:
+    def forget(engine: ComfyEngine, prompt_id: str) -> None:
         client, engine._client = engine._client, None
-        with usual(engine, prompt_id):
-            engine._forgetter.submit(lambda: None).result()
-            engine._client = client
-            yield
+        usual(engine, prompt_id)
+        for _ in range(2):  # as many threads as it has
+            engine._forgetter.submit(time.sleep, 0.1).result()
+        engine._client = client
 
-    usual = ComfyEngine.forgetting
-    monkeypatch.setattr(ComfyEngine, "forgetting", forgetting)
+    usual = ComfyEngine.forget
+    monkeypatch.setattr(ComfyEngine, "forget", forget)
     answer = own.run(workflow=workflows.still(color=77))
     assert (answer["status"], answer.get("attempts")) == ("success", None)

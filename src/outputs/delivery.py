@@ -6,7 +6,6 @@ not fit goes to the bucket, is re-encoded if the caller allowed it, or ends in a
 
 from __future__ import annotations
 
-import base64
 import io
 import logging
 import time
@@ -14,6 +13,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import pybase64
 
 from ..bucket import Bucket, Stored
 from ..deadline import Deadline
@@ -105,11 +106,11 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
 def base64_of(file: Path) -> str:
     """The base64 of a file; of a large one piece by piece, so that in memory there is never more than it twice."""
     if file.stat().st_size <= _AT_ONCE:
-        return base64.b64encode(file.read_bytes()).decode("ascii")
+        return pybase64.b64encode_as_string(file.read_bytes())
     text = io.StringIO()
     with file.open("rb") as opened:
         while piece := opened.read(_CHUNK):
-            text.write(base64.b64encode(piece).decode("ascii"))
+            text.write(pybase64.b64encode_as_string(piece))
     return text.getvalue()
 
 

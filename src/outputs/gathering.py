@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -82,11 +82,16 @@ def gather_files(
     """
     found, missing = [], []
     for number, file in enumerate(files):
-        path = _find(file, folders, client, folders.output / job_folder / "gathered" / str(number))
+        real = file.real_path(folders)
+        if real is None or real.is_dir():
+            raise OutputRefused(
+                f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
+            )
+        path = _own_file(file, real, folders.output / job_folder, str(number), client)
         if path is None:
             missing.append(file)
         else:
-            found.append(LocalFile(file.node_id, file.name(folders, job_folder), path, file.is_preview))
+            found.append(LocalFile(file.node_id, file.name(real, folders, job_folder), path, file.is_preview))
     if missing:
         node_ids = list(dict.fromkeys(file.node_id for file in missing))
         names = ", ".join(repr(file.filename[:200]) for file in missing[:10])
@@ -107,15 +112,13 @@ def with_own_names(files: Iterable[LocalFile]) -> list[LocalFile]:
     return named
 
 
-def _find(file: OutputFile, folders: Folders, client: ComfyClient, own: Path) -> Path | None:
+def _own_file(file: OutputFile, real: Path, job_folder: Path, number: str, client: ComfyClient) -> Path | None:
     """Where a file lies that only this job uses: another may be given the same preview from ComfyUI's cache."""
-    path = file.path(folders)
-    if not file.is_inside(folders) or path.is_dir():
-        raise OutputRefused(
-            f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
-        )
-    if path.exists():
-        return path if path.resolve().is_relative_to(own.parent.parent.resolve()) else _taken(path, own)
+    if real.is_relative_to(job_folder) and real.exists():
+        return real
+    own = job_folder / "gathered" / number
+    if real.exists():
+        return _taken(real, own)
     # Not in our folders: ComfyUI may have been told others, by COMFYUI_ARGS.
     content = client.view(file.filename, file.subfolder, file.type)
     if content is None:
@@ -141,16 +144,23 @@ def remove_files(run: Run | None, folders: Folders, job_folder: str, is_alone: b
     """
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
     if is_alone:
-        left: Sequence[Path] = [*folders.output.glob("*"), *folders.temp.glob("*")]
+        left = [*_in(folders.output), *_in(folders.temp)]
     else:
         reported = [file for file in list_files(run) if file.type == "output"] if run else []
-        old = [path for path in folders.temp.glob("*") if seconds_old(path) > _PREVIEW_SECONDS]
-        left = [*(file.path(folders) for file in reported if file.is_inside(folders)), *old]
+        old = [path for path in _in(folders.temp) if seconds_old(path) > _PREVIEW_SECONDS]
+        left = [*(file.path(folders) for file in reported if file.real_path(folders)), *old]
         left = [path for path in left if path.is_symlink() or not path.is_dir()]
-    shutil.rmtree(folders.temp / "api_logs", ignore_errors=True)  # partner nodes write their key there
+        left.append(folders.temp / "api_logs")  # partner nodes write their key there
     for path in left:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
             with contextlib.suppress(OSError):
                 path.unlink()
+
+
+def _in(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []

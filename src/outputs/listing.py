@@ -30,21 +30,23 @@ class OutputFile:
         """Where it lies if it lies in our folders."""
         return self._root(folders) / self.subfolder / self.filename
 
-    def is_inside(self, folders: Folders) -> bool:
-        """Whether it lies below the folder of its type: what a node reports may be a caller's own words."""
-        path, root = self.path(folders).resolve(), self._root(folders).resolve()
-        return path != root and path.is_relative_to(root)
+    def real_path(self, folders: Folders) -> Path | None:
+        """Where it lies, links resolved; None outside the folder of its type: a node may report a caller's words."""
+        path, root = self.path(folders).resolve(), self._root(folders)
+        return path if path != root and path.is_relative_to(root) else None
+
+    def name(self, path: Path, folders: Folders, job_folder: str) -> str:
+        """The name that the caller expects: as the workflow's prefix has it, without any folder of the worker.
+
+        `path` is where it lies, links resolved.
+        """
+        for root in (folders.output / job_folder, folders.output):
+            if path.is_relative_to(root):
+                return path.relative_to(root).as_posix()
+        return Path(self.filename).name
 
     def _root(self, folders: Folders) -> Path:
         return folders.output if self.type == "output" else folders.temp
-
-    def name(self, folders: Folders, job_folder: str) -> str:
-        """The name that the caller expects: as the workflow's prefix has it, without any folder of the worker."""
-        path = self.path(folders).resolve()
-        for root in (folders.output / job_folder, folders.output):
-            if path.is_relative_to(root.resolve()):
-                return path.relative_to(root.resolve()).as_posix()
-        return Path(self.filename).name
 
 
 def list_files(run: Run) -> list[OutputFile]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .graph import Graph, Workflow
+from .graph import Graph, Workflow, editable
 from .targets import text_inputs
 
 _FROM_INPUT = " [input]"  # ComfyUI's own mark for "in the input folder"
@@ -28,7 +27,7 @@ def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[di
 
     Any text of any node counts, also one inside an object, but for prompts and `filename_prefix`.
     """
-    graph, placed = Graph(workflow), copy.deepcopy(dict(workflow))
+    graph, placed = Graph(workflow), editable(workflow)
     used: set[str] = set()
     for node_id in graph:
         others = text_inputs(graph, node_id) if "clip" in graph.inputs(node_id) else ()

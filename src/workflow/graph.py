@@ -15,6 +15,11 @@ Workflow = Mapping[str, Any]
 """A workflow in API format. The functions of this package never edit one."""
 
 
+def editable(workflow: Workflow) -> dict[str, Any]:
+    """A copy whose nodes and inputs can be set. The values in it are the same ones: replace them, never edit them."""
+    return {node_id: {**node, "inputs": {**node["inputs"]}} for node_id, node in workflow.items()}
+
+
 class Link(NamedTuple):
     """Where an input's value comes from."""
 

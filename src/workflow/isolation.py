@@ -6,12 +6,11 @@ that differs for each job runs the saving nodes again (and nothing else), and ke
 
 from __future__ import annotations
 
-import copy
 import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from .graph import Workflow
+from .graph import Workflow, editable
 
 _PREFIX = "filename_prefix"
 _MARK = "serverless_worker_mark"  # a name that no class declares
@@ -20,7 +19,7 @@ _JOIN_NODE = "StringConcatenate"  # in ComfyUI since 0.3.30
 
 def isolate_outputs(workflow: Workflow, folder: str) -> dict[str, Any]:
     """A copy in which every `filename_prefix` lies in `folder` (a relative name) below the output folder."""
-    isolated: dict[str, Any] = copy.deepcopy(dict(workflow))
+    isolated = editable(workflow)
     for node_id, node in workflow.items():
         prefix = node["inputs"].get(_PREFIX)
         if isinstance(prefix, str):
@@ -42,7 +41,7 @@ def renew_nodes(workflow: Workflow, node_ids: Iterable[str]) -> dict[str, Any]:
     ComfyUI's cache key counts every input that a node carries, also those its class does not declare, which are
     not handed to it.
     """
-    renewed: dict[str, Any] = copy.deepcopy(dict(workflow))
+    renewed = editable(workflow)
     for node_id in node_ids:
         if node_id in renewed:
             renewed[node_id]["inputs"][_MARK] = uuid.uuid4().hex

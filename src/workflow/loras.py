@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AmbiguousOverrideTarget, NoOverrideTarget
-from .graph import Graph, Link, Workflow
+from .graph import Graph, Link, Workflow, editable
 
 _FIELD = "loras_node_id"
 
@@ -36,7 +35,7 @@ def insert_loras(workflow: Workflow, loras: Sequence[Lora], named: str | None) -
     clip = _clip_source(graph, model)
     if clip is None and any(lora.strength_clip is not None for lora in loras):
         raise NoOverrideTarget("loras: strength_clip needs exactly one text encoder in the workflow; leave it out")
-    changed: dict[str, Any] = copy.deepcopy(dict(workflow))
+    changed = editable(workflow)
     model_now, clip_now = model, clip
     for number, lora in enumerate(loras, 1):
         node_id = _free_id(changed, f"{model.node_id}.lora{number}")

@@ -8,7 +8,6 @@ lists the candidates.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
 from . import sampling, targets
 from .checks import check_json
-from .graph import Graph, Workflow, nodes_behind
+from .graph import Graph, Workflow, editable, nodes_behind
 from .loras import Lora, insert_loras
 from .targets import Slot
 
@@ -143,7 +142,7 @@ def set_inputs(workflow: Workflow, wanted: Mapping[str, Any]) -> tuple[dict[str,
     Raises NoOverrideTarget for a node that the workflow does not have, InvalidInput for another shape.
     """
     check_json(wanted, "overrides")
-    graph, changed = Graph(workflow), copy.deepcopy(dict(workflow))
+    graph, changed = Graph(workflow), editable(workflow)
     slots: list[Slot] = []
     for node_id, part in wanted.items():
         if node_id not in graph:
@@ -154,7 +153,7 @@ def set_inputs(workflow: Workflow, wanted: Mapping[str, Any]) -> tuple[dict[str,
             raise InvalidInput(
                 f'overrides: what is to change in node {node_id[:80]!r} must be like {{"inputs": {{"text": "a cat"}}}}'
             )
-        changed[node_id]["inputs"].update(copy.deepcopy(inputs))
+        changed[node_id]["inputs"].update(inputs)
         slots.extend(Slot(node_id, str(name)) for name in inputs)
     return changed, tuple(slots)
 
@@ -175,7 +174,7 @@ class _Edit:
     """A copy of a workflow while values are put into it; nodes are looked for in the workflow as it came."""
 
     def __init__(self, workflow: Workflow) -> None:
-        self.changed_workflow: dict[str, Any] = copy.deepcopy(dict(workflow))
+        self.changed_workflow = editable(workflow)
         self.changed: list[Slot] = []
         self.hints: list[str] = []
         self._graph = Graph(workflow)
