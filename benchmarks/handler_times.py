@@ -1,10 +1,11 @@
 """What one handler takes beside ComfyUI's own execution, in a process of its own: a part of `benchmarks.versus`.
 
-    python -m benchmarks.handler_times CASES [--peer WORKER_COMFYUI]
+    python -m benchmarks.handler_times CASES [--peer WORKER_COMFYUI | --bare]
 
 CASES is JSON, a list of [side, pictures, jobs]. Prints JSON, an entry a case: `ms`, the handler's time less the time
 from `execution_start` to `execution_success` for each job; `growth_mb`, the peak of this process's memory less what it
-had; `answer_mb`. Each job saves noisy pictures (PNG that hardly compress) of another seed. Linux.
+had; `answer_mb`. Each job saves noisy pictures (PNG that hardly compress) of another seed. `--bare` is the limit: one
+POST, the websocket until the run has ended, one GET, the files from the disk as base64, and nothing else. Linux.
 """
 
 from __future__ import annotations
@@ -21,13 +22,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
+from http.client import HTTPConnection
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
+import pybase64
 import requests
+import websocket
 
 from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, peer_files
 from benchmarks.memory import _status
@@ -39,7 +44,7 @@ from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import read_settings, tame_sdk
 
-_WARM_UP = 3
+_WARM_UP = 10
 _BOOT_SECONDS = 120.0
 _MB = 1_000_000
 
@@ -50,7 +55,7 @@ Handle = Callable[[dict[str, Any]], tuple[dict[str, Any], float]]
 def main() -> None:
     """Measure every case with one handler."""
     options = _parse()
-    with tempfile.TemporaryDirectory() as folder, _handler(options.peer, Path(folder)) as handle:
+    with tempfile.TemporaryDirectory() as folder, _handler(options, Path(folder)) as handle:
         for seed in range(_WARM_UP):
             handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, seed)}})
         print(json.dumps([_measure(handle, *case) for case in json.loads(options.cases)]))
@@ -75,15 +80,19 @@ def _measure(handle: Handle, side: int, pictures: int, jobs: int) -> dict[str, A
 
 
 @contextmanager
-def _handler(checkout: Path | None, folder: Path) -> Iterator[Handle]:
+def _handler(options: argparse.Namespace, folder: Path) -> Iterator[Handle]:
     settings = replace(read_settings(), comfyui_args=comfyui_arguments(folder), result_limit=1000.0)
     installation = find_comfyui(settings)
     job_log.configure("ERROR")
-    if checkout is None:
+    if options.peer is None:
         with ComfyEngine(installation, settings) as engine:
             engine.wait_ready()
-            job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
-            yield _ours(engine)
+            if options.bare:
+                with _bare(engine) as handle:
+                    yield handle
+            else:
+                job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
+                yield _ours(engine)
         return
     command = peer_comfyui(installation, settings.comfyui_args, folder)
     comfyui = subprocess.Popen(
@@ -92,7 +101,7 @@ def _handler(checkout: Path | None, folder: Path) -> Iterator[Handle]:
     try:
         _wait_for(f"http://127.0.0.1:{PEER_PORT}/", comfyui)
         Path("/tmp/comfyui.pid").write_text(str(comfyui.pid))  # where the peer's start script puts it
-        yield _peer(peer_files(checkout, folder))
+        yield _peer(peer_files(options.peer, folder))
     finally:
         comfyui.kill()
         comfyui.wait()
@@ -117,6 +126,33 @@ def _ours(engine: ComfyEngine) -> Handle:
         return answer, seconds[-1]
 
     return handle
+
+
+@contextmanager
+def _bare(engine: ComfyEngine) -> Iterator[Handle]:
+    """The least that a client can do, with nothing checked."""
+    place, output = urlsplit(engine.process.url), engine.process.folders.output
+    http = HTTPConnection(str(place.hostname), place.port)
+    events = websocket.create_connection(f"ws://{place.netloc}/ws?clientId=bare", timeout=60)
+
+    def ask(method: str, route: str, body: str | None = None) -> dict[str, Any]:
+        http.request(method, route, body, {"Content-Type": "application/json"} if body else {})
+        answer: dict[str, Any] = json.loads(http.getresponse().read())
+        return answer
+
+    def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
+        prompt = {"prompt": job["input"]["workflow"], "client_id": "bare"}
+        prompt_id = ask("POST", "/prompt", json.dumps(prompt))["prompt_id"]
+        while True:
+            event = json.loads(events.recv())
+            if event["type"] == "executing" and event["data"]["node"] is None:
+                break
+        entry = ask("GET", f"/history/{prompt_id}")[prompt_id]
+        files = [output / image["filename"] for made in entry["outputs"].values() for image in made["images"]]
+        return {"images": [pybase64.b64encode_as_string(file.read_bytes()) for file in files]}, _own_seconds(entry)
+
+    with closing(http), closing(events):
+        yield handle
 
 
 def _peer(files: Path) -> Handle:
@@ -168,6 +204,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases")
     parser.add_argument("--peer", type=Path)
+    parser.add_argument("--bare", action="store_true")
     return parser.parse_args()
 
 

@@ -129,18 +129,28 @@ class Versus:
         return self._handlers(_MEMORY)
 
     def _handlers(self, cases: list[list[int]]) -> list[dict[str, Any]]:
-        found = []
-        for name, more in ((self._ours.name, []), (self._peer.name, ["--peer", str(self._checkout)])):
-            command = [sys.executable, "-m", "benchmarks.handler_times", json.dumps(cases), *more]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
-            if done.returncode:
-                raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-            for entry in json.loads(done.stdout.splitlines()[-1]):
-                found.append({"name": name, **entry})
-                median, growth = statistics.median(entry["ms"]), entry["growth_mb"]
-                what = f"{name}, {entry['pictures']} x {entry['side']}²"
-                print(f"handler: {what}: {median:.1f} ms, grows by {growth:.0f} MB", flush=True)
-        return found
+        """Each handler in turn, `--runs` times, in a process of its own; the jobs of a case are put together."""
+        handlers = {self._ours.name: [], self._peer.name: ["--peer", str(self._checkout)], "limit": ["--bare"]}
+        found: dict[tuple[str, int, int], dict[str, Any]] = {}
+        for _ in range(self._runs):
+            for name, more in handlers.items():
+                for entry in self._measured(name, [json.dumps(cases), *more]):
+                    case = (name, entry["side"], entry["pictures"])
+                    kept = found.setdefault(case, {"name": name, **entry, "ms": [], "growth_mb": []})
+                    kept["ms"].extend(entry["ms"])
+                    kept["growth_mb"].append(entry["growth_mb"])
+        for (name, side, pictures), entry in found.items():
+            median, growth = statistics.median(entry["ms"]), statistics.median(entry["growth_mb"])
+            print(f"handler: {name}, {pictures} x {side}²: {median:.1f} ms, grows by {growth:.0f} MB", flush=True)
+        return list(found.values())
+
+    def _measured(self, name: str, arguments: list[str]) -> list[dict[str, Any]]:
+        command = [sys.executable, "-m", "benchmarks.handler_times", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        if done.returncode:
+            raise SystemExit(f"{name}: {done.stderr[-2000:]}")
+        entries: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+        return entries
 
     def _place(self) -> Path:
         self._places += 1
@@ -199,7 +209,7 @@ def _parse() -> argparse.Namespace:
     cases = ["cold", "busy", "overhead", "memory"]
     parser.add_argument("--peer", type=Path, required=True, help="a checkout of runpod-workers/worker-comfyui")
     parser.add_argument("--only", nargs="+", choices=cases, default=cases)
-    parser.add_argument("--runs", type=int, default=3, help="cold starts of each")
+    parser.add_argument("--runs", type=int, default=3, help="how often each is measured")
     parser.add_argument("--write", type=Path, help="folder for figures.json, table and plots")
     return parser.parse_args()
 

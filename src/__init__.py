@@ -23,6 +23,7 @@
    bucket          S3-compatible storage, the only owner of boto3
    models/         model files: which there are, where they are, fetched, checked, read ahead, backed up
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
+   comfy_http      HTTP with one server on this machine, over connections that stay open
    comfy_client    ComfyUI's HTTP routes, one method each
    comfy_events    ComfyUI's websocket: what wakes a wait and carries progress
    draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow

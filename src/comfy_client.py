@@ -1,7 +1,6 @@
 """ComfyUI's HTTP routes, one method each; the only one who speaks HTTP with ComfyUI.
 
-By urllib3: `requests` above it takes 0.3 ms more for each of a job's requests. Every call has a time-out and raises
-ComfyUnreachable if no answer came, UnexpectedAnswer if it made no sense.
+Every call has a time-out and raises ComfyUnreachable if no answer came, UnexpectedAnswer if it made no sense.
 """
 
 from __future__ import annotations
@@ -13,13 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-import urllib3
-
-from .errors import ComfyUnreachable, UnexpectedAnswer
+from .comfy_http import Answer, HttpConnections
+from .errors import UnexpectedAnswer
 from .workflow.schemas import NodeSchema, read_schema
 
 _LONGEST_CLASS = 500
-_CONNECT_SECONDS = 2.0
 _READ_SECONDS = 1.5  # these routes only look at memory: longer means that ComfyUI is busy or frozen
 _SLOW_SECONDS = 60.0  # these read disks: validation and schemas list model folders, slow on a network volume
 
@@ -56,11 +53,11 @@ class ComfyClient:
         """When it last answered anything, by the monotonic clock."""
         self._schemas: dict[str, NodeSchema | None] = {}
         place = urlsplit(url)
-        self._pool = urllib3.HTTPConnectionPool(str(place.hostname), place.port, maxsize=16, retries=False)
+        self._connections = HttpConnections(str(place.hostname), place.port or 80)
 
     def close(self) -> None:
         """Close the connections."""
-        self._pool.close()
+        self._connections.close()
 
     def system_stats(self) -> dict[str, Any]:
         """GET /system_stats: versions, devices and the arguments the server was started with."""
@@ -109,7 +106,7 @@ class ComfyClient:
         """GET /view: the bytes of a file, None if ComfyUI has no such file."""
         place = {"filename": filename, "subfolder": subfolder, "type": folder_type}
         response = self._request("GET", "/view", params=place, seconds=_SLOW_SECONDS, accept=(200, 404))
-        return response.data if response.status == 200 else None
+        return response.body if response.status == 200 else None
 
     def schemas(self, class_types: Iterable[str], is_fresh: bool = False) -> dict[str, NodeSchema | None]:
         """GET /object_info/{class}: what node classes take, None for one that ComfyUI does not have.
@@ -141,8 +138,8 @@ class ComfyClient:
 
     def _names(self, route: str) -> list[str]:
         try:
-            names = self._request("GET", route, seconds=_SLOW_SECONDS).json()
-        except ValueError as error:
+            names = json.loads(self._request("GET", route, seconds=_SLOW_SECONDS).body)
+        except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
         return [str(name) for name in names] if isinstance(names, list) else []
 
@@ -155,10 +152,10 @@ class ComfyClient:
     def _json(self, method: str, route: str) -> dict[str, Any]:
         return self._decoded(self._request(method, route))
 
-    def _decoded(self, response: urllib3.BaseHTTPResponse) -> dict[str, Any]:
+    def _decoded(self, response: Answer) -> dict[str, Any]:
         try:
-            decoded = response.json()
-        except ValueError as error:
+            decoded = json.loads(response.body)
+        except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
         if not isinstance(decoded, dict):
             raise UnexpectedAnswer("ComfyUI answered a JSON value that is no object")
@@ -173,19 +170,15 @@ class ComfyClient:
         params: Mapping[str, str] | None = None,
         seconds: float = _READ_SECONDS,
         accept: tuple[int, ...] = (200,),
-    ) -> urllib3.BaseHTTPResponse:
+    ) -> Answer:
         data = json.dumps(body, allow_nan=False).encode() if body is not None else None
-        try:
-            response = self._pool.request(
-                method,
-                f"{route}?{urlencode(params)}" if params else route,
-                body=data,
-                headers={"Content-Type": "application/json"} if data is not None else None,
-                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=seconds),
-                redirect=False,
-            )
-        except urllib3.exceptions.HTTPError as error:
-            raise ComfyUnreachable(f"ComfyUI did not answer {method} {route.split('/')[1]}") from error
+        response = self._connections.request(
+            method,
+            f"{route}?{urlencode(params)}" if params else route,
+            data,
+            {"Content-Type": "application/json"} if data is not None else {},
+            seconds,
+        )
         self.answered_at = time.monotonic()
         if response.status not in accept:
             raise UnexpectedAnswer(f"ComfyUI answered {method} {route.split('/')[1]} with status {response.status}")

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
 from .comfy_client import ComfyClient
@@ -36,7 +35,6 @@ class ComfyEngine:
         self._events: EventStream | None = None
         self._number = 0
         self._changing = threading.RLock()
-        self._forgetter = ThreadPoolExecutor(2, thread_name_prefix="comfyui-forget")
         self.stopping = threading.Lock()
         """Held while a prompt is being stopped, which may end in a restart: what is queued then would be lost."""
 
@@ -47,7 +45,6 @@ class ComfyEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._forgetter.shutdown()
         self._disconnect()
         self.process.close()
 
@@ -94,13 +91,10 @@ class ComfyEngine:
         log.info("%s is ready, %.1f s after its start", self.process.installation.name, seconds)
 
     def forget(self, prompt_id: str) -> None:
-        """Have ComfyUI drop the history entry of a prompt that ended; nobody waits for it.
+        """Have ComfyUI drop the history entry of a prompt that ended.
 
         If it cannot, since another job has it restarted, the entry is gone with the process.
         """
-        self._forgetter.submit(self._forget, prompt_id)
-
-    def _forget(self, prompt_id: str) -> None:
         with contextlib.suppress(WorkerError):
             self.client.forget(prompt_id)
 

@@ -39,7 +39,7 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
     `status` "success" with `images` and `filenames`, or "error" with `error_type`, `error_code` and `error`.
     """
     stop = threading.Event()
-    answer = asyncio.ensure_future(asyncio.to_thread(answer_job, job, stop))
+    answer = asyncio.get_running_loop().run_in_executor(None, answer_job, job, stop)
     try:
         return await asyncio.shield(answer)
     except asyncio.CancelledError:

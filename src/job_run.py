@@ -8,6 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -48,6 +49,7 @@ from .workflow.graph import Workflow
 log = logging.getLogger(__name__)
 
 _MOST_CURES = 2  # of one job: what it misses is told at once
+_ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 _FIXED_BYTES = 4000  # of an answer: the names of its fields, ids, versions, hints that come last
 
 
@@ -77,6 +79,8 @@ class JobRunner:
     """The output folders of the jobs that run now."""
     _sweeping: threading.Lock = field(default_factory=threading.Lock)
     """Held while files are gathered or removed: no job begins in the middle of that."""
+    _sweeper: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="sweeper"))
+    """Clears up after jobs that ended; their answers do not wait for it."""
 
     @staticmethod
     def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
@@ -173,15 +177,24 @@ class JobRunner:
                         raise
                     # Another job had it restarted in the meantime: this job's files are with the old one.
                     raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
-            self.engine.forget(run.prompt_id)
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
             return self._result(job, run, used, folders, job_folder, limits)
         finally:
+            self._sweeper.submit(self._sweep, run, folders, job_folder, time.monotonic())
+
+    def _sweep(self, run: Run | None, folders: Folders, job_folder: str, ended: float) -> None:
+        """Leave nothing of a job behind that ended at a monotonic time, once its answer is on its way."""
+        time.sleep(max(0.0, ended + _ANSWER_SECONDS - time.monotonic()))
+        try:
             with self._sweeping:
                 self._running.discard(job_folder)
-                remove_files(run, folders, job_folder, is_alone=not self._running)
+                remove_files(run, folders, job_folder, self._running)
+            if run is not None:
+                self.engine.forget(run.prompt_id)
+        except Exception:
+            log.exception("something of a job that ended is left behind")
 
     def _result(
         self, job: _Job, run: Run, used: set[str], folders: Folders, job_folder: str, limits: RunLimits

@@ -85,7 +85,7 @@ def run_prompt(
     report: Report,
     extra_data: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Queue a checked workflow and wait until it ended; its history entry is left to `ComfyEngine.forget`.
+    """Queue a checked workflow and wait until it ended; its history entry stays, for `ComfyEngine.forget`.
 
     `extra_data` is what ComfyUI hands to nodes beside their inputs: `extra_pnginfo`, `api_key_comfy_org`.
     Raises InvalidWorkflow and its kin for what ComfyUI refuses, JobTimeout, JobStalled, JobCancelled, and an

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +99,8 @@ def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders
     with pytest.raises(OutputRefused):
         read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench)
     run = run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}})
-    for is_alone in (False, True):
-        remove_files(run, folders, JOB, is_alone)
+    for others in ({"job-other"}, set[str]()):
+        remove_files(run, folders, JOB, others)
     assert secret.exists()
     assert not (folders.output / JOB).exists()
 
@@ -120,7 +122,7 @@ def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, t
         assert found.path.read_bytes() == b"png"
         assert found.name == "x y.png"
     finally:
-        remove_files(None, draft_bench.engine.process.folders, JOB, is_alone=False)
+        remove_files(None, draft_bench.engine.process.folders, JOB)
 
 
 def delivered(name: str, data: str, node_id: str = "9", **more: Any) -> Delivered:
@@ -179,13 +181,18 @@ def test_an_error_with_endless_details_is_still_delivered() -> None:
     assert answer["error"] == "m"
 
 
-def test_when_no_other_job_runs_nothing_at_all_is_left(folders: Folders) -> None:
+def test_what_is_old_goes_and_when_no_other_job_runs_nothing_at_all_is_left(folders: Folders) -> None:
     for place in (folders.output / "unreported.bin", folders.temp / "preview.png", folders.output / "job-other" / "x"):
         place.parent.mkdir(exist_ok=True)
         place.touch()
-    remove_files(None, folders, JOB, is_alone=False)
+    long_ago = time.time() - 3600
+    for name in ("unreported.bin", "job-other"):
+        os.utime(folders.output / name, (long_ago, long_ago))
+    remove_files(None, folders, JOB, {"job-other"})
     assert (folders.output / "job-other" / "x").exists()
-    remove_files(None, folders, JOB, is_alone=True)
+    assert (folders.temp / "preview.png").exists(), "it may be another job's"
+    assert not (folders.output / "unreported.bin").exists()
+    remove_files(None, folders, JOB)
     assert not [*folders.output.iterdir(), *folders.temp.iterdir()]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -39,7 +39,7 @@ _CONTENT_TYPES = {
     ".json": "application/json",
     ".txt": "text/plain",
 }
-_PREVIEW_SECONDS = 600.0
+_STRAY_SECONDS = 600.0  # that a file which no running job owns stays while there is one
 _KINDS = ("image", "video", "audio", "text")
 
 
@@ -137,19 +137,19 @@ def _taken(path: Path, own: Path) -> Path | None:
     return own
 
 
-def remove_files(run: Run | None, folders: Folders, job_folder: str, is_alone: bool) -> None:
+def remove_files(run: Run | None, folders: Folders, job_folder: str, others: Collection[str] = ()) -> None:
     """Delete the job's folder, and what its nodes wrote elsewhere: all that is there if no other job runs.
 
-    Else previews stay for a while: ComfyUI's cache may give them to another job, which would have to make them again.
+    `others` are the folders of jobs that run. Then only files that the job reported go, and what is old: ComfyUI's
+    cache may give a preview to another job, which would have to make it again.
     """
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
-    if is_alone:
-        left = [*_in(folders.output), *_in(folders.temp)]
-    else:
+    left = [*_in(folders.output), *_in(folders.temp)]
+    if others:
         reported = [file for file in list_files(run) if file.type == "output"] if run else []
-        old = [path for path in _in(folders.temp) if seconds_old(path) > _PREVIEW_SECONDS]
-        left = [*(file.path(folders) for file in reported if file.real_path(folders)), *old]
-        left = [path for path in left if path.is_symlink() or not path.is_dir()]
+        left = [path for path in left if path.name not in others and seconds_old(path) > _STRAY_SECONDS]
+        places = [file.path(folders) for file in reported if file.real_path(folders)]
+        left.extend(path for path in places if not path.is_dir())
         left.append(folders.temp / "api_logs")  # partner nodes write their key there
     for path in left:
         if path.is_dir() and not path.is_symlink():
