@@ -3,9 +3,10 @@
     python -m benchmarks.handler_times CASES [--peer WORKER_COMFYUI | --bare]
 
 CASES is JSON, a list of [side, pictures, jobs]. Prints JSON, an entry a case: `ms`, the handler's time less the time
-from `execution_start` to `execution_success` for each job; `growth_mb`, the peak of this process's memory less what it
-had; `answer_mb`. Each job saves noisy pictures (PNG that hardly compress) of another seed. `--bare` is the limit: one
-POST, the websocket until the run has ended, one GET, the files from the disk as base64, and nothing else. Linux.
+from `execution_start` to `execution_success`, for each job; `growth_mb`, the peak of this process's memory less what
+it had; `answer_mb`. Each job saves noisy pictures (PNG that hardly compress) of another seed. `--bare` is the limit:
+one POST, the websocket until the run has ended, one GET, the files from the disk as base64, and nothing else. Pictures
+go to a bucket if the environment names one (BUCKET_ENDPOINT_URL and its kin, for both). Linux.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def main() -> None:
     options = _parse()
     with tempfile.TemporaryDirectory() as folder, _handler(options, Path(folder)) as handle:
         for seed in range(_WARM_UP):
-            handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, seed)}})
+            handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, seed, 4)}})
         print(json.dumps([_measure(handle, *case) for case in json.loads(options.cases)]))
 
 
@@ -123,7 +124,9 @@ def _ours(engine: ComfyEngine) -> Handle:
 
     def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
         answer = loop.run_until_complete(job_handler.handler(job))
-        return answer, seconds[-1]
+        files = answer.get("files") or []
+        pictures = [entry.get("url") or answer["images"][entry["image_index"]] for entry in files]
+        return {**answer, "images": pictures}, seconds[-1]
 
     return handle
 

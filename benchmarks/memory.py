@@ -45,7 +45,7 @@ def main() -> None:
     job_log.configure("ERROR")
     settings = replace(read_settings(), result_limit=1000.0)
     installation = draft_installation() if options.draft else find_comfyui(settings)
-    with ComfyEngine(installation, settings) as engine, _storage() as config:
+    with ComfyEngine(installation, settings) as engine, storage("memory") as config:
         engine.wait_ready()
         runner = replace(JobRunner.make(engine, settings), bucket=Bucket(config))
         runner.check_bucket()
@@ -86,8 +86,8 @@ def _status(name: str) -> int:
 
 
 @contextmanager
-def _storage() -> Iterator[BucketConfig]:
-    """A bucket on loopback."""
+def storage(*buckets: str) -> Iterator[BucketConfig]:
+    """Buckets on loopback; the first one is the worker's."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -97,8 +97,9 @@ def _storage() -> Iterator[BucketConfig]:
     try:
         while socket.socket().connect_ex(("127.0.0.1", port)) and server.poll() is None:
             time.sleep(0.05)
-        config = BucketConfig(f"http://127.0.0.1:{port}", "any", "any", "memory", region="us-east-1")
-        Bucket(config)._client().create_bucket(Bucket="memory")
+        config = BucketConfig(f"http://127.0.0.1:{port}", "any", "any", buckets[0], region="us-east-1")
+        for name in buckets:
+            Bucket(config)._client().create_bucket(Bucket=name)
         yield config
     finally:
         server.kill()

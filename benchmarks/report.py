@@ -91,7 +91,18 @@ def _pairs(entries: list[dict[str, Any]], what: str, read: Callable[[dict[str, A
     return found
 
 
-_CASES: dict[str, Callable[[Any], Rows]] = {"cold": _cold, "busy": _busy, "overhead": _overhead, "memory": _memory}
+def _memory_bucket(entries: list[dict[str, Any]]) -> Rows:
+    what = "handler's peak memory, to a bucket"
+    return _pairs(entries, what, lambda entry: statistics.median(entry["growth_mb"]), "MB")
+
+
+_CASES: dict[str, Callable[[Any], Rows]] = {
+    "cold": _cold,
+    "busy": _busy,
+    "overhead": _overhead,
+    "memory": _memory,
+    "memory_bucket": _memory_bucket,
+}
 
 
 def write(figures: dict[str, Any], folder: Path) -> None:

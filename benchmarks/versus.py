@@ -18,10 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks import boot, report
@@ -34,6 +35,7 @@ from benchmarks.contenders import (
     peer,
     picture,
 )
+from benchmarks.memory import storage
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import Installation, find_comfyui
 from src.deadline import Deadline
@@ -125,16 +127,32 @@ class Versus:
         return self._handlers(_OVERHEAD)
 
     def memory(self) -> list[dict[str, Any]]:
-        """Megabytes that a handler's process grows by at its peak."""
+        """Megabytes that a handler's process grows by at its peak, the pictures as base64."""
         return self._handlers(_MEMORY)
 
-    def _handlers(self, cases: list[list[int]]) -> list[dict[str, Any]]:
+    def memory_bucket(self) -> list[dict[str, Any]]:
+        """The same with the pictures in a bucket: so many are too large for RunPod as base64."""
+        with storage("worker", time.strftime("%m-%y")) as bucket:  # the peer's is named so
+            place = {
+                "BUCKET_ENDPOINT_URL": bucket.endpoint_url,
+                "BUCKET_ACCESS_KEY_ID": bucket.access_key_id,
+                "BUCKET_SECRET_ACCESS_KEY": bucket.secret_access_key,
+                "BUCKET_NAME": bucket.name,
+                "OUTPUT_DELIVERY": "bucket",
+            }
+            return self._handlers(_MEMORY, place)
+
+    def _handlers(
+        self, cases: list[list[int]], environment: Mapping[str, str] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
         """Each handler in turn, `--runs` times, in a process of its own; the jobs of a case are put together."""
-        handlers = {self._ours.name: [], self._peer.name: ["--peer", str(self._checkout)], "limit": ["--bare"]}
+        handlers = {self._ours.name: [], self._peer.name: ["--peer", str(self._checkout)]}
+        if not environment:
+            handlers["limit"] = ["--bare"]
         found: dict[tuple[str, int, int], dict[str, Any]] = {}
         for _ in range(self._runs):
             for name, more in handlers.items():
-                for entry in self._measured(name, [json.dumps(cases), *more]):
+                for entry in self._measured(name, [json.dumps(cases), *more], environment):
                     case = (name, entry["side"], entry["pictures"])
                     kept = found.setdefault(case, {"name": name, **entry, "ms": [], "growth_mb": []})
                     kept["ms"].extend(entry["ms"])
@@ -144,9 +162,11 @@ class Versus:
             print(f"handler: {name}, {pictures} x {side}²: {median:.1f} ms, grows by {growth:.0f} MB", flush=True)
         return list(found.values())
 
-    def _measured(self, name: str, arguments: list[str]) -> list[dict[str, Any]]:
+    def _measured(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> list[dict[str, Any]]:
         command = [sys.executable, "-m", "benchmarks.handler_times", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=900, env={**os.environ, **environment}
+        )
         if done.returncode:
             raise SystemExit(f"{name}: {done.stderr[-2000:]}")
         entries: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
@@ -206,7 +226,7 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cases = ["cold", "busy", "overhead", "memory"]
+    cases = ["cold", "busy", "overhead", "memory", "memory_bucket"]
     parser.add_argument("--peer", type=Path, required=True, help="a checkout of runpod-workers/worker-comfyui")
     parser.add_argument("--only", nargs="+", choices=cases, default=cases)
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured")
