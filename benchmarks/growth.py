@@ -23,6 +23,8 @@ from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import read_settings
 
+_CLEARED_SECONDS = 0.1  # in which the worker clears up after its answer
+
 
 def main() -> None:
     """Print a row every so many jobs."""
@@ -49,6 +51,7 @@ def main() -> None:
 
 def _row(engine: ComfyEngine, jobs: int, each: float) -> None:
     gc.collect()
+    time.sleep(_CLEARED_SECONDS)
     folders = engine.process.folders
     left = [f for folder in (folders.input, folders.output, folders.temp) for f in folder.rglob("*") if f.is_file()]
     opened = sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -38,7 +38,7 @@ _PROTOCOL = re.compile(
     r"(file|concatf?|subfile|pipe|crypto|cache|async|fd|unix|hls|tee|smb)[:,+]|[a-z]:[\\/]", re.IGNORECASE
 )
 _LONGEST_PATH = 4096  # of Linux
-_EXPORT_HINT = (
+EXPORT_HINT = (
     "In ComfyUI choose Workflow > Export (API) and send that file "
     '(older versions: enable Dev mode in the settings, then "Save (API Format)")'
 )
@@ -66,13 +66,13 @@ def _as_nodes(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidWorkflow(
             f"workflow must be an object in ComfyUI's API format, {{node id: node}}, not {_kind(value)}. "
-            f"{_EXPORT_HINT}"
+            f"{EXPORT_HINT}"
         )
     if not value:
-        raise InvalidWorkflow(f"workflow has no nodes. {_EXPORT_HINT}")
+        raise InvalidWorkflow(f"workflow has no nodes. {EXPORT_HINT}")
     if isinstance(value.get("nodes"), list):
         raise GuiFormatWorkflow(
-            f"workflow is in the editor's save format, which ComfyUI's API cannot run. {_EXPORT_HINT}"
+            f"workflow is in the editor's save format, which ComfyUI's API cannot run. {EXPORT_HINT}"
         )
     if isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         raise InvalidWorkflow(
@@ -84,10 +84,10 @@ def _as_nodes(value: object) -> dict[str, Any]:
 def _check_node(where: str, node: object) -> None:
     if not isinstance(node, dict):
         raise InvalidWorkflow(
-            f"{where} must be an object with class_type and inputs, not {_kind(node)}. {_EXPORT_HINT}"
+            f"{where} must be an object with class_type and inputs, not {_kind(node)}. {EXPORT_HINT}"
         )
     if not isinstance(node.get("class_type"), str) or not node["class_type"]:
-        raise InvalidWorkflow(f"{where} has no class_type (the name of its node class). {_EXPORT_HINT}")
+        raise InvalidWorkflow(f"{where} has no class_type (the name of its node class). {EXPORT_HINT}")
     if not isinstance(node.get("inputs"), dict):
         raise InvalidWorkflow(
             f"{where} ({node['class_type'][:80]}) has no inputs; a node without any needs an empty object"

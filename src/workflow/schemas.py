@@ -54,16 +54,20 @@ class NodeSchema:
 
 def read_schema(told: Mapping[str, Any]) -> NodeSchema:
     """The schema in what /object_info says of a class, in V1 or V3 form."""
-    sections = told.get("input") or {}
-    inputs = {
-        name: _read_input(config, section == "required")
-        for section in ("required", "optional")
-        for name, config in (sections.get(section) or {}).items()
-    }
+    inputs = read_inputs(told.get("input") or {})
     pack = str(told.get("python_module") or "")
     outputs = tuple(output if isinstance(output, str) else "COMBO" for output in told.get("output") or ())
     is_partner = bool(told.get("api_node")) or pack.startswith("comfy_api_nodes")
     return NodeSchema(inputs, outputs, bool(told.get("output_node")), is_partner, pack)
+
+
+def read_inputs(sections: Mapping[str, Any]) -> dict[str, InputSchema]:
+    """The inputs in `{"required": {name: [type, limits]}, "optional": …}`, in the order in which they are declared."""
+    return {
+        name: _read_input(config, section == "required")
+        for section in ("required", "optional")
+        for name, config in (sections.get(section) or {}).items()
+    }
 
 
 def _read_input(config: Any, is_required: bool) -> InputSchema:

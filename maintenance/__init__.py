@@ -1,0 +1,1 @@
+"""Commands for maintainers: what has to be looked at again when ComfyUI or its editor changes."""

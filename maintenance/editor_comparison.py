@@ -1,0 +1,225 @@
+"""Our conversion of editor files beside the editor's own export, on the templates that ComfyUI installs.
+
+    COMFYUI_PATH=… python -m maintenance.editor_comparison [FILE.json …] [--exports FOLDER] [--classes]
+
+Boots that ComfyUI with its editor on the CPU, opens each file in a headless Chromium and takes what the editor would
+queue; then converts the same files and says of each: equal, failed (with the reason) or different (with the first
+difference). `--exports` keeps the editor's exports and /object_info, or takes them from there if they are there.
+`--classes` compares the widgets of every node class in place of files. Ends with 1 if anything is different.
+
+Needs `pip install playwright` and a Chromium (`--chromium`, else /usr/bin/chromium). Talks to loopback only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from src.comfy_install import find_comfyui
+from src.editor import class_types, convert, is_editor_workflow
+from src.editor.document import read_document
+from src.editor.widgets import widgets_of
+from src.errors import WorkerError
+from src.settings import read_settings
+from src.workflow.schemas import NodeSchema, read_schema
+
+_BOOT_SECONDS = 180.0
+_LOAD_MILLISECONDS = 120_000
+
+_EXPORT = """async (workflow) => {
+  await window.app.loadGraphData(workflow, true, false)
+  return (await window.app.graphToPrompt()).output
+}"""
+_WIDGETS = """() => {
+  const found = {}
+  for (const type of Object.keys(window.LiteGraph.registered_node_types)) {
+    try {
+      const node = window.LiteGraph.createNode(type)
+      if (!node?.comfyClass) continue
+      found[node.comfyClass] = {
+        widgets: (node.widgets ?? []).filter(w => w.serialize !== false)
+          .map(w => [w.name, w.options?.serialize !== false, w.type, String(w.serializeValue ?? '').slice(0, 60)]),
+        inputs: (node.inputs ?? []).map(i => [i.name, String(i.type), i.widget?.name ?? null]),
+        outputs: (node.outputs ?? []).map(o => String(o.type)),
+      }
+    } catch (error) { found[type] = { error: String(error) } }
+  }
+  return found
+}"""
+
+
+def main() -> int:
+    """Compare, and print a line a file and how many of each there are."""
+    options = _parse()
+    installation = find_comfyui(read_settings())
+    exported = _exports(options, installation.directory, installation.start[0])
+    schemas = {name: read_schema(told) for name, told in exported["object_info"].items()}
+    if options.classes:
+        return _compare_classes(exported["widgets"], schemas)
+    counts: Counter[str] = Counter()
+    for name, entry in exported["files"].items():
+        outcome, told = _compare(entry["workflow"], entry["export"], schemas)
+        counts[outcome] += 1
+        if outcome != "equal":
+            print(f"{outcome:>9}  {name}: {told}")
+    total = sum(counts.values())
+    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), f"of {total} files")
+    return 1 if counts["different"] else 0
+
+
+def _compare(workflow: Mapping[str, Any], export: Any, schemas: Mapping[str, NodeSchema]) -> tuple[str, str]:
+    try:
+        document = read_document(workflow)
+        converted = convert(document, {name: schemas.get(name) for name in class_types(document)})
+    except WorkerError as error:
+        return "failed", error.message
+    if not isinstance(export, dict) or "error" in export:
+        return "different", f"converted, but the editor says {str(export)[:300]}"
+    difference = _difference(_bare(converted), _bare(export), "")
+    return ("different", difference) if difference else ("equal", "")
+
+
+def _bare(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Without titles."""
+    return {
+        node_id: {name: value for name, value in node.items() if name != "_meta"} for node_id, node in prompt.items()
+    }
+
+
+def _difference(ours: Any, theirs: Any, where: str) -> str:
+    """The first one."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in [*ours, *(key for key in theirs if key not in ours)]:
+            place = f"{where}/{key}"
+            if key not in ours:
+                return f"{place} is only in the editor's: {str(theirs[key])[:200]}"
+            if key not in theirs:
+                return f"{place} is only in ours: {str(ours[key])[:200]}"
+            if found := _difference(ours[key], theirs[key], place):
+                return found
+        return ""
+    is_same = ours == theirs and isinstance(ours, bool) == isinstance(theirs, bool)
+    return "" if is_same else f"{where}: ours {str(ours)[:200]!r}, the editor's {str(theirs)[:200]!r}"
+
+
+def _compare_classes(widgets: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> int:
+    different = 0
+    for name, schema in sorted(schemas.items()):
+        told = widgets.get(name, {"error": "the editor has no such class"})
+        theirs = told.get("error") or [[w[0], w[1]] for w in told["widgets"]]
+        ours = [[widget.name, widget.is_sent] for widget in widgets_of(name, schema, []) if widget.is_saved]
+        if ours != theirs:
+            different += 1
+            print(f"{name}: ours {ours}, the editor's {told.get('error') or told['widgets']}")
+    print(f"{different} different of {len(schemas)} classes")
+    return 1 if different else 0
+
+
+# --- The editor's side ----------------------------------------------------------------------------------
+
+
+def _exports(options: argparse.Namespace, comfyui: Path, python: str) -> dict[str, Any]:
+    kept = options.exports / f"{comfyui.parent.name}.json" if options.exports else None
+    if kept and kept.exists():
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    files = options.files or _templates(comfyui)
+    with _comfyui(comfyui, python) as url:
+        exported = {"object_info": _get(f"{url}/object_info"), **_from_editor(url, files, options.chromium)}
+    if kept:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(exported), encoding="utf-8")
+    return exported
+
+
+def _templates(comfyui: Path) -> list[Path]:
+    folders = sorted(comfyui.glob(".venv/lib/python*/site-packages/comfyui_workflow_templates*/templates"))
+    if not folders:
+        raise SystemExit(f"no templates in {comfyui}/.venv; give files, or install ComfyUI's requirements there")
+    return [file for folder in folders for file in sorted(folder.glob("*.json")) if not file.name.startswith("index")]
+
+
+def _from_editor(url: str, files: list[Path], chromium: str) -> dict[str, Any]:
+    try:
+        from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415  only here, and large
+    except ImportError:
+        raise SystemExit("pip install playwright") from None
+    exported: dict[str, Any] = {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=chromium,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        page = browser.new_page()
+        page.set_default_timeout(_LOAD_MILLISECONDS)
+        page.goto(url)
+        page.wait_for_function("() => window.app?.graph && window.app.vueAppReady !== false && window.LiteGraph")
+        page.wait_for_timeout(3000)
+        widgets = page.evaluate(_WIDGETS)
+        for file in files:
+            workflow = json.loads(file.read_text(encoding="utf-8"))
+            if not is_editor_workflow(workflow):
+                continue
+            try:
+                export = page.evaluate(_EXPORT, workflow)
+            except Error as error:
+                export = {"error": str(error)}
+            exported[file.stem] = {"workflow": workflow, "export": export}
+            print(f"\r{len(exported)} of {len(files)} exported", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        browser.close()
+    return {"files": exported, "widgets": widgets}
+
+
+@contextmanager
+def _comfyui(directory: Path, python: str) -> Iterator[str]:
+    """The whole ComfyUI, with its editor."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [python, "main.py", "--cpu", "--port", str(port), "--disable-auto-launch"]
+    process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while True:
+            try:
+                _get(f"{url}/system_stats")
+                break
+            except (urllib.error.URLError, ConnectionError):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("ComfyUI did not start; start it by hand to see why") from None
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310  loopback
+        return json.load(response)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE.json", help="else ComfyUI's templates")
+    parser.add_argument("--exports", type=Path, metavar="FOLDER")
+    parser.add_argument("--classes", action="store_true")
+    parser.add_argument("--chromium", default="/usr/bin/chromium")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,143 @@
+"""The widgets that the editor gives a node, in the order in which it saves their values.
+
+Which inputs are widgets and which get another one behind them is the frontend's rule: `control_after_generate` behind
+a seed, a button behind a list of uploads. The latter have a place in `widgets_values`, but are not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..workflow.schemas import InputSchema, NodeSchema, read_inputs
+
+# Types of inputs that are widgets without any node pack's help. Others are sockets.
+_PLAIN = frozenset({"INT", "FLOAT", "BOOLEAN", "STRING", "MARKDOWN", "COMBO", "COLOR", "TEXTAREA", "FILEUPLOAD"})
+_DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+_RECORDING = "AUDIO_RECORD"
+_BROWSERS_OWN = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION"})
+"""Their values are made by the browser when it queues: a picture of a camera, a view of a model."""
+_SEEDS = ("seed", "noise_seed")
+_UPLOADS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload")
+
+
+_CONTROLS = ("fixed", "increment", "decrement", "randomize", "increment-wrap", True, False)
+
+
+@dataclass(frozen=True)
+class Widget:
+    """One widget: its name, the input that it is for, whether its value is sent and whether the file has it."""
+
+    name: str
+    schema: InputSchema | None = None
+    is_sent: bool = True
+    is_saved: bool = True
+
+    @property
+    def kind(self) -> str:
+        """The type of its value."""
+        return kind_of(self.schema) if self.schema else ""
+
+    @property
+    def default(self) -> Any:
+        """The value that a new one has."""
+        if self.schema is None:
+            return ""
+        default = self.schema.limits.get("default")
+        if default is not None and (default or self.kind != "COMBO"):
+            return default
+        if self.kind == "COMBO":
+            return self.schema.options[0] if self.schema.options else None
+        return {"INT": 0, "FLOAT": 0, "BOOLEAN": False}.get(self.kind, "")
+
+    def fits(self, value: Any) -> bool:
+        """Whether a value can be this widget's: what it says where the file has too few values, or too many."""
+        if self.name == CONTROL and self.schema is None:
+            return value in _CONTROLS
+        if self.kind in ("INT", "FLOAT"):
+            return type(value) in (int, float)
+        if self.schema is not None and self.schema.options is not None and not self.schema.is_file:
+            return value in self.schema.options
+        return isinstance(value, {"BOOLEAN": bool, "STRING": str}.get(self.kind, object))
+
+
+CONTROL = "control_after_generate"
+# What scripts of the editor add to some classes: players and previews, sent although no class takes them.
+_PLAYER = Widget("audioUI", is_saved=False)
+_ADDED = {
+    "LoadAudio": _PLAYER,
+    "SaveAudio": _PLAYER,
+    "SaveAudioMP3": _PLAYER,
+    "SaveAudioOpus": _PLAYER,
+    "PreviewAudio": _PLAYER,
+    "PreviewAny": Widget("preview", is_saved=False),
+    "Preview3D": Widget("image"),
+    "Preview3DAnimation": Widget("image"),
+    "SaveGLB": Widget("image"),
+}
+
+
+def kind_of(schema: InputSchema) -> str:
+    """The type by which the editor chooses a widget."""
+    widget_type = schema.limits.get("widgetType")
+    return widget_type if isinstance(widget_type, str) else schema.kind
+
+
+def is_widget(schema: InputSchema) -> bool:
+    """Whether an input is a widget, which has a socket too; else it is a socket only."""
+    kind = kind_of(schema)
+    known = kind in _PLAIN or kind in _BROWSERS_OWN or kind in (_RECORDING, _DYNAMIC_COMBO)
+    return known and not schema.limits.get("forceInput")
+
+
+def needs_browser(schema: NodeSchema) -> bool:
+    """Whether a node's values are made by a browser."""
+    return any(kind_of(config) in _BROWSERS_OWN for config in schema.inputs.values())
+
+
+def widgets_of(class_type: str, schema: NodeSchema, values: Sequence[Any]) -> list[Widget]:
+    """The widgets of a node class. `values` are those saved: on some of them depends which more there are."""
+    found: list[Widget] = []
+    for name, config in schema.inputs.items():
+        if is_widget(config):
+            found.extend(_with_followers(name, config, values, len(found)))
+    if any(config.limits.get(flag) for config in schema.inputs.values() for flag in _UPLOADS):
+        found.append(Widget("upload", is_sent=False))
+    if class_type in _ADDED:
+        found.append(_ADDED[class_type])
+    return found
+
+
+def _with_followers(name: str, config: InputSchema, values: Sequence[Any], place: int) -> Iterator[Widget]:
+    yield Widget(name, config)
+    kind, control = kind_of(config), config.limits.get("control_after_generate")
+    if kind == "INT" and (control or (control is None and name in _SEEDS)):
+        yield Widget(CONTROL, is_sent=False)
+    elif kind == "COMBO":
+        if isinstance(remote := config.limits.get("remote"), Mapping):
+            yield Widget("Auto-refresh after generation", is_sent=False)
+            if remote.get("refresh_button"):
+                yield Widget("refresh")
+        if control and not config.limits.get("multi_select"):
+            yield Widget(CONTROL, is_sent=False)
+            yield Widget("control_filter_list", is_sent=False)
+    elif kind == _RECORDING:
+        yield Widget(f"{name} (button)", is_sent=False)
+    elif kind == _DYNAMIC_COMBO:
+        chosen = values[place] if place < len(values) else None
+        place += 1
+        for sub_name, sub in chosen_inputs(config, chosen):
+            if is_widget(sub):
+                more = list(_with_followers(f"{name}.{sub_name}", sub, values, place))
+                place += len(more)
+                yield from more
+
+
+def chosen_inputs(config: InputSchema, chosen: Any) -> Iterator[tuple[str, InputSchema]]:
+    """The inputs that one option of a dynamic combo brings with it."""
+    options = config.limits.get("options")
+    for option in options if isinstance(options, list) else ():
+        if isinstance(option, Mapping) and option.get("key") == chosen:
+            yield from read_inputs(option.get("inputs") or {}).items()
+            return
