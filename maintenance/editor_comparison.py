@@ -1,11 +1,16 @@
 """Our conversion of editor files beside the editor's own export, on the templates that ComfyUI installs.
 
-    COMFYUI_PATH=… python -m maintenance.editor_comparison [FILE.json …] [--exports FOLDER] [--classes]
+    COMFYUI_PATH=… python -m maintenance.editor_comparison [FILE.json …] [--exports FOLDER] [--classes] [--fixtures]
 
 Boots that ComfyUI with its editor on the CPU, opens each file in a headless Chromium and takes what the editor would
 queue; then converts the same files and says of each: equal, failed (with the reason) or different (with the first
-difference). `--exports` keeps the editor's exports and /object_info, or takes them from there if they are there.
-`--classes` compares the widgets of every node class in place of files. Ends with 1 if anything is different.
+difference). "Equal but for views" is but for inputs that show something in the editor and that no class takes. "Equal
+as saved" is the file as this version of the editor saves it: newer ones give nodes in subgraphs new ids when two have
+the same.
+
+`--exports` keeps the editor's exports and /object_info, or takes them from there if they are there. `--classes`
+compares the widgets of every node class in place of files. `--fixtures` writes what the tests compare with, from the
+files of tests/editor_files.py. Ends with 1 if anything is different.
 
 Needs `pip install playwright` and a Chromium (`--chromium`, else /usr/bin/chromium). Talks to loopback only.
 """
@@ -27,19 +32,21 @@ from pathlib import Path
 from typing import Any
 
 from src.comfy_install import find_comfyui
-from src.editor import class_types, convert, is_editor_workflow
-from src.editor.document import read_document
+from src.editor import class_types, convert, is_editor_workflow, read_document
 from src.editor.widgets import widgets_of
 from src.errors import WorkerError
 from src.settings import read_settings
 from src.workflow.schemas import NodeSchema, read_schema
+from tests.editor_files import FILES
 
+_TESTS = Path(__file__).resolve().parent.parent / "tests"
 _BOOT_SECONDS = 180.0
 _LOAD_MILLISECONDS = 120_000
 
+_VIEWS = ("audioUI", "preview", "compare_view")
 _EXPORT = """async (workflow) => {
   await window.app.loadGraphData(workflow, true, false)
-  return (await window.app.graphToPrompt()).output
+  return await window.app.graphToPrompt()
 }"""
 _WIDGETS = """() => {
   const found = {}
@@ -63,6 +70,8 @@ def main() -> int:
     """Compare, and print a line a file and how many of each there are."""
     options = _parse()
     installation = find_comfyui(read_settings())
+    if options.fixtures:
+        return _write_fixtures(options, installation.directory, installation.start[0])
     exported = _exports(options, installation.directory, installation.start[0])
     schemas = {name: read_schema(told) for name, told in exported["object_info"].items()}
     if options.classes:
@@ -78,16 +87,38 @@ def main() -> int:
     return 1 if counts["different"] else 0
 
 
-def _compare(workflow: Mapping[str, Any], export: Any, schemas: Mapping[str, NodeSchema]) -> tuple[str, str]:
+def _compare(
+    workflow: Mapping[str, Any], export: Mapping[str, Any], schemas: Mapping[str, NodeSchema]
+) -> tuple[str, str]:
+    theirs = export.get("output")
     try:
-        document = read_document(workflow)
-        converted = convert(document, {name: schemas.get(name) for name in class_types(document)})
+        ours = _converted(workflow, schemas)
+        if theirs is None:
+            return "different", f"converted, but the editor says {str(export)[:300]}"
+        difference = _difference(_bare(ours), _bare(theirs), "")
+        if not difference:
+            return "equal", ""
+        if not _difference(_seen(ours), _seen(theirs), ""):
+            return "equal but for views", difference
+        saved = _converted(export["workflow"], schemas)
+        if not _difference(_seen(saved), _seen(theirs), ""):
+            return "equal as saved", difference
     except WorkerError as error:
         return "failed", error.message
-    if not isinstance(export, dict) or "error" in export:
-        return "different", f"converted, but the editor says {str(export)[:300]}"
-    difference = _difference(_bare(converted), _bare(export), "")
-    return ("different", difference) if difference else ("equal", "")
+    return "different", difference
+
+
+def _converted(workflow: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> dict[str, Any]:
+    document = read_document(workflow)
+    return convert(document, {name: schemas.get(name) for name in class_types(document)})
+
+
+def _seen(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what only the editor looks at."""
+    return {
+        node_id: {**node, "inputs": {name: value for name, value in node["inputs"].items() if name not in _VIEWS}}
+        for node_id, node in _bare(prompt).items()
+    }
 
 
 def _bare(prompt: Mapping[str, Any]) -> dict[str, Any]:
@@ -126,6 +157,21 @@ def _compare_classes(widgets: Mapping[str, Any], schemas: Mapping[str, NodeSchem
     return 1 if different else 0
 
 
+def _write_fixtures(options: argparse.Namespace, comfyui: Path, python: str) -> int:
+    workflows = {name: make() for name, make in FILES.items()}
+    with _comfyui(comfyui, python) as url:
+        told, files = _get(f"{url}/object_info"), _from_editor(url, workflows, options.chromium)["files"]
+        version = _get(f"{url}/system_stats")["system"]["comfyui_version"]
+    used = {name for workflow in workflows.values() for name in class_types(read_document(workflow))}
+    exports = {name: _bare(entry["export"]["output"]) for name, entry in files.items()}
+    for file, content in (
+        ("editor_exports.json", {"comfyui_version": version, "exports": exports}),
+        ("editor_object_info.json", {name: told[name] for name in sorted(used) if name in told}),
+    ):
+        (_TESTS / file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
 # --- The editor's side ----------------------------------------------------------------------------------
 
 
@@ -135,8 +181,9 @@ def _exports(options: argparse.Namespace, comfyui: Path, python: str) -> dict[st
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
     files = options.files or _templates(comfyui)
+    workflows = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     with _comfyui(comfyui, python) as url:
-        exported = {"object_info": _get(f"{url}/object_info"), **_from_editor(url, files, options.chromium)}
+        exported = {"object_info": _get(f"{url}/object_info"), **_from_editor(url, workflows, options.chromium)}
     if kept:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.write_text(json.dumps(exported), encoding="utf-8")
@@ -150,7 +197,7 @@ def _templates(comfyui: Path) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.glob("*.json")) if not file.name.startswith("index")]
 
 
-def _from_editor(url: str, files: list[Path], chromium: str) -> dict[str, Any]:
+def _from_editor(url: str, workflows: Mapping[str, Any], chromium: str) -> dict[str, Any]:
     try:
         from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415  only here, and large
     except ImportError:
@@ -167,16 +214,15 @@ def _from_editor(url: str, files: list[Path], chromium: str) -> dict[str, Any]:
         page.wait_for_function("() => window.app?.graph && window.app.vueAppReady !== false && window.LiteGraph")
         page.wait_for_timeout(3000)
         widgets = page.evaluate(_WIDGETS)
-        for file in files:
-            workflow = json.loads(file.read_text(encoding="utf-8"))
+        for name, workflow in workflows.items():
             if not is_editor_workflow(workflow):
                 continue
             try:
                 export = page.evaluate(_EXPORT, workflow)
             except Error as error:
                 export = {"error": str(error)}
-            exported[file.stem] = {"workflow": workflow, "export": export}
-            print(f"\r{len(exported)} of {len(files)} exported", end="", file=sys.stderr, flush=True)
+            exported[name] = {"workflow": workflow, "export": export}
+            print(f"\r{len(exported)} of {len(workflows)} exported", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
         browser.close()
     return {"files": exported, "widgets": widgets}
@@ -208,7 +254,7 @@ def _comfyui(directory: Path, python: str) -> Iterator[str]:
 
 
 def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=60) as response:  # noqa: S310  loopback
+    with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)
 
 
@@ -217,6 +263,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE.json", help="else ComfyUI's templates")
     parser.add_argument("--exports", type=Path, metavar="FOLDER")
     parser.add_argument("--classes", action="store_true")
+    parser.add_argument("--fixtures", action="store_true")
     parser.add_argument("--chromium", default="/usr/bin/chromium")
     return parser.parse_args()
 

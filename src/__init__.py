@@ -9,6 +9,7 @@
    job_log         log lines with the job's id
    redaction       text from inside ComfyUI, made fit for a caller
 2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation (pure)
+   editor/         the editor's own save format -> the API format (pure)
    input_fields    the fields of a job's input, and what is said of one that does not fit
    job_input       job dict -> checked, frozen Request
    run_record      what is known of a prompt that ended (pure)

@@ -56,7 +56,8 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
             worker = _worker
             if worker is None:
                 raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
-            request = read_job(job, lambda name: stored_workflow(name, worker.runner.settings))
+            runner = worker.runner
+            request = read_job(job, lambda name: stored_workflow(name, runner.settings), runner.convert)
             warnings.extend(request.warnings)
             return ACTIONS[request.action](worker, request, job, stop, started)
         except WorkerError as error:
@@ -86,7 +87,8 @@ def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, star
 def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     problems = worker.runner.problems(request)
-    return validation_answer(problems, request.warnings, versions(worker.runner.engine), time.monotonic() - started)
+    told = versions(worker.runner.engine)
+    return validation_answer(problems, request.warnings, told, time.monotonic() - started, request.is_converted)
 
 
 def _info(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:

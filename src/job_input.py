@@ -8,12 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .editor import is_editor_workflow
 from .errors import InvalidInput
 from .input_fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
 from .settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from .workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
 from .workflow.checks import check_json
 from .workflow.graph import Workflow
+
+Convert = Callable[[dict[str, Any]], Workflow]
+"""A file of the editor to its API format. Raises GuiFormatWorkflow."""
 
 FindWorkflow = Callable[[str], object]
 """Name of a stored workflow to what its file holds. Raises InvalidInput, listing the names there are."""
@@ -56,7 +60,8 @@ class OutputOptions:
 class Request:
     """One job, checked: nobody re-checks it. `warnings` are told to the caller beside the result.
 
-    `set_inputs` are the inputs that `overrides` wrote into the workflow. `bucket` is the caller's own.
+    `set_inputs` are the inputs that `overrides` wrote into the workflow. `bucket` is the caller's own. `is_converted`:
+    the workflow came as the editor saves it, and stands so in `extra_pnginfo`, as if the editor had queued it.
     """
 
     action: Action = "run"
@@ -69,6 +74,7 @@ class Request:
     extra_pnginfo: Mapping[str, Any] | None = None
     comfy_org_api_key: str = field(default="", repr=False)
     warnings: tuple[str, ...] = ()
+    is_converted: bool = False
 
 
 # --- Reading -------------------------------------------------------------------------------------------
@@ -78,9 +84,12 @@ def _no_stored_workflow(name: str) -> object:
     raise InvalidInput("workflow must be an object in ComfyUI's API format; there are no stored ones here")
 
 
-def read_job(job: object, find_workflow: FindWorkflow = _no_stored_workflow) -> Request:
+def read_job(
+    job: object, find_workflow: FindWorkflow = _no_stored_workflow, convert: Convert = check_workflow
+) -> Request:
     """The request in a RunPod job, `{"id": …, "input": {"workflow": …, …}}`.
 
+    Without a `convert`, a workflow in the editor's format is refused.
     Raises InvalidInput (InvalidWorkflow for what concerns the workflow), naming the field, what it was and what
     would be right.
     """
@@ -96,8 +105,14 @@ def read_job(job: object, find_workflow: FindWorkflow = _no_stored_workflow) -> 
         return Request("info", warnings=warnings)
     if workflow is None:
         raise InvalidInput(f"input has no workflow (an object in ComfyUI's API format); it has {listed(given)}")
-    workflow = check_workflow(workflow)
     check_json(fields.extra_pnginfo, "extra_pnginfo")
+    extra_pnginfo, is_converted = fields.extra_pnginfo, False
+    if is_editor_workflow(workflow):
+        is_converted = True
+        check_json(workflow, "workflow")
+        extra_pnginfo = {"workflow": workflow, **(extra_pnginfo or {})}
+        workflow = convert(workflow)
+    workflow = check_workflow(workflow)
     set_slots: tuple[Slot, ...] = ()
     if fields.overrides:
         workflow, set_slots = set_inputs(workflow, fields.overrides)
@@ -110,9 +125,10 @@ def read_job(job: object, find_workflow: FindWorkflow = _no_stored_workflow) -> 
         files=(*_files("images", fields.images), *_files("files", fields.files)),
         output=_output(fields.output),
         bucket=_bucket(job.get("s3Config")),
-        extra_pnginfo=fields.extra_pnginfo,
+        extra_pnginfo=extra_pnginfo,
         comfy_org_api_key=fields.comfy_org_api_key,
         warnings=warnings,
+        is_converted=is_converted,
     )
 
 

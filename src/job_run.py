@@ -17,6 +17,7 @@ from .bucket import Bucket
 from .comfy_engine import ComfyEngine
 from .comfy_folders import Folders, private_folder
 from .deadline import Deadline
+from .editor import class_types, convert, read_document
 from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, JobTimeout, MissingModel, NoBucket, WorkerError
 from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
 from .job_input import Request
@@ -119,6 +120,19 @@ class JobRunner:
 
                 return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
 
+    def convert(self, saved: Mapping[str, Any]) -> Workflow:
+        """A file of the editor in API format, by the node classes that this ComfyUI has.
+
+        Raises GuiFormatWorkflow for what cannot be converted for sure, and what keeps ComfyUI from answering.
+        """
+        document = read_document(saved)
+        wanted = class_types(document)
+
+        def attempt(_: Sequence[str]) -> Workflow:
+            return convert(document, self.engine.client.schemas(wanted))
+
+        return run_with_recovery(self.engine, attempt, self.settings.job_retries, Deadline(self.settings.job_timeout))
+
     def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep the engine from running a job; a missing model that would be fetched for it does not.
 
@@ -220,6 +234,7 @@ class JobRunner:
             cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
             timings=_timings(job, run, outcome),
             versions=versions(self.engine),
+            is_converted=job.request.is_converted,
         )
 
     def _check(self, job: _Job, workflow: Workflow) -> None:

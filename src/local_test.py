@@ -16,10 +16,11 @@ from .comfy_engine import ComfyEngine
 from .comfy_events import Event
 from .comfy_install import draft_installation, find_comfyui
 from .command_line import Options
-from .errors import InvalidInput
+from .errors import GuiFormatWorkflow, InvalidInput
 from .job_handler import Worker, handler, set_worker
 from .job_input import read_job
 from .job_run import JobRunner
+from .prompt_run import Report
 from .settings import Settings
 from .stored_workflows import stored_workflow
 from .workflow import apply_overrides
@@ -42,7 +43,7 @@ def run_test(options: Options, settings: Settings) -> int:
             runner.begin_models()
             engine.wait_ready()
             runner.supply.wait()
-            set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.report)))
+            set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.of(workflow))))
             answer = asyncio.run(handler(job))
     progress.ended()
     return show_answer(answer, options.output)
@@ -55,7 +56,10 @@ def _checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, A
     """
     job = test_job(options)
     _check_output(options.output)
-    request = read_job(job, lambda name: stored_workflow(name, settings))
+    try:
+        request = read_job(job, lambda name: stored_workflow(name, settings))
+    except GuiFormatWorkflow:  # it takes ComfyUI to convert it
+        return job, {}
     apply_overrides(request.workflow, request.overrides)
     return job, request.workflow
 
@@ -123,6 +127,11 @@ class Progress:
     def booting(self) -> None:
         """Before the engine is ready."""
         self._show(f"starting {self._engine} …")
+
+    def of(self, workflow: Workflow) -> Report:
+        """What hears the events of a run of this workflow."""
+        self._graph = Graph(workflow)
+        return self.report
 
     def report(self, event: Event) -> None:
         """While a prompt runs."""

@@ -11,7 +11,7 @@ What they do not tell for sure is an error, never a guess.
     conversion the prompt of it all
 """
 
-from .conversion import convert
-from .document import class_types, is_editor_workflow
+from .conversion import class_types, convert
+from .document import is_editor_workflow, read_document
 
-__all__ = ["class_types", "convert", "is_editor_workflow"]
+__all__ = ["class_types", "convert", "is_editor_workflow", "read_document"]

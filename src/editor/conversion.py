@@ -9,13 +9,23 @@ from typing import Any
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
 from .document import Document, refuse
-from .links import Placed, Promoted, place_nodes, source_of
+from .links import VIRTUAL, Placed, Promoted, place_nodes, source_of
 from .values import Moment, Values
 from .widgets import needs_browser
 
 # Real classes whose scripts connect nodes while the editor queues.
 _CONNECTS_BY_ITSELF = ("Anything Everywhere", "Prompts Everywhere", "Seed Everywhere")
+_MOST_CLASSES = 1000
 _GROUP = ("workflow>", "workflow/")
+
+
+def class_types(document: Document) -> set[str]:
+    """The node classes of which the schemas are needed: all but those that only the editor knows."""
+    found = {node.class_type for graph in document.graphs() for node in graph.nodes.values()}
+    wanted = found - VIRTUAL - document.subgraphs.keys()
+    if len(wanted) > _MOST_CLASSES:
+        refuse(f"it has nodes of more than {_MOST_CLASSES} classes")
+    return wanted
 
 
 def convert(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from ..errors import GuiFormatWorkflow
 from ..workflow.checks import EXPORT_HINT
@@ -98,14 +98,9 @@ class Document:
         yield from self.subgraphs.values()
 
 
-def is_editor_workflow(value: object) -> bool:
+def is_editor_workflow(value: object) -> TypeGuard[dict[str, Any]]:
     """Whether it is a file of the editor and no prompt in API format."""
     return isinstance(value, dict) and isinstance(value.get("nodes"), list)
-
-
-def class_types(document: Document) -> set[str]:
-    """The classes of all nodes, also of those that only the editor knows."""
-    return {node.class_type for graph in document.graphs() for node in graph.nodes.values()}
 
 
 def refuse(reason: str, node: EditorNode | None = None, node_id: str = "") -> NoReturn:

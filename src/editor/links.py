@@ -39,6 +39,8 @@ VIRTUAL = frozenset(
 )
 """Classes that only the editor knows. What they do is done when the file is saved, or is done here."""
 
+# Inputs of V3: one that stands for as many as are connected (`images.image0`), and those that bring others with them.
+_GROWING, _DYNAMIC = "COMFY_AUTOGROW_V3", "COMFY_"
 _DEEPEST = 30
 _MOST_PLACED = 20_000
 
@@ -111,10 +113,13 @@ def _sockets(placed: Placed) -> tuple[Socket, ...]:
     elif placed.schema is not None:
         inputs = placed.schema.inputs
         names = [*(n for n in inputs if not is_widget(inputs[n])), *(n for n in inputs if is_widget(inputs[n]))]
-        declared = [
-            Socket(name, _socket_type(inputs[name].kind), links.get(name), name if is_widget(inputs[name]) else None)
-            for name in names
-        ]
+        declared = []
+        for name in names:
+            kind, own = inputs[name].kind, name if is_widget(inputs[name]) else None
+            if kind != _GROWING:
+                declared.append(Socket(name, _socket_type(kind), links.get(name), own))
+            if kind.startswith(_DYNAMIC):
+                declared.extend(socket for socket in placed.node.inputs if socket.name.startswith(f"{name}."))
     else:
         declared = []
     known = {socket.name for socket in declared}
@@ -122,8 +127,8 @@ def _sockets(placed: Placed) -> tuple[Socket, ...]:
 
 
 def _socket_type(kind: str) -> str:
-    """A type that the editor tells apart: those of V3 that match any have their type in the file."""
-    return "*" if kind.startswith("COMFY_") else kind
+    """A type as the editor compares it: what is dynamic may be any."""
+    return "*" if kind.startswith(_DYNAMIC) else kind
 
 
 def _outputs(placed: Placed) -> tuple[str, ...]:
@@ -170,7 +175,8 @@ class _Way:
         """What comes in through an end of the subgraph."""
         if host.subgraph is None or not 0 <= slot < len(host.subgraph.inputs):
             refuse("it is connected to an input that its subgraph does not have", *_at(placed))
-        return Promoted(host, slot) if host.inputs[slot].link is None else self.of_input(host, slot, None)
+        # Where nothing comes from outside, as from a primitive, the subgraph node's own widget holds the value.
+        return self.of_input(host, slot, None) or Promoted(host, slot)
 
     def of_output(self, placed: Placed, slot: int, kind: str) -> Source:
         self._step(placed, False, slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ _SAVERS = frozenset(
 )
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _REPLACES = "Run widget replace on values"
+_PROXIES = "proxyWidgets"
 _SEARCH_NAME = "Node name for S&R"
 _PLACEHOLDER = re.compile("%([^%]+)%")
 _NOT_IN_A_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
@@ -99,7 +100,27 @@ class Values:
             if inner:
                 found[number] = inner[0]
         saved = host.node.values if isinstance(host.node.values, list) else []
-        return {**found, **dict(zip(found, saved, strict=False))}
+        proxies = host.node.properties.get(_PROXIES)
+        if not isinstance(proxies, list):
+            return {**found, **dict(zip(found, saved, strict=False))}
+        self._check_proxies(host, found, proxies, saved)
+        return found
+
+    def _check_proxies(self, host: Placed, found: Mapping[int, Any], proxies: list[Any], saved: list[Any]) -> None:
+        """Newer versions show the widgets inside: refuse a file in which an older one has left other values."""
+        if len(proxies) != len(saved):
+            return
+        numbers = {port.name: number for number, port in enumerate(host.subgraph.inputs if host.subgraph else ())}
+        for proxy, value in zip(proxies, saved, strict=True):
+            name = proxy[1] if isinstance(proxy, list) and len(proxy) > 1 and str(proxy[0]) == "-1" else None
+            number = numbers.get(name) if isinstance(name, str) else None
+            if number is not None and number in found and value is not None and value != found[number]:
+                refuse(
+                    f"its input {name!r} has one value and the node inside another; which of them is sent depends on "
+                    "the editor's version",
+                    host.node,
+                    host.id,
+                )
 
     def _behind(self, host: Placed, link: str) -> list[Any]:
         """The value of the widget at the inner end of a link from an input of a subgraph."""
@@ -148,7 +169,9 @@ class Values:
                 value = self._chosen(value)
             if widget and widget.name == "sampler_name" and class_type in _SAMPLERS:
                 value = value.removeprefix("sample_")
-        return {"__value__": value} if isinstance(value, list) else value
+        if isinstance(value, list):  # else it would be taken for a link
+            return {**({"__type__": "CURVE"} if widget and widget.kind == "CURVE" else {}), "__value__": value}
+        return value
 
     def _chosen(self, text: str) -> str:
         """A dynamic prompt: without comments, one of each `{a|b}`, which may hold others; `\\{` is a brace."""
@@ -217,6 +240,8 @@ def _saved_values(placed: Placed, schema: NodeSchema) -> tuple[list[Widget], dic
     values = _without_former(schema, widgets, saved)
     pairs, left = list(zip(in_file, values, strict=False)), values[len(in_file) :]
     is_short = any(widget.is_sent for widget in in_file[len(values) :])
+    if not in_file:  # what a node shows of its last run
+        left = []
     has_more = any(value not in (None, "") and not (schema.is_partner and isinstance(value, str)) for value in left)
     if has_more or ((is_short or left) and not all(widget.fits(value) for widget, value in pairs)):
         refuse(

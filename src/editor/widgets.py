@@ -13,11 +13,14 @@ from typing import Any
 from ..workflow.schemas import InputSchema, NodeSchema, read_inputs
 
 # Types of inputs that are widgets without any node pack's help. Others are sockets.
-_PLAIN = frozenset({"INT", "FLOAT", "BOOLEAN", "STRING", "MARKDOWN", "COMBO", "COLOR", "TEXTAREA", "FILEUPLOAD"})
+_PLAIN = frozenset(
+    {"INT", "FLOAT", "BOOLEAN", "STRING", "MARKDOWN", "COMBO", "COLOR", "TEXTAREA", "FILEUPLOAD", "CURVE"}
+    | {"IMAGECOMPARE", "BOUNDING_BOX"}
+)
 _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _RECORDING = "AUDIO_RECORD"
-_BROWSERS_OWN = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION"})
-"""Their values are made by the browser when it queues: a picture of a camera, a view of a model."""
+_BROWSERS_OWN = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION", "PAINTER"})
+"""Their values are made by the browser when it queues: a picture of a camera, a view of a model, a painting."""
 _SEEDS = ("seed", "noise_seed")
 _UPLOADS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload")
 
@@ -33,6 +36,8 @@ class Widget:
     schema: InputSchema | None = None
     is_sent: bool = True
     is_saved: bool = True
+    is_control: bool = False
+    """Whether it says what becomes of a seed after the run."""
 
     @property
     def kind(self) -> str:
@@ -49,11 +54,13 @@ class Widget:
             return default
         if self.kind == "COMBO":
             return self.schema.options[0] if self.schema.options else None
-        return {"INT": 0, "FLOAT": 0, "BOOLEAN": False}.get(self.kind, "")
+        if self.kind == _DYNAMIC_COMBO:
+            return _first_option(self.schema)
+        return {"INT": 0, "FLOAT": 0, "BOOLEAN": False, "IMAGECOMPARE": ["", ""]}.get(self.kind, "")
 
     def fits(self, value: Any) -> bool:
         """Whether a value can be this widget's: what it says where the file has too few values, or too many."""
-        if self.name == CONTROL and self.schema is None:
+        if self.is_control:
             return value in _CONTROLS
         if self.kind in ("INT", "FLOAT"):
             return type(value) in (int, float)
@@ -62,7 +69,7 @@ class Widget:
         return isinstance(value, {"BOOLEAN": bool, "STRING": str}.get(self.kind, object))
 
 
-CONTROL = "control_after_generate"
+_CONTROL = "control_after_generate"
 # What scripts of the editor add to some classes: players and previews, sent although no class takes them.
 _PLAYER = Widget("audioUI", is_saved=False)
 _ADDED = {
@@ -112,26 +119,36 @@ def widgets_of(class_type: str, schema: NodeSchema, values: Sequence[Any]) -> li
 def _with_followers(name: str, config: InputSchema, values: Sequence[Any], place: int) -> Iterator[Widget]:
     yield Widget(name, config)
     kind, control = kind_of(config), config.limits.get("control_after_generate")
+    behind = Widget(control if isinstance(control, str) else _CONTROL, is_sent=False, is_control=True)
     if kind == "INT" and (control or (control is None and name in _SEEDS)):
-        yield Widget(CONTROL, is_sent=False)
+        yield behind
     elif kind == "COMBO":
         if isinstance(remote := config.limits.get("remote"), Mapping):
             yield Widget("Auto-refresh after generation", is_sent=False)
             if remote.get("refresh_button"):
                 yield Widget("refresh")
         if control and not config.limits.get("multi_select"):
-            yield Widget(CONTROL, is_sent=False)
+            yield behind
             yield Widget("control_filter_list", is_sent=False)
+    elif kind == "BOUNDING_BOX":
+        yield from (Widget(f"{name} {part}", is_sent=False) for part in ("x", "y", "width", "height"))
     elif kind == _RECORDING:
         yield Widget(f"{name} (button)", is_sent=False)
     elif kind == _DYNAMIC_COMBO:
-        chosen = values[place] if place < len(values) else None
+        chosen = values[place] if place < len(values) else _first_option(config)
         place += 1
         for sub_name, sub in chosen_inputs(config, chosen):
             if is_widget(sub):
                 more = list(_with_followers(f"{name}.{sub_name}", sub, values, place))
                 place += len(more)
                 yield from more
+
+
+def _first_option(config: InputSchema) -> Any:
+    """The option that a new dynamic combo has."""
+    options = config.limits.get("options")
+    first = options[0] if isinstance(options, list) and options else None
+    return first.get("key") if isinstance(first, Mapping) else None
 
 
 def chosen_inputs(config: InputSchema, chosen: Any) -> Iterator[tuple[str, InputSchema]]:

@@ -44,6 +44,8 @@ class Result:
     cached_nodes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
     versions: Mapping[str, str] = field(default_factory=dict)
+    is_converted: bool = False
+    """Whether the workflow came as the editor saves it."""
 
 
 def success_answer(result: Result, warnings: Sequence[str], seconds: float, limit_bytes: int) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
     }
     if result.seed is not None:
         answer["seed"] = result.seed
+    if result.is_converted:
+        answer["converted"] = True
     if result.texts:
         answer["text"] = list(result.texts)
     if warnings or result.hints:
@@ -77,12 +81,17 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
 
 
 def validation_answer(
-    problems: Sequence[Mapping[str, Any]], warnings: Sequence[str], versions: Mapping[str, str], seconds: float
+    problems: Sequence[Mapping[str, Any]],
+    warnings: Sequence[str],
+    versions: Mapping[str, str],
+    seconds: float,
+    is_converted: bool = False,
 ) -> dict[str, Any]:
     """The answer to `action: validate`: whether the worker could run the workflow, and all that keeps it from that."""
     return {
         "status": "success",
         "valid": not problems,
+        **({"converted": True} if is_converted else {}),
         "problems": list(problems[:_MOST_PROBLEMS]),
         "warnings": list(warnings),
         "versions": dict(versions),

@@ -65,8 +65,7 @@ def check_workflow(value: object) -> Workflow:
 def _as_nodes(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidWorkflow(
-            f"workflow must be an object in ComfyUI's API format, {{node id: node}}, not {_kind(value)}. "
-            f"{EXPORT_HINT}"
+            f"workflow must be an object in ComfyUI's API format, {{node id: node}}, not {_kind(value)}. {EXPORT_HINT}"
         )
     if not value:
         raise InvalidWorkflow(f"workflow has no nodes. {EXPORT_HINT}")
