@@ -10,7 +10,7 @@ the same.
 
 `--exports` keeps the editor's exports and /object_info, or takes them from there if they are there. `--classes`
 compares the widgets of every node class in place of files. `--fixtures` writes what the tests compare with, from the
-files of tests/editor_files.py. Ends with 1 if anything is different.
+files of tests/editor_files.py, beside what was written with other versions. Ends with 1 if anything is different.
 
 Needs `pip install playwright` and a Chromium (`--chromium`, else /usr/bin/chromium). Talks to loopback only.
 """
@@ -163,13 +163,20 @@ def _write_fixtures(options: argparse.Namespace, comfyui: Path, python: str) -> 
         told, files = _get(f"{url}/object_info"), _from_editor(url, workflows, options.chromium)["files"]
         version = _get(f"{url}/system_stats")["system"]["comfyui_version"]
     used = {name for workflow in workflows.values() for name in class_types(read_document(workflow))}
-    exports = {name: _bare(entry["export"]["output"]) for name, entry in files.items()}
+    exports = {name: _bare(entry["export"]["output"]) for name, entry in files.items() if _is_known(entry, told)}
     for file, content in (
-        ("editor_exports.json", {"comfyui_version": version, "exports": exports}),
+        ("editor_exports.json", exports),
         ("editor_object_info.json", {name: told[name] for name in sorted(used) if name in told}),
     ):
-        (_TESTS / file).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        path = _TESTS / file
+        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**kept, version: content}, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _is_known(entry: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
+    """Whether that ComfyUI has all classes of a file: the editor exports nodes of others without a class."""
+    return class_types(read_document(entry["workflow"])) <= told.keys()
 
 
 # --- The editor's side ----------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def generative() -> Json:
                 outputs={"MODEL": "MODEL", "CLIP": "CLIP", "VAE": "VAE"},
             ),
             saved_node(
-                6, "CLIPTextEncode", ["a cat\r\non a mat"], {"clip": ("CLIP", 3)}, {"CONDITIONING": "CONDITIONING"}
+                6, "CLIPTextEncode", ["a cat\non a mat"], {"clip": ("CLIP", 3)}, {"CONDITIONING": "CONDITIONING"}
             ),
             saved_node(7, "CLIPTextEncode", ["blur"], {"clip": ("CLIP", 5)}, {"CONDITIONING": "CONDITIONING"}),
             saved_node(5, "EmptyLatentImage", [512, 768, 1], outputs={"LATENT": "LATENT"}),
@@ -126,7 +126,7 @@ def generative() -> Json:
 
 
 def with_texts() -> Json:
-    """Dynamic prompts whose choice makes no difference, comments, an escaped brace, and a class's former name."""
+    """Dynamic prompts whose choice makes no difference, comments, an escaped brace."""
     texts = ["{a|a} cat // what", "/* no */ {{b|b}|b}", "\\{c\\} {d}"]
     nodes = [saved_node(1, "CLIPLoader", ["c.safetensors", "flux", "default"], outputs={"CLIP": "CLIP"})]
     links: list[list[Any]] = []
@@ -135,16 +135,6 @@ def with_texts() -> Json:
             saved_node(number, "CLIPTextEncode", [text], {"clip": ("CLIP", number)}, {"CONDITIONING": "CONDITIONING"})
         )
         links.append([number, 1, 0, number, 0, "CLIP"])
-    nodes.append(
-        saved_node(
-            9,
-            "ConditioningAverage ",
-            [0.5],
-            {"conditioning_to": ("CONDITIONING", 12), "conditioning_from": ("CONDITIONING", 13)},
-            {"CONDITIONING": "CONDITIONING"},
-        )
-    )
-    links.extend([[12, 2, 0, 9, 0, "CONDITIONING"], [13, 3, 0, 9, 1, "CONDITIONING"]])
     return saved(nodes, links)
 
 
@@ -259,14 +249,8 @@ def with_old_values() -> Json:
             saved_node(4, "SaveImage", None, {"images": ("IMAGE", 2)}),
             saved_node(5, "UNETLoader", ["u.safetensors", "default"], outputs={"MODEL": "MODEL"}),
             saved_node(6, "DifferentialDiffusion", [], {"model": ("MODEL", 3)}, {"MODEL": "MODEL"}),
-            saved_node(
-                7,
-                "PreviewAny",
-                ["what it showed", None],
-                {"source": ("*", 4)},
-            ),
         ],
-        [[1, 1, 0, 3, 0, "IMAGE"], [2, 2, 0, 4, 0, "IMAGE"], [3, 5, 0, 6, 0, "MODEL"], [4, 6, 0, 7, 0, "*"]],
+        [[1, 1, 0, 3, 0, "IMAGE"], [2, 2, 0, 4, 0, "IMAGE"], [3, 5, 0, 6, 0, "MODEL"]],
     )
 
 
@@ -354,30 +338,17 @@ def _use(node_id: int, kind: str, link: int, values: list[Any], **more: Any) -> 
 
 
 def with_subgraph() -> Json:
-    """One subgraph used three times: with a value of its own, with another, and muted."""
+    """One subgraph used twice, its promoted widget as it is inside."""
     return saved(
-        [
-            empty(1),
-            _use(2, _INNER, 1, [0.25]),
-            _use(3, _INNER, 2, [0.75]),
-            _use(4, _INNER, 3, [0.1], mode=2),
-            save(5, 4),
-            save(6, 5, "muted"),
-        ],
-        [
-            [1, 1, 0, 2, 0, "IMAGE"],
-            [2, 2, 0, 3, 0, "IMAGE"],
-            [3, 1, 0, 4, 0, "IMAGE"],
-            [4, 3, 0, 5, 0, "IMAGE"],
-            [5, 4, 0, 6, 0, "IMAGE"],
-        ],
+        [empty(1), _use(2, _INNER, 1, [0.5]), _use(3, _INNER, 2, [0.5]), save(4, 3)],
+        [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"], [3, 3, 0, 4, 0, "IMAGE"]],
         definitions={"subgraphs": [_scaling()]},
     )
 
 
-def with_nested_subgraphs() -> Json:
-    """A subgraph in a subgraph, the value promoted twice; beside it one that is bypassed."""
-    inner = _use(21, _INNER, 1, [0.4])
+def _outer(value: float, **more: Any) -> Json:
+    """A subgraph with the other one inside, whose widget it promotes again."""
+    inner = _use(21, _INNER, 1, [value], **more)
     inner["inputs"][1]["link"] = 2
     inner["outputs"][0]["links"] = [3]
     links = [
@@ -386,11 +357,48 @@ def with_nested_subgraphs() -> Json:
         _link(3, 21, 0, -20, 0, "IMAGE"),
     ]
     inputs = [("image", "IMAGE", [1]), ("scale_by", "FLOAT", [2])]
-    outer = _definition(_OUTER, "Outer", [inner], links, inputs=inputs, outputs=[("IMAGE", "IMAGE", [3])])
+    return _definition(_OUTER, "Outer", [inner], links, inputs=inputs, outputs=[("IMAGE", "IMAGE", [3])])
+
+
+def with_nested_subgraphs() -> Json:
+    """A subgraph in a subgraph."""
     return saved(
-        [empty(1), _use(2, _OUTER, 1, [0.9]), _use(3, _INNER, 2, [0.2], mode=4), save(4, 3)],
-        [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"], [3, 3, 0, 4, 0, "IMAGE"]],
-        definitions={"subgraphs": [_scaling(), outer]},
+        [empty(1), _use(2, _OUTER, 1, [0.5]), save(4, 2)],
+        [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 4, 0, "IMAGE"]],
+        definitions={"subgraphs": [_scaling(), _outer(0.5)]},
+    )
+
+
+def with_promoted_values() -> Json:
+    """Subgraph nodes with values of their own, of a promoted widget and of one promoted twice."""
+    return saved(
+        [empty(1), _use(2, _INNER, 1, [0.25]), _use(3, _INNER, 2, [0.75]), _use(4, _OUTER, 3, [0.9]), save(5, 4)],
+        [[1, 1, 0, 2, 0, "IMAGE"], [2, 2, 0, 3, 0, "IMAGE"], [3, 3, 0, 4, 0, "IMAGE"], [4, 4, 0, 5, 0, "IMAGE"]],
+        definitions={"subgraphs": [_scaling(), _outer(0.4)]},
+    )
+
+
+def with_inactive_subgraphs() -> Json:
+    """A muted subgraph, a bypassed one, and one in which another is bypassed."""
+    return saved(
+        [
+            empty(1),
+            _use(2, _INNER, 1, [], mode=2),
+            _use(3, _INNER, 2, [], mode=4),
+            _use(4, _OUTER, 3, []),
+            save(5, 4, "muted"),
+            save(6, 5, "bypassed"),
+            save(7, 6, "inside"),
+        ],
+        [
+            [1, 1, 0, 2, 0, "IMAGE"],
+            [2, 1, 0, 3, 0, "IMAGE"],
+            [3, 1, 0, 4, 0, "IMAGE"],
+            [4, 2, 0, 5, 0, "IMAGE"],
+            [5, 3, 0, 6, 0, "IMAGE"],
+            [6, 4, 0, 7, 0, "IMAGE"],
+        ],
+        definitions={"subgraphs": [_scaling(), _outer(0.5, mode=4)]},
     )
 
 
@@ -418,6 +426,46 @@ def with_linked_promoted_widget() -> Json:
     )
 
 
+def with_dynamic_inputs() -> Json:
+    """Inputs of V3: as many as are connected, and those that a choice brings with it, one of them connected."""
+    return saved(
+        [
+            empty(1),
+            saved_node(2, "PrimitiveInt", [48, "fixed"], outputs={"INT": "INT"}),
+            saved_node(
+                3,
+                "BatchImagesNode",
+                [],
+                {"images.image0": ("IMAGE", 1), "images.image1": ("IMAGE", 2), "images.image2": ("IMAGE", None)},
+                {"IMAGE": "IMAGE"},
+            ),
+            saved_node(
+                4,
+                "ResizeImageMaskNode",
+                ["scale dimensions", 32, 16, "center", "lanczos"],
+                {
+                    "input": ("IMAGE", 3),
+                    "=resize_type": ("COMFY_DYNAMICCOMBO_V3", None),
+                    "=resize_type.height": ("INT", 4),
+                },
+                {"resized": "IMAGE"},
+            ),
+            save(5, 5),
+            saved_node(6, "BatchImagesNode", [], {"images.image0": ("IMAGE", 6)}, {"IMAGE": "IMAGE"}, mode=4),
+            save(7, 7, "bypassed"),
+        ],
+        [
+            [1, 1, 0, 3, 0, "IMAGE"],
+            [2, 1, 0, 3, 1, "IMAGE"],
+            [3, 3, 0, 4, 0, "IMAGE"],
+            [4, 2, 0, 4, 2, "INT"],
+            [5, 4, 0, 5, 0, "IMAGE"],
+            [6, 1, 0, 6, 0, "IMAGE"],
+            [7, 6, 0, 7, 0, "IMAGE"],
+        ],
+    )
+
+
 FILES = {
     make.__name__: make
     for make in (
@@ -432,6 +480,16 @@ FILES = {
         with_link_objects,
         with_subgraph,
         with_nested_subgraphs,
+        with_promoted_values,
+        with_inactive_subgraphs,
         with_linked_promoted_widget,
+        with_dynamic_inputs,
     )
 }
+DIFFER = {
+    # Its own values belong to a subgraph node; a file that a newer editor saved has `proxyWidgets` and keeps none.
+    ("0.21.0", "with_promoted_values"),
+    # Older ones run what is inside of a muted subgraph, unless they have muted that too, as they do when asked to.
+    ("0.3.64", "with_inactive_subgraphs"),
+}
+"""Where editors differ: of which version the export is not followed."""

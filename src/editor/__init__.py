@@ -8,6 +8,7 @@ What they do not tell for sure is an error, never a guess.
     widgets    the widgets of a node class, in the order in which their values are saved
     values     the value of each widget of each node
     links      where an input's value comes from, through reroutes, bypassed nodes and subgraphs
+    dynamic_prompts  one of several texts, as the editor chooses when it queues
     conversion the prompt of it all
 """
 

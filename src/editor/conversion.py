@@ -36,19 +36,27 @@ def convert(
     `schemas` are of the classes in it, None for one that ComfyUI does not have. Raises GuiFormatWorkflow for what
     cannot be converted for sure, with the node and the reason.
     """
+    try:
+        prompt = _prompt(document, schemas, moment or Moment(time.localtime()))
+    except RecursionError:
+        refuse("it has links, subgraphs or texts that lie too deep in one another")
+    if not prompt:
+        refuse("all of its nodes are muted, bypassed or notes")
+    return prompt
+
+
+def _prompt(document: Document, schemas: Mapping[str, NodeSchema | None], moment: Moment) -> dict[str, Any]:
     places = place_nodes(document, schemas)
     sending = [placed for placed in places if not placed.is_virtual and placed.node.is_active]
     for placed in sending:
         _check(placed, document)
-    values = Values(places, moment or Moment(time.localtime()))
+    values = Values(places, moment)
     prompt = {placed.id: _entry(placed, values) for placed in sending}
     for entry in prompt.values():
         inputs = entry["inputs"]
         entry["inputs"] = {
             name: value for name, value in inputs.items() if not isinstance(value, list) or value[0] in prompt
         }
-    if not prompt:
-        refuse("all of its nodes are muted, bypassed or notes")
     return prompt
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeGuard
@@ -24,7 +23,6 @@ _FORMER_CLASSES = {
     "ConditioningAverage ": "ConditioningAverage",
     "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
 }
-_NOT_IN_A_CLASS = re.compile("[&<>\"'`=]")
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ def _node(told: Mapping[str, Any], number: int) -> EditorNode:
     node_id, class_type = _id(told.get("id")), told.get("type")
     if node_id is None or not isinstance(class_type, str) or not class_type:
         refuse(f"its node number {number + 1} has no id or no type")
-    class_type = _NOT_IN_A_CLASS.sub("", _FORMER_CLASSES.get(class_type, class_type))
+    class_type = _FORMER_CLASSES.get(class_type, class_type)
     values, order, mode, title = told.get("widgets_values"), told.get("order"), told.get("mode"), told.get("title")
     properties = told.get("properties")
     return EditorNode(

@@ -98,7 +98,8 @@ class _Places:
             self.found.append(placed)
             if len(self.found) > _MOST_PLACED:
                 refuse(f"with its subgraphs it has more than {_MOST_PLACED} nodes")
-            if placed.subgraph and node.is_active:
+            # The editor leaves out what is inside of a muted or bypassed subgraph, but not where that is in another.
+            if placed.subgraph and (node.is_active or host is not None):
                 self.fill(placed.subgraph, placed, placed.inner, depth + 1)
 
 
@@ -144,10 +145,7 @@ Source = Link | Promoted | None
 
 def source_of(placed: Placed, socket: int) -> Source:
     """What the input at that place gets. Raises GuiFormatWorkflow for a link to nowhere, or in a circle."""
-    try:
-        return _Way().of_input(placed, socket, None)
-    except RecursionError:
-        refuse("its links make a chain that is too long", placed.node, placed.id)
+    return _Way().of_input(placed, socket, None)
 
 
 class _Way:

@@ -11,8 +11,9 @@ from typing import Any
 
 from ..workflow.schemas import NodeSchema
 from .document import refuse
+from .dynamic_prompts import choose_texts
 from .links import PRIMITIVE, Placed, users_of
-from .widgets import Widget, kind_of, widgets_of
+from .widgets import Widget, widgets_of
 
 # Classes in whose `filename_prefix` the editor itself puts dates and values of other nodes.
 _SAVERS = frozenset(
@@ -37,9 +38,7 @@ _PROXIES = "proxyWidgets"
 _SEARCH_NAME = "Node name for S&R"
 _PLACEHOLDER = re.compile("%([^%]+)%")
 _NOT_IN_A_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
-_COMMENT = re.compile(r"/\*[\s\S]*?\*/|//.*")
 _DATE_PART = re.compile("d{1,2}|h{1,2}|m{1,2}|M{1,2}|s{1,2}|yyyy|yy|y")
-_MOST_BRACES = 1000
 # Widgets of node packs that save their values by name, and do not send this one.
 _PREVIEW = "videopreview"
 
@@ -166,24 +165,12 @@ class Values:
             if widget and widget.name == "filename_prefix" and class_type in _SAVERS:
                 value = self._replaced(value)
             if widget and widget.schema and widget.schema.limits.get("dynamicPrompts") is True:
-                value = self._chosen(value)
+                value = choose_texts(value, self._moment.choose)
             if widget and widget.name == "sampler_name" and class_type in _SAMPLERS:
                 value = value.removeprefix("sample_")
         if isinstance(value, list):  # else it would be taken for a link
             return {**({"__type__": "CURVE"} if widget and widget.kind == "CURVE" else {}), "__value__": value}
         return value
-
-    def _chosen(self, text: str) -> str:
-        """A dynamic prompt: without comments, one of each `{a|b}`, which may hold others; `\\{` is a brace."""
-        text = _COMMENT.sub("", text)
-        text = text.replace("\\{", "\0").replace("\\}", "\1")
-        for _ in range(_MOST_BRACES):
-            start = text.rfind("{")
-            end = text.find("}", start)
-            if start < 0 or end < 0:
-                break
-            text = text[:start] + self._moment.choose(text[start + 1 : end].split("|")) + text[end + 1 :]
-        return text.replace("\0", "{").replace("\1", "}")
 
     def _replaced(self, text: str) -> str:
         """`%date:yyyy-MM-dd%` and `%node.widget%` by what they mean; anything else stays, also for ComfyUI itself."""
@@ -250,8 +237,7 @@ def _saved_values(placed: Placed, schema: NodeSchema) -> tuple[list[Widget], dic
             node,
             placed.id,
         )
-    held = {widget.name: _held(widget, value) for widget, value in pairs}
-    return widgets, {**{widget.name: widget.default for widget in widgets}, **held}
+    return widgets, {**{widget.name: widget.default for widget in widgets}, **{w.name: value for w, value in pairs}}
 
 
 def _without_former(schema: NodeSchema, widgets: Sequence[Widget], values: list[Any]) -> list[Any]:
@@ -268,10 +254,3 @@ def _without_former(schema: NodeSchema, widgets: Sequence[Widget], values: list[
         return values
     kept = [value for (_, config), value in zip(former, values, strict=False) if not config.limits.get("forceInput")]
     return [*kept, *values[len(former) :]]
-
-
-def _held(widget: Widget, value: Any) -> Any:
-    """What a widget makes of a saved value: an area for text holds nothing else, and one kind of line end."""
-    if widget.schema and kind_of(widget.schema) == "STRING" and widget.schema.limits.get("multiline"):
-        return _as_text(value).replace("\r\n", "\n").replace("\r", "\n")
-    return value
