@@ -256,7 +256,7 @@ def with_old_values() -> Json:
 
 def with_link_objects() -> Json:
     """Version 1: links are objects."""
-    file = with_muted()
+    file = with_reroutes()
     names = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
     state = {"lastGroupId": 0, "lastNodeId": 9, "lastLinkId": 9, "lastRerouteId": 0}
     return {
@@ -463,6 +463,68 @@ def with_dynamic_inputs() -> Json:
             [6, 1, 0, 6, 0, "IMAGE"],
             [7, 6, 0, 7, 0, "IMAGE"],
         ],
+    )
+
+
+def tiny_generative() -> Json:
+    """`workflows.generative` as the editor would have saved it, encoders and sampler in a subgraph."""
+    texts = [
+        saved_node(
+            number,
+            "CLIPTextEncode",
+            [text],
+            {"clip": ("CLIP", number)},
+            {"CONDITIONING": "CONDITIONING"},
+            title="Prompt",
+        )
+        for number, text in ((30, "blurry"), (31, "a cat"))
+    ]
+    sockets = {"model": ("MODEL", 3), "positive": ("CONDITIONING", 4), "negative": ("CONDITIONING", 5)}
+    sampler = saved_node(
+        8,
+        "KSampler",
+        [1, "randomize", 2, 1.5, "euler", "simple", 1],
+        {**sockets, "latent_image": ("LATENT", 6)},
+        {"LATENT": "LATENT"},
+    )
+    links = [
+        _link(30, -10, 0, 30, 0, "CLIP"),
+        _link(31, -10, 0, 31, 0, "CLIP"),
+        _link(3, -10, 1, 8, 0, "MODEL"),
+        _link(4, 31, 0, 8, 1, "CONDITIONING"),
+        _link(5, 30, 0, 8, 2, "CONDITIONING"),
+        _link(6, -10, 2, 8, 3, "LATENT"),
+        _link(7, 8, 0, -20, 0, "LATENT"),
+    ]
+    ports = [("clip", "CLIP", [30, 31]), ("model", "MODEL", [3]), ("latent", "LATENT", [6])]
+    sampling = _definition(
+        _INNER, "Sampling", [*texts, sampler], links, inputs=ports, outputs=[("LATENT", "LATENT", [7])]
+    )
+    return saved(
+        [
+            saved_node(1, "UNETLoader", ["tiny_sd3.safetensors", "default"], outputs={"MODEL": "MODEL"}),
+            saved_node(2, "CLIPLoader", ["tiny_clip_l.safetensors", "sd3", "default"], outputs={"CLIP": "CLIP"}),
+            saved_node(5, "EmptySD3LatentImage", [64, 64, 1], outputs={"LATENT": "LATENT"}),
+            saved_node(
+                6,
+                _INNER,
+                [],
+                {"clip": ("CLIP", 1), "model": ("MODEL", 2), "latent": ("LATENT", 3)},
+                {"LATENT": "LATENT"},
+            ),
+            saved_node(7, "VAELoader", ["tiny_taesd.safetensors"], outputs={"VAE": "VAE"}),
+            saved_node(10, "VAEDecode", [], {"samples": ("LATENT", 4), "vae": ("VAE", 5)}, {"IMAGE": "IMAGE"}),
+            save(9, 6, "gen"),
+        ],
+        [
+            [1, 2, 0, 6, 0, "CLIP"],
+            [2, 1, 0, 6, 1, "MODEL"],
+            [3, 5, 0, 6, 2, "LATENT"],
+            [4, 6, 0, 10, 0, "LATENT"],
+            [5, 7, 0, 10, 1, "VAE"],
+            [6, 10, 0, 9, 0, "IMAGE"],
+        ],
+        definitions={"subgraphs": [sampling]},
     )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from . import workflows
+from . import editor_files, workflows
 from .conftest import Bench
 from .workflows import node
 
@@ -288,3 +290,56 @@ ZOMBIE_MAKERS = {
 def test_what_would_end_comfyuis_worker_thread_never_reaches_it(bench: Bench, nodes: dict[str, Any]) -> None:
     refused(bench, {**workflows.still(), **nodes})
     assert images(bench.run(workflow=workflows.still()))
+
+
+# --- Workflows as the editor saves them ---------------------------------------------------------------------
+
+PICTURES = (
+    editor_files.with_inputs_for_widgets,
+    editor_files.with_primitive,
+    editor_files.with_reroutes,
+    editor_files.with_link_objects,
+    editor_files.with_subgraph,
+    editor_files.with_nested_subgraphs,
+    editor_files.with_linked_promoted_widget,
+)
+EDITOR_EXPORTS = json.loads((Path(__file__).parent / "editor_exports.json").read_text())["0.3.64"]
+
+
+@pytest.mark.parametrize("make", PICTURES)
+def test_a_file_of_the_editor_gives_the_picture_that_its_export_gives(
+    bench: Bench, make: Callable[[], dict[str, Any]]
+) -> None:
+    saved = bench.run(workflow=make(), output={"metadata": False})
+    exported = bench.run(workflow=EDITOR_EXPORTS[make.__name__], output={"metadata": False})
+    assert images(saved)
+    assert saved["images"] == exported["images"]
+    assert (saved["converted"], exported.get("converted")) == (True, None)
+
+
+def test_overrides_find_their_nodes_in_a_file_of_the_editor(bench: Bench) -> None:
+    fields: dict[str, Any] = {"prompt": "a dog", "seed": 5, "width": 96, "height": 64, "steps": 3}
+    fields["output"] = {"metadata": False}
+    saved = bench.run(workflow=editor_files.tiny_generative(), **fields)
+    exported = bench.run(workflow=workflows.generative(), **fields)
+    assert (saved["images"], saved["seed"]) == (exported["images"], 5)
+    by_id = {"6:8": {"inputs": {"cfg": 1.0}}}
+    assert bench.run(workflow=editor_files.tiny_generative(), overrides=by_id)["status"] == "success"
+
+
+def test_a_file_of_the_editor_is_kept_in_the_pictures_that_it_makes(bench: Bench) -> None:
+    file = editor_files.with_subgraph()
+    (picture,) = images(bench.run(workflow=file, output={"metadata": True}))
+    assert json.loads(picture.info["workflow"]) == file
+    assert json.loads(picture.info["prompt"]).keys() == {"1", "2:11", "2:12", "3:11", "3:12", "4"}
+
+
+def test_a_file_that_cannot_be_converted_says_why_and_where(bench: Bench) -> None:
+    file = editor_files.with_subgraph()
+    file["nodes"].append(editor_files.saved_node(7, "NoSuchNode", [], title="Mine"))
+    for action in ("run", "validate"):
+        answer = bench.run(workflow=file, action=action)
+        assert (answer["error_code"], answer["node_id"], answer["title"]) == ("workflow_format_ui", "7", "Mine")
+        assert "no such node class" in answer["error"]
+        assert "Export (API)" in answer["error"]
+    assert bench.run(workflow=editor_files.with_subgraph(), action="validate")["converted"] is True

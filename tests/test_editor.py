@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from src.errors import GuiFormatWorkflow, InvalidWorkflow
 from src.workflow import check_workflow
 from src.workflow.schemas import read_schema
 
+from .conftest import Bench
 from .editor_files import (
     DIFFER,
     FILES,
@@ -30,6 +33,7 @@ from .editor_files import (
     with_primitive,
     with_subgraph,
 )
+from .worker_process import ROOT
 
 HERE = Path(__file__).parent
 TOLD: dict[str, Any] = json.loads((HERE / "editor_object_info.json").read_text())
@@ -277,3 +281,36 @@ def test_a_spoilt_file_is_converted_to_a_sound_prompt_or_refused(name: str, chan
         check_workflow(converted(file, NEW))
     except InvalidWorkflow as error:
         assert error.message
+
+
+# --- The command ---------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python -m src.workflow` with these arguments."""
+    line = [sys.executable, "-m", "src.workflow", *arguments]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_command_writes_a_file_in_api_format(draft_bench: Bench, tmp_path: Path) -> None:
+    url, file, written = draft_bench.engine.process.url, tmp_path / "saved.json", tmp_path / "api.json"
+    file.write_text(json.dumps(with_subgraph()))
+    assert command("convert", str(file), "--url", url, "--output", str(written)).returncode == 0
+    prompt = json.loads(written.read_text())
+    assert draft_bench.run(workflow=prompt)["status"] == "success"
+    printed = command("convert", str(written), "--url", url)
+    assert json.loads(printed.stdout) == prompt, "what is in API format stays as it is"
+
+
+def test_a_command_says_what_it_cannot_convert(draft_bench: Bench, tmp_path: Path) -> None:
+    file = tmp_path / "saved.json"
+    for content, told in (
+        (json.dumps(in_a_circle()), "workflow_format_ui: "),
+        ("{", "invalid_workflow: saved.json cannot be read as JSON"),
+    ):
+        file.write_text(content)
+        done = command("convert", str(file), "--url", draft_bench.engine.process.url)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(told)
+    missing = command("convert", str(tmp_path / "none.json"))
+    assert (missing.returncode, missing.stderr) == (1, f"{tmp_path / 'none.json'}: No such file or directory\n")

@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 _FILE = Path(__file__).with_name("schema.json")
-_KEPT_OPTIONS = ("default", "min", "max", "step", "options", "multiline", "forceInput", "image_upload", "lazy")
+_KEPT_OPTIONS = (
+    *("default", "min", "max", "step", "options", "multiline", "forceInput", "image_upload", "lazy"),
+    *("control_after_generate", "dynamicPrompts"),
+)
 
 # Inputs whose values are names of model files. There are none here, so any name will do.
 MODEL_FILE_INPUTS = frozenset(
