@@ -1,8 +1,9 @@
 """All benchmarks, one after the other.
 
-    python -m benchmarks [--peer WORKER_COMFYUI] [--root POD_ROOT] [--list]
+    python -m benchmarks [--only NAME …] [--peer WORKER_COMFYUI] [--root POD_ROOT] [--write docs/performance] [--list]
 
-Those that compare need what they compare with: `--peer` a checkout of runpod-workers/worker-comfyui, `--root` the root
+`--write` keeps what each of them prints in a folder, where `versus` puts it beside its own tables and plots; a real
+ComfyUI without a GPU needs COMFYUI_ARGS=--cpu. Those that compare need what they compare with: `--peer` a checkout of runpod-workers/worker-comfyui, `--root` the root
 filesystem of an image of the target `pod`. They take minutes each, and measure nothing sensible beside other work.
 """
 
@@ -34,6 +35,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--root", type=Path)
+    parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--write", type=Path, metavar="FOLDER")
     parser.add_argument("--list", action="store_true", help="only say what there is")
     options = parser.parse_args()
     peer = ["--peer", str(options.peer)] if options.peer else []
@@ -42,14 +45,31 @@ def main() -> int:
         commands["versus"] = peer
     if options.root or options.list:
         commands["container_start"] = ["--root", str(options.root), *peer]
+    if options.write:
+        commands.get("versus", []).extend(["--write", str(options.write)])
     failed = False
     for name, arguments in commands.items():
+        if options.only and name not in options.only:
+            continue
         print(f"\n== {name}: {summary(name)}", flush=True)
         if not options.list:
-            failed |= (
-                subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *arguments], check=False).returncode != 0
-            )
+            failed |= not _run(name, arguments, options.write if name in ALONE else None)
     return int(failed)
+
+
+def _run(name: str, arguments: list[str], folder: Path | None) -> bool:
+    """Run one, show what it prints as it comes, and keep it; whether that went well."""
+    command = [sys.executable, "-u", "-m", f"benchmarks.{name}", *arguments]
+    lines = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            lines.append(line)
+    if folder and process.returncode == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = f"{summary(name)}\n\n{''.join(line for line in lines if not line.startswith('---'))}"
+        (folder / f"{name}.txt").write_text(kept, encoding="utf-8")
+    return process.returncode == 0
 
 
 def summary(name: str) -> str:

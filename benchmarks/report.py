@@ -106,7 +106,10 @@ _CASES: dict[str, Callable[[Any], Rows]] = {
 
 
 def write(figures: dict[str, Any], folder: Path) -> None:
-    """Keep the figures (figures.json), their table (README.md) and a plot a case in a folder."""
+    """Keep the figures (figures.json), their table and a plot a case in a folder.
+
+    Its README.md also shows what other benchmarks have left there (`python -m benchmarks --write`).
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     plots = [_plot(name, read(figures[name]), folder) for name, read in _CASES.items() if name in figures]
@@ -123,8 +126,14 @@ def write(figures: dict[str, Any], folder: Path) -> None:
         table(figures),
         "",
         *[f"![{plot.stem}]({plot.name})\n" for plot in plots],
+        *[_shown(file) for file in sorted(folder.glob("*.txt"))],
     ]
     (folder / "README.md").write_text("\n".join(told).rstrip() + "\n", encoding="utf-8")
+
+
+def _shown(file: Path) -> str:
+    summary, _, printed = file.read_text(encoding="utf-8").partition("\n\n")
+    return f"## {summary.rstrip('.')}\n\n`python -m benchmarks.{file.stem}`:\n\n```text\n{printed.rstrip()}\n```\n"
 
 
 def _plot(name: str, measures: Rows, folder: Path) -> Path:
