@@ -2,9 +2,10 @@
 
     python -m benchmarks [--only NAME …] [--peer WORKER_COMFYUI] [--root POD_ROOT] [--write docs/performance] [--list]
 
-`--write` keeps what each of them prints in a folder, where `versus` puts it beside its own tables and plots; a real
-ComfyUI without a GPU needs COMFYUI_ARGS=--cpu. Those that compare need what they compare with: `--peer` a checkout of runpod-workers/worker-comfyui, `--root` the root
-filesystem of an image of the target `pod`. They take minutes each, and measure nothing sensible beside other work.
+`--write` keeps what each of them prints in a folder, where `versus` shows it beside its own tables and plots. A real
+ComfyUI without a GPU needs COMFYUI_ARGS=--cpu. Those that compare need what they compare with: `--peer` a checkout of
+runpod-workers/worker-comfyui, `--root` the root filesystem of an image of the target `pod`. They take minutes each,
+and measure nothing sensible beside other work.
 """
 
 from __future__ import annotations

@@ -57,8 +57,6 @@ _WIDGETS = """() => {
       found[node.comfyClass] = {
         widgets: (node.widgets ?? []).filter(w => w.serialize !== false)
           .map(w => [w.name, w.options?.serialize !== false, w.type, String(w.serializeValue ?? '').slice(0, 60)]),
-        inputs: (node.inputs ?? []).map(i => [i.name, String(i.type), i.widget?.name ?? null]),
-        outputs: (node.outputs ?? []).map(o => String(o.type)),
       }
     } catch (error) { found[type] = { error: String(error) } }
   }

@@ -51,7 +51,7 @@ class ComfyClient:
     def __init__(self, url: str) -> None:
         self.answered_at = 0.0
         """When it last answered anything, by the monotonic clock."""
-        self._schemas: dict[str, NodeSchema | None] = {}
+        self._schemas: dict[str, NodeSchema] = {}
         place = urlsplit(url)
         self._connections = HttpConnections(str(place.hostname), place.port or 80)
 
@@ -113,15 +113,19 @@ class ComfyClient:
 
         Asked once a class, unless `is_fresh`: lists of files change while it runs.
         """
-        wanted = set(class_types)
-        for class_type in wanted if is_fresh else wanted - self._schemas.keys():
+        found: dict[str, NodeSchema | None] = {}
+        for class_type in set(class_types):
+            if class_type in self._schemas and not is_fresh:
+                found[class_type] = self._schemas[class_type]
+                continue
+            found[class_type] = None
             if class_type in (".", "..") or len(class_type) > _LONGEST_CLASS:  # it would be another route, or none
-                self._schemas[class_type] = None
                 continue
             response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_SLOW_SECONDS)
             told = self._decoded(response).get(class_type)
-            self._schemas[class_type] = read_schema(told) if isinstance(told, dict) else None
-        return {class_type: self._schemas[class_type] for class_type in wanted}
+            if isinstance(told, dict):
+                found[class_type] = self._schemas[class_type] = read_schema(told)
+        return found
 
     def all_schemas(self) -> dict[str, NodeSchema]:
         """GET /object_info: what every node class takes. Large and, on a network volume, slow."""

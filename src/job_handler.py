@@ -87,7 +87,7 @@ def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, star
 def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     problems = worker.runner.problems(request)
-    told = versions(worker.runner.engine)
+    told = {**worker.runner.editable(request.workflow), "versions": versions(worker.runner.engine)}
     return validation_answer(problems, request.warnings, told, time.monotonic() - started, request.is_converted)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from .editor import is_editor_workflow
@@ -104,32 +104,31 @@ def read_job(
     if fields.action == "info":
         return Request("info", warnings=warnings)
     if workflow is None:
-        raise InvalidInput(f"input has no workflow (an object in ComfyUI's API format); it has {listed(given)}")
+        raise InvalidInput(
+            f"input has no workflow (in ComfyUI's API format, or as the editor saves it); it has {listed(given)}"
+        )
     check_json(fields.extra_pnginfo, "extra_pnginfo")
-    extra_pnginfo, is_converted = fields.extra_pnginfo, False
-    if is_editor_workflow(workflow):
-        is_converted = True
+    request = Request(
+        action=fields.action,
+        overrides=_overrides(fields),
+        files=(*_files("images", fields.images), *_files("files", fields.files)),
+        output=_output(fields.output),
+        bucket=_bucket(job.get("s3Config")),
+        extra_pnginfo=fields.extra_pnginfo,
+        comfy_org_api_key=fields.comfy_org_api_key,
+        warnings=warnings,
+    )
+    if is_editor_workflow(workflow):  # last: it takes ComfyUI
         check_json(workflow, "workflow")
-        extra_pnginfo = {"workflow": workflow, **(extra_pnginfo or {})}
+        pnginfo = {"workflow": workflow, **(fields.extra_pnginfo or {})}
+        request = replace(request, extra_pnginfo=pnginfo, is_converted=True)
         workflow = convert(workflow)
     workflow = check_workflow(workflow)
     set_slots: tuple[Slot, ...] = ()
     if fields.overrides:
         workflow, set_slots = set_inputs(workflow, fields.overrides)
         check_workflow(workflow)
-    return Request(
-        action=fields.action,
-        workflow=workflow,
-        overrides=_overrides(fields),
-        set_inputs=set_slots,
-        files=(*_files("images", fields.images), *_files("files", fields.files)),
-        output=_output(fields.output),
-        bucket=_bucket(job.get("s3Config")),
-        extra_pnginfo=extra_pnginfo,
-        comfy_org_api_key=fields.comfy_org_api_key,
-        warnings=warnings,
-        is_converted=is_converted,
-    )
+    return replace(request, workflow=workflow, set_inputs=set_slots)
 
 
 def job_id_of(job: object) -> str:

@@ -37,15 +37,24 @@ from .outputs import (
     remove_files,
     write_frames,
 )
-from .preflight import check_changes, check_partner_nodes, find_problems
+from .preflight import check_changes, check_partner_nodes, find_problems, input_files_of
 from .prompt_run import Report, RunLimits, run_prompt
 from .recovery import run_with_recovery
 from .rejection import explain_failure
 from .run_record import Run
 from .settings import Delivery, Settings
 from .worker_info import versions
-from .workflow import Applied, apply_overrides, isolate_outputs, outline_of, place_files, renew_nodes, seeds_of
-from .workflow.graph import Workflow
+from .workflow import (
+    Applied,
+    apply_overrides,
+    fields_of,
+    isolate_outputs,
+    outline_of,
+    place_files,
+    renew_nodes,
+    seeds_of,
+)
+from .workflow.graph import Graph, Workflow
 
 log = logging.getLogger(__name__)
 
@@ -161,6 +170,21 @@ class JobRunner:
             except WorkerError as error:
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems
+
+    def editable(self, workflow: Workflow) -> dict[str, Any]:
+        """What a person would want to change in a workflow: its fields, and the files that it names."""
+        graph = Graph(workflow)
+        fields = [
+            {"name": field.name, "candidates": list(field.candidates)}
+            if field.candidates
+            else {"name": field.name, "value": field.value, "node_id": field.node_id, "title": field.title}
+            for field in fields_of(workflow)
+        ]
+        inputs = [
+            {"node_id": node_id, "title": graph.title(node_id), "input": name, "name": graph.inputs(node_id)[name]}
+            for node_id, name in input_files_of(self.engine.client, workflow)
+        ]
+        return {"fields": fields, "inputs": inputs}
 
     def _run_cured(
         self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report, cures: int = _MOST_CURES

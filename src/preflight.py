@@ -45,6 +45,19 @@ def find_problems(
     return list_problems(errors, workflow, client.options)
 
 
+def input_files_of(client: ComfyClient, workflow: Workflow) -> list[Slot]:
+    """The inputs that name a file in ComfyUI's input folder."""
+    graph = Graph(workflow)
+    schemas = client.schemas({graph.class_of(node_id) for node_id in graph})
+    return [
+        Slot(node_id, name)
+        for node_id in graph
+        if (schema := schemas[graph.class_of(node_id)])
+        for name, config in schema.inputs.items()
+        if config.is_file and isinstance(graph.inputs(node_id).get(name), str)
+    ]
+
+
 def check_partner_nodes(client: ComfyClient, workflow: Workflow) -> None:
     """Raise PartnerKeyMissing if the workflow has a node that costs money, for a job without a key."""
     graph = Graph(workflow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +16,8 @@ from .widgets import needs_browser
 
 # Real classes whose scripts connect nodes while the editor queues.
 _CONNECTS_BY_ITSELF = ("Anything Everywhere", "Prompts Everywhere", "Seed Everywhere")
-_MOST_CLASSES = 1000
+_MOST_CLASSES = 300
+_SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _GROUP = ("workflow>", "workflow/")
 
 
@@ -70,13 +72,17 @@ def _check(placed: Placed, document: Document) -> None:
                 node,
                 placed.id,
             )
+        if _SUBGRAPH_ID.fullmatch(node.class_type):
+            refuse("it is a subgraph whose definition is not in the file", node, placed.id)
         refuse(
             "this ComfyUI has no such node class, and it is no node that only the editor knows; install the node pack "
             "that brings it",
             node,
             placed.id,
         )
-    if node.class_type.startswith(_CONNECTS_BY_ITSELF):
+    told = node.properties.get("ue_properties")
+    is_sender = isinstance(told, Mapping) and bool(told.get("ue_convert"))
+    if is_sender or node.class_type.startswith(_CONNECTS_BY_ITSELF):
         refuse("its script connects nodes when the editor queues, which is nowhere in the file", node, placed.id)
     if needs_browser(placed.schema):
         refuse("its values are made by the browser when the editor queues", node, placed.id)
@@ -91,4 +97,4 @@ def _entry(placed: Placed, values: Values) -> dict[str, Any]:
         elif isinstance(source, Promoted) and values.has_promoted(source.host, source.socket):
             value = values.promoted(source.host, source.socket)
             inputs[socket.name] = {"__value__": value} if isinstance(value, list) else value
-    return {"inputs": inputs, "class_type": placed.node.class_type, "_meta": {"title": placed.node.title}}
+    return {"inputs": inputs, "class_type": placed.node.class_type, "_meta": {"title": placed.title}}

@@ -16,8 +16,10 @@ MUTED, BYPASSED = 2, 4
 SUBGRAPH_INPUT = "-10"
 """The id by which the links inside a subgraph name its inputs."""
 
-_MOST_NODES = 20_000
+_MOST_NODES = 5000
 _DEEPEST = 30
+_LONGEST_NUMBER, _LONGEST_TEXT = 9, 1000
+_MOST_PARTS = 100_000
 _FORMER_CLASSES = {
     "T2IAdapterLoader": "ControlNetLoader",
     "ConditioningAverage ": "ConditioningAverage",
@@ -45,7 +47,10 @@ class EditorLink:
 
 @dataclass(frozen=True)
 class EditorNode:
-    """A node as it was saved. `values` are those of its widgets: a list in their order, or by name."""
+    """A node as it was saved; its `title` is empty if nobody gave it one.
+
+    `values` are those of its widgets: a list in their order, or by name.
+    """
 
     id: str
     class_type: str
@@ -135,7 +140,9 @@ def _collect(told: Mapping[str, Any], found: dict[str, EditorGraph], depth: int)
     """A subgraph and those defined inside of it, which older versions of the editor put there."""
     if depth > _DEEPEST:
         refuse(f"its subgraphs lie more than {_DEEPEST} deep in one another")
-    found[str(told.get("id"))] = _graph(told)
+    subgraph_id, graph = str(told.get("id")), _graph(told)
+    if found.setdefault(subgraph_id, graph) != graph:
+        refuse(f"it defines two subgraphs with the id {subgraph_id[:80]!r}")
     inner = told.get("definitions")
     for subgraph in _objects(inner.get("subgraphs") if isinstance(inner, Mapping) else None, "definitions.subgraphs"):
         _collect(subgraph, found, depth + 1)
@@ -161,8 +168,8 @@ def _node(told: Mapping[str, Any], number: int) -> EditorNode:
     return EditorNode(
         id=node_id,
         class_type=class_type,
-        title=title if isinstance(title, str) and title else class_type,
-        mode=mode if type(mode) is int else 0,
+        title=title if isinstance(title, str) else "",
+        mode=_whole(mode) or 0,
         order=order if isinstance(order, (int, float)) else number,
         inputs=tuple(_socket(socket) for socket in _objects(told.get("inputs"), f"the inputs of node {node_id}")),
         outputs=tuple(_type(output) for output in _objects(told.get("outputs"), f"the outputs of node {node_id}")),
@@ -180,23 +187,33 @@ def _socket(told: Mapping[str, Any]) -> Socket:
 def _type(told: Mapping[str, Any]) -> str:
     """The type of a socket; older files have the list of a combo in its place, or the number of an event."""
     kind = told.get("type")
-    return kind if isinstance(kind, str) else "COMBO" if isinstance(kind, list) else "*"
+    return kind[:_LONGEST_TEXT] if isinstance(kind, str) else "COMBO" if isinstance(kind, list) else "*"
 
 
 def _links(told: Any) -> Iterator[tuple[str, EditorLink]]:
     """Of version 0.4 `[id, origin, slot, target, slot, type]`, of version 1 objects."""
     if not isinstance(told, (list, type(None))):
         refuse("its links are no list")
+    if told and len(told) > _MOST_PARTS:
+        refuse(f"it has more than {_MOST_PARTS} links")
     for link in told or ():
         if isinstance(link, Mapping):
             parts = [link.get(name) for name in ("id", "origin_id", "origin_slot")]
         else:
             parts = list(link[:3]) if isinstance(link, list) and len(link) >= 5 else []
         link_id, origin = (_id(part) for part in (*parts[:2], None, None)[:2])
-        if link_id is None or origin is None or not isinstance(parts[2], (int, str)):
-            continue  # the editor leaves it out too; whoever names it is told
-        slot = parts[2] if type(parts[2]) is int else int(parts[2]) if str(parts[2]).isdecimal() else -1
-        yield link_id, EditorLink(origin, slot)
+        slot = _slot(parts[2]) if len(parts) == 3 else None
+        if link_id is not None and origin is not None and slot is not None:
+            # The editor leaves out others too; whoever names one is told.
+            yield link_id, EditorLink(origin, slot)
+
+
+def _slot(told: Any) -> int | None:
+    """The number of an output; it may be a text."""
+    if isinstance(told, str):
+        return int(told) if told.isdecimal() and len(told) < _LONGEST_NUMBER else None
+    number = _whole(told)
+    return number if number is not None and number >= 0 else None
 
 
 def _ports(told: Any) -> tuple[Port, ...]:
@@ -212,12 +229,24 @@ def _ids(told: Any) -> Iterable[str]:
 
 def _id(told: Any) -> str | None:
     """An id, which may be a number or a text."""
-    return str(told) if type(told) is int or (isinstance(told, str) and told) else None
+    if isinstance(told, str):
+        return told[:_LONGEST_TEXT] or None
+    number = _whole(told)
+    return None if number is None else str(number)
+
+
+def _whole(told: Any) -> int | None:
+    """A whole number; some programs write it as 1.0."""
+    if isinstance(told, float) and told.is_integer():
+        return int(told)
+    return told if type(told) is int else None
 
 
 def _objects(told: Any, where: str) -> list[Mapping[str, Any]]:
     if told is None:
         return []
+    if isinstance(told, list) and len(told) > _MOST_PARTS:
+        refuse(f"{where[:100]} are more than {_MOST_PARTS}")
     if not isinstance(told, list) or not all(isinstance(part, Mapping) for part in told):
         refuse(f"{where[:100]} must be a list of objects")
     return told

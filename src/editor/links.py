@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
-from .document import BYPASSED, SUBGRAPH_INPUT, Document, EditorGraph, EditorNode, Socket, refuse
+from .document import BYPASSED, MUTED, SUBGRAPH_INPUT, Document, EditorGraph, EditorNode, Socket, refuse
 from .widgets import is_widget
 
 REROUTES = frozenset({"Reroute", "Reroute (rgthree)"})
@@ -42,7 +42,7 @@ VIRTUAL = frozenset(
 # Inputs of V3: one that stands for as many as are connected (`images.image0`), and those that bring others with them.
 _GROWING, _DYNAMIC = "COMFY_AUTOGROW_V3", "COMFY_"
 _DEEPEST = 30
-_MOST_PLACED = 20_000
+_MOST_PLACED, _MOST_PARTS = 5000, 100_000
 
 
 class Promoted(NamedTuple):
@@ -66,6 +66,13 @@ class Placed:
     siblings: dict[str, Placed] = field(default_factory=dict)
     inputs: tuple[Socket, ...] = ()
     outputs: tuple[str, ...] = ()
+    place: tuple[int, ...] = ()
+    """Where it stands in the file; what is inside of a subgraph node comes before that."""
+
+    @property
+    def title(self) -> str:
+        """What stands over it in the editor."""
+        return self.node.title or (self.schema.title if self.schema else "") or self.node.class_type
 
     @property
     def is_virtual(self) -> bool:
@@ -83,19 +90,26 @@ def place_nodes(document: Document, schemas: Mapping[str, NodeSchema | None]) ->
 class _Places:
     def __init__(self, document: Document, schemas: Mapping[str, NodeSchema | None]) -> None:
         self.found: list[Placed] = []
+        self._size = 0
         self._document, self._schemas = document, schemas
 
     def fill(self, graph: EditorGraph, host: Placed | None, siblings: dict[str, Placed], depth: int) -> None:
         """Place the nodes of a graph."""
         if depth > _DEEPEST:
             refuse(f"its subgraphs lie more than {_DEEPEST} deep in one another, or in themselves")
+        numbers = {node_id: number for number, node_id in enumerate(graph.nodes)}
         for node in sorted(graph.nodes.values(), key=lambda node: node.order):
             node_id = f"{host.id}:{node.id}" if host else node.id
             placed = Placed(node_id, node, graph, self._schemas.get(node.class_type), host)
             placed.siblings, placed.subgraph = siblings, self._document.subgraphs.get(node.class_type)
             placed.inputs, placed.outputs = _sockets(placed), _outputs(placed)
+            around = host.place[:-1] if host else ()
+            placed.place = (*around, numbers[node.id], len(graph.nodes))
             siblings[node.id] = placed
             self.found.append(placed)
+            self._size += len(placed.inputs) + len(placed.outputs) + len(node.values)
+            if self._size > _MOST_PARTS:
+                refuse(f"with its subgraphs it has more than {_MOST_PARTS} inputs, outputs and values")
             if len(self.found) > _MOST_PLACED:
                 refuse(f"with its subgraphs it has more than {_MOST_PLACED} nodes")
             # The editor leaves out what is inside of a muted or bypassed subgraph, but not where that is in another.
@@ -178,6 +192,8 @@ class _Way:
 
     def of_output(self, placed: Placed, slot: int, kind: str) -> Source:
         self._step(placed, False, slot)
+        if placed.node.mode == MUTED:
+            return None
         if placed.node.mode == BYPASSED:
             socket = _bypass(placed, slot, kind)
             return None if socket is None else self.of_input(placed, socket, None)
@@ -227,19 +243,21 @@ def _at(placed: Placed) -> tuple[EditorNode, str]:
 
 def _setter(placed: Placed) -> Placed:
     """The node that sets what a getter gets: they name it alike."""
-    name = _first(placed.node)
+    name, kind = _first(placed.node), placed.node.class_type.replace("get", "set").replace("Get", "Set")
     found = [
-        other
-        for other in placed.siblings.values()
-        if other.node.class_type in SETTERS and name is not None and _first(other.node) == name
+        other for other in placed.siblings.values() if other.node.class_type == kind and _first(other.node) == name
     ]
-    if not found:
-        refuse(f"nothing beside it sets {str(name)[:80]!r}", *_at(placed))
+    if not found or not name:
+        refuse(f"nothing beside it sets {name[:80]!r}", *_at(placed))
+    if len(found) > 1:
+        refuse(f"several nodes beside it set {name[:80]!r}", *_at(placed))
     return found[0]
 
 
-def _first(node: EditorNode) -> object:
-    return node.values[0] if isinstance(node.values, list) and node.values else None
+def _first(node: EditorNode) -> str:
+    """The name that a setter or a getter has."""
+    name = node.values[0] if isinstance(node.values, list) and node.values else None
+    return name if isinstance(name, str) else ""
 
 
 def _bypass(placed: Placed, slot: int, kind: str) -> int | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..workflow.schemas import NodeSchema
+from ..workflow.schemas import InputSchema, NodeSchema
 from .document import refuse
 from .dynamic_prompts import choose_texts
 from .links import PRIMITIVE, Placed, users_of
@@ -32,13 +32,14 @@ _SAVERS = frozenset(
         "SaveLatent",
     }
 )
+_LONGEST_NAME = 4096  # of Linux
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _REPLACES = "Run widget replace on values"
 _PROXIES = "proxyWidgets"
 _SEARCH_NAME = "Node name for S&R"
 _PLACEHOLDER = re.compile("%([^%]+)%")
 _NOT_IN_A_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
-_DATE_PART = re.compile("d{1,2}|h{1,2}|m{1,2}|M{1,2}|s{1,2}|yyyy|yy|y")
+_DATE_PART = re.compile("d{1,2}|h{1,2}|m{1,2}|M{1,2}|s{1,2}|y{2,4}")
 # Widgets of node packs that save their values by name, and do not send this one.
 _PREVIEW = "videopreview"
 
@@ -61,8 +62,14 @@ class Values:
         self._widgets: dict[str, list[Widget]] = {}
         self._promoted: dict[str, dict[int, Any]] = {}
         """By the id of a subgraph node: number of an input to the value of the widget there."""
+        in_file = sorted(self._places, key=lambda placed: placed.place, reverse=True)
+        self._by_title = {placed.title: placed.id for placed in in_file}
+        """The first node of that title."""
+        self._by_search_name = {
+            name: placed.id for placed in in_file if isinstance(name := placed.node.properties.get(_SEARCH_NAME), str)
+        }
         for placed in self._places:
-            if placed.schema is not None and placed.subgraph is None and placed.node.is_active:
+            if placed.schema is not None and placed.subgraph is None:
                 self._widgets[placed.id], self._held[placed.id] = _saved_values(placed, placed.schema)
         for placed in reversed(self._places):  # inner subgraph nodes first
             if placed.subgraph is not None and placed.inner:
@@ -101,6 +108,8 @@ class Values:
         saved = host.node.values if isinstance(host.node.values, list) else []
         proxies = host.node.properties.get(_PROXIES)
         if not isinstance(proxies, list):
+            if saved and len(saved) != len(found):
+                refuse(f"it has {len(saved)} values for the {len(found)} widgets of its inputs", host.node, host.id)
             return {**found, **dict(zip(found, saved, strict=False))}
         self._check_proxies(host, found, proxies, saved)
         return found
@@ -174,15 +183,21 @@ class Values:
 
     def _replaced(self, text: str) -> str:
         """`%date:yyyy-MM-dd%` and `%node.widget%` by what they mean; anything else stays, also for ComfyUI itself."""
-        return _PLACEHOLDER.sub(lambda match: self._meaning(match[1]) or match[0], text)
+        if len(text) > _LONGEST_NAME:
+            return text
+
+        def meaning(match: re.Match[str]) -> str:
+            found = self._meaning(match[1])
+            return match[0] if found is None else found[:_LONGEST_NAME]
+
+        return _PLACEHOLDER.sub(meaning, text)
 
     def _meaning(self, text: str) -> str | None:
         name, dot, widget = text.partition(".")
         if not dot or "." in widget:
             return self._date(text[5:]) if text.startswith("date:") else None
-        named = [p for p in self._places if p.node.properties.get(_SEARCH_NAME) == name]
-        named = named or [placed for placed in self._places if placed.node.title == name]
-        held = self._held.get(named[0].id, {}) if named else {}
+        named = self._by_search_name.get(name) or self._by_title.get(name)
+        held = self._held.get(named, {}) if named else {}
         if widget not in held:
             return None
         return _NOT_IN_A_NAME.sub("_", _as_text(held[widget]))
@@ -196,7 +211,7 @@ class Values:
         def part(match: re.Match[str]) -> str:
             text = match[0]
             if text[0] == "y":
-                return str(now.tm_year) if len(text) == 4 else f"{now.tm_year % 100:02}"
+                return {2: f"{now.tm_year % 100:02}", 4: str(now.tm_year)}.get(len(text), text)
             return f"{parts[text[0]]:02}" if len(text) == 2 else str(parts[text[0]])
 
         return _DATE_PART.sub(part, form)
@@ -217,9 +232,9 @@ def _saved_values(placed: Placed, schema: NodeSchema) -> tuple[list[Widget], dic
     """The widgets of a node and what the file says they hold. Raises GuiFormatWorkflow if the two do not fit."""
     node, saved = placed.node, placed.node.values
     if isinstance(saved, dict):
-        widgets = widgets_of(node.class_type, schema, [])
+        widgets = widgets_of(node.class_type, schema, saved)
         missing = [widget.name for widget in widgets if widget.is_sent and widget.name not in saved]
-        if missing:
+        if missing and node.is_active:
             refuse(f"it has no value for {', '.join(missing)[:200]}", node, placed.id)
         return widgets, {name: value for name, value in saved.items() if name != _PREVIEW}
     widgets = widgets_of(node.class_type, schema, saved)
@@ -227,10 +242,11 @@ def _saved_values(placed: Placed, schema: NodeSchema) -> tuple[list[Widget], dic
     values = _without_former(schema, widgets, saved)
     pairs, left = list(zip(in_file, values, strict=False)), values[len(in_file) :]
     is_short = any(widget.is_sent for widget in in_file[len(values) :])
-    if not in_file:  # what a node shows of its last run
-        left = []
-    has_more = any(value not in (None, "") and not (schema.is_partner and isinstance(value, str)) for value in left)
-    if has_more or ((is_short or left) and not all(widget.fits(value) for widget, value in pairs)):
+    # What a node shows of its last run, which it does not send: a text, of partner nodes and of those without widgets.
+    shows = not in_file or schema.is_partner
+    has_more = any(not _is_nothing(value) and not (shows and isinstance(value, str)) for value in left)
+    is_unsure = has_more or ((is_short or left) and not all(widget.fits(value) for widget, value in pairs))
+    if is_unsure and node.is_active:
         refuse(
             f"its file has {len(saved)} values for its {len(in_file)} widgets, so which is which is not sure: the "
             "node's class has changed since the file was saved",
@@ -240,17 +256,26 @@ def _saved_values(placed: Placed, schema: NodeSchema) -> tuple[list[Widget], dic
     return widgets, {**{widget.name: widget.default for widget in widgets}, **{w.name: value for w, value in pairs}}
 
 
+def _is_nothing(value: Any) -> bool:
+    """Whether a value that no widget takes is empty: of a button, of a preview."""
+    return value is None or value is False or value == ""
+
+
 def _without_former(schema: NodeSchema, widgets: Sequence[Widget], values: list[Any]) -> list[Any]:
-    """Without the values of inputs that were widgets once and are sockets now, by the editor's own rule."""
+    """Without the values of inputs that were widgets once and are sockets now, if the file has as many as there were.
+
+    So does the editor, but older versions lose count behind a seed.
+    """
     names = {widget.name for widget in widgets}
-    former = [
-        (name, config) for name, config in schema.inputs.items() if name in names or config.limits.get("forceInput")
-    ]
-    count = sum(
-        2 if config.limits.get("control_after_generate") or name in ("seed", "noise_seed") else 1
-        for name, config in former
-    )
-    if count != len(values):
+    former = [name in names for name, config in schema.inputs.items() for name in _former(name, config, names)]
+    if all(former) or len(former) != len(values):
         return values
-    kept = [value for (_, config), value in zip(former, values, strict=False) if not config.limits.get("forceInput")]
-    return [*kept, *values[len(former) :]]
+    return [value for value, is_widget in zip(values, former, strict=True) if is_widget]
+
+
+def _former(name: str, config: InputSchema, names: Collection[str]) -> list[str]:
+    """The widgets that an input had when all were widgets: itself and what becomes of it; none of a plain socket."""
+    if name not in names and not config.limits.get("forceInput"):
+        return []
+    has_control = config.limits.get("control_after_generate") or name in ("seed", "noise_seed")
+    return [name, name] if has_control else [name]

@@ -25,7 +25,13 @@ _SEEDS = ("seed", "noise_seed")
 _UPLOADS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload")
 
 
+_MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
+"""Of files that may be fetched yet: the list of those that are here does not tell."""
 _CONTROLS = ("fixed", "increment", "decrement", "randomize", "increment-wrap", True, False)
+
+
+Saved = Sequence[Any] | Mapping[str, Any]
+"""The values of a node's widgets in the file: in their order, or by name."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Widget:
         if self.kind in ("INT", "FLOAT"):
             return type(value) in (int, float)
         if self.schema is not None and self.schema.options is not None and not self.schema.is_file:
-            return value in self.schema.options
+            return value in self.schema.options or str(value).lower().endswith(_MODEL_ENDINGS)
         return isinstance(value, {"BOOLEAN": bool, "STRING": str}.get(self.kind, object))
 
 
@@ -103,7 +109,7 @@ def needs_browser(schema: NodeSchema) -> bool:
     return any(kind_of(config) in _BROWSERS_OWN for config in schema.inputs.values())
 
 
-def widgets_of(class_type: str, schema: NodeSchema, values: Sequence[Any]) -> list[Widget]:
+def widgets_of(class_type: str, schema: NodeSchema, values: Saved) -> list[Widget]:
     """The widgets of a node class. `values` are those saved: on some of them depends which more there are."""
     found: list[Widget] = []
     for name, config in schema.inputs.items():
@@ -116,7 +122,7 @@ def widgets_of(class_type: str, schema: NodeSchema, values: Sequence[Any]) -> li
     return found
 
 
-def _with_followers(name: str, config: InputSchema, values: Sequence[Any], place: int) -> Iterator[Widget]:
+def _with_followers(name: str, config: InputSchema, values: Saved, place: int) -> Iterator[Widget]:
     yield Widget(name, config)
     kind, control = kind_of(config), config.limits.get("control_after_generate")
     behind = Widget(control if isinstance(control, str) else _CONTROL, is_sent=False, is_control=True)
@@ -135,7 +141,10 @@ def _with_followers(name: str, config: InputSchema, values: Sequence[Any], place
     elif kind == _RECORDING:
         yield Widget(f"{name} (button)", is_sent=False)
     elif kind == _DYNAMIC_COMBO:
-        chosen = values[place] if place < len(values) else _first_option(config)
+        if isinstance(values, Mapping):
+            chosen = values.get(name)
+        else:
+            chosen = values[place] if place < len(values) else _first_option(config)
         place += 1
         for sub_name, sub in chosen_inputs(config, chosen):
             if is_widget(sub):

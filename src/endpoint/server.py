@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -17,6 +18,11 @@ from .jobs import JobQueue
 from .worker_routes import WorkerRoutes
 from .workers import WorkerPool
 
+_PAGE = Path(__file__).with_name("playground.html")
+_ONLY_ITSELF = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data: https:; "
+    "media-src blob: https:; connect-src 'self' https://api.runpod.ai; form-action 'none'; base-uri 'none'"
+)
 _MAX_BODY = 128 * 1024 * 1024  # the routes themselves say what is too large, as RunPod does
 
 
@@ -56,6 +62,7 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
     application = web.Application(client_max_size=_MAX_BODY)
     ClientRoutes(queue, pool, options.key).add_to(application)
     WorkerRoutes(queue, pool, token).add_to(application)
+    application.router.add_get("/", _playground)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -66,6 +73,11 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
     finally:
         await pool.stop()
         await runner.cleanup()
+
+
+async def _playground(_: web.Request) -> web.StreamResponse:
+    """A page to try the endpoint with."""
+    return web.FileResponse(_PAGE, headers={"Content-Security-Policy": _ONLY_ITSELF, "Cache-Control": "no-cache"})
 
 
 async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:

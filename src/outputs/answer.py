@@ -83,7 +83,7 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
 def validation_answer(
     problems: Sequence[Mapping[str, Any]],
     warnings: Sequence[str],
-    versions: Mapping[str, str],
+    told: Mapping[str, Any],
     seconds: float,
     is_converted: bool = False,
 ) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def validation_answer(
         **({"converted": True} if is_converted else {}),
         "problems": list(problems[:_MOST_PROBLEMS]),
         "warnings": list(warnings),
-        "versions": dict(versions),
+        **told,
         "execution_time_seconds": round(seconds, 3),
     }
 

@@ -19,17 +19,19 @@ from .files import place_files
 from .isolation import isolate_outputs, renew_nodes
 from .loras import Lora
 from .outline import outline_of
-from .overrides import NODE_FIELDS, Applied, Overrides, apply_overrides, seeds_of, set_inputs
+from .overrides import NODE_FIELDS, Applied, Field, Overrides, apply_overrides, fields_of, seeds_of, set_inputs
 from .targets import Slot
 
 __all__ = [
     "NODE_FIELDS",
     "Applied",
+    "Field",
     "Lora",
     "Overrides",
     "Slot",
     "apply_overrides",
     "check_workflow",
+    "fields_of",
     "isolate_outputs",
     "outline_of",
     "place_files",

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .. import job_log
 from ..comfy_client import ComfyClient
@@ -34,7 +35,7 @@ def main() -> int:
         print(f"{error.error_code}: {error.message}", file=sys.stderr)
         return 1
     except OSError as error:
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{error.filename or options.output or options.file}: {error.strerror}", file=sys.stderr)
         return 1
     return 0
 
@@ -71,6 +72,13 @@ def _read(file: Path) -> object:
         raise InvalidWorkflow(f"{file.name} cannot be read as JSON") from error
 
 
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or (parts.port is not None and not 0 < parts.port < 1 << 16):
+        raise argparse.ArgumentTypeError(f"must be like http://127.0.0.1:8188, not {text!r}")
+    return text
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m src.workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -78,7 +86,9 @@ def _parse() -> argparse.Namespace:
     command = commands.add_parser("convert", help=told, description=told)
     command.add_argument("file", type=Path, metavar="FILE.json")
     command.add_argument("--output", type=Path, metavar="FILE.json", help="where to write it; else it is printed")
-    command.add_argument("--url", help="a ComfyUI that runs, like http://127.0.0.1:8188; else one is started")
+    command.add_argument(
+        "--url", type=_url, help="a ComfyUI that runs, like http://127.0.0.1:8188; else one is started"
+    )
     return parser.parse_args()
 
 

@@ -70,9 +70,7 @@ def _as_nodes(value: object) -> dict[str, Any]:
     if not value:
         raise InvalidWorkflow(f"workflow has no nodes. {EXPORT_HINT}")
     if isinstance(value.get("nodes"), list):
-        raise GuiFormatWorkflow(
-            f"workflow is in the editor's save format, which ComfyUI's API cannot run. {EXPORT_HINT}"
-        )
+        raise GuiFormatWorkflow(f"workflow is in the editor's save format, which is not converted here. {EXPORT_HINT}")
     if isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         raise InvalidWorkflow(
             "workflow is the body of a request to ComfyUI's /prompt; send what is inside its 'prompt'"

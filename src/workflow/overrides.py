@@ -120,6 +120,38 @@ NODE_FIELDS = (*(kind.node_field for kind in _KINDS), "loras_node_id")
 """The names of the input fields that name a node."""
 
 
+@dataclass(frozen=True)
+class Field:
+    """A value of a workflow that a job can set by name: where it is now and what it is.
+
+    `candidates` are the nodes that it could be in where the job has to name one; there is no one value then.
+    """
+
+    name: str
+    value: Any
+    node_id: str
+    title: str
+    candidates: tuple[Mapping[str, str], ...] = ()
+
+
+def fields_of(workflow: Workflow) -> list[Field]:
+    """The overrides that have a place in a checked workflow."""
+    graph, edit, found = Graph(workflow), _Edit(workflow), list[Field]()
+    for kind in _KINDS:
+        try:
+            node_id = edit.found_nodes(kind)[0]
+            slots = _slots(graph, kind, node_id)
+        except AmbiguousOverrideTarget as error:
+            found.extend(Field(name, None, "", "", tuple(error.details["candidates"])) for name in kind.fields)
+        except NoOverrideTarget:
+            continue
+        else:
+            values = [graph.inputs(slot.node_id)[slot.name] for slot in slots]
+            title = graph.title(node_id)
+            found.extend(Field(name, v, node_id, title) for name, v in zip(kind.fields, values, strict=False))
+    return found
+
+
 def apply_overrides(workflow: Workflow, overrides: Overrides) -> Applied:
     """A copy of a checked workflow with the overrides put in.
 
@@ -183,7 +215,7 @@ class _Edit:
     def put(self, kind: _Kind, values: list[Any], named: str | None) -> None:
         """Put the values of one kind of override where they belong."""
         graph = self._graph
-        nodes = [_named_node(graph, kind, named)] if named is not None else self._found_nodes(kind)
+        nodes = [_named_node(graph, kind, named)] if named is not None else self.found_nodes(kind)
         for node_id in nodes:
             self._put_all(_slots(graph, kind, node_id, is_named=named is not None), values, kind.name)
             if kind is _SIZE:
@@ -191,7 +223,7 @@ class _Edit:
             if kind.fields == ("steps",):
                 self._follow_steps(node_id, values[0], is_named=named is not None)
 
-    def _found_nodes(self, kind: _Kind) -> list[str]:
+    def found_nodes(self, kind: _Kind) -> list[str]:
         """The nodes that following the links finds; of several that differ, the one with the usual id."""
         graph, found = self._graph, kind.find(self._graph)
         if kind.must_agree and len({_held(graph, kind, node_id) for node_id in found}) > 1:

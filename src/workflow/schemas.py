@@ -38,13 +38,17 @@ class InputSchema:
 
 @dataclass(frozen=True)
 class NodeSchema:
-    """One node class. `outputs` are the types of its outputs; `pack` is the Python module that brought it."""
+    """One node class: `outputs` are the types of its outputs, `pack` the Python module that brought it.
+
+    `title` is what the editor calls a node of it.
+    """
 
     inputs: Mapping[str, InputSchema]
     outputs: tuple[str, ...]
     is_output: bool
     is_partner: bool
     pack: str
+    title: str = ""
 
     @property
     def is_open(self) -> bool:
@@ -58,7 +62,8 @@ def read_schema(told: Mapping[str, Any]) -> NodeSchema:
     pack = str(told.get("python_module") or "")
     outputs = tuple(output if isinstance(output, str) else "COMBO" for output in told.get("output") or ())
     is_partner = bool(told.get("api_node")) or pack.startswith("comfy_api_nodes")
-    return NodeSchema(inputs, outputs, bool(told.get("output_node")), is_partner, pack)
+    title = str(told.get("display_name") or told.get("name") or "")
+    return NodeSchema(inputs, outputs, bool(told.get("output_node")), is_partner, pack, title)
 
 
 def read_inputs(sections: Mapping[str, Any]) -> dict[str, InputSchema]:

@@ -1,0 +1,487 @@
+"""Make pictures on a RunPod endpoint of the worker, or on a local one: a command, and a module to import.
+
+    python examples/api_example.py --workflow examples/workflow_api_format.json --prompt "a cat" --seed 7
+    python examples/api_example.py --local --workflow saved.json --image photo.png --set steps=8 --sheet
+
+The endpoint and its key come from the command line, from RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY, or from `.secrets`
+beside this repository. `--local` asks an endpoint on this machine (`python serverless_worker.py --serve`). Files that
+the job makes are saved to `--output`. Ctrl-C cancels the job. It needs `requests`, and Pillow for `--sheet`.
+
+As a module:
+
+    from api_example import Endpoint, generate
+    result = generate(Endpoint.of("ENDPOINT_ID", "KEY"), workflow, prompt="a cat", seed=7)
+    print(result.files, result.seed)
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+Json = dict[str, Any]
+Tell = Callable[[Json], None]
+"""Hears the status of a job each time that it was asked for."""
+
+RUNPOD = "https://api.runpod.ai/v2"
+LOCAL = "http://127.0.0.1:8000/v2/local"
+_SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
+_ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
+_CONNECT_SECONDS, _READ_SECONDS, _SYNC_SECONDS = 10.0, 60.0, 120.0
+_FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.25, 2.0, 1.3
+_ATTEMPTS = 5
+_LIMITS = {"run": 10_000_000, "runsync": 20_000_000}
+"""RunPod's limit for a request by that route, in bytes."""
+_CURES = {
+    401: "the key is not accepted: make one in RunPod's console (Settings > API keys) and set RUNPOD_API_KEY",
+    403: "this key may not use this endpoint: it needs access to Serverless",
+    404: "there is no such endpoint, or the job is too old: check RUNPOD_ENDPOINT_ID (the id, not the name)",
+    429: "too many requests for this endpoint: wait a moment",
+}
+
+
+class JobError(Exception):
+    """A job that gave no result: what went wrong and what to do. `answer` is what the endpoint said."""
+
+    def __init__(self, message: str, answer: Json | None = None) -> None:
+        super().__init__(message)
+        self.answer = answer or {}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job made: the files as saved, its seed if it has one, and the worker's whole answer."""
+
+    files: list[Path]
+    seed: int | None
+    warnings: list[str]
+    answer: Json = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint of the worker: `url` is `https://api.runpod.ai/v2/ID`, or that of a local one."""
+
+    url: str
+    key: str = field(default="", repr=False)
+
+    @staticmethod
+    def of(endpoint_id: str, key: str) -> Endpoint:
+        """The endpoint with that id on RunPod."""
+        return Endpoint(f"{RUNPOD}/{endpoint_id}", key)
+
+    def run(
+        self, job_input: Json, tell: Tell = lambda status: None, timeout: float = 900.0, sync: bool = False
+    ) -> Json:
+        """The worker's answer to one job; the job is cancelled if this is interrupted, or `timeout` seconds pass.
+
+        `sync` sends it by /runsync, which takes up to 20 MB and keeps results for a minute only. Raises JobError.
+        """
+        route = "runsync" if sync else "run"
+        body = json.dumps({"input": job_input}).encode()
+        if len(body) > _LIMITS[route]:
+            raise JobError(
+                f"the request is {len(body) / 1e6:.1f} MB and RunPod takes {_LIMITS[route] // 10**6} MB by /{route}: "
+                "send smaller files, or URLs to them" + ("" if sync else ", or use /runsync, which takes 20 MB")
+            )
+        end = time.monotonic() + timeout
+        status = self._ask("POST", route, body)
+        job_id = status.get("id")
+        if not isinstance(job_id, str):
+            raise JobError(f"the endpoint gave no id for the job: {str(status)[:300]}", status)
+        try:
+            wait = _FIRST_POLL
+            while status.get("status") not in _ENDED:
+                tell(status)
+                if time.monotonic() > end:
+                    raise JobError(f"the job did not end within {timeout:g} s and was cancelled; raise the timeout")
+                time.sleep(wait)
+                wait = min(wait * _POLL_GROWTH, _LONGEST_POLL)
+                status = self._ask("GET", f"status/{job_id}")
+            tell(status)
+        except BaseException:
+            if status.get("status") not in _ENDED:
+                with contextlib.suppress(JobError, KeyboardInterrupt):
+                    self._ask("POST", f"cancel/{job_id}")
+            raise
+        return _output(status)
+
+    def health(self) -> Json:
+        """How many jobs and workers there are. Raises JobError."""
+        return self._ask("GET", "health")
+
+    def _ask(self, method: str, route: str, body: bytes | None = None) -> Json:
+        """What the endpoint says. Tried again after what passes by itself, unless a job might run twice by it."""
+        seconds = _SYNC_SECONDS if route == "runsync" else _READ_SECONDS
+        headers = {"Content-Type": "application/json"} if body else {}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
+        for attempt in range(1, _ATTEMPTS + 1):
+            is_last, reason = attempt == _ATTEMPTS, ""
+            try:
+                response = requests.request(
+                    method, f"{self.url}/{route}", data=body, headers=headers, timeout=(_CONNECT_SECONDS, seconds)
+                )
+            except (requests.exceptions.ConnectTimeout, requests.exceptions.ConnectionError) as error:
+                if is_last or (body and not _was_refused(error)):
+                    raise JobError(f"{self.url} cannot be reached{self._hint()}") from error
+            except requests.RequestException as error:
+                if is_last or body:
+                    raise JobError(f"{self.url} did not answer within {seconds:g} s") from error
+            else:
+                if response.ok:
+                    return _decoded(response)
+                reason = _reason(response)
+                is_passing = response.status_code in (429, 503) or (response.status_code >= 500 and not body)
+                if is_last or not is_passing:
+                    raise JobError(reason)
+            time.sleep(0.5 * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def _hint(self) -> str:
+        local = "is `python serverless_worker.py --serve` running?"
+        return f": {local}" if "127.0.0.1" in self.url or "localhost" in self.url else "; is the network up?"
+
+
+def generate(
+    endpoint: Endpoint,
+    workflow: Json | str | None,
+    *,
+    images: Mapping[str, Path | str] | None = None,
+    files: Mapping[str, Path | str] | None = None,
+    folder: Path | str = "output",
+    tell: Tell = lambda status: None,
+    timeout: float = 900.0,
+    sync: bool = False,
+    **fields: Any,
+) -> Result:
+    """Run a workflow (API format, as the editor saves it, or the name of a stored one) and save what it makes.
+
+    `images` and `files` are name (as the workflow has it) to a path or URL. `fields` are any of docs/input.md: prompt,
+    seed, width, height, steps, overrides, output, … Raises JobError.
+    """
+    job_input: Json = {**({"workflow": workflow} if workflow is not None else {}), **fields}
+    for kind, key, given in (("images", "image", images), ("files", "data", files)):
+        if given:
+            job_input[kind] = [_attached(name, source, key) for name, source in given.items()]
+    answer = endpoint.run(job_input, tell, timeout, sync)
+    saved = list(_saved(answer, Path(folder)))
+    return Result(saved, answer.get("seed"), [str(warning) for warning in answer.get("warnings") or []], answer)
+
+
+# --- What the endpoint says -----------------------------------------------------------------------------
+
+
+def _was_refused(error: Exception) -> bool:
+    """Whether no connection was made, so that the request cannot have arrived."""
+    return isinstance(error, requests.exceptions.ConnectTimeout) or "NewConnectionError" in str(error)
+
+
+def _decoded(response: requests.Response) -> Json:
+    try:
+        decoded = response.json()
+    except ValueError as error:
+        raise JobError(f"{response.url} answered something else than JSON; is it an endpoint?") from error
+    if not isinstance(decoded, dict):
+        raise JobError(f"{response.url} answered a JSON value that is no object; is it an endpoint?")
+    return decoded
+
+
+def _reason(response: requests.Response) -> str:
+    """What a refusal means and what to do."""
+    with contextlib.suppress(ValueError, AttributeError):
+        told = response.json().get("error")
+        if told:
+            return f"{response.status_code}: {_CURES.get(response.status_code, 'refused')} ({str(told)[:300]})"
+    if response.status_code >= 500:
+        return f"{response.status_code}: the endpoint has a fault of its own; try again later"
+    return f"{response.status_code}: {_CURES.get(response.status_code, response.text[:300])}"
+
+
+def _output(status: Json) -> Json:
+    """The answer in the status of a job that ended. Raises JobError for any that is no success."""
+    output, state = status.get("output"), status.get("status")
+    if state == "CANCELLED":
+        raise JobError("the job was cancelled", status)
+    if state == "TIMED_OUT":
+        raise JobError(
+            "the job ran into RunPod's execution timeout: raise it in the endpoint's settings, or use fewer steps",
+            status,
+        )
+    answer = output if isinstance(output, dict) else {}
+    if state == "FAILED" or answer.get("status") == "error":
+        code, told = answer.get("error_code"), answer.get("error") or status.get("error") or "no reason was given"
+        raise JobError(f"{told}" + (f" [{code}]" if code else ""), {**status, **answer})
+    if not isinstance(output, dict):
+        raise JobError(
+            "the job ended well, but its result is not there: it was too large for RunPod (10 MB by /run, 20 MB by "
+            "/runsync), or too old. Set up a bucket for the worker, or ask for a smaller format",
+            status,
+        )
+    return output
+
+
+# --- Files ----------------------------------------------------------------------------------------------
+
+
+def _attached(name: str, source: Path | str, key: str) -> Json:
+    if isinstance(source, str) and source.startswith(("https://", "http://", "s3://", "data:")):
+        return {"name": name, "url" if not source.startswith("data:") else key: source}
+    try:
+        return {"name": name, key: base64.b64encode(Path(source).read_bytes()).decode()}
+    except OSError as error:
+        raise JobError(f"{source} cannot be read: {error.strerror}") from error
+
+
+def _saved(answer: Json, folder: Path) -> Iterator[Path]:
+    """Each file of the answer, saved below the folder under a name of its own."""
+    pictures = answer.get("images") or []
+    mark = answer.get("seed") if answer.get("seed") is not None else str(answer.get("prompt_id", ""))[:8]
+    for entry in answer.get("files") or []:
+        if "image_index" in entry:
+            content = base64.b64decode(pictures[entry["image_index"]])
+        elif "data" in entry:
+            content = base64.b64decode(entry["data"])
+        elif entry.get("url"):
+            content = _downloaded(entry["url"])
+        else:  # in a bucket without links
+            continue
+        place = _free(folder / _safe(str(entry.get("name") or "file")), str(mark))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        yield place
+
+
+def _downloaded(url: str) -> bytes:
+    try:
+        response = requests.get(url, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
+        response.raise_for_status()
+    except requests.RequestException as error:
+        raise JobError(f"a file of the job cannot be fetched from the bucket: {type(error).__name__}") from error
+    return response.content
+
+
+def _safe(name: str) -> Path:
+    """A name from an answer without a way out of the folder."""
+    parts = [re.sub(r"[^\w.+-]", "_", part) for part in re.split(r"[/\\]", name)]
+    return Path(*([part for part in parts if part.strip(".")] or ["file"]))
+
+
+def _free(place: Path, mark: str) -> Path:
+    """`name-mark.png`, with a number where there is one already."""
+    stem = f"{place.stem.strip('_') or 'file'}-{mark}" if mark else place.stem
+    for number in range(1, 100_000):
+        found = place.with_name(f"{stem}{'' if number == 1 else f'-{number}'}{place.suffix}")
+        if not found.exists():
+            return found
+    raise JobError(f"{place.parent} is full of files called {stem}")
+
+
+def contact_sheet(pictures: Sequence[Path], place: Path, side: int = 256) -> Path:
+    """One picture of all of them, side by side, each at most `side` pixels. Needs Pillow."""
+    from PIL import Image, ImageOps  # noqa: PLC0415  only here
+
+    columns = max(1, round(len(pictures) ** 0.5 + 0.4))
+    rows = -(-len(pictures) // columns)
+    sheet = Image.new("RGB", (columns * side, rows * side), "white")
+    for number, picture in enumerate(pictures):
+        with Image.open(picture) as opened:
+            small = ImageOps.contain(opened.convert("RGB"), (side, side))
+        left, top = number % columns * side, number // columns * side
+        sheet.paste(small, (left + (side - small.width) // 2, top + (side - small.height) // 2))
+    sheet.save(place)
+    return place
+
+
+# --- The terminal ---------------------------------------------------------------------------------------
+
+
+class Progress:
+    """One line on stderr: how far the job is, what runs, how long it has taken."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._last = ""
+
+    def tell(self, status: Json) -> None:
+        """Show the status of a job."""
+        state, told = str(status.get("status", "")), status.get("output")
+        told = told if isinstance(told, dict) and state == "IN_PROGRESS" else {}
+        line = {"IN_QUEUE": "waiting for a worker", "IN_PROGRESS": "running"}.get(state, state.lower())
+        if "percent" in told:
+            step = f", step {told['step']} of {told['steps']}" if told.get("steps") else ""
+            done = int(told["percent"]) // 5
+            line = f"[{'#' * done}{'.' * (20 - done)}] {told['percent']} % {told.get('node', '')}{step}"
+        line = "".join(c for c in line if c.isprintable())[:100]
+        if sys.stderr.isatty():
+            shown = f"{line}  {time.monotonic() - self._began:.0f} s"
+            print(f"\r\x1b[K{shown}", end="" if state not in _ENDED else "\n", file=sys.stderr, flush=True)
+        elif line != self._last:
+            print(line, file=sys.stderr, flush=True)
+        self._last = line
+
+
+def show(picture: Path) -> None:
+    """Show a picture where the terminal can: iTerm2, WezTerm, kitty."""
+    if not sys.stdout.isatty():
+        return
+    content = base64.b64encode(picture.read_bytes()).decode()
+    if os.environ.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm"):
+        print(f"\x1b]1337;File=inline=1;width=40;preserveAspectRatio=1:{content}\a")
+    elif "kitty" in os.environ.get("TERM", "") and picture.suffix == ".png":
+        pieces = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+        for number, piece in enumerate(pieces):
+            head = "a=T,f=100,c=40," if number == 0 else ""
+            sys.stdout.write(f"\x1b_G{head}m={int(number < len(pieces) - 1)};{piece}\x1b\\")
+        print()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one job; the exit status: 0 its files are saved, 1 it failed, 2 the arguments, 130 it was cancelled."""
+    options = _parse(arguments)
+    progress = Progress()
+    try:
+        result = generate(
+            _endpoint(options),
+            _workflow(options.workflow),
+            images=dict(options.image),
+            files=dict(options.file),
+            folder=options.output,
+            tell=progress.tell,
+            timeout=options.timeout,
+            sync=options.sync,
+            **_fields(options),
+        )
+    except JobError as error:
+        print(f"failed: {error}", file=sys.stderr)
+        for warning in error.answer.get("warnings") or []:
+            print(f"note: {warning}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ncancelled", file=sys.stderr)
+        return 130
+    for warning in result.warnings:
+        print(f"note: {warning}", file=sys.stderr)
+    for text in result.answer.get("text") or []:
+        print(text)
+    pictures = [file for file in result.files if file.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp", ".avif")]
+    for file in result.files:
+        print(file)
+    if options.sheet and len(pictures) > 1:
+        print(contact_sheet(pictures, _free(Path(options.output) / "sheet.png", str(result.seed or ""))))
+    if not options.no_show:
+        for picture in pictures:
+            show(picture)
+    if result.seed is not None:
+        print(f"seed {result.seed}", file=sys.stderr)
+    return 0
+
+
+def _endpoint(options: argparse.Namespace) -> Endpoint:
+    if options.local is not None:
+        return Endpoint(options.local.rstrip("/"), options.key or os.environ.get("SERVE_API_KEY", ""))
+    secrets = _secrets()
+    endpoint_id = options.endpoint or os.environ.get("RUNPOD_ENDPOINT_ID") or secrets.get("RUNPOD_ENDPOINT_ID")
+    key = options.key or os.environ.get("RUNPOD_API_KEY") or secrets.get("RUNPOD_API_KEY")
+    if not endpoint_id or not key:
+        missing = "the endpoint's id (--endpoint, RUNPOD_ENDPOINT_ID)" if not endpoint_id else "a key (RUNPOD_API_KEY)"
+        raise JobError(f"{missing} is missing; both are in RunPod's console. --local asks one on this machine")
+    return Endpoint.of(endpoint_id, key)
+
+
+def _secrets() -> dict[str, str]:
+    """NAME=VALUE lines of `.secrets`."""
+    try:
+        lines = _SECRETS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    pairs = (line.removeprefix("export ").partition("=") for line in lines if "=" in line and line[:1] != "#")
+    return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+
+
+def _workflow(given: str | None) -> Json | str | None:
+    """The workflow of a file, or the name of one that the worker has."""
+    if given is None or (not Path(given).is_file() and not given.endswith(".json") and "/" not in given):
+        return given
+    try:
+        workflow = json.loads(Path(given).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise JobError(f"{given} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise JobError(f"{given} is no JSON: {error}") from error
+    if not isinstance(workflow, dict):
+        raise JobError(f"{given} is no workflow: it must hold a JSON object")
+    return workflow
+
+
+def _fields(options: argparse.Namespace) -> Json:
+    names = ("prompt", "negative_prompt", "seed", "width", "height")
+    return {**{name: value for name in names if (value := getattr(options, name)) is not None}, **dict(options.set)}
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"must be NAME=VALUE, not {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
+
+
+def _attachment(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if equals and not Path(text).exists() and "/" not in name:
+        return name, source
+    return Path(text.partition("?")[0]).name, text
+
+
+def _seed(text: str) -> int | str:
+    return text if text == "random" else int(text)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--workflow", metavar="FILE.json", help="API format or as the editor saves it, or the name of a stored one")
+    add("--prompt")
+    add("--negative-prompt")
+    add("--seed", type=_seed, help="a number, or random")
+    add("--width", type=int)
+    add("--height", type=int)
+    add(
+        "--set",
+        action="append",
+        type=_pair,
+        default=[],
+        metavar="NAME=VALUE",
+        help="any field of docs/input.md: steps=8",
+    )
+    for kind in ("image", "file"):
+        told = f"{'a picture' if kind == 'image' else 'any file'} for the workflow; NAME is what the workflow calls it"
+        add(f"--{kind}", action="append", type=_attachment, default=[], metavar="[NAME=]PATH_OR_URL", help=told)
+    add("--output", default="output", metavar="FOLDER", help="where files are saved (default: output)")
+    add("--sheet", action="store_true", help="a contact sheet too, of several pictures")
+    add("--no-show", action="store_true", help="do not show pictures in the terminal")
+    add("--sync", action="store_true", help="by /runsync: larger requests, but results are kept for a minute only")
+    add("--timeout", type=float, default=900.0, metavar="SECONDS", help="then the job is cancelled (default: 900)")
+    add("--endpoint", metavar="ID", help="of RunPod; else RUNPOD_ENDPOINT_ID")
+    add("--key", help="else RUNPOD_API_KEY, or SERVE_API_KEY with --local")
+    add("--local", nargs="?", const=LOCAL, metavar="URL", help=f"an endpoint on this machine (default: {LOCAL})")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
