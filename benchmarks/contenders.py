@@ -7,6 +7,7 @@ with its default flags and DEBUG logs, then the handler. Both get the same extra
 
 from __future__ import annotations
 
+import compileall
 import os
 import shlex
 import shutil
@@ -62,7 +63,8 @@ def ours(installation: Installation, arguments: str) -> Contender:
 
 @contextmanager
 def kept_bytecode(installation: Installation) -> Iterator[None]:
-    """With the bytecode of a boot kept for our launcher, as in our image; only ours uses it. It goes afterwards."""
+    """With the bytecode of a boot kept for our launcher, and our own compiled, as in our image; the first goes again."""
+    compileall.compile_dir(_BYTECODE.parent, quiet=1)
     folder = installation.directory / "__pycache__"
     if list(folder.glob("boot.*.pack")):
         yield
