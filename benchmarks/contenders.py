@@ -63,7 +63,7 @@ def ours(installation: Installation, arguments: str) -> Contender:
 
 @contextmanager
 def kept_bytecode(installation: Installation) -> Iterator[None]:
-    """With the bytecode of a boot kept for our launcher, and our own compiled, as in our image; that of a boot goes."""
+    """With the bytecode of a boot kept for our launcher, which goes again, and our own compiled, as in our image."""
     compileall.compile_dir(_BYTECODE.parent, quiet=1)
     folder = installation.directory / "__pycache__"
     if list(folder.glob("boot.*.pack")):
