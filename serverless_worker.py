@@ -34,6 +34,10 @@ def main() -> int:
             from src.local_test import run_test
 
             return run_test(options, settings)
+        if options.doctor:
+            from src.doctor import run_doctor
+
+            return run_doctor(settings)
         if options.serve:
             return _serve(options, settings)
         if not (options.for_sdk or on_runpod()):

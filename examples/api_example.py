@@ -354,8 +354,8 @@ def main(arguments: list[str] | None = None) -> int:
     progress = Progress()
     try:
         result = generate(
-            _endpoint(options),
-            _workflow(options.workflow),
+            endpoint_of(options),
+            read_workflow(options.workflow),
             images=dict(options.image),
             files=dict(options.file),
             folder=options.output,
@@ -389,7 +389,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _endpoint(options: argparse.Namespace) -> Endpoint:
+def endpoint_of(options: argparse.Namespace) -> Endpoint:
+    """The endpoint that the command line, the environment or `.secrets` name. Raises JobError."""
     if options.local is not None:
         return Endpoint(options.local.rstrip("/"), options.key or os.environ.get("SERVE_API_KEY", ""))
     secrets = _secrets()
@@ -411,8 +412,8 @@ def _secrets() -> dict[str, str]:
     return {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
 
 
-def _workflow(given: str | None) -> Json | str | None:
-    """The workflow of a file, or the name of one that the worker has."""
+def read_workflow(given: str | None) -> Json | str | None:
+    """The workflow of a file, or the name of one that the worker has. Raises JobError."""
     if given is None or (not Path(given).is_file() and not given.endswith(".json") and "/" not in given):
         return given
     try:

@@ -39,6 +39,7 @@
 6  outputs/        history entry -> files -> answer: listing, encoding, delivery
    job_run         one job on a booted engine
    warm_up         the workflow that runs before the first job is taken
+   doctor          what is there and what is missing on this machine
    endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
 7  job_handler     what RunPod calls with each job
 8  job_loop        from the start of ComfyUI to RunPod's jobs

@@ -16,6 +16,7 @@ python serverless_worker.py --test --draft              an image now: no ComfyUI
 python serverless_worker.py --test                      run test_input.json on ComfyUI and save its images
 python serverless_worker.py --test_input JSON|FILE      run that input, or that workflow
 python serverless_worker.py --serve [--draft]           a RunPod endpoint on this machine, for clients and curl
+python serverless_worker.py --doctor                    what is there and what is missing on this machine
 python serverless_worker.py                             take jobs from RunPod (where RunPod starts it)"""
 
 
@@ -29,6 +30,7 @@ class Options:
     draft: bool
     output: Path
     serve: bool
+    doctor: bool
     port: int
     workers: int
     for_sdk: list[str]
@@ -53,6 +55,7 @@ def parse(arguments: list[str]) -> Options:
     )
     parser.add_argument("--draft", action="store_true", help="in place of ComfyUI: draw drafts, without model or GPU")
     parser.add_argument("--serve", action="store_true", help="serve RunPod's routes on 127.0.0.1 with real workers")
+    parser.add_argument("--doctor", action="store_true", help="say what is there and what is missing, and exit")
     parser.add_argument("--port", metavar="N", type=_port, default=8000, help="port of --serve (8000)")
     parser.add_argument(
         "--workers", metavar="N", type=_worker_count, default=1, help="worker processes of --serve (1)"
@@ -67,6 +70,7 @@ def parse(arguments: list[str]) -> Options:
         draft=ours.draft,
         output=ours.output,
         serve=ours.serve,
+        doctor=ours.doctor,
         port=ours.port,
         workers=ours.workers,
         for_sdk=for_sdk,
@@ -101,7 +105,8 @@ def say_serving(port: int, workers: int) -> None:
     url = f"http://127.0.0.1:{port}/v2/local"
     print(
         f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it. Try it:\n"
-        f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json",
+        f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json\n"
+        f"or open http://127.0.0.1:{port}/ in a browser",
         flush=True,
     )
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,3 +266,50 @@ def test_files_from_a_bucket_are_fetched_and_names_have_no_way_out(tmp_path: Pat
     with cloud((403, b"")) as state, pytest.raises(JobError, match="cannot be fetched from the bucket") as raised:
         list(api_example._saved({"files": [{"name": "a", "url": f"{state.url}/a?X-Amz-Signature=secret"}]}, tmp_path))
     assert "secret" not in str(raised.value)
+
+
+# --- The same in other words ---------------------------------------------------------------------------------
+
+
+def other(client: Client, *line: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
+    """Another example, against the local endpoint."""
+    environment = {**os.environ, "ENDPOINT_URL": client.url, "RUNPOD_API_KEY": key}
+    return subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=90)
+
+
+def test_one_job_by_curl(client: Client, tmp_path: Path) -> None:
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"input": {"workflow": workflows.still()}}))
+    done = other(client, "examples/api_example.sh", str(request), str(tmp_path / "out"))
+    assert done.stdout.split() == [str(tmp_path / "out" / "still_00001_.png")], done.stderr
+    assert Image.open(tmp_path / "out" / "still_00001_.png").size == (128, 96)
+    refused = other(client, "examples/api_example.sh", str(request), str(tmp_path), key="wrong")
+    assert refused.returncode != 0
+    assert "401" in refused.stderr
+    request.write_text(json.dumps({"input": {"workflow": {}}}))
+    failed = other(client, "examples/api_example.sh", str(request), str(tmp_path))
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "FAILED: workflow has no nodes" in failed.stderr
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+def test_one_job_by_javascript(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "workflow.json"
+    file.write_text(json.dumps(workflows.generative()))
+    done = other(client, "node", "examples/api_example.mjs", str(file), "a dog", str(tmp_path / "out"))
+    assert done.stdout.split() == [str(tmp_path / "out" / "gen_00001_.png")], done.stderr
+    file.write_text("{}")
+    failed = other(client, "node", "examples/api_example.mjs", str(file))
+    assert (failed.returncode, "failed: workflow has no nodes" in failed.stderr) == (1, True), failed.stderr
+
+
+def test_many_jobs_at_a_time(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "workflow.json"
+    file.write_text(json.dumps(workflows.generative()))
+    line = [sys.executable, "examples/batch_example.py", "--local", client.url, "--key", KEY, "--workflow", str(file)]
+    done = other(client, *line, "--seeds", "1", "-2", "--output", str(tmp_path / "out"), "--", "a cat", "a dog")
+    assert sorted(done.stdout.split()) == [
+        str(tmp_path / "out" / "seed-1" / "gen_00001-1-2.png"),
+        str(tmp_path / "out" / "seed-1" / "gen_00001-1.png"),
+    ]
+    assert (done.returncode, done.stderr.count("seed -2: ")) == (2, 2), done.stderr

@@ -1,0 +1,167 @@
+"""What is there and what is missing on this machine, with what to do: `python serverless_worker.py --doctor`."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from enum import Enum
+from pathlib import Path
+from typing import NamedTuple
+
+from . import VERSION, fitness
+from .bucket import Bucket
+from .comfy_install import Installation, find_comfyui
+from .errors import ComfyNotFound, WorkerError
+from .models.manifest import known_manifest
+from .models.places import find_places
+from .settings import BucketConfig, Settings
+
+_TORCH_SECONDS = 120.0
+_ASK_TORCH = (
+    "import json, torch; c = torch.cuda.is_available(); "
+    "print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.get_device_name(0) if c else None]))"
+)
+_LEAST_PYTHON = (3, 10)
+_VOLUMES = ("/runpod-volume", "/workspace")
+
+
+class State(Enum):
+    """How a check came out: as it should be, perhaps not, or so that the worker cannot work."""
+
+    GOOD = "ok"
+    NOTE = "note"
+    BAD = "FAILED"
+
+
+class Finding(NamedTuple):
+    """What a check found, for a person."""
+
+    what: str
+    state: State
+    told: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check, one after the other."""
+    yield _python()
+    installation: Installation | None = None
+    try:
+        installation = find_comfyui(settings)
+        yield Finding("ComfyUI", State.GOOD, f"{installation.name} in {installation.directory}")
+    except ComfyNotFound as error:
+        yield Finding("ComfyUI", State.BAD, error.message)
+    if installation:
+        yield _torch(installation, settings)
+    yield _checked("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver())
+    yield _checked("disk", lambda: fitness.CHECKS["disk"](settings), "enough is free for what jobs write")
+    yield _volume()
+    yield from _models(settings, installation)
+    yield _bucket("results", settings.bucket, "none; they come in the answer, up to RESULT_LIMIT_MB")
+    yield _bucket("models", settings.models_bucket, "none; R2_ENDPOINT and its kin set one")
+    yield from _keys(settings)
+
+
+def run_doctor(settings: Settings) -> int:
+    """Print a line a check; the exit status: 1 if something keeps the worker from working."""
+    print(f"worker {VERSION}")
+    failed = False
+    for finding in examine(settings):
+        failed |= finding.state is State.BAD
+        print(f"{finding.state.value:>6}  {finding.what}: {finding.told}", flush=True)
+    print("something has to be mended" if failed else "the worker can run here")
+    return int(failed)
+
+
+def _python() -> Finding:
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info < _LEAST_PYTHON:
+        return Finding("Python", State.BAD, f"{version}; the worker needs 3.10 or later")
+    return Finding("Python", State.GOOD, version)
+
+
+def _torch(installation: Installation, settings: Settings) -> Finding:
+    """Whether ComfyUI's Python has torch, and torch a GPU."""
+    try:
+        command = [installation.start[0], "-c", _ASK_TORCH]
+        asked = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TORCH_SECONDS)
+        version, cuda, device = json.loads(asked.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return Finding(
+            "torch",
+            State.BAD,
+            f"{installation.start[0]} cannot import it: install ComfyUI's requirements.txt into the .venv of its "
+            "folder, or name its Python with COMFYUI_PYTHON",
+        )
+    if device:
+        return Finding("torch", State.GOOD, f"{version}, {device}")
+    if "--cpu" in settings.comfyui_args.split():
+        return Finding("torch", State.GOOD, f"{version}, on the CPU (COMFYUI_ARGS)")
+    built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
+    cure = "on a machine without one set COMFYUI_ARGS=--cpu"
+    return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {cure}")
+
+
+def _driver() -> str:
+    return "answers" if Path("/dev/nvidiactl").exists() else "none, so no GPU of NVIDIA"
+
+
+def _checked(what: str, check: Callable[[], None], told: str) -> Finding:
+    try:
+        check()
+    except WorkerError as error:
+        return Finding(what, State.BAD, error.message)
+    return Finding(what, State.GOOD, told)
+
+
+def _volume() -> Finding:
+    for place in _VOLUMES:
+        if Path(place).is_dir():
+            free = f"{place}, {shutil.disk_usage(place).free / 1e9:.0f} GB free"
+            if os.access(place, os.W_OK):
+                return Finding("volume", State.GOOD, free)
+            return Finding("volume", State.NOTE, f"{free}, but it cannot be written to")
+    return Finding("volume", State.NOTE, "none; models are in ComfyUI's folder, or fetched by each new worker")
+
+
+def _models(settings: Settings, installation: Installation | None) -> Iterator[Finding]:
+    """Whether what MODELS names is there, or would come."""
+    try:
+        wanted = known_manifest(settings).expand(settings.models)
+    except WorkerError as error:
+        yield Finding("models", State.BAD, error.message)
+        return
+    if not wanted:
+        yield Finding(
+            "models", State.NOTE, "MODELS names none; `python -m src.models sets` lists those that are known"
+        )
+        return
+    places = find_places(settings, installation.directory if installation else Path("ComfyUI").absolute())
+    missing = [model.file for model in wanted if places.find(model) is None]
+    if not missing:
+        yield Finding("models", State.GOOD, f"all {len(wanted)} that MODELS names are here")
+        return
+    names = f"{len(missing)} of {len(wanted)} that MODELS names are not here: {', '.join(missing[:5])}"
+    cure = "they are fetched at the start (DOWNLOAD_MODELS)"
+    if not settings.download_models:
+        cure = "set DOWNLOAD_MODELS=true, or `python -m src.models fetch` them"
+    yield Finding("models", State.NOTE if settings.download_models else State.BAD, f"{names}; {cure}")
+
+
+def _bucket(of_what: str, config: BucketConfig | None, without: str) -> Finding:
+    what = f"bucket of {of_what}"
+    if config is None:
+        return Finding(what, State.NOTE, without)
+    return _checked(what, Bucket(config).check, f"{config.name} can be looked into")
+
+
+def _keys(settings: Settings) -> Iterator[Finding]:
+    for name, value, use in (
+        ("HF_TOKEN", settings.hf_token, "only models whose licence has to be accepted need one"),
+        ("COMFY_ORG_API_KEY", settings.comfy_org_api_key, "only paid partner nodes need one"),
+    ):
+        told = "set" if value else f"not set; {use}"
+        yield Finding(name, State.GOOD if value else State.NOTE, told)
