@@ -30,16 +30,8 @@ def main() -> int:
         settings = read_settings()
         testing = options.testing or settings.mode_to_run == "test"
         job_log.configure(settings.log_level or ("ERROR" if testing else "INFO"))
-        if testing:
-            from src.local_test import run_test
-
-            return run_test(options, settings)
-        if options.doctor:
-            from src.doctor import run_doctor
-
-            return run_doctor(settings)
-        if options.serve:
-            return _serve(options, settings)
+        if options.doctor or testing or options.serve:
+            return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):
             return command_line.say_what_can_be_done()
         _take_jobs(options, settings, timeline)
@@ -58,6 +50,18 @@ def _take_jobs(options: command_line.Options, settings: Settings, timeline: Boot
         with timeline.span("the worker's modules"):
             from src.job_loop import take_jobs  # while ComfyUI boots
         take_jobs(process, settings, timeline)
+
+
+def _on_this_machine(options: command_line.Options, settings: Settings, testing: bool) -> int:
+    if options.doctor:
+        from src.doctor import run_doctor
+
+        return run_doctor(settings)
+    if testing:
+        from src.local_test import run_test
+
+        return run_test(options, settings)
+    return _serve(options, settings)
 
 
 def _serve(options: command_line.Options, settings: Settings) -> int:
