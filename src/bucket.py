@@ -147,18 +147,17 @@ class Bucket:
         self._found.set()
 
     def upload(self, file: Path, name: str, content_type: str, job_id: str) -> Stored:
-        """Store a file under its name, below the prefix, read from the disk in parts. Raises BucketFailed."""
+        """Store a file under its name, below the prefix, read from the disk as it is sent. Raises BucketFailed."""
         key = self.key(name, job_id)
-        place = {"Bucket": self.config.name, "Key": key}
 
         def put(client: Any) -> None:
+            if file.stat().st_size >= _PARTS_FROM:
+                client.upload_file(str(file), self.config.name, key, ExtraArgs={"ContentType": content_type})
+                return
             with file.open("rb") as body:
-                client.put_object(**place, Body=body, ContentType=content_type)
+                client.put_object(Bucket=self.config.name, Key=key, Body=body, ContentType=content_type)
 
-        def put_in_parts(client: Any) -> None:
-            client.upload_file(str(file), *place.values(), ExtraArgs={"ContentType": content_type})
-
-        self.attempt("written to", put if file.stat().st_size < _PARTS_FROM else put_in_parts)
+        self.attempt("written to", put)
         return Stored(key, self._url(key))
 
     def download(self, key: str, where: str, write: Callable[[bytes], object]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,7 @@ from .bucket import Bucket
 from .comfy_install import Installation, find_comfyui
 from .errors import ComfyNotFound, WorkerError
 from .models.manifest import known_manifest
-from .models.places import find_places
+from .models.places import VOLUMES, find_places
 from .settings import BucketConfig, Settings
 
 _TORCH_SECONDS = 120.0
@@ -25,8 +25,6 @@ _ASK_TORCH = (
     "import json, torch; c = torch.cuda.is_available(); "
     "print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.get_device_name(0) if c else None]))"
 )
-_LEAST_PYTHON = (3, 10)
-_VOLUMES = ("/runpod-volume", "/workspace")
 
 
 class State(Enum):
@@ -47,7 +45,7 @@ class Finding(NamedTuple):
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Every check, one after the other."""
-    yield _python()
+    yield Finding("Python", State.GOOD, platform.python_version())
     installation: Installation | None = None
     try:
         installation = find_comfyui(settings)
@@ -74,13 +72,6 @@ def run_doctor(settings: Settings) -> int:
         print(f"{finding.state.value:>6}  {finding.what}: {finding.told}", flush=True)
     print("something has to be mended" if failed else "the worker can run here")
     return int(failed)
-
-
-def _python() -> Finding:
-    version = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info < _LEAST_PYTHON:
-        return Finding("Python", State.BAD, f"{version}; the worker needs 3.10 or later")
-    return Finding("Python", State.GOOD, version)
 
 
 def _torch(installation: Installation, settings: Settings) -> Finding:
@@ -118,8 +109,8 @@ def _checked(what: str, check: Callable[[], None], told: str) -> Finding:
 
 
 def _volume() -> Finding:
-    for place in _VOLUMES:
-        if Path(place).is_dir():
+    for place in VOLUMES:
+        if place.is_dir():
             free = f"{place}, {shutil.disk_usage(place).free / 1e9:.0f} GB free"
             if os.access(place, os.W_OK):
                 return Finding("volume", State.GOOD, free)

@@ -39,7 +39,7 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A network volume, and none of the machine's own."""
     there = tmp_path / "runpod-volume"
     there.mkdir()
-    monkeypatch.setattr(places, "_VOLUMES", (there, tmp_path / "workspace"))
+    monkeypatch.setattr(places, "VOLUMES", (there, tmp_path / "workspace"))
     monkeypatch.setattr(places, "_HUB_CACHE", there / "huggingface-cache" / "hub")
     return there
 

@@ -11,7 +11,7 @@ from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
 from .document import Document, refuse
 from .links import VIRTUAL, Placed, Promoted, place_nodes, source_of
-from .values import Moment, Values
+from .values import Moment, Values, wrapped
 from .widgets import needs_browser
 
 # Real classes whose scripts connect nodes while the editor queues.
@@ -95,6 +95,5 @@ def _entry(placed: Placed, values: Values) -> dict[str, Any]:
         if isinstance(source, Link):
             inputs[socket.name] = [source.node_id, source.slot]
         elif isinstance(source, Promoted) and values.has_promoted(source.host, source.socket):
-            value = values.promoted(source.host, source.socket)
-            inputs[socket.name] = {"__value__": value} if isinstance(value, list) else value
+            inputs[socket.name] = wrapped(values.promoted(source.host, source.socket))
     return {"inputs": inputs, "class_type": placed.node.class_type, "_meta": {"title": placed.title}}

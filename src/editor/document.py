@@ -12,7 +12,6 @@ from ..workflow.checks import EXPORT_HINT
 MUTED, BYPASSED = 2, 4
 """The `mode` of a node that does not run, and of one that hands on what it gets."""
 
-
 SUBGRAPH_INPUT = "-10"
 """The id by which the links inside a subgraph name its inputs."""
 

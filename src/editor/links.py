@@ -15,9 +15,7 @@ from ..workflow.schemas import NodeSchema
 from .document import BYPASSED, MUTED, SUBGRAPH_INPUT, Document, EditorGraph, EditorNode, Socket, refuse
 from .widgets import is_widget
 
-REROUTES = frozenset({"Reroute", "Reroute (rgthree)"})
-SETTERS = frozenset({"SetNode", "easy setNode"})
-GETTERS = frozenset({"GetNode", "easy getNode"})
+_SETTER_OF = {"GetNode": "SetNode", "easy getNode": "easy setNode"}
 PRIMITIVE = "PrimitiveNode"
 VIRTUAL = frozenset(
     {
@@ -32,9 +30,10 @@ VIRTUAL = frozenset(
         "Fast Groups Bypasser (rgthree)",
         "Mute / Bypass Repeater (rgthree)",
         "Mute / Bypass Relay (rgthree)",
-        *REROUTES,
-        *SETTERS,
-        *GETTERS,
+        "Reroute",
+        "Reroute (rgthree)",
+        *_SETTER_OF,
+        *_SETTER_OF.values(),
     }
 )
 """Classes that only the editor knows. What they do is done when the file is saved, or is done here."""
@@ -199,7 +198,7 @@ class _Way:
             return None if socket is None else self.of_input(placed, socket, None)
         if placed.subgraph is not None:
             return self._of_subgraph(placed, placed.subgraph, slot, kind)
-        if placed.node.class_type in GETTERS:
+        if placed.node.class_type in _SETTER_OF:
             setter = _setter(placed)
             return self.of_input(setter, slot, kind) if slot < len(setter.inputs) else None
         if placed.is_virtual:
@@ -243,7 +242,7 @@ def _at(placed: Placed) -> tuple[EditorNode, str]:
 
 def _setter(placed: Placed) -> Placed:
     """The node that sets what a getter gets: they name it alike."""
-    name, kind = _first(placed.node), placed.node.class_type.replace("get", "set").replace("Get", "Set")
+    name, kind = _first(placed.node), _SETTER_OF[placed.node.class_type]
     found = [
         other for other in placed.siblings.values() if other.node.class_type == kind and _first(other.node) == name
     ]

@@ -13,7 +13,7 @@ from ..workflow.schemas import InputSchema, NodeSchema
 from .document import refuse
 from .dynamic_prompts import choose_texts
 from .links import PRIMITIVE, Placed, users_of
-from .widgets import Widget, widgets_of
+from .widgets import SEEDS, Widget, widgets_of
 
 # Classes in whose `filename_prefix` the editor itself puts dates and values of other nodes.
 _SAVERS = frozenset(
@@ -177,9 +177,9 @@ class Values:
                 value = choose_texts(value, self._moment.choose)
             if widget and widget.name == "sampler_name" and class_type in _SAMPLERS:
                 value = value.removeprefix("sample_")
-        if isinstance(value, list):  # else it would be taken for a link
-            return {**({"__type__": "CURVE"} if widget and widget.kind == "CURVE" else {}), "__value__": value}
-        return value
+        if widget and widget.kind == "CURVE" and isinstance(value, list):
+            return {"__type__": "CURVE", **wrapped(value)}
+        return wrapped(value)
 
     def _replaced(self, text: str) -> str:
         """`%date:yyyy-MM-dd%` and `%node.widget%` by what they mean; anything else stays, also for ComfyUI itself."""
@@ -215,6 +215,11 @@ class Values:
             return f"{parts[text[0]]:02}" if len(text) == 2 else str(parts[text[0]])
 
         return _DATE_PART.sub(part, form)
+
+
+def wrapped(value: Any) -> Any:
+    """A list as ComfyUI takes it for a value: bare, it would be a link."""
+    return {"__value__": value} if isinstance(value, list) else value
 
 
 def _as_text(value: Any) -> str:
@@ -277,5 +282,5 @@ def _former(name: str, config: InputSchema, names: Collection[str]) -> list[str]
     """The widgets that an input had when all were widgets: itself and what becomes of it; none of a plain socket."""
     if name not in names and not config.limits.get("forceInput"):
         return []
-    has_control = config.limits.get("control_after_generate") or name in ("seed", "noise_seed")
+    has_control = config.limits.get("control_after_generate") or name in SEEDS
     return [name, name] if has_control else [name]

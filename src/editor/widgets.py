@@ -21,14 +21,12 @@ _DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _RECORDING = "AUDIO_RECORD"
 _BROWSERS_OWN = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION", "PAINTER"})
 """Their values are made by the browser when it queues: a picture of a camera, a view of a model, a painting."""
-_SEEDS = ("seed", "noise_seed")
+SEEDS = ("seed", "noise_seed")
+"""Inputs that say what becomes of them after the run, though their class does not ask for that."""
 _UPLOADS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload")
-
-
 _MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 """Of files that may be fetched yet: the list of those that are here does not tell."""
 _CONTROLS = ("fixed", "increment", "decrement", "randomize", "increment-wrap", True, False)
-
 
 Saved = Sequence[Any] | Mapping[str, Any]
 """The values of a node's widgets in the file: in their order, or by name."""
@@ -126,7 +124,7 @@ def _with_followers(name: str, config: InputSchema, values: Saved, place: int) -
     yield Widget(name, config)
     kind, control = kind_of(config), config.limits.get("control_after_generate")
     behind = Widget(control if isinstance(control, str) else _CONTROL, is_sent=False, is_control=True)
-    if kind == "INT" and (control or (control is None and name in _SEEDS)):
+    if kind == "INT" and (control or (control is None and name in SEEDS)):
         yield behind
     elif kind == "COMBO":
         if isinstance(remote := config.limits.get("remote"), Mapping):
@@ -141,29 +139,29 @@ def _with_followers(name: str, config: InputSchema, values: Saved, place: int) -
     elif kind == _RECORDING:
         yield Widget(f"{name} (button)", is_sent=False)
     elif kind == _DYNAMIC_COMBO:
-        if isinstance(values, Mapping):
-            chosen = values.get(name)
-        else:
-            chosen = values[place] if place < len(values) else _first_option(config)
-        place += 1
-        for sub_name, sub in chosen_inputs(config, chosen):
-            if is_widget(sub):
-                more = list(_with_followers(f"{name}.{sub_name}", sub, values, place))
-                place += len(more)
-                yield from more
+        yield from _chosen_widgets(name, config, values, place)
+
+
+def _chosen_widgets(name: str, config: InputSchema, values: Saved, place: int) -> Iterator[Widget]:
+    """The widgets that the chosen option of a dynamic combo brings with it; its own value is at that place."""
+    if isinstance(values, Mapping):
+        chosen = values.get(name)
+    else:
+        chosen = values[place] if place < len(values) else _first_option(config)
+    option = next((option for option in _options(config) if option.get("key") == chosen), {})
+    for sub_name, sub in read_inputs(option.get("inputs") or {}).items():
+        if is_widget(sub):
+            for widget in _with_followers(f"{name}.{sub_name}", sub, values, place + 1):
+                place += 1
+                yield widget
 
 
 def _first_option(config: InputSchema) -> Any:
     """The option that a new dynamic combo has."""
-    options = config.limits.get("options")
-    first = options[0] if isinstance(options, list) and options else None
-    return first.get("key") if isinstance(first, Mapping) else None
+    return next((option.get("key") for option in _options(config)), None)
 
 
-def chosen_inputs(config: InputSchema, chosen: Any) -> Iterator[tuple[str, InputSchema]]:
-    """The inputs that one option of a dynamic combo brings with it."""
+def _options(config: InputSchema) -> list[Mapping[str, Any]]:
+    """The options of a dynamic combo: `{"key", "inputs"}` each."""
     options = config.limits.get("options")
-    for option in options if isinstance(options, list) else ():
-        if isinstance(option, Mapping) and option.get("key") == chosen:
-            yield from read_inputs(option.get("inputs") or {}).items()
-            return
+    return [option for option in options if isinstance(option, Mapping)] if isinstance(options, list) else []

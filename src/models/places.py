@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_VOLUMES = tuple(map(Path, ("/runpod-volume", "/workspace")))
+VOLUMES = tuple(map(Path, ("/runpod-volume", "/workspace")))
 _BELOW_VOLUMES = ("models", "ComfyUI/models")
 _HUB_CACHE = Path("/runpod-volume/huggingface-cache/hub")
 # Folders that node packs look for in ComfyUI's own `models` and nowhere else.
@@ -77,7 +77,7 @@ def find_places(settings: Settings, comfyui: Path) -> Places:
     """The places for a ComfyUI checkout: MODELS_DIR, its own `models`, the volumes' folders, RunPod's cache."""
     given = Path(settings.models_dir).expanduser().absolute() if settings.models_dir else None
     own = comfyui / "models"
-    on_volumes = [volume / below for volume in _VOLUMES for below in _BELOW_VOLUMES]
+    on_volumes = [volume / below for volume in VOLUMES for below in _BELOW_VOLUMES]
     roots = tuple(dict.fromkeys((*((given,) if given else ()), own, *filter(Path.is_dir, on_volumes))))
     target = given or _usual_target(own)
     cached = _in_hub_cache(settings)
@@ -93,7 +93,7 @@ def _in_hub_cache(settings: Settings) -> dict[str, Path]:
 
 
 def _usual_target(own: Path) -> Path:
-    for volume in _VOLUMES:
+    for volume in VOLUMES:
         if volume.is_dir() and os.access(volume, os.W_OK):
             there = (volume / below for below in _BELOW_VOLUMES)
             return next(filter(Path.is_dir, there), volume / _BELOW_VOLUMES[0])
