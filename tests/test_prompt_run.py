@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from src import job_handler
+from src.comfy_client import ComfyClient
 
-from . import workflows
+from . import editor_files, workflows
 from .conftest import ENGINES, Bench, booted, settings_for
 
 LONG = 300.0  # a hang limit, no measure
@@ -79,6 +80,28 @@ def test_without_retries_the_caller_hears_why_and_what_comfyui_said_last(own: Be
     assert answer["attempts"] == 1
     assert isinstance(answer["comfyui_log"], list)
     assert "/root" not in json.dumps(answer)
+    assert fine_again(own)
+
+
+def test_a_file_of_the_editor_is_converted_though_comfyui_dies_before_and_meanwhile(
+    own: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = editor_files.with_subgraph()
+    kill(own)
+    answer = own.run(workflow=file)
+    assert (answer["status"], answer.get("converted")) == ("success", True), answer
+    asked, deaths = ComfyClient.schemas, [True]
+
+    def dying(client: ComfyClient, *arguments: Any, **more: Any) -> Any:
+        if deaths:
+            deaths.pop()
+            client._schemas.clear()  # else it need not ask
+            kill(own)
+        return asked(client, *arguments, **more)
+
+    monkeypatch.setattr(ComfyClient, "schemas", dying)
+    answer = own.run(workflow=file)
+    assert (answer["status"], answer.get("converted"), deaths) == ("success", True, []), answer
     assert fine_again(own)
 
 
