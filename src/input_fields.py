@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from .errors import InvalidInput
 from .settings import Delivery, ImageFormat
@@ -31,13 +31,14 @@ def _encodable(value: str) -> str:
 
 _Text = Annotated[str, AfterValidator(_encodable)]
 _Name = Annotated[_Text, Field(min_length=1, max_length=200)]
-_NodeId = Annotated[_Name, BeforeValidator(_as_node_id)]
+_NodeId = Annotated[_Name, BeforeValidator(_as_node_id, json_schema_input_type=str | int)]
 _Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8)]
 _Seed = Annotated[int, Field(ge=0, le=_MAX_SEED)] | Literal["random"]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Share = Annotated[_Number, Field(ge=0, le=1)]
 _UpTo100 = Annotated[_Number, Field(ge=0, le=100)]
 _Strength = Annotated[_Number, Field(ge=-100, le=100)]
+_Format = Literal["png", "jpeg", "jpg", "webp", "avif", "original"]
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _STRICT = ConfigDict(strict=True, extra="forbid")
 
@@ -54,7 +55,15 @@ class LoraFields(BaseModel):
 class FileFields(BaseModel):
     """One entry of `images` or `files`; what it has beside these is told to the caller."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "oneOf": [
+                {"required": [part], "properties": {part: {"type": "string"}}} for part in ("image", "data", "url")
+            ]
+        },
+    )
     name: _Name
     image: _Text | None = None
     data: _Text | None = None
@@ -65,7 +74,9 @@ class OutputFields(BaseModel):
     """`output`."""
 
     model_config = _STRICT
-    format: Annotated[ImageFormat | Literal["original"], BeforeValidator(_spelled)] | None = None
+    format: (
+        Annotated[ImageFormat | Literal["original"], BeforeValidator(_spelled, json_schema_input_type=_Format)] | None
+    ) = None
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
     max_side: Annotated[int, Field(ge=16, le=16384)] | None = None
     background: _Colour = "#ffffff"
@@ -78,10 +89,19 @@ class OutputFields(BaseModel):
 class InputFields(BaseModel):
     """`input`; what it has beside these is told to the caller."""
 
-    model_config = ConfigDict(strict=True, extra="allow")
+    model_config = ConfigDict(
+        strict=True,
+        extra="allow",
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["workflow"]},
+                {"required": ["action"], "properties": {"action": {"const": "info"}}},
+            ]
+        },
+    )
 
     action: Action = "run"
-    workflow: Any = None
+    workflow: Annotated[Any, WithJsonSchema({"type": ["object", "string"]})] = None
     prompt: _Text | None = None
     negative_prompt: _Text | None = None
     seed: _Seed | None = None
@@ -115,10 +135,10 @@ class InputFields(BaseModel):
     comfy_org_api_key: _Text = ""
 
 
-# What would be right, for the message: "<field> must be <rule>, not <value>".
 _SIDE_RULE = "a multiple of 8 between 16 and 16384"
 _FILE_RULE = "an object with a name and one of image, data or url"
-_RULES = {
+RULES = {
+    "workflow": "a workflow in API format, one as the editor saves it, or the name of a stored one",
     "action": f"one of {', '.join(get_args(Action))}",
     "prompt": "a text (a string in Unicode)",
     "negative_prompt": "a text (a string in Unicode)",
@@ -156,7 +176,7 @@ _RULES = {
         "a text: base64, a data URI or a URL",
     ),
 }
-
+"""What would be right, for messages ("<field> must be <rule>, not <value>") and for the schema."""
 
 _ENTRIES = {"images": _FILE_RULE, "files": _FILE_RULE, "loras": 'an object like {"name": "style.safetensors"}'}
 
@@ -186,12 +206,12 @@ def _explained(error: ValidationError) -> InvalidInput:
     field_name = str(steps[0])
     rule_name = ".".join(step for step in steps if isinstance(step, str))
     if problem["type"] == "missing":
-        return InvalidInput(f"{place} is missing: it must be {_RULES[rule_name]}", field=field_name)
+        return InvalidInput(f"{place} is missing: it must be {RULES[rule_name]}", field=field_name)
     if is_unknown:
         parts = ", ".join(_PARTS[field_name].model_fields)
         return InvalidInput(f"{place} has no part {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
     is_entry = rule_name in _ENTRIES and isinstance(steps[-1], int)
-    rule = _ENTRIES[rule_name] if is_entry else _RULES.get(rule_name, "something else")
+    rule = _ENTRIES[rule_name] if is_entry else RULES.get(rule_name, "something else")
     return InvalidInput(f"{place} must be {rule}, not {shown(problem['input'])}", field=field_name)
 
 

@@ -12,13 +12,16 @@ from dataclasses import fields
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
+from jsonschema import ValidationError as JsonSchemaError
 
 from examples import deploy
+from maintenance.schemas import schemas
 from src import errors
-from src.errors import WorkerError
+from src.errors import InvalidInput, WorkerError
 from src.input_fields import InputFields, OutputFields
 from src.job_input import read_job
-from src.models.manifest import OwnManifest, read_manifest, shipped_manifest
+from src.models.manifest import read_manifest, shipped_manifest
 from src.settings import Settings, read_settings, variable
 from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow
@@ -88,11 +91,73 @@ def test_every_input_field_is_documented() -> None:
         assert f"| `{name}` |" in OUTPUT, name
 
 
-def test_the_manifest_in_the_documents_is_one_and_so_is_its_schema() -> None:
+def test_the_manifest_in_the_documents_is_one() -> None:
     (example,) = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", MODELS, re.DOTALL))
     assert read_manifest(example, shipped_manifest()).expand(["our-flux"])
-    schema = json.loads((ROOT / "docs" / "manifest.schema.json").read_text())
-    assert schema == OwnManifest.model_json_schema()
+
+
+@pytest.mark.parametrize("name", schemas())
+def test_the_schemas_are_those_of_the_code(name: str) -> None:
+    """`python -m maintenance.schemas` writes them."""
+    assert json.loads((ROOT / "docs" / name).read_text()) == schemas()[name]
+
+
+SOUND = {"workflow": {"1": {"class_type": "SaveImage", "inputs": {}}}}
+FITTING: list[dict[str, Any]] = [
+    SOUND,
+    {"action": "info"},
+    {"workflow": "smoke_workflow"},
+    {**SOUND, "prompt": "a cat", "seed": 2**64 - 1, "prompt_node_id": 1, "unknown": 1},
+    {**SOUND, "seed": "random", "cfg": 3, "denoise": 0.5, "loras": [{"name": "a.safetensors", "strength": 1}]},
+    {**SOUND, "output": {"format": "jpg", "quality": 80, "background": "#ffffff"}},
+    {**SOUND, "images": [{"name": "a.png", "image": "aGk="}], "files": [{"name": "b", "url": "https://a.example/b"}]},
+]
+UNFIT: list[dict[str, Any]] = [
+    {},
+    {"action": "validate"},
+    {"workflow": 5},
+    {**SOUND, "action": "stop"},
+    {**SOUND, "prompt": 5},
+    {**SOUND, "seed": -1},
+    {**SOUND, "seed": "7"},
+    {**SOUND, "seed": True},
+    {**SOUND, "width": 1001, "height": 8},
+    {**SOUND, "denoise": 1.5},
+    {**SOUND, "loras": [{"strength": 1}]},
+    {**SOUND, "loras": [{"name": "a", "strenght": 1}]},
+    {**SOUND, "output": {"format": "bmp"}},
+    {**SOUND, "output": {"background": "red"}},
+    {**SOUND, "images": [{"name": "a.png"}]},
+    {**SOUND, "images": [{"name": "a.png", "image": "aGk=", "url": "https://a.example/b"}]},
+]
+
+
+@pytest.mark.parametrize("given", [*FITTING, *UNFIT], ids=repr)
+def test_the_schema_of_the_input_says_what_the_worker_says(given: dict[str, Any]) -> None:
+    fits = given in FITTING
+    assert Draft202012Validator(schemas()["input.schema.json"]).is_valid(given) == fits
+    if fits:
+        read_job({"input": given}, lambda name: stored_workflow(name, Settings()))
+    else:
+        with pytest.raises(InvalidInput):
+            read_job({"input": given})
+
+
+def test_answers_are_what_their_schema_says(bench: Bench) -> None:
+    check = Draft202012Validator(schemas()["output.schema.json"]).validate
+    smoke = json.loads((ROOT / "examples" / "smoke_workflow.json").read_text())
+    answers = [
+        bench.run(workflow=smoke, widht=5),
+        bench.run(workflow=smoke, action="validate"),
+        bench.run(action="info"),
+        bench.run(workflow=smoke, prompt="a cat"),
+        bench.run(workflow={"1": {"class_type": "Nope", "inputs": {}}}),
+    ]
+    assert [answer["status"] for answer in answers] == ["success", "success", "success", "error", "error"]
+    for answer in answers:
+        check(answer)
+        with pytest.raises(JsonSchemaError):
+            check({**answer, "status": "fine"})
 
 
 def test_every_set_of_models_is_documented_with_its_use() -> None:

@@ -1,0 +1,140 @@
+"""The fields of an answer as a schema: what `answer` builds, and what callers may rely on."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+from ..errors import ErrorType
+
+_CLOSED = ConfigDict(extra="forbid")
+
+
+class FileEntry(BaseModel):
+    """One entry of `files`: its content is `images[image_index]`, `data` (base64), or in a bucket."""
+
+    model_config = _CLOSED
+    node_id: str = Field(description="the node that made it")
+    name: str = Field(description="its name, with the folders of the workflow's prefix")
+    type: Literal["image", "video", "audio", "text", "latent", "file"]
+    content_type: str = Field(description="its MIME type as delivered")
+    size_bytes: int = Field(ge=0, description="of the file as delivered")
+    preview: Literal[True] = Field(default=True, description="only there for what a preview node showed")
+    image_index: int = Field(default=0, ge=0, description="of a picture that came as base64: its place in images")
+    data: str = Field(default="", description="base64 of any other file")
+    url: str = Field(default="", description="a link to the file in the bucket")
+    bucket: str = Field(default="", description="name of the bucket that it went to")
+    key: str = Field(default="", description="its key in that bucket")
+
+
+class TimingFields(BaseModel):
+    """Where the time went, in seconds; `nodes` by node id."""
+
+    model_config = _CLOSED
+    inputs: float = Field(ge=0, description="fetching the files that the job brought")
+    queue: float = Field(ge=0, description="waiting in ComfyUI")
+    execution: float = Field(ge=0, description="running in ComfyUI")
+    encode: float = Field(ge=0)
+    upload: float = Field(ge=0)
+    nodes: dict[str, float]
+
+
+class Success(BaseModel):
+    """A job that went well."""
+
+    model_config = _CLOSED
+    status: Literal["success"]
+    images: list[str] = Field(description="the pictures as base64")
+    filenames: list[str] = Field(description="their names, in the same order")
+    files: list[FileEntry] = Field(description="every file")
+    execution_time_seconds: float = Field(ge=0, description="from the job's arrival to its answer")
+    prompt_id: str = Field(description="ComfyUI's id of the run")
+    seed: int = Field(default=0, ge=0, description="of the samplers, if they share one")
+    converted: Literal[True] = Field(
+        default=True, description="only there if the workflow came as the editor saves it"
+    )
+    text: list[str] = Field(default=[], description="texts that nodes show")
+    warnings: list[str] = []
+    timings: TimingFields
+    cached_nodes: list[str] = Field(description="ids of nodes whose results ComfyUI still had")
+    versions: dict[str, str] = Field(description="of the worker and of ComfyUI")
+
+
+class Problem(BaseModel):
+    """What keeps the worker from running a workflow; a node's also tells `node_id`, `class_type`, `input`, …"""
+
+    model_config = ConfigDict(extra="allow")
+    reason: str
+    message: str
+
+
+class EditableField(BaseModel):
+    """A field of the input that has a place in the workflow, or `candidates` for it."""
+
+    model_config = _CLOSED
+    name: str
+    value: Any = None
+    node_id: str = ""
+    title: str = ""
+    candidates: list[dict[str, Any]] = []
+
+
+class InputPlace(BaseModel):
+    """An input of a node that names a file."""
+
+    model_config = _CLOSED
+    node_id: str
+    title: str
+    input: str
+    name: Any
+
+
+class Validation(BaseModel):
+    """The answer to `action: validate`."""
+
+    model_config = _CLOSED
+    status: Literal["success"]
+    valid: bool
+    converted: Literal[True] = True
+    problems: list[Problem]
+    warnings: list[str]
+    fields: list[EditableField]
+    inputs: list[InputPlace]
+    versions: dict[str, str]
+    execution_time_seconds: float = Field(ge=0)
+
+
+class Info(BaseModel):
+    """The answer to `action: info`."""
+
+    model_config = _CLOSED
+    status: Literal["success"]
+    engine: str
+    versions: dict[str, str]
+    devices: list[dict[str, Any]]
+    memory: dict[str, int | None] = Field(description="bytes")
+    models: dict[str, Any] = Field(description="file names by folder")
+    node_packs: dict[str, int] = Field(description="number of node classes by pack")
+    workflows: list[str] = Field(description="names of stored workflows")
+    settings: dict[str, Any]
+    disk: dict[str, dict[str, int]] = Field(description="bytes")
+    warnings: list[str]
+    execution_time_seconds: float = Field(ge=0)
+
+
+class Failure(BaseModel):
+    """A job that failed; where it helps there is more, such as `field`, `candidates` or `node_errors`."""
+
+    model_config = ConfigDict(extra="allow")
+    status: Literal["error"]
+    error_type: ErrorType
+    error_code: str = Field(description="the finer reason, for programs")
+    error: str = Field(description="what is wrong, where, and what would be right")
+    execution_time_seconds: float = Field(ge=0)
+    warnings: list[str] = []
+    refresh_worker: Literal[True] = True
+
+
+class Answer(RootModel[Success | Validation | Info | Failure]):
+    """`output` of a job that ended."""
