@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import sys
-from dataclasses import dataclass
+import textwrap
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from .errors import BootTimeout, ComfyBootFailed, WorkerError
+from .settings import Settings, variable, written
 
 _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
@@ -36,13 +38,31 @@ class Options:
     for_sdk: list[str]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells the settings too, for --help only: an error does not need them."""
+
+    def format_help(self) -> str:
+        return f"{super().format_help()}\n{_settings_help()}"
+
+
+def _settings_help() -> str:
+    """Every setting with its default and what it means."""
+    told = ["settings, from the environment or from a file .secrets beside serverless_worker.py:"]
+    for setting in fields(Settings):
+        default = written(setting.default)
+        meaning = setting.metadata["meaning"].replace("`", "")
+        told.append(f"  {variable(setting)}" + (f" ({default})" if default else ""))
+        told.append(textwrap.fill(meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(told) + "\n"
+
+
 def parse(arguments: list[str]) -> Options:
     """Our flags out of the arguments; ends the process for --help and for what nobody knows."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="serverless_worker.py",
         description=f"A RunPod Serverless worker for ComfyUI.\n\n{_USAGE}",
         usage="python serverless_worker.py [flags]",
-        epilog="Settings come from the environment (see docs/settings.md). RunPod's SDK gets its own flags (--rp_…).",
+        epilog="RunPod's SDK gets its own flags (--rp_…).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

@@ -439,6 +439,15 @@ def endpoint_and_bucket(url: str) -> tuple[str, str]:
     return (f"{place.scheme}://{place.netloc}", in_path) if in_path and "/" not in in_path else (url, "")
 
 
+def written(value: object) -> str:
+    """The value of a setting as a person would write it into a variable."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def variable(setting: Field[Any]) -> str:
     """The environment variable of a field of `Settings`."""
     return str(setting.metadata["name"])

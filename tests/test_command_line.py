@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from src import command_line, local_test
 from src.errors import InvalidInput
+from src.settings import Settings, variable, written
 
 from . import workflows
 from .worker_process import ROOT, WORKER
@@ -184,3 +186,11 @@ def test_a_test_input_may_be_wrapped_bare_or_just_a_workflow(given: object, tmp_
 def test_a_test_input_that_cannot_be_read_says_why(given: str, said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         local_test.test_job(command_line.parse(["--test_input", given]))
+
+
+def test_help_tells_every_setting_with_its_default(tmp_path: Path) -> None:
+    told = run("--help", folder=tmp_path).stdout
+    for setting in fields(Settings):
+        default = written(setting.default)
+        assert f"\n  {variable(setting)}{f' ({default})' if default else ''}\n" in told
+    assert "what is there and what is missing" in told

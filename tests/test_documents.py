@@ -22,7 +22,7 @@ from src.errors import InvalidInput, WorkerError
 from src.input_fields import InputFields, OutputFields
 from src.job_input import read_job
 from src.models.manifest import read_manifest, shipped_manifest
-from src.settings import Settings, read_settings, variable
+from src.settings import Settings, read_settings, variable, written
 from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow
 
@@ -40,15 +40,6 @@ DOCUMENTS = (
     "docker/BUILD_COMMANDS.md",
     "legacy/README.md",
 )
-
-
-def written(value: object) -> str:
-    """A default as a person would write it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "" if value == "" else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def test_the_settings_table_is_the_settings() -> None:
