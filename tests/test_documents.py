@@ -35,7 +35,12 @@ INPUT, OUTPUT, SETTINGS, MODELS = (
 )
 DOCUMENTS = (
     "README.md",
-    *(f"docs/{name}.md" for name in ("input", "output", "settings", "models", "deploy", "troubleshooting")),
+    *(
+        f"docs/{name}.md"
+        for name in ("input", "output", "settings", "models", "deploy", "operations", "troubleshooting")
+    ),
+    *(f"docs/{name}.md" for name in ("architecture", "contributing")),
+    "CHANGELOG.md",
     "docs/performance/README.md",
     "docker/BUILD_COMMANDS.md",
     "legacy/README.md",
@@ -185,7 +190,9 @@ def test_the_python_example_gives_the_bytes(draft_bench: Bench) -> None:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_linked_file_exists(name: str) -> None:
     document = ROOT / name
-    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", document.read_text(encoding="utf-8")):
+    text = document.read_text(encoding="utf-8")
+    pictures = [(picture, "") for picture in re.findall(r'src(?:set)?="([^"]+)"', text)]
+    for target, anchor in [*re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text), *pictures]:
         linked = document.parent / target if target else document
         assert linked.exists(), target
         headings = re.findall(r"^#+ (.*)$", linked.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
