@@ -39,7 +39,7 @@ DOCUMENTS = (
         f"docs/{name}.md"
         for name in ("input", "output", "settings", "models", "deploy", "operations", "troubleshooting")
     ),
-    *(f"docs/{name}.md" for name in ("architecture", "contributing")),
+    *(f"docs/{name}.md" for name in ("architecture", "contributing", "storage")),
     "CHANGELOG.md",
     "docs/performance/README.md",
     "docker/BUILD_COMMANDS.md",

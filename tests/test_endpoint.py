@@ -241,6 +241,25 @@ def test_nobody_gets_in_without_the_key_neither_callers_nor_workers(client: Clie
     assert forged.status_code == 401, "the callers' key is not the workers'"
 
 
+def test_pages_from_elsewhere_may_ask_where_a_key_is_wanted(client: Client) -> None:
+    elsewhere = {"Origin": "https://a.example"}
+    asked = requests.options(f"{client.url}/run", headers=elsewhere, timeout=LONG)
+    assert (asked.status_code, asked.headers["Access-Control-Allow-Origin"]) == (204, "*")
+    assert "Authorization" in asked.headers["Access-Control-Allow-Headers"]
+    assert requests.get(f"{client.url}/health", headers=elsewhere, timeout=LONG).status_code == 401
+
+
+def test_without_a_key_only_its_own_page_may_ask(tmp_path: Path) -> None:
+    with serving(tmp_path, SERVE_API_KEY="") as keyless:
+        own = keyless.url.removesuffix("/v2/local")
+        for origin, status in ((None, 200), (own, 200), ("https://a.example", 403), ("null", 403)):
+            headers = {"Origin": origin} if origin else {}
+            answer = requests.get(f"{keyless.url}/health", headers=headers, timeout=LONG)
+            assert answer.status_code == status
+            assert "Access-Control-Allow-Origin" not in answer.headers
+        assert "SERVE_API_KEY" in answer.json()["error"]
+
+
 def test_the_sdks_own_client_works_unchanged(client: Client) -> None:
     code = (
         "import runpod, sys;"

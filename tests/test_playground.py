@@ -16,6 +16,7 @@ from PIL import Image
 
 from . import editor_files, workflows
 from .test_endpoint import KEY, Client, serving
+from .worker_process import ROOT
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -147,6 +148,21 @@ def test_a_wrong_key_opens_the_place_where_it_belongs(browser: Any, client: Clie
     page.goto(client.url.removesuffix("/v2/local") + "/")
     page.get_by_text("The key is not accepted").wait_for(timeout=LONG)
     assert page.get_by_label("Key").is_visible()
+    page.close()
+
+
+def test_the_page_works_as_a_file_too(browser: Any, client: Client) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(LONG)
+    page.goto((ROOT / "src" / "endpoint" / "playground.html").as_uri())
+    page.get_by_label("URL").fill(client.url)
+    page.get_by_label("Key").fill(KEY)
+    page.get_by_label("Key").press("Tab")
+    page.get_by_text("worker ready").wait_for()
+    page.get_by_label("or the name of one that the worker has").select_option("smoke_workflow")
+    page.get_by_text("smoke_workflow can run here").wait_for()
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
     page.close()
 
 

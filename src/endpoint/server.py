@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from ..errors import PortTaken
 from .client_routes import ClientRoutes
@@ -63,6 +64,11 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
     ClientRoutes(queue, pool, options.key).add_to(application)
     WorkerRoutes(queue, pool, token).add_to(application)
     application.router.add_get("/", _playground)
+    if options.key:
+        application.router.add_route("OPTIONS", "/v2/{tail:.*}", _preflight)
+        application.on_response_prepare.append(_allow_other_pages)
+    else:
+        application.middlewares.append(_own_page_only)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -78,6 +84,32 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
 async def _playground(_: web.Request) -> web.StreamResponse:
     """A page to try the endpoint with."""
     return web.FileResponse(_PAGE, headers={"Content-Security-Policy": _ONLY_ITSELF, "Cache-Control": "no-cache"})
+
+
+async def _preflight(_: web.Request) -> web.StreamResponse:
+    """What a browser asks before a page from elsewhere, the playground as a file too, may send its request."""
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Methods": "GET, POST",
+            "Access-Control-Allow-Headers": "Authorization, Content-Type",
+            "Access-Control-Max-Age": "600",
+        },
+    )
+
+
+async def _allow_other_pages(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Access-Control-Allow-Origin"] = "*"
+
+
+@web.middleware
+async def _own_page_only(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Where no key is wanted, a page of the web that a browser here shows could use the GPU."""
+    origin = request.headers.get("Origin", "")
+    if origin and origin != f"http://{request.host}":
+        told = "pages from elsewhere may not ask this endpoint: start it with SERVE_API_KEY, and send that key"
+        return web.json_response({"error": told}, status=403)
+    return await handler(request)
 
 
 async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:
