@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from maintenance.schemas import schemas
 from src import job_handler
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import Installation, draft_installation, find_comfyui
@@ -24,6 +26,7 @@ from src.settings import Settings, read_settings
 from .storage import storage, strict_storage  # noqa: F401  fixtures
 from .tiny_models import make_paths
 
+ANSWERS = Draft202012Validator(schemas()["output.schema.json"])
 ENGINES = ("draft", "real")
 # More settings for the real engine, unless the environment has them: tests run where there is no GPU.
 REAL_ARGS = os.environ.get("COMFYUI_ARGS", "--cpu")
@@ -94,9 +97,11 @@ class Bench:
         return self.handle({"id": "test-job", "input": fields})
 
     def handle(self, job: Any) -> dict[str, Any]:
-        """The handler's answer to a job."""
+        """The handler's answer to a job, which is what its schema says."""
         job_handler.set_worker(self.worker)
-        return asyncio.run(job_handler.handler(job))
+        answer: dict[str, Any] = asyncio.run(job_handler.handler(job))
+        ANSWERS.validate(answer)
+        return answer
 
     def remembered(self) -> list[str]:
         """The prompts in ComfyUI's history, after some time for those that are just being forgotten."""

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
@@ -24,6 +25,7 @@ _ONLY_ITSELF = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data: https:; "
     "media-src blob: https:; connect-src 'self' https://api.runpod.ai; form-action 'none'; base-uri 'none'"
 )
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MAX_BODY = 128 * 1024 * 1024  # the routes themselves say what is too large, as RunPod does
 
 
@@ -105,8 +107,8 @@ async def _allow_other_pages(_: web.Request, response: web.StreamResponse) -> No
 @web.middleware
 async def _own_page_only(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Where no key is wanted, a page of the web that a browser here shows could use the GPU."""
-    origin = request.headers.get("Origin", "")
-    if origin and origin != f"http://{request.host}":
+    origin = request.headers.get("Origin")  # its host is looked at too: a foreign name may lead here
+    if origin and (origin != f"http://{request.host}" or urlsplit(origin).hostname not in _LOOPBACK):
         told = "pages from elsewhere may not ask this endpoint: start it with SERVE_API_KEY, and send that key"
         return web.json_response({"error": told}, status=403)
     return await handler(request)
