@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -44,7 +45,9 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.shield(answer)
     except asyncio.CancelledError:
         stop.set()
-        await asyncio.wait([answer])  # the GPU is free before the next job comes
+        while not answer.done():  # the GPU is free before the next job comes, however often this one is cancelled
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([answer])
         raise
 
 

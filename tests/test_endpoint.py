@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 import requests
+
+from src.endpoint.jobs import JobQueue, Policy
 
 from . import workflows
 from .worker_process import ROOT, WorkerProcess, running
@@ -175,6 +178,23 @@ def test_a_running_job_can_be_cancelled_and_the_next_one_runs_at_once(client: Cl
     assert (cancelled["id"], cancelled["status"]) == (job_id, "CANCELLED")
     assert client.post("runsync", {"input": STILL}).json()["status"] == "COMPLETED"
     assert client.get(f"status/{job_id}")["status"] == "CANCELLED"
+
+
+def test_a_stop_is_told_again_after_a_moment_until_the_worker_has_stopped_the_job() -> None:
+    async def told() -> list[list[str]]:
+        clock = [0.0]
+        queue = JobQueue(lambda: clock[0])
+        job = queue.submit({}, Policy(), is_sync=False)
+        await queue.take("worker", 1, 0.0, lambda: True)
+        queue.cancel(job)
+        heard = []
+        for clock[0] in (0.0, 0.01, 0.5, 0.51, 2.0):
+            heard.append(["job"] if queue.to_stop("worker") == [job.id] else [])
+        queue.runs_only("worker", ())
+        clock[0] = 4.0
+        return [*heard, queue.to_stop("worker")]
+
+    assert asyncio.run(told()) == [["job"], [], ["job"], [], ["job"], []]
 
 
 def test_what_waits_can_be_cancelled_or_purged(client: Client) -> None:

@@ -16,6 +16,7 @@ MAX_ATTEMPTS = 3
 
 _NAMED_AFTER_SECONDS = 1.0
 _STOPPING_SECONDS = 0.1  # between two looks whether a worker has stopped a job
+_TOLD_AGAIN_SECONDS = 0.25  # between two signals to stop the same job
 _KEPT_SECONDS, _KEPT_SECONDS_SYNC = 1800.0, 60.0  # results of /run and of /runsync, after they ended
 
 
@@ -83,6 +84,14 @@ class Job:
         return told
 
 
+@dataclass
+class _Stop:
+    """A job that its worker is to stop: when that was asked for, and when the worker was last told."""
+
+    asked: float
+    told: float = float("-inf")
+
+
 class JobQueue:
     """All jobs of the endpoint."""
 
@@ -90,7 +99,7 @@ class JobQueue:
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._waiting: list[str] = []
-        self._stopping: dict[str, dict[str, float]] = {}  # worker id to job id to when it was to be stopped
+        self._stopping: dict[str, dict[str, _Stop]] = {}  # by worker id, by job id
         self._retried = 0
         self._arrived = asyncio.Event()
 
@@ -183,15 +192,20 @@ class JobQueue:
         return len(dropped)
 
     def to_stop(self, worker_id: str) -> list[str]:
-        """Jobs that a worker should stop. Told until it has: the SDK drops a signal that comes too early."""
-        return sorted(self._stopping.get(worker_id, ()))
+        """Jobs that a worker should be told to stop now. Told until it has: the SDK drops an early signal."""
+        now, told = self._clock(), []
+        for job_id, stop in self._stopping.get(worker_id, {}).items():
+            if now - stop.told >= _TOLD_AGAIN_SECONDS:
+                stop.told = now
+                told.append(job_id)
+        return told
 
     def runs_only(self, worker_id: str, job_ids: Iterable[str]) -> None:
         """What a worker says that it still runs."""
         running, now = set(job_ids), self._clock()
-        for job_id, asked in list(self._stopping.get(worker_id, {}).items()):
+        for job_id, stop in list(self._stopping.get(worker_id, {}).items()):
             # The SDK names a job a moment after it took it: until then its silence says nothing.
-            if job_id not in running and now - asked > _NAMED_AFTER_SECONDS:
+            if job_id not in running and now - stop.asked > _NAMED_AFTER_SECONDS:
                 del self._stopping[worker_id][job_id]
 
     def worker_gone(self, worker_id: str, reason: str) -> None:
@@ -242,7 +256,7 @@ class JobQueue:
 
     def _stop(self, job: Job, status: Status) -> None:
         if job.status is Status.IN_PROGRESS and job.worker_id:
-            self._stopping.setdefault(job.worker_id, {})[job.id] = self._clock()
+            self._stopping.setdefault(job.worker_id, {})[job.id] = _Stop(self._clock())
         if job.id in self._waiting:
             self._waiting.remove(job.id)
         self._end(job, status)
