@@ -35,6 +35,7 @@ from .outputs import (
     list_files,
     list_texts,
     remove_files,
+    remove_named_files,
     write_frames,
 )
 from .preflight import check_changes, check_partner_nodes, find_problems, input_files_of
@@ -220,19 +221,20 @@ class JobRunner:
                 raise failure
             return self._result(job, run, used, folders, job_folder, limits)
         finally:
+            if run is not None:
+                with _tidying(), self._sweeping:  # before another run begins, that may write files of the same names
+                    remove_named_files(run, folders, job_folder)
             self._sweeper.submit(self._sweep, run, folders, job_folder, time.monotonic())
 
     def _sweep(self, run: Run | None, folders: Folders, job_folder: str, ended: float) -> None:
         """Leave nothing of a job behind that ended at a monotonic time, once its answer is on its way."""
         time.sleep(max(0.0, ended + _ANSWER_SECONDS - time.monotonic()))
-        try:
+        with _tidying():
             with self._sweeping:
                 self._running.discard(job_folder)
-                remove_files(run, folders, job_folder, self._running)
+                remove_files(folders, job_folder, self._running)
             if run is not None:
                 self.engine.forget(run.prompt_id)
-        except Exception:
-            log.exception("something of a job that ended is left behind")
 
     def _result(
         self, job: _Job, run: Run, used: set[str], folders: Folders, job_folder: str, limits: RunLimits
@@ -370,6 +372,15 @@ def _timings(job: _Job, run: Run, outcome: Outcome) -> Timings:
         upload=outcome.upload_seconds,
         nodes=nodes,
     )
+
+
+@contextmanager
+def _tidying() -> Iterator[None]:
+    """What goes wrong while a job is cleared up after costs its answer nothing."""
+    try:
+        yield
+    except Exception:
+        log.exception("something of a job that ended is left behind")
 
 
 @contextmanager

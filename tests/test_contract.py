@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from src.outputs import write_frames
+
 from . import editor_files, workflows
 from .conftest import Bench
 from .workflows import node
@@ -106,6 +108,23 @@ def test_a_cached_node_that_names_a_deleted_file_runs_again(bench: Bench) -> Non
     assert len(images(first)) == 1
     assert (first["images"], first["filenames"]) == (second["images"], ["fixed.png"])
     assert not bench.leftovers()
+
+
+def test_clearing_up_after_a_job_spares_a_file_of_the_same_name_of_the_next(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if bench.name == "draft":
+        pytest.skip("all its nodes that save have a prefix")
+
+    def after_clearing_up(*arguments: Any) -> Any:
+        bench.leftovers()  # waits for what is being cleared up, before this job's files are gathered
+        return write_frames(*arguments)
+
+    monkeypatch.setattr("src.job_run.write_frames", after_clearing_up)
+    for color in (1, 2, 2):
+        workflow = workflows.still(color=color)
+        workflow["4"] = node("WorkerTestSave", images=["3", 0])
+        assert bench.run(workflow=workflow)["filenames"] == ["fixed.png"]
 
 
 def test_nothing_of_a_job_stays_behind(bench: Bench) -> None:

@@ -13,7 +13,16 @@ import pytest
 from src.comfy_client import ComfyClient
 from src.comfy_folders import Folders
 from src.errors import ComfyBootFailed, InvalidInput, OutputMissing, OutputRefused
-from src.outputs import Result, failure_answer, gather_files, list_files, list_texts, remove_files, success_answer
+from src.outputs import (
+    Result,
+    failure_answer,
+    gather_files,
+    list_files,
+    list_texts,
+    remove_files,
+    remove_named_files,
+    success_answer,
+)
 from src.outputs.answer import json_size
 from src.outputs.delivery import Delivered
 from src.outputs.gathering import LocalFile
@@ -99,8 +108,9 @@ def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders
     with pytest.raises(OutputRefused):
         read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench)
     run = run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}})
+    remove_named_files(run, folders, JOB)
     for others in ({"job-other"}, set[str]()):
-        remove_files(run, folders, JOB, others)
+        remove_files(folders, JOB, others)
     assert secret.exists()
     assert not (folders.output / JOB).exists()
 
@@ -122,7 +132,7 @@ def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, t
         assert found.path.read_bytes() == b"png"
         assert found.name == "x y.png"
     finally:
-        remove_files(None, draft_bench.engine.process.folders, JOB)
+        remove_files(draft_bench.engine.process.folders, JOB)
 
 
 def delivered(name: str, data: str, node_id: str = "9", **more: Any) -> Delivered:
@@ -181,6 +191,19 @@ def test_an_error_with_endless_details_is_still_delivered() -> None:
     assert answer["error"] == "m"
 
 
+def test_what_has_a_name_of_its_own_goes_at_once_and_never_later_when_it_may_be_another_jobs(folders: Folders) -> None:
+    kept = (folders.output / JOB / "x.png", folders.temp / "preview.png")
+    for place in (*kept, folders.output / "fixed.png"):
+        place.touch()
+    reported = [item("x.png"), item("fixed.png", ""), item("preview.png", "", type="temp"), item("", JOB)]
+    remove_named_files(run_of({"1": {"images": reported}}), folders, JOB)
+    assert not (folders.output / "fixed.png").exists()
+    assert all(place.exists() for place in kept)
+    (folders.output / "fixed.png").touch()  # by the next job
+    remove_files(folders, JOB, {"job-other"})
+    assert (folders.output / "fixed.png").exists()
+
+
 def test_what_is_old_goes_and_when_no_other_job_runs_nothing_at_all_is_left(folders: Folders) -> None:
     for place in (folders.output / "unreported.bin", folders.temp / "preview.png", folders.output / "job-other" / "x"):
         place.parent.mkdir(exist_ok=True)
@@ -188,11 +211,11 @@ def test_what_is_old_goes_and_when_no_other_job_runs_nothing_at_all_is_left(fold
     long_ago = time.time() - 3600
     for name in ("unreported.bin", "job-other"):
         os.utime(folders.output / name, (long_ago, long_ago))
-    remove_files(None, folders, JOB, {"job-other"})
+    remove_files(folders, JOB, {"job-other"})
     assert (folders.output / "job-other" / "x").exists()
     assert (folders.temp / "preview.png").exists(), "it may be another job's"
     assert not (folders.output / "unreported.bin").exists()
-    remove_files(None, folders, JOB)
+    remove_files(folders, JOB)
     assert not [*folders.output.iterdir(), *folders.temp.iterdir()]
 
 

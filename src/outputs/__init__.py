@@ -11,7 +11,7 @@ answer     the answer; the only place that knows the names of output fields
 from .answer import Result, Timings, failure_answer, info_answer, success_answer, validation_answer
 from .delivery import Outcome, Plan, deliver
 from .encoding import Encoding
-from .gathering import gather_files, remove_files
+from .gathering import gather_files, remove_files, remove_named_files
 from .listing import hints, list_files, list_texts, write_frames
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "list_files",
     "list_texts",
     "remove_files",
+    "remove_named_files",
     "success_answer",
     "validation_answer",
     "write_frames",

@@ -137,26 +137,39 @@ def _taken(path: Path, own: Path) -> Path | None:
     return own
 
 
-def remove_files(run: Run | None, folders: Folders, job_folder: str, others: Collection[str] = ()) -> None:
-    """Delete the job's folder, and what its nodes wrote elsewhere: all that is there if no other job runs.
+def remove_named_files(run: Run, folders: Folders, job_folder: str) -> None:
+    """Delete what the job's nodes wrote and reported outside its folder, under names that they choose.
 
-    `others` are the folders of jobs that run. Then only files that the job reported go, and what is old: ComfyUI's
-    cache may give a preview to another job, which would have to make it again.
+    The next job may write the same name: this is done before that begins. A preview stays, for ComfyUI's cache may
+    give it to another job, which would have to make it again.
+    """
+    for file in list_files(run):
+        real = file.real_path(folders)
+        is_elsewhere = real is not None and not real.is_relative_to(folders.output / job_folder)
+        if file.type == "output" and is_elsewhere and not file.path(folders).is_dir():
+            _remove(file.path(folders))
+
+
+def remove_files(folders: Folders, job_folder: str, others: Collection[str] = ()) -> None:
+    """Delete the job's folder, and all else that is there if no other job runs.
+
+    `others` are the folders of jobs that run. Then of what lies elsewhere only what is old goes: it may be theirs.
     """
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
     left = [*_in(folders.output), *_in(folders.temp)]
     if others:
-        reported = [file for file in list_files(run) if file.type == "output"] if run else []
         left = [path for path in left if path.name not in others and seconds_old(path) > _STRAY_SECONDS]
-        places = [file.path(folders) for file in reported if file.real_path(folders)]
-        left.extend(path for path in places if not path.is_dir())
         left.append(folders.temp / "api_logs")  # partner nodes write their key there
     for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _in(folder: Path) -> list[Path]:
