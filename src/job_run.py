@@ -9,8 +9,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from .bucket import Bucket
@@ -25,7 +26,9 @@ from .models.manifest import where_to_get
 from .models.supply import ModelSupply
 from .outputs import (
     Encoding,
+    LocalFile,
     Outcome,
+    OutputFile,
     Plan,
     Result,
     Timings,
@@ -60,6 +63,7 @@ from .workflow.graph import Graph, Workflow
 log = logging.getLogger(__name__)
 
 _MOST_CURES = 2  # of one job: what it misses is told at once
+_TURN_LOOK_SECONDS = 0.1  # between two looks whether a job that waits for its turn was cancelled
 _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 _FIXED_BYTES = 4000  # of an answer: the names of its fields, ids, versions, hints that come last
 
@@ -78,6 +82,16 @@ class _Job:
 
 
 @dataclass(frozen=True)
+class _Made:
+    """What came of a prompt: its run, the job's files that it used, the files that it named, and those to deliver."""
+
+    run: Run
+    used: set[str]
+    named: list[OutputFile]
+    files: list[LocalFile]
+
+
+@dataclass(frozen=True)
 class JobRunner:
     """Runs jobs on an engine. `bucket` is the worker's own. May be used from several threads."""
 
@@ -86,8 +100,10 @@ class JobRunner:
     bucket: Bucket | None
     supply: ModelSupply
     _places: InputPlaces = field(default_factory=InputPlaces)
-    _running: set[str] = field(default_factory=set)
-    """The output folders of the jobs that run now."""
+    _engine_turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held from before a prompt is queued until its files are gathered."""
+    _running: dict[str, float] = field(default_factory=dict)
+    """The output folders of the jobs that ComfyUI has now, and since when, by the clock of the files."""
     _sweeping: threading.Lock = field(default_factory=threading.Lock)
     """Held while files are gathered or removed: no job begins in the middle of that."""
     _sweeper: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="sweeper"))
@@ -199,12 +215,42 @@ class JobRunner:
         return self._run_cured(job, workflow, limits, report, cures - 1)
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
-        """Queue, wait, deliver the files; then delete them."""
+        """Queue, wait, gather the files and deliver them; then delete them."""
+        self._check(job, workflow)
+        own = ExitStack()
+        try:
+            folder = own.enter_context(private_folder())
+            with self._turn(limits) as waited:
+                made = self._made(job, workflow, limits, report, folder)
+            return self._result(job, made, waited, folder, limits)
+        finally:
+            self._sweeper.submit(own.close)
+
+    @contextmanager
+    def _turn(self, limits: RunLimits) -> Iterator[float]:
+        """ComfyUI for one job at a time, given the seconds that it was waited for.
+
+        ComfyUI's own queue would begin the next prompt before the files of the last are safe, and its nodes may write
+        files of the same names.
+        """
+        began = time.monotonic()
+        while not self._engine_turn.acquire(timeout=_TURN_LOOK_SECONDS):
+            limits.check_stop()
+            limits.deadline.restart()  # what others take is not the job's own time
+        try:
+            yield time.monotonic() - began
+        finally:
+            self._engine_turn.release()
+
+    def _made(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report, own: Path) -> _Made:
+        """What a run makes, its files in the folder `own`, where neither ComfyUI's end nor the next job reaches them.
+
+        Nothing of it stays in ComfyUI's folders.
+        """
         folders, run, job_folder = self.engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
         with self._sweeping:
-            self._running.add(job_folder)
+            self._running[job_folder] = time.time()
         try:
-            self._check(job, workflow)
             with self._places.placed(job.files, folders) as places:
                 placed, used = place_files(workflow, places)
                 isolated = isolate_outputs(placed, job_folder)
@@ -219,38 +265,37 @@ class JobRunner:
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
-            return self._result(job, run, used, folders, job_folder, limits)
+            named = [*list_files(run), *write_frames(run, folders, job_folder)]
+            wanted = [file for file in named if job.request.output.previews or not file.is_preview]
+            with self._sweeping:
+                files = gather_files(wanted, folders, self.engine.client, job_folder, own)
+            return _Made(run, used, named, files)
         finally:
             if run is not None:
-                with _tidying(), self._sweeping:  # before another run begins, that may write files of the same names
+                with _tidying(), self._sweeping:
                     remove_named_files(run, folders, job_folder)
             self._sweeper.submit(self._sweep, run, folders, job_folder, time.monotonic())
 
     def _sweep(self, run: Run | None, folders: Folders, job_folder: str, ended: float) -> None:
-        """Leave nothing of a job behind that ended at a monotonic time, once its answer is on its way."""
+        """Leave nothing of a run in ComfyUI that ended at a monotonic time, once its answer may be on its way."""
         time.sleep(max(0.0, ended + _ANSWER_SECONDS - time.monotonic()))
         with _tidying():
             with self._sweeping:
-                self._running.discard(job_folder)
+                del self._running[job_folder]
                 remove_files(folders, job_folder, self._running)
             if run is not None:
                 self.engine.forget(run.prompt_id)
 
-    def _result(
-        self, job: _Job, run: Run, used: set[str], folders: Folders, job_folder: str, limits: RunLimits
-    ) -> Result:
+    def _result(self, job: _Job, made: _Made, waited: float, own: Path, limits: RunLimits) -> Result:
         """What a run made, brought to the caller."""
-        with_previews = job.request.output.previews
-        made = [*list_files(run), *write_frames(run, folders, job_folder)]
-        wanted = [file for file in made if with_previews or not file.is_preview]
-        with self._sweeping:
-            files = gather_files(wanted, folders, self.engine.client, job_folder)
         limits.check_stop()
+        run = made.run
         texts = list_texts(run)
-        known = [*job.applied.hints, *_unused(job, used), *hints(run, made, with_previews)]
+        with_previews = job.request.output.previews
+        known = [*job.applied.hints, *_unused(job, made.used), *hints(run, made.named, with_previews)]
         reserved = _size_of_rest(run, texts, [*known, *job.request.warnings])
         plan = replace(job.plan, reserved_bytes=reserved, check_stop=limits.check_stop)
-        outcome = deliver(files, plan, job.encoding, folders.output / job_folder / "delivery")
+        outcome = deliver(made.files, plan, job.encoding, own / "delivery")
         return Result(
             prompt_id=run.prompt_id,
             files=outcome.files,
@@ -258,7 +303,7 @@ class JobRunner:
             hints=[*known, *outcome.hints],
             seed=_seed(job),
             cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
-            timings=_timings(job, run, outcome),
+            timings=_timings(job, run, waited, outcome),
             versions=versions(self.engine),
             is_converted=job.request.is_converted,
         )
@@ -362,11 +407,11 @@ def _size_of_rest(run: Run, texts: Sequence[str], told: Sequence[str]) -> int:
     return _FIXED_BYTES + len(json.dumps([texts, told, run.cached_nodes, list(run.node_seconds.items())]))
 
 
-def _timings(job: _Job, run: Run, outcome: Outcome) -> Timings:
+def _timings(job: _Job, run: Run, waited: float, outcome: Outcome) -> Timings:
     nodes = {node_id: seconds for node_id, seconds in run.node_seconds.items() if node_id in job.applied.workflow}
     return Timings(
         inputs=job.input_seconds,
-        queue=run.queue_seconds,
+        queue=waited + run.queue_seconds,
         execution=run.execution_seconds,
         encode=outcome.encode_seconds,
         upload=outcome.upload_seconds,

@@ -95,6 +95,8 @@ def run_prompt(
     prompt_id, number, vitals = str(uuid.uuid4()), engine.number, _Vitals(engine)
     _knock(engine, limits, vitals)
     client_id = engine.events.client_id(_SOCKET_SECONDS)
+    if engine.number != number:
+        raise ComfyCrashed("ComfyUI was restarted before the job was queued")
     try:
         with engine.events.listen(prompt_id) as listener:
             queued_at = time.time()

@@ -84,7 +84,7 @@ def test_names_are_as_the_workflow_has_them(folders: Folders) -> None:
 
 def read(file: OutputFile, folders: Folders, bench: Bench) -> bytes:
     """The bytes of one file."""
-    (found,) = gather_files([file], folders, bench.engine.client, JOB)
+    (found,) = gather_files([file], folders, bench.engine.client, JOB, folders.root)
     return found.path.read_bytes()
 
 
@@ -109,7 +109,7 @@ def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders
         read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench)
     run = run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}})
     remove_named_files(run, folders, JOB)
-    for others in ({"job-other"}, set[str]()):
+    for others in ({"job-other": time.time()}, dict[str, float]()):
         remove_files(folders, JOB, others)
     assert secret.exists()
     assert not (folders.output / JOB).exists()
@@ -128,7 +128,7 @@ def test_files_in_folders_that_are_not_ours_come_over_http(draft_bench: Bench, t
     (own / "x y.png").write_bytes(b"png")
     client: ComfyClient = draft_bench.engine.client
     try:
-        (found,) = gather_files([OutputFile("1", "x y.png", JOB, "output")], elsewhere, client, JOB)
+        (found,) = gather_files([OutputFile("1", "x y.png", JOB, "output")], elsewhere, client, JOB, tmp_path)
         assert found.path.read_bytes() == b"png"
         assert found.name == "x y.png"
     finally:
@@ -200,7 +200,7 @@ def test_what_has_a_name_of_its_own_goes_at_once_and_never_later_when_it_may_be_
     assert not (folders.output / "fixed.png").exists()
     assert all(place.exists() for place in kept)
     (folders.output / "fixed.png").touch()  # by the next job
-    remove_files(folders, JOB, {"job-other"})
+    remove_files(folders, JOB, {"job-other": time.time()})
     assert (folders.output / "fixed.png").exists()
 
 
@@ -211,7 +211,9 @@ def test_what_is_old_goes_and_when_no_other_job_runs_nothing_at_all_is_left(fold
     long_ago = time.time() - 3600
     for name in ("unreported.bin", "job-other"):
         os.utime(folders.output / name, (long_ago, long_ago))
-    remove_files(folders, JOB, {"job-other"})
+    remove_files(folders, JOB, {"job-other": long_ago - 1})
+    assert (folders.output / "unreported.bin").exists(), "it may be of the job that began before"
+    remove_files(folders, JOB, {"job-other": time.time()})
     assert (folders.output / "job-other" / "x").exists()
     assert (folders.temp / "preview.png").exists(), "it may be another job's"
     assert not (folders.output / "unreported.bin").exists()

@@ -11,12 +11,14 @@ answer     the answer; the only place that knows the names of output fields
 from .answer import Result, Timings, failure_answer, info_answer, success_answer, validation_answer
 from .delivery import Outcome, Plan, deliver
 from .encoding import Encoding
-from .gathering import gather_files, remove_files, remove_named_files
-from .listing import hints, list_files, list_texts, write_frames
+from .gathering import LocalFile, gather_files, remove_files, remove_named_files
+from .listing import OutputFile, hints, list_files, list_texts, write_frames
 
 __all__ = [
     "Encoding",
+    "LocalFile",
     "Outcome",
+    "OutputFile",
     "Plan",
     "Result",
     "Timings",

@@ -33,7 +33,7 @@ class TimingFields(BaseModel):
 
     model_config = _CLOSED
     inputs: float = Field(ge=0, description="fetching the files that the job brought")
-    queue: float = Field(ge=0, description="waiting in ComfyUI")
+    queue: float = Field(ge=0, description="waiting for ComfyUI, behind other jobs")
     execution: float = Field(ge=0, description="running in ComfyUI")
     encode: float = Field(ge=0)
     upload: float = Field(ge=0)

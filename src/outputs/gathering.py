@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import mimetypes
 import shutil
-from collections.abc import Collection, Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from ..comfy_client import ComfyClient
 from ..comfy_folders import Folders, link_or_copy, seconds_old
@@ -73,9 +75,9 @@ class LocalFile:
 
 
 def gather_files(
-    files: Iterable[OutputFile], folders: Folders, client: ComfyClient, job_folder: str
+    files: Iterable[OutputFile], folders: Folders, client: ComfyClient, job_folder: str, own: Path
 ) -> list[LocalFile]:
-    """The files on the disk, each under a name of its own.
+    """The files, each under a name of its own in the folder `own`.
 
     Raises OutputMissing (with the `node_ids`) for files that are not there, OutputRefused for one outside ComfyUI's
     folders.
@@ -87,7 +89,7 @@ def gather_files(
             raise OutputRefused(
                 f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
             )
-        path = _own_file(file, real, folders.output / job_folder, str(number), client)
+        path = _taken(file, real, own / "gathered" / str(number), client)
         if path is None:
             missing.append(file)
         else:
@@ -112,28 +114,22 @@ def with_own_names(files: Iterable[LocalFile]) -> list[LocalFile]:
     return named
 
 
-def _own_file(file: OutputFile, real: Path, job_folder: Path, number: str, client: ComfyClient) -> Path | None:
-    """Where a file lies that only this job uses: another may be given the same preview from ComfyUI's cache."""
-    if real.is_relative_to(job_folder) and real.exists():
-        return real
-    own = job_folder / "gathered" / number
-    if real.exists():
-        return _taken(real, own)
+def _taken(file: OutputFile, real: Path, own: Path, client: ComfyClient) -> Path | None:
+    """Where a file lies that only this job uses; None if there is no such file."""
+    own.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if file.is_preview:  # stays in ComfyUI's folder, where its node may write it anew
+            shutil.copyfile(real, own)
+        else:
+            link_or_copy(real, own)
+        return own
+    except FileNotFoundError:
+        pass
     # Not in our folders: ComfyUI may have been told others, by COMFYUI_ARGS.
     content = client.view(file.filename, file.subfolder, file.type)
     if content is None:
         return None
-    own.parent.mkdir(parents=True, exist_ok=True)
     own.write_bytes(content)
-    return own
-
-
-def _taken(path: Path, own: Path) -> Path | None:
-    own.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        link_or_copy(path, own)
-    except FileNotFoundError:
-        return None
     return own
 
 
@@ -150,15 +146,17 @@ def remove_named_files(run: Run, folders: Folders, job_folder: str) -> None:
             _remove(file.path(folders))
 
 
-def remove_files(folders: Folders, job_folder: str, others: Collection[str] = ()) -> None:
-    """Delete the job's folder, and all else that is there if no other job runs.
+def remove_files(folders: Folders, job_folder: str, others: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Delete the job's folder, and all else that is there if ComfyUI has no other job.
 
-    `others` are the folders of jobs that run. Then of what lies elsewhere only what is old goes: it may be theirs.
+    `others` are the folders of jobs that it has, and since when (as `time.time()`). Then of what lies elsewhere only
+    what is old and from before them goes: the rest may be theirs.
     """
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
     left = [*_in(folders.output), *_in(folders.temp)]
     if others:
-        left = [path for path in left if path.name not in others and seconds_old(path) > _STRAY_SECONDS]
+        age = max(_STRAY_SECONDS, time.time() - min(others.values()))
+        left = [path for path in left if path.name not in others and seconds_old(path) > age]
         left.append(folders.temp / "api_logs")  # partner nodes write their key there
     for path in left:
         _remove(path)
