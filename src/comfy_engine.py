@@ -134,6 +134,7 @@ class ComfyEngine:
         """End process `number`; the next job, if there is one, boots another."""
         with self._changing:
             if number == self._number:
+                self._number += 1  # first: a job that finds it gone sees by it that it was not to blame
                 self._end_at_once()
 
     def _start_anew(self) -> None:

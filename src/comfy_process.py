@@ -18,7 +18,7 @@ from pathlib import Path
 from .comfy_folders import Folders
 from .comfy_install import Installation
 from .comfy_launcher import WORKER_THREAD_ENDED
-from .errors import ComfyBootFailed, PortTaken
+from .errors import ComfyBootFailed, ComfyStuck, PortTaken
 from .models.places import tell_model_paths
 from .redaction import public_text
 from .settings import Settings, child_environment
@@ -28,6 +28,7 @@ _comfyui_log = logging.getLogger("comfyui")
 
 _LAUNCHER = Path(__file__).with_name("comfy_launcher.py")
 _STOP_SECONDS = 3.0
+_KILLED_SECONDS = 30.0  # that the system gets to end a process that was killed
 _LONGEST_LINE = 65536
 _KEPT_LINES = 200
 _KEPT_CHARACTERS = 1000
@@ -173,7 +174,9 @@ class ComfyProcess:
 
     def public_log(self, lines: int = 5) -> list[str]:
         """The last lines that may be shown to a caller: no traceback, no folder of the worker."""
-        spoken = [line for line in self._log if line.strip() and not line[0].isspace() and "Traceback" not in line]
+        spoken = [
+            line for line in list(self._log) if line.strip() and not line[0].isspace() and "Traceback" not in line
+        ]
         return [public_text(line, 300) for line in spoken[-lines:]]
 
     def log_tail(self, lines: int = 20) -> list[str]:
@@ -206,7 +209,7 @@ class ComfyProcess:
     def stop(self, grace: float = _STOP_SECONDS) -> None:
         """End the engine and all that it started, and remove its folders. Does nothing if it does not run.
 
-        `grace` is the seconds that it gets to end by itself.
+        `grace` is the seconds that it gets to end by itself. Raises ComfyStuck if the system cannot end it.
         """
         if self._process is None:
             return
@@ -218,7 +221,13 @@ class ComfyProcess:
                     self._process.wait(grace)
         finally:  # also for an impatient Ctrl-C
             self._signal(signal.SIGKILL)  # also for what it started and left behind
-            self._process.wait()
+            try:
+                self._process.wait(_KILLED_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise ComfyStuck(
+                    f"ComfyUI did not end within {_KILLED_SECONDS:g} s of being killed: the driver of the GPU, or a "
+                    "disk, may hang; this worker has to be replaced"
+                ) from None
             self._close_ready_pipe()
             self.folders.remove()
             self._process = None

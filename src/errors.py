@@ -147,6 +147,13 @@ class BootTimeout(WorkerError):
         self.log_tail = log_tail
 
 
+class ComfyStuck(WorkerError):
+    """The system cannot end ComfyUI's process: it waits in a driver."""
+
+    error_code: ClassVar[str] = "comfyui_stuck"
+    retire_worker: ClassVar[bool] = True
+
+
 # --- What happened while it ran -----------------------------------------------------------------------
 
 

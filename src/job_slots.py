@@ -1,4 +1,4 @@
-"""The slots for jobs in RunPod's SDK: one whose job was stopped before it began is freed, as the SDK does not."""
+"""The slots for jobs in RunPod's SDK: freed where it forgets to, closed once the worker is to be replaced."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class JobSlots:
     A stop signal that arrives in the very turn of the event loop in which the SDK (1.12) creates a job's task ends
     that task before its first step. Its `finally` never runs, so the job counts as in progress for ever: the worker
     takes no job any more, and its pings say that it is busy. `in_progress` is the SDK's set of jobs, `JobsProgress`.
+
+    An answer with `refresh_worker` asks RunPod to end the worker. Until it does, the SDK would go on taking jobs.
     """
 
     def __init__(
@@ -27,23 +29,31 @@ class JobSlots:
         self._concurrency = concurrency
         self._handler = handler
         self._in_progress = in_progress
-        self._begun: set[str] = set()
+        self._begun: dict[str, Any] = {}  # job id to the SDK's entry of it, which is another one if it comes again
+        self._is_retired = False
         self._idle: dict[str, tuple[int, float]] = {}  # job id to how often and since when it was seen not begun
 
     async def handle(self, job: dict[str, Any]) -> Any:
         """The SDK's `handler`: the job begins, and the handler answers it."""
-        self._begun.add(job["id"])
-        return await self._handler(job)
+        self._begun[job["id"]] = self._entries().get(job["id"])
+        answer = await self._handler(job)
+        if isinstance(answer, dict) and answer.get("refresh_worker"):
+            log.warning("this worker is to be replaced: it takes no more jobs")
+            self._is_retired = True
+        return answer
 
     def concurrency(self, current: int) -> int:
         """The SDK's `concurrency_modifier`, called before each look for jobs: frees what holds a slot in vain."""
-        jobs = {job.id: job for job in self._in_progress}
-        self._begun &= jobs.keys()  # a job stays there until its answer was posted
-        now = time.monotonic()
-        self._idle = {job_id: self._idle.get(job_id, (0, now)) for job_id in jobs.keys() - self._begun}
+        jobs, now = self._entries(), time.monotonic()
+        # An entry stays there until the job's answer was posted.
+        self._begun = {job_id: jobs[job_id] for job_id in jobs if self._begun.get(job_id) is jobs[job_id]}
+        self._idle = {job_id: self._idle.get(job_id, (0, now)) for job_id in jobs.keys() - self._begun.keys()}
         for job_id, (looks, since) in list(self._idle.items()):
             self._idle[job_id] = (looks + 1, since)
             if looks + 1 >= _LOOKS and now - since >= _SECONDS:
                 log.warning("job %s was stopped before it began: its slot is free again", job_id)
                 self._in_progress.remove(jobs[job_id])
-        return self._concurrency
+        return 0 if self._is_retired else self._concurrency
+
+    def _entries(self) -> dict[str, Any]:
+        return {entry.id: entry for entry in self._in_progress}

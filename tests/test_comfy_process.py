@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from src import comfy_process
 from src.comfy_engine import ComfyEngine
 from src.comfy_folders import Folders
 from src.comfy_install import Installation, find_comfyui
 from src.comfy_process import ComfyProcess
-from src.errors import BootTimeout, ComfyBootFailed, ComfyNotFound, InvalidSetting, PortTaken
+from src.errors import BootTimeout, ComfyBootFailed, ComfyNotFound, ComfyStuck, InvalidSetting, PortTaken
 from src.settings import Settings
 
 from .conftest import installation, settings_for
@@ -177,6 +178,22 @@ def test_the_log_survives_strange_bytes_and_endless_lines(tmp_path: Path) -> Non
         assert max(map(len, tail)) <= 1000
     finally:
         process.close()
+
+
+def test_an_engine_that_cannot_be_killed_is_an_error_that_retires_the_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ComfyEngine(found(checkout(tmp_path / "c", "import time; time.sleep(600)")), Settings())
+    engine.start()
+    with monkeypatch.context() as stuck:  # as in state D, where no signal arrives
+        stuck.setattr(comfy_process, "_KILLED_SECONDS", 0.1)
+        stuck.setattr(comfy_process.ComfyProcess, "_signal", lambda *_: None)
+        with pytest.raises(ComfyStuck, match="has to be replaced") as raised:
+            engine.process.stop()
+    assert raised.value.retire_worker
+    assert engine.process.alive
+    engine.process.stop()
+    assert not engine.process.alive
 
 
 def test_stopping_ends_what_the_engine_started_and_removes_its_folders(tmp_path: Path) -> None:

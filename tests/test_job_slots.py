@@ -74,7 +74,7 @@ class SdkLoop:
 
     async def answer(self, job: dict[str, Any]) -> dict[str, Any]:
         self.begun.append(job["id"])
-        return {}
+        return {"refresh_worker": True} if job["id"] == "last" else {}
 
     def to_the_end(self) -> list[str]:
         """The jobs that began, in their order."""
@@ -99,6 +99,37 @@ def test_a_job_whose_answer_takes_long_to_post_keeps_its_slot(
     loop = SdkLoop(in_progress, ["first", "second"], set(), concurrency=2, wanted=2, seconds=3.5)
     assert loop.to_the_end() == ["first", "second"]
     assert "slot" not in caplog.text
+
+
+def test_a_job_that_comes_again_and_is_stopped_before_it_begins_costs_no_slot(
+    in_progress: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(job: dict[str, Any]) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr("src.job_slots._SECONDS", 0.0)
+    slots = JobSlots(2, answer, in_progress)
+    in_progress.add("job")
+    asyncio.run(slots.handle({"id": "job"}))
+    slots.concurrency(2)
+    in_progress.remove("job")
+    in_progress.add("job")
+    for _ in range(3):
+        assert in_progress
+        slots.concurrency(2)
+    assert not in_progress
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_a_worker_that_is_to_be_replaced_takes_no_more_jobs(in_progress: Any, concurrency: int) -> None:
+    loop = SdkLoop(in_progress, ["last", *"abcdef"], set(), concurrency, wanted=100)
+
+    async def for_a_while() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(loop.scaler.run(), 4.0)
+
+    asyncio.run(for_a_while())
+    assert loop.begun == ["last", "a"][:concurrency]
 
 
 def test_a_job_that_is_cancelled_again_and_again_is_left_only_when_its_work_has_ended(
