@@ -18,6 +18,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -105,7 +106,7 @@ class Bucket:
     _connecting: threading.Lock = field(default_factory=threading.Lock)
 
     def abort(self) -> None:
-        """End all connections: a storage that sends a byte a minute is not waited for. Others who use it try again."""
+        """End all connections: a storage that sends a byte a minute is not waited for. Others who use it go on."""
         with self._connecting:
             open_now = [connection.sock for connection in self._connections]
         for connection in (*self._sockets, *open_now):
@@ -161,14 +162,30 @@ class Bucket:
         return Stored(key, self._url(key))
 
     def download(self, key: str, where: str, write: Callable[[bytes], object]) -> None:
-        """Hand the bytes of an object to `write`, piece by piece.
+        """Hand the bytes of an object to `write`, piece by piece; where the answer breaks off, its rest is asked for.
 
+        An empty piece before that lets `write` raise if nobody waits for the object any more.
         Raises InputFileUnavailable (naming `where`) if there is no such object, BucketFailed.
         """
 
+        from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  slow to import
+
         def get(client: Any) -> None:
-            for piece in client.get_object(Bucket=self.config.name, Key=key)["Body"].iter_chunks(1 << 20):
-                write(piece)
+            size, rest = 0, dict[str, str]()
+            for number in range(1, _ATTEMPTS + 1):
+                answer = client.get_object(Bucket=self.config.name, Key=key, **rest)
+                if rest and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT:
+                    raise IncompleteReadError(actual_bytes=0, expected_bytes=answer["ContentLength"])
+                try:
+                    for piece in answer["Body"].iter_chunks(1 << 20):
+                        write(piece)
+                        size += len(piece)
+                    return
+                except (HTTPClientError, IncompleteReadError):  # botocore tries requests again, but no answer's rest
+                    if number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
+                        raise
+                    write(b"")
+                    rest = {"Range": f"bytes={size}-", "IfMatch": answer["ETag"]} if size else {}
 
         try:
             self.attempt("read from", get)

@@ -110,6 +110,8 @@ class BadLine:
     """This many requests get a 503."""
     cut: int = 0
     """This many connections are closed in the middle of a request."""
+    cut_answer_at: int = 0
+    """The next answer is cut after about this many bytes; 0 for none."""
     pause: float = 0.0
     """Seconds before each answer."""
     requests: list[str] = field(default_factory=list)
@@ -166,6 +168,9 @@ def _copy(source: socket.socket, target: socket.socket, line: BadLine | None = N
         while piece := source.recv(65536):
             if line is not None:
                 line.answered += len(piece)
+                if 0 < line.cut_answer_at < line.answered:
+                    line.cut_answer_at = 0
+                    break
             target.sendall(piece)
         target.shutdown(socket.SHUT_WR)
     except OSError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from src.bucket import Bucket, _region, key_of
 from src.errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidSetting, WorkerError
 from src.settings import BucketConfig, Settings
 
-from .storage import NAME, Storage, bad_line
+from .storage import NAME, BadLine, Storage, bad_line
 
 
 @pytest.fixture
@@ -99,6 +99,46 @@ def test_right_keys_open_a_strict_bucket(strict_storage: Storage, picture: Path)
     pieces: list[bytes] = []
     bucket.download(stored.key, "images[0]", pieces.append)
     assert b"".join(pieces) == picture.read_bytes()
+
+
+LONG_OBJECT = bytes(range(256)) * 32_768  # 8 MB
+
+
+@pytest.fixture
+def broken(storage: Storage) -> Iterator[tuple[Bucket, BadLine]]:
+    """A bucket with `long.bin`, whose answer breaks off once, after 3 MB."""
+    storage.put("long.bin", LONG_OBJECT)
+    with bad_line(storage.config.endpoint_url, cut_answer_at=3_000_000) as line:
+        yield Bucket(replace(storage.config, endpoint_url=line.url)), line
+
+
+def test_an_object_whose_answer_breaks_off_comes_whole(broken: tuple[Bucket, BadLine]) -> None:
+    bucket, line = broken
+    read: list[bytes] = []
+    bucket.download("long.bin", "images[0]", read.append)
+    assert b"".join(read) == LONG_OBJECT
+    assert len(line.requests) == 2
+    assert line.answered < len(LONG_OBJECT) * 1.25, "it was not read from its beginning again"
+
+
+def test_the_rest_of_an_object_that_has_changed_is_not_taken(broken: tuple[Bucket, BadLine], storage: Storage) -> None:
+    def write(piece: bytes) -> None:
+        if not piece:
+            storage.put("long.bin", b"other" * 2_000_000)
+
+    with pytest.raises(BucketFailed, match="could not be read from"):
+        broken[0].download("long.bin", "images[0]", write)
+
+
+def test_the_rest_of_an_object_that_nobody_waits_for_is_not_asked_for(broken: tuple[Bucket, BadLine]) -> None:
+    def write(piece: bytes) -> None:
+        if not piece:
+            raise InputFileUnavailable("too late")
+
+    bucket, line = broken
+    with pytest.raises(InputFileUnavailable, match="too late"):
+        bucket.download("long.bin", "images[0]", write)
+    assert len(line.requests) == 1
 
 
 FAULTS: dict[str, dict[str, Any]] = {"5xx": {"refuse": 2}, "cut": {"cut": 2}, "slow": {"pause": 1.0}}
