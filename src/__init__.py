@@ -42,7 +42,7 @@
    doctor          what is there and what is missing on this machine
    endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
 7  job_handler     what RunPod calls with each job
-   job_slots       how many at a time; a job that RunPod's SDK lost track of gives its place back
+   sdk_loop        RunPod's own loop over jobs, its gaps closed
 8  job_loop        from the start of ComfyUI to RunPod's jobs
    local_test      one job from a file or the command line, watched, what it made saved
 

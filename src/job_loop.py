@@ -15,8 +15,8 @@ from .errors import BootTimeout, ComfyBootFailed
 from .fitness import check_fitness
 from .job_handler import Worker, handler, set_worker
 from .job_run import JobRunner
-from .job_slots import JobSlots
 from .progress import ProgressSender, Send
+from .sdk_loop import mended
 from .settings import Settings, tame_sdk
 from .warm_up import read_warm_up, warm_up
 
@@ -61,9 +61,9 @@ def _import_sdk() -> Send:
 def _start_sdk(settings: Settings) -> None:
     # No signal handler here: the SDK's ping process would inherit it and hang the exit. The SDK installs its own.
     import runpod
-    from runpod.serverless.modules.worker_state import JobsProgress
+    from runpod.serverless.modules import rp_scale
 
+    rp_scale.JobScaler = mended(rp_scale.JobScaler)  # what `start` makes
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
-    slots = JobSlots(settings.concurrency, handler, JobsProgress())
-    runpod.serverless.start({"handler": slots.handle, "concurrency_modifier": slots.concurrency})
+    runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})

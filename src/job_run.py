@@ -216,6 +216,7 @@ class JobRunner:
 
     def _run_once(self, job: _Job, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, gather the files and deliver them; then delete them."""
+        limits.check_stop()
         self._check(job, workflow)
         own = ExitStack()
         try:

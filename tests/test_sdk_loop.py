@@ -220,9 +220,11 @@ def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced
     with serving() as queue:
         environment = {**queue.environment, "COMFYUI_PATH": str(checkout), "COMFYUI_PYTHON": sys.executable}
         with running([], environment, tmp_path) as worker:
-            queue.put("one", {"workflow": workflows.still()})
             queue.put("bad", {"workflow": {}})
+            queue.put("one", {"workflow": workflows.still()})
             queue.wait_for(2, LONG)
+            worker.wait_for_log("takes no more jobs", LONG)
+            queue.put("next", {"workflow": workflows.still()})
             (posted,) = queue.posted["one"]
             assert posted["stopPod"] is True
             assert posted["output"]["error_code"] == "comfyui_boot_failed"
@@ -231,6 +233,9 @@ def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced
             assert queue.posted["bad"][0]["output"]["error_type"] == "validation"
             assert "No module named 'no_such_module'" in worker.log
             assert "COMFYUI_PYTHON" in worker.log
+            worker.process.send_signal(signal.SIGTERM)
+            assert worker.process.wait(LONG) == 0
+        assert [job["id"] for job in queue.waiting] == ["next"], "it waits for another worker"
 
 
 def test_importing_the_worker_starts_nothing() -> None:

@@ -1,0 +1,73 @@
+"""RunPod's own loop over jobs, without the gaps of the SDK 1.12 in which jobs, slots and stop signals are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+log = logging.getLogger("worker")
+
+_PAUSE_SECONDS = 1.0
+
+Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+def mended(scaler: Any) -> Any:
+    """The SDK's class `JobScaler`, with these gaps closed:
+
+    * A stop signal that comes before a job's task takes its first step. The SDK drops it while there is no task yet,
+      and the job runs to its end. If it comes in the very turn of the event loop in which the task is created, the
+      task ends without having begun: its `finally` never runs, the job counts as in progress for ever, and the worker
+      takes no job any more. Here such a job is stopped as soon as it has begun.
+    * A job that comes with the answer to a question that was open at SIGTERM. The SDK ends without having run it.
+    * A worker that asked to be replaced (`refresh_worker`). The SDK takes more jobs until RunPod has ended it.
+    """
+
+    class Mended(scaler):  # type: ignore[misc]
+        jobs_fetcher: Any
+
+        def __init__(self, config: dict[str, Any]) -> None:
+            super().__init__({**config, "handler": self._answer})
+            self._handler: Handler = config["handler"]
+            self._ask_for_jobs, self.jobs_fetcher = self.jobs_fetcher, self._fetch
+            self._begun: set[str] = set()
+            self._stopped_early: set[str] = set()
+            self._is_retired = False
+
+        async def _answer(self, job: dict[str, Any]) -> Any:
+            answer = await self._handler(job)
+            if isinstance(answer, dict) and answer.get("refresh_worker"):
+                log.warning("this worker is to be replaced: it takes no more jobs")
+                self._is_retired = True
+            return answer
+
+        async def _fetch(self, session: Any, count: int) -> Any:
+            if self._is_retired:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                return []
+            return await self._ask_for_jobs(session, count)
+
+        async def get_jobs(self, session: Any) -> None:
+            await super().get_jobs(session)
+            if not self.jobs_queue.empty():
+                await self.run_jobs(session)
+
+        async def stop_job(self, job_id: str) -> bool:
+            if job_id in self._begun or self.job_progress.get(job_id) is None:
+                return bool(await super().stop_job(job_id))
+            self._stopped_early.add(job_id)
+            return True
+
+        async def handle_job(self, session: Any, job: dict[str, Any]) -> None:
+            self._begun.add(job["id"])
+            if job["id"] in self._stopped_early:
+                self._stopped_early.remove(job["id"])
+                asyncio.current_task().cancel()  # type: ignore[union-attr]  # as the SDK does; it ends where it waits
+            try:
+                await super().handle_job(session, job)
+            finally:
+                self._begun.discard(job["id"])
+
+    return Mended
