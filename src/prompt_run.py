@@ -148,8 +148,9 @@ def _knock(engine: ComfyEngine, limits: RunLimits, vitals: _Vitals) -> None:
         engine.ensure_alive()
         try:
             engine.client.remaining()
-        except ComfyUnreachable:
+        except ComfyUnreachable:  # at once, where it does not listen
             vitals.silent()
+            time.sleep(_FIRST_POLL)
 
 
 def _queue(
