@@ -174,9 +174,8 @@ class ComfyProcess:
 
     def public_log(self, lines: int = 5) -> list[str]:
         """The last lines that may be shown to a caller: no traceback, no folder of the worker."""
-        spoken = [
-            line for line in list(self._log) if line.strip() and not line[0].isspace() and "Traceback" not in line
-        ]
+        told = self.log_tail(_KEPT_LINES)
+        spoken = [line for line in told if line.strip() and not line[0].isspace() and "Traceback" not in line]
         return [public_text(line, 300) for line in spoken[-lines:]]
 
     def log_tail(self, lines: int = 20) -> list[str]:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 log = logging.getLogger("worker")
 
-_PAUSE_SECONDS = 1.0
-
-Handler = Callable[[dict[str, Any]], Awaitable[Any]]
+_PAUSE_SECONDS = 1.0  # of a worker that asks for no jobs, until it is ended
 
 
 def mended(scaler: Any) -> Any:
@@ -30,7 +27,7 @@ def mended(scaler: Any) -> Any:
 
         def __init__(self, config: dict[str, Any]) -> None:
             super().__init__({**config, "handler": self._answer})
-            self._handler: Handler = config["handler"]
+            self._handler = config["handler"]
             self._ask_for_jobs, self.jobs_fetcher = self.jobs_fetcher, self._fetch
             self._begun: set[str] = set()
             self._stopped_early: set[str] = set()

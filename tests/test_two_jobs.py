@@ -25,10 +25,10 @@ from .workflows import node
 LONG = 60.0  # a hang limit, no measure
 
 
-@pytest.fixture
-def own() -> Iterator[Bench]:
+@pytest.fixture(params=["draft", pytest.param("real", marks=pytest.mark.slow)])
+def own(request: pytest.FixtureRequest, model_paths: Path) -> Iterator[Bench]:
     """An engine of this test's own, to be harmed."""
-    with booted("draft", settings_for("draft")) as bench:
+    with booted(request.param, settings_for(request.param, model_paths)) as bench:
         job_handler.set_worker(bench.worker)
         yield bench
 

@@ -192,7 +192,7 @@ class JobQueue:
         return len(dropped)
 
     def to_stop(self, worker_id: str) -> list[str]:
-        """Jobs that a worker should be told to stop now. Told until it has: the SDK drops an early signal."""
+        """Jobs that a worker should be told to stop now; again and again, for a signal may overtake its job."""
         now, told = self._clock(), []
         for job_id, stop in self._stopping.get(worker_id, {}).items():
             if now - stop.told >= _TOLD_AGAIN_SECONDS:
