@@ -1,8 +1,7 @@
 """The rooms of the ComfyUI serverless worker, lowest floor first; a module imports only from floors below it.
 
 1  errors          everything raised on purpose: error_type, error_code, retire the worker?
-   setting_values  what the text of an environment variable may be
-   settings        the environment, read once
+   settings/       the environment, read once
    deadline        one time budget per wait
    boot_timeline   where the seconds of a cold start go
    command_line    the flags, and what is said before anything runs
