@@ -24,7 +24,7 @@ from tests.loopback_queue import LoopbackQueue
 from tests.worker_process import WORKER, WorkerProcess, ended
 
 NODES = Path(__file__).resolve().parent.parent / "tests" / "comfyui_nodes"
-_BYTECODE = NODES.parent.parent / "src" / "comfy_bytecode.py"
+_BYTECODE = NODES.parent.parent / "src" / "launch" / "comfy_bytecode.py"
 PEER_PORT = 8188
 """The peer's handler knows no other."""
 PEER_FLAGS = ("--disable-auto-launch", "--disable-metadata", "--verbose", "DEBUG", "--log-stdout")

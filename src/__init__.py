@@ -1,6 +1,7 @@
 """The rooms of the ComfyUI serverless worker, lowest floor first; a module imports only from floors below it.
 
-1  errors          everything raised on purpose: error_type, error_code, retire the worker?
+1  launch/         scripts that run inside the processes that are started here
+   errors          everything raised on purpose: error_type, error_code, retire the worker?
    settings/       the environment, read once
    deadline        one time budget per wait
    boot_timeline   where the seconds of a cold start go
@@ -17,8 +18,6 @@
 3  stored_workflows  workflows called by name
    comfy_folders   the folders that one engine process has to itself
    comfy_install   where ComfyUI is, what its version accepts, the command that starts it
-   comfy_bytecode  the script that keeps what a boot imports, for the next to load it faster
-   comfy_launcher  the script that ties the child's life to ours
    safe_fetch      files from URLs that a caller names
    bucket          S3-compatible storage, the only owner of boto3
    models/         model files: which there are, where they are, fetched, checked, read ahead, backed up
@@ -48,5 +47,10 @@
 `serverless_worker.py`, above all of them, tells the story.
 """
 
+from pathlib import Path
+
 VERSION = "0.5.0"
 """Of this worker; answers tell it."""
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+"""The folder that holds `serverless_worker.py`, `src/` and `examples/`."""

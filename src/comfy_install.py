@@ -12,11 +12,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import REPOSITORY
 from .comfy_folders import Folders
 from .errors import ComfyNotFound, InvalidSetting
 from .settings import Settings
 
-_REPOSITORY = Path(__file__).resolve().parent.parent
 _USUAL_PLACES = ("./ComfyUI", "~/comfy/ComfyUI", "/comfyui", "/ComfyUI")
 _MODEL_PATHS_FLAG = "--extra-model-paths-config"
 _DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none", "--cache-lru"})
@@ -67,7 +67,7 @@ class Installation:
 
 def draft_installation() -> Installation:
     """The draft engine of this repository."""
-    return Installation("draft engine", _REPOSITORY, (sys.executable, "-m", "src.draft"), _DRAFT_FLAGS)
+    return Installation("draft engine", REPOSITORY, (sys.executable, "-m", "src.draft"), _DRAFT_FLAGS)
 
 
 def find_comfyui(settings: Settings) -> Installation:

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from .comfy_folders import Folders
 from .comfy_install import Installation
-from .comfy_launcher import WORKER_THREAD_ENDED
 from .errors import ComfyBootFailed, ComfyStuck, PortTaken
+from .launch import LAUNCHER
+from .launch.comfy_launcher import WORKER_THREAD_ENDED
 from .models.places import tell_model_paths
 from .redaction import public_text
 from .settings import Settings, child_environment
@@ -26,7 +27,6 @@ from .settings import Settings, child_environment
 log = logging.getLogger(__name__)
 _comfyui_log = logging.getLogger("comfyui")
 
-_LAUNCHER = Path(__file__).with_name("comfy_launcher.py")
 _STOP_SECONDS = 3.0
 _KILLED_SECONDS = 30.0  # that the system gets to end a process that was killed
 _LONGEST_LINE = 65536
@@ -107,7 +107,7 @@ class ComfyProcess:
         told, self._ready_pipe = os.pipe()
         try:
             return subprocess.Popen(
-                [python, str(_LAUNCHER), str(os.getpid()), str(told), *program],
+                [python, str(LAUNCHER), str(os.getpid()), str(told), *program],
                 cwd=self.installation.directory,
                 env=child_environment(self._settings),
                 stdin=subprocess.DEVNULL,

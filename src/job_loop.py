@@ -8,13 +8,13 @@ import threading
 
 from .boot_timeline import BootTimeline
 from .comfy_engine import ComfyEngine
-from .comfy_launcher import die_with_parent
 from .comfy_process import ComfyProcess
 from .command_line import say_error
 from .errors import BootTimeout, ComfyBootFailed
 from .fitness import check_fitness
 from .job_handler import Worker, handler, set_worker
 from .job_run import JobRunner
+from .launch.comfy_launcher import die_with_parent
 from .progress import ProgressSender, Send
 from .sdk_loop import mended
 from .settings import Settings, tame_sdk

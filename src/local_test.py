@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+from . import REPOSITORY
 from .comfy_engine import ComfyEngine
 from .comfy_events import Event
 from .comfy_install import draft_installation, find_comfyui
@@ -26,7 +27,7 @@ from .stored_workflows import stored_workflow
 from .workflow import apply_overrides
 from .workflow.graph import Graph, Workflow
 
-_TEST_INPUT = Path(__file__).resolve().parent.parent / "test_input.json"
+_TEST_INPUT = REPOSITORY / "test_input.json"
 _SHOWN_CHARACTERS = 40
 
 

@@ -7,10 +7,11 @@ import json
 import re
 from pathlib import Path
 
+from . import REPOSITORY
 from .errors import InvalidWorkflow, StoredWorkflowNotFound
 from .settings import Settings
 
-_EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+_EXAMPLES = REPOSITORY / "examples"
 _VOLUMES = ("/runpod-volume/workflows", "/workspace/workflows")
 _NAME = re.compile(r"[^\x00-\x1f\x7f\\]+")
 _LONGEST_NAME = 200  # bytes

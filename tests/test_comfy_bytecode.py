@@ -19,7 +19,7 @@ from .conftest import Bench, installation, settings_for
 from .test_comfy_launcher import run
 from .worker_process import ROOT
 
-KEEPER = ROOT / "src" / "comfy_bytecode.py"
+KEEPER = ROOT / "src" / "launch" / "comfy_bytecode.py"
 
 PROGRAM = """
 import importlib, sys

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from src.comfy_launcher import WORKER_THREAD_ENDED
+from src.launch.comfy_launcher import WORKER_THREAD_ENDED
 
 from .worker_process import ROOT
 
-LAUNCHER = ROOT / "src" / "comfy_launcher.py"
+LAUNCHER = ROOT / "src" / "launch" / "comfy_launcher.py"
 
 TELLING = """
 import __main__, json, os, sys, helper

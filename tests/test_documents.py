@@ -221,7 +221,7 @@ def test_the_map_names_every_room() -> None:
     package = (ROOT / "src" / "__init__.py").read_text()
     rooms = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"}
     named = set(re.findall(r"^\d?\s+([a-z_]+)/?\s{2,}", package, re.MULTILINE))
-    assert named == rooms | {"settings", "workflow", "editor", "draft", "endpoint", "outputs", "models"}
+    assert named == rooms | {"launch", "settings", "workflow", "editor", "draft", "endpoint", "outputs", "models"}
 
 
 def test_no_requirement_is_without_a_range() -> None:

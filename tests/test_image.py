@@ -207,15 +207,13 @@ def test_layers_are_in_the_order_of_how_rarely_they_change() -> None:
 
 
 def test_models_are_fetched_anew_only_when_what_fetches_them_changes() -> None:
-    program = (
-        "import sys, src.models.__main__; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('src')))"
-    )
+    program = "import sys, src.models.__main__, src.models.hub_child; print(*(m.__file__ for n, m in sys.modules.items() if n.startswith('src')))"
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=REPOSITORY, check=True
     ).stdout.split()
     needed = {str(Path(file).relative_to(REPOSITORY)) for file in loaded} - {"src/models/__main__.py"}
     copied = {word for step in of("COPY", "model-files") for word in step.words[:-1] if word.startswith("src")}
-    whole = {"src/models", "src/settings"}
+    whole = {"src/launch", "src/models", "src/settings"}
     assert copied == {*whole, "src/extra_model_paths.yaml"} | {
         file for file in needed if not file.startswith(tuple(f"{folder}/" for folder in whole))
     }

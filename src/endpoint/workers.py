@@ -10,12 +10,12 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+
+from .. import REPOSITORY
+from ..launch import LAUNCHER
 
 log = logging.getLogger(__name__)
 
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
-_LAUNCHER = _REPOSITORY / "src" / "comfy_launcher.py"
 _STOP_SECONDS = 10.0
 _RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 30.0
 
@@ -106,7 +106,7 @@ class WorkerPool:
             await asyncio.sleep(pause)
 
     async def _spawn(self, worker_id: str, environment: Mapping[str, str]) -> _Worker:
-        script = [str(_LAUNCHER), str(os.getpid()), "-", str(_REPOSITORY / "serverless_worker.py"), *self._arguments]
+        script = [str(LAUNCHER), str(os.getpid()), "-", str(REPOSITORY / "serverless_worker.py"), *self._arguments]
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *script,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import yaml
 
-_PATHS = Path(__file__).resolve().parent.parent / "extra_model_paths.yaml"
+from .. import REPOSITORY
+
+_PATHS = REPOSITORY / "src" / "extra_model_paths.yaml"
 ALSO_IN = {"diffusion_models": "checkpoints"}
 """A file for a folder on the left works from the folder on the right too: a diffusion model among checkpoints."""
 

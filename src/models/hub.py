@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .. import REPOSITORY
 from ..errors import ModelFetchFailed
 from .manifest import Source
 from .memory import total_memory
@@ -33,7 +34,6 @@ from .transfer import Check, Count
 
 log = logging.getLogger(__name__)
 
-_REPOSITORY = Path(__file__).resolve().parent.parent.parent
 _LOOK_SECONDS = 0.1
 _MUCH_MEMORY = 64 << 30  # below that Xet's high-performance mode has been seen to be killed for memory
 # Its usual buffers (2 GB, and as much again in prefetching) took 580 MB for a file of 1 GB on loopback, these 140 MB,
@@ -95,7 +95,7 @@ class Hub:
     def _watched(self, source: Source, folder: Path, check: Check, count: Count, stall_seconds: float) -> Path:
         child = subprocess.Popen(
             [sys.executable, "-m", "src.models.hub_child"],
-            cwd=_REPOSITORY,
+            cwd=REPOSITORY,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any
 
-from ..comfy_launcher import die_with_parent
+from ..launch.comfy_launcher import die_with_parent
 
 
 def main() -> None:

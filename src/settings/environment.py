@@ -6,15 +6,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import Field, fields
-from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
 
+from .. import REPOSITORY
 from ..errors import InvalidSetting
 from .settings import Settings, variable
 
-_SECRETS = Path(__file__).resolve().parents[2] / ".secrets"
+_SECRETS = REPOSITORY / ".secrets"
 _SDK_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
 # Names that a child process must not see: the platform's own variables and whatever looks like a secret.
