@@ -26,7 +26,6 @@ from typing import Any
 
 from benchmarks.overhead import _workflow
 from src import job_handler, job_log
-from src.bucket import Bucket
 from src.comfy_engine import ComfyEngine
 from src.comfy_install import draft_installation, find_comfyui
 from src.errors import WorkerError
@@ -34,6 +33,7 @@ from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.outputs.answer import json_size
 from src.settings import BucketConfig, read_settings
+from src.storage.bucket import Bucket
 
 _MB = 1_000_000
 _BOUND = 60.0

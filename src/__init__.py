@@ -8,18 +8,16 @@
    command_line    the flags, and what is said before anything runs
    job_log         log lines with the job's id
    redaction       text from inside ComfyUI, made fit for a caller
-2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation (pure)
+2  workflow/       the API-format graph: checks, targets, overrides, schemas, isolation; workflows called by name
    editor/         the editor's own save format -> the API format (pure)
    input_fields    the fields of a job's input, and what is said of one that does not fit
    job_input       job dict -> checked, frozen Request
    run_record      what is known of a prompt that ended (pure)
    rejection       ComfyUI's "no" and its failures -> our errors (pure)
    file_checks     is this a file that ComfyUI may be given: name, base64, content?
-3  stored_workflows  workflows called by name
-   comfy_folders   the folders that one engine process has to itself
+3  comfy_folders   the folders that one engine process has to itself
    comfy_install   where ComfyUI is, what its version accepts, the command that starts it
-   safe_fetch      files from URLs that a caller names
-   bucket          S3-compatible storage, the only owner of boto3
+   storage/        files elsewhere: in buckets, and at URLs that a caller names
    models/         model files: which there are, where they are, fetched, checked, read ahead, backed up
    comfy_process   the ComfyUI subprocess: start, ready, alive, log tail, stop, restart
    comfy_http      HTTP with one server on this machine, over connections that stay open

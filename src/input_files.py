@@ -19,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .bucket import Bucket, key_of
 from .comfy_folders import Folders, link_or_copy
 from .deadline import Deadline
 from .errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
 from .file_checks import check_content, check_name, decode
 from .job_input import InputFile
-from .safe_fetch import Fetch, FetchRules, check_endpoint
 from .settings import Settings
+from .storage.bucket import Bucket, key_of
+from .storage.web import Fetch, FetchRules, check_endpoint
 from .workflow.files import PlacedFile
 
 _MEGABYTE = 1_000_000

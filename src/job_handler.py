@@ -18,9 +18,9 @@ from .job_input import Request, job_id_of, read_job
 from .job_run import JobRunner
 from .outputs import failure_answer, info_answer, success_answer, validation_answer
 from .prompt_run import Report
-from .stored_workflows import stored_workflow
 from .worker_info import describe_worker, versions
 from .workflow.graph import Workflow
+from .workflow.stored import stored_workflow
 
 log = logging.getLogger("worker")
 

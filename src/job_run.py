@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .bucket import Bucket
 from .comfy_engine import ComfyEngine
 from .comfy_folders import Folders, private_folder
 from .deadline import Deadline
@@ -47,6 +46,7 @@ from .recovery import run_with_recovery
 from .rejection import explain_failure
 from .run_record import Run
 from .settings import Delivery, Settings
+from .storage.bucket import Bucket
 from .worker_info import versions
 from .workflow import (
     Applied,

@@ -23,9 +23,9 @@ from .job_input import read_job
 from .job_run import JobRunner
 from .prompt_run import Report
 from .settings import Settings
-from .stored_workflows import stored_workflow
 from .workflow import apply_overrides
 from .workflow.graph import Graph, Workflow
+from .workflow.stored import stored_workflow
 
 _TEST_INPUT = REPOSITORY / "test_input.json"
 _SHOWN_CHARACTERS = 40

@@ -13,7 +13,7 @@ from .errors import InvalidInput, WorkerError
 from .job_input import Request, read_job
 from .job_run import JobRunner
 from .settings import Settings
-from .stored_workflows import stored_workflow
+from .workflow.stored import stored_workflow
 
 log = logging.getLogger(__name__)
 

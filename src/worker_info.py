@@ -15,7 +15,7 @@ from .comfy_engine import ComfyEngine
 from .errors import WorkerError
 from .redaction import public_text
 from .settings import Settings
-from .stored_workflows import list_stored_workflows
+from .workflow.stored import list_stored_workflows
 
 _MOST_NAMES = 500  # of models in one folder; an answer has a limit
 _PLACES = {"temporary": tempfile.gettempdir(), "volume": "/runpod-volume", "workspace": "/workspace"}

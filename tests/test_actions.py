@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from src.settings import Settings
-from src.stored_workflows import list_stored_workflows
+from src.workflow.stored import list_stored_workflows
 
 from . import workflows
 from .conftest import Bench, booted, settings_for

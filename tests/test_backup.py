@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from src.bucket import Bucket
 from src.errors import BucketFailed, ModelCorrupt, ModelFetchFailed
 from src.models import transfer
 from src.models.backup import Mirror
@@ -27,7 +26,8 @@ from src.models.partial import Partial
 from src.models.places import Places
 from src.models.store import ModelStore
 from src.models.transfer import Pace
-from src.safe_fetch import FetchRules
+from src.storage.bucket import Bucket
+from src.storage.web import FetchRules
 
 from .model_server import entry, weights
 from .storage import Storage, bad_line

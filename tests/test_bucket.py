@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import requests
 
-from src.bucket import Bucket, _region, key_of
 from src.errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidSetting, WorkerError
 from src.settings import BucketConfig, Settings
+from src.storage.bucket import Bucket, _region, key_of
 
 from .storage import NAME, BadLine, Storage, bad_line
 

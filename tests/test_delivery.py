@@ -13,10 +13,10 @@ import pytest
 import requests
 from PIL import Image
 
-from src.bucket import Bucket
 from src.errors import InvalidInput, WorkerError
 from src.job_input import read_job
 from src.settings import BucketConfig
+from src.storage.bucket import Bucket
 
 from . import workflows
 from .conftest import Bench

@@ -23,8 +23,8 @@ from src.input_fields import InputFields, OutputFields
 from src.job_input import read_job
 from src.models.manifest import read_manifest, shipped_manifest
 from src.settings import Settings, read_settings, variable, written
-from src.stored_workflows import stored_workflow
 from src.workflow import check_workflow
+from src.workflow.stored import stored_workflow
 
 from .conftest import ANSWERS, Bench
 from .worker_process import ROOT
@@ -221,7 +221,17 @@ def test_the_map_names_every_room() -> None:
     package = (ROOT / "src" / "__init__.py").read_text()
     rooms = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"}
     named = set(re.findall(r"^\d?\s+([a-z_]+)/?\s{2,}", package, re.MULTILINE))
-    assert named == rooms | {"launch", "settings", "workflow", "editor", "draft", "endpoint", "outputs", "models"}
+    assert named == rooms | {
+        "launch",
+        "settings",
+        "storage",
+        "workflow",
+        "editor",
+        "draft",
+        "endpoint",
+        "outputs",
+        "models",
+    }
 
 
 def test_no_requirement_is_without_a_range() -> None:

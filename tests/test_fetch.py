@@ -23,7 +23,7 @@ from src.models.manifest import Model, read_manifest, shipped_manifest
 from src.models.partial import partial_of, parts_of
 from src.models.places import Places
 from src.models.transfer import Pace
-from src.safe_fetch import FetchRules
+from src.storage.web import FetchRules
 
 from .model_server import COMMIT, TOKEN, ModelServer, entry, model_server, weights
 from .worker_process import ROOT

@@ -23,14 +23,14 @@ import pytest
 from PIL import Image
 
 from src import job_log
-from src.bucket import Bucket
 from src.deadline import Deadline
 from src.errors import InputFileRefused, InputFileUnavailable, InvalidWorkflow, WorkerError
 from src.job_input import InputFile, read_job
 from src.outputs.listing import OutputFile, list_files
 from src.redaction import public_text
 from src.run_record import Run
-from src.safe_fetch import Fetch, FetchRules
+from src.storage.bucket import Bucket
+from src.storage.web import Fetch, FetchRules
 from src.workflow import check_workflow
 
 from . import workflows
@@ -554,7 +554,7 @@ def test_two_overrides_for_one_place_are_an_error(draft_bench: Bench) -> None:
 def test_a_callers_storage_that_drips_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    monkeypatch.setattr("src.bucket._CHECK_SECONDS", 1.0)
+    monkeypatch.setattr("src.storage.bucket._CHECK_SECONDS", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
 

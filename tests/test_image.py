@@ -213,7 +213,7 @@ def test_models_are_fetched_anew_only_when_what_fetches_them_changes() -> None:
     ).stdout.split()
     needed = {str(Path(file).relative_to(REPOSITORY)) for file in loaded} - {"src/models/__main__.py"}
     copied = {word for step in of("COPY", "model-files") for word in step.words[:-1] if word.startswith("src")}
-    whole = {"src/launch", "src/models", "src/settings"}
+    whole = {"src/launch", "src/models", "src/settings", "src/storage"}
     assert copied == {*whole, "src/extra_model_paths.yaml"} | {
         file for file in needed if not file.startswith(tuple(f"{folder}/" for folder in whole))
     }

@@ -14,12 +14,12 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-from src.bucket import Bucket
 from src.comfy_folders import Folders
 from src.errors import InputFileRefused, InputFileUnavailable, JobCancelled, WorkerError
 from src.input_files import InputPlaces, StagedFile, fetch_files
 from src.job_input import InputFile
 from src.settings import Settings
+from src.storage.bucket import Bucket
 
 from .storage import Storage
 from .test_safe_fetch import site

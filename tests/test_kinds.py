@@ -23,9 +23,9 @@ import pytest
 from PIL import Image
 
 from src import outputs
-from src.bucket import Bucket
 from src.comfy_events import _ENDINGS, EventStream
 from src.outputs.gathering import LocalFile
+from src.storage.bucket import Bucket
 
 from .conftest import Bench
 from .storage import Storage

@@ -14,7 +14,7 @@ import pytest
 
 from src.deadline import Deadline
 from src.errors import InputFileRefused, InputFileUnavailable
-from src.safe_fetch import Fetch, FetchRules, check_endpoint, is_public
+from src.storage.web import Fetch, FetchRules, check_endpoint, is_public
 
 HOSTILE = {
     # loopback, in every spelling that some library reads

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import job_log
-from ..bucket import Bucket
 from ..comfy_install import find_comfyui
 from ..errors import ComfyNotFound, InvalidSetting, WorkerError
 from ..settings import Settings, read_settings
+from ..storage.bucket import Bucket
 from .backup import Mirror, Step, check_is_of_models, files_below, leftovers_below
 from .files import check_digest, digest_of, is_model, what_is_wrong
 from .folders import folders_for

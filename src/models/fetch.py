@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from ..errors import BucketFailed, ModelFetchFailed, ModelGated, NoSpaceForModels, WorkerError
-from ..safe_fetch import FetchRules
+from ..storage.web import FetchRules
 from .files import digest_of, what_is_wrong
 from .folders import folders_for
 from .hub import Hub

@@ -17,8 +17,8 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from ..bucket import Bucket, KeyMissing
 from ..errors import BucketFailed, ModelCorrupt, ModelFetchFailed
+from ..storage.bucket import Bucket, KeyMissing
 from .files import check_digest
 from .transfer import Check, Count, Facts, SourceBroke
 

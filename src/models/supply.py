@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..bucket import Bucket
 from ..errors import MissingModel, WorkerError
-from ..safe_fetch import FetchRules
 from ..settings import Settings
+from ..storage.bucket import Bucket
+from ..storage.web import FetchRules
 from .fetch import Fetcher
 from .hub import Hub
 from .local_cache import local_cache

@@ -1,6 +1,6 @@
 """Files of models on the web: Hugging Face without its library, and any other address; the ranges of one file.
 
-Reached as `safe_fetch` reaches things. Redirects are followed by hand, a token goes to its own host only, and the
+Reached as `storage.web` reaches things. Redirects are followed by hand, a token goes to its own host only, and the
 address that they lead to, which is a signed one that expires on Hugging Face, is asked for again when it is refused.
 """
 
@@ -25,7 +25,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout, Url
 
 from ..errors import InputFileRefused, ModelCorrupt, ModelFetchFailed, ModelGated
-from ..safe_fetch import FetchRules, GuardedHttp, GuardedHttps, checked_url, connect_checked, place_of
+from ..storage.web import FetchRules, GuardedHttp, GuardedHttps, checked_url, connect_checked, place_of
 from .transfer import CONNECTIONS, Facts, SourceBroke
 
 _CONNECT_SECONDS, _QUIET_SECONDS = 10.0, 60.0

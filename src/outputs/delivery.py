@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pybase64
 
-from ..bucket import Bucket, Stored
 from ..deadline import Deadline
 from ..errors import BucketFailed, OutputTooLarge
 from ..settings import Delivery
+from ..storage.bucket import Bucket, Stored
 from .encoding import Encoding, encode_files
 from .gathering import LocalFile, with_own_names
 

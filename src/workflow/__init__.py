@@ -1,6 +1,6 @@
 """The API-format graph: checks, finding nodes, overrides.
 
-Pure: no disk, no network, no clock, and no function edits its argument.
+Pure, but for `stored`: no disk, no network, no clock, and no function edits its argument.
 
     graph      what a node, a link and a chain of links are
     checks     is this a graph that ComfyUI can run without harm?
@@ -12,6 +12,7 @@ Pure: no disk, no network, no clock, and no function edits its argument.
     files      the workflow with the files of a job where it names them
     isolation  the workflow with a folder of its own for its outputs
     outline    the workflow as the editor would roughly have saved it
+    stored     workflows that lie beside the worker, called by name
 """
 
 from .checks import check_workflow

@@ -7,9 +7,9 @@ import json
 import re
 from pathlib import Path
 
-from . import REPOSITORY
-from .errors import InvalidWorkflow, StoredWorkflowNotFound
-from .settings import Settings
+from .. import REPOSITORY
+from ..errors import InvalidWorkflow, StoredWorkflowNotFound
+from ..settings import Settings
 
 _EXAMPLES = REPOSITORY / "examples"
 _VOLUMES = ("/runpod-volume/workflows", "/workspace/workflows")

@@ -1,7 +1,7 @@
 """S3-compatible storage (Cloudflare R2 first); the only owner of boto3.
 
 One client a bucket, made when it is first needed: boto3 takes a third of a second to import. The storage of a bucket
-that a caller brought is no more trusted than a URL: it is reached as `safe_fetch` reaches things, and its answers are
+that a caller brought is no more trusted than a URL: it is reached as `web` reaches things, and its answers are
 cut where they have no end.
 """
 
@@ -23,9 +23,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from .errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput, JobBucketFailed
-from .safe_fetch import Connect, FetchRules, Guarded, check_endpoint, connect_checked
-from .settings import BucketConfig
+from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput, JobBucketFailed
+from ..settings import BucketConfig
+from .web import Connect, FetchRules, Guarded, check_endpoint, connect_checked
 
 log = logging.getLogger(__name__)
 

@@ -24,8 +24,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.util import Timeout, Url, parse_url
 
-from .deadline import Deadline
-from .errors import InputFileRefused, InputFileUnavailable
+from ..deadline import Deadline
+from ..errors import InputFileRefused, InputFileUnavailable
 
 _MAX_REDIRECTS = 5
 _PIECE = 1 << 16
