@@ -3,7 +3,7 @@
     boot ComfyUI as a subprocess (here) -> meanwhile get ready, then take jobs (src/job_loop.py) ->
     read a job and answer it (src/job_handler.py) -> apply its overrides to the workflow (src/workflow/) ->
     put its files where ComfyUI finds them, run it, bring what it made to the caller (src/job_run.py):
-    queue it, wait for its history entry (src/prompt_run.py) -> read the files, answer with base64 (src/outputs/)
+    queue it, wait for its history entry (src/comfy/prompt.py) -> read the files, answer with base64 (src/outputs/)
 
 Run it as `python serverless_worker.py --test --draft` to see an image without ComfyUI or GPU; see README.md.
 """
@@ -15,8 +15,8 @@ from contextlib import closing
 
 from src import command_line, job_log
 from src.boot_timeline import BootTimeline
-from src.comfy_install import draft_installation, find_comfyui
-from src.comfy_process import ComfyProcess
+from src.comfy.install import draft_installation, find_comfyui
+from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
 from src.settings import Settings, on_runpod, own_environment, read_settings
 

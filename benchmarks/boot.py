@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.contenders import comfyui_arguments, kept_bytecode, ours, picture
-from src.comfy_install import find_comfyui
+from src.comfy.install import find_comfyui
 from src.settings import read_settings
 from tests.loopback_queue import serving
 

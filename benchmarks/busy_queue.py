@@ -19,11 +19,11 @@ from typing import Any
 
 import aiohttp
 
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import draft_installation
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import draft_installation
+from src.comfy.prompt import RunLimits, run_prompt
 from src.deadline import Deadline
 from src.endpoint.server import EndpointOptions, running_endpoint
-from src.prompt_run import RunLimits, run_prompt
 from src.settings import own_environment, read_settings
 from src.workflow import Overrides, apply_overrides
 

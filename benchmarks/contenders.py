@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from src.comfy_install import Installation
+from src.comfy.install import Installation
 from tests.loopback_queue import LoopbackQueue
 from tests.worker_process import WORKER, WorkerProcess, ended
 

@@ -21,8 +21,8 @@ from typing import Any
 from PIL import Image, ImageChops
 
 from src import job_handler, job_log
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import find_comfyui
 from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.outputs.answer import json_size

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from benchmarks.contenders import picture
 from src import job_handler, job_log
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import draft_installation, find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import draft_installation, find_comfyui
 from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import read_settings

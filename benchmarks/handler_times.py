@@ -39,8 +39,8 @@ from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, pe
 from benchmarks.memory import _status
 from benchmarks.overhead import _workflow
 from src import job_handler, job_log
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import find_comfyui
 from src.job_handler import Worker
 from src.job_run import JobRunner
 from src.settings import read_settings, tame_sdk

@@ -18,8 +18,8 @@ from dataclasses import replace
 from typing import Any
 
 from src import job_handler, job_log
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import draft_installation, find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import draft_installation, find_comfyui
 from src.errors import WorkerError
 from src.job_handler import Worker
 from src.job_run import JobRunner

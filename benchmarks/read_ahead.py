@@ -26,8 +26,8 @@ from typing import Any
 
 from benchmarks.slow_volume import slow_volume
 from src import job_handler, job_log
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import find_comfyui
 from src.errors import WorkerError
 from src.job_handler import Worker
 from src.job_run import JobRunner

@@ -36,11 +36,11 @@ from benchmarks.contenders import (
     picture,
 )
 from benchmarks.memory import storage
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import Installation, find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import Installation, find_comfyui
+from src.comfy.prompt import RunLimits, run_prompt
 from src.deadline import Deadline
 from src.errors import WorkerError
-from src.prompt_run import RunLimits, run_prompt
 from src.settings import read_settings
 from tests.loopback_queue import LoopbackQueue, serving
 from tests.worker_process import WorkerProcess

@@ -35,8 +35,8 @@ def prove(proof: Path) -> None:
 
 async def _asked(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the engine says of classes, and the answer to the job of `examples/smoke_workflow.json`."""
-    from src.comfy_engine import ComfyEngine
-    from src.comfy_install import find_comfyui
+    from src.comfy.engine import ComfyEngine
+    from src.comfy.install import find_comfyui
     from src.job_handler import Worker, handler, set_worker
     from src.job_run import JobRunner
     from src.settings import read_settings

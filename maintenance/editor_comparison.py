@@ -31,7 +31,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from src.comfy_install import find_comfyui
+from src.comfy.install import find_comfyui
 from src.editor import class_types, convert, is_editor_workflow, read_document
 from src.editor.widgets import widgets_of
 from src.errors import WorkerError

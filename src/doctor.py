@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import VERSION, fitness
-from .comfy_install import Installation, find_comfyui
+from .comfy.install import Installation, find_comfyui
 from .errors import ComfyNotFound, WorkerError
 from .models.manifest import known_manifest
 from .models.places import VOLUMES, find_places

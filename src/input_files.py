@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .comfy_folders import Folders, link_or_copy
+from .comfy.folders import Folders, link_or_copy
 from .deadline import Deadline
 from .errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
 from .file_checks import check_content, check_name, decode

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import job_log
+from .comfy.prompt import Report
 from .errors import ComfyCrashed, WorkerError
 from .job_input import Request, job_id_of, read_job
 from .job_run import JobRunner
 from .outputs import failure_answer, info_answer, success_answer, validation_answer
-from .prompt_run import Report
 from .worker_info import describe_worker, versions
 from .workflow.graph import Workflow
 from .workflow.stored import stored_workflow

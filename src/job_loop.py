@@ -7,8 +7,8 @@ import os
 import threading
 
 from .boot_timeline import BootTimeline
-from .comfy_engine import ComfyEngine
-from .comfy_process import ComfyProcess
+from .comfy.engine import ComfyEngine
+from .comfy.process import ComfyProcess
 from .command_line import say_error
 from .errors import BootTimeout, ComfyBootFailed
 from .fitness import check_fitness

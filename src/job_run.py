@@ -14,8 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .comfy_engine import ComfyEngine
-from .comfy_folders import Folders, private_folder
+from .comfy.engine import ComfyEngine
+from .comfy.folders import Folders, private_folder
+from .comfy.preflight import check_changes, check_partner_nodes, find_problems, input_files_of
+from .comfy.prompt import Report, RunLimits, run_prompt
+from .comfy.record import Run
+from .comfy.recovery import run_with_recovery
+from .comfy.rejection import explain_failure
 from .deadline import Deadline
 from .editor import class_types, convert, read_document
 from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, JobTimeout, MissingModel, NoBucket, WorkerError
@@ -40,11 +45,6 @@ from .outputs import (
     remove_named_files,
     write_frames,
 )
-from .preflight import check_changes, check_partner_nodes, find_problems, input_files_of
-from .prompt_run import Report, RunLimits, run_prompt
-from .recovery import run_with_recovery
-from .rejection import explain_failure
-from .run_record import Run
 from .settings import Delivery, Settings
 from .storage.bucket import Bucket
 from .worker_info import versions

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from . import REPOSITORY
-from .comfy_engine import ComfyEngine
-from .comfy_events import Event
-from .comfy_install import draft_installation, find_comfyui
+from .comfy.engine import ComfyEngine
+from .comfy.events import Event
+from .comfy.install import draft_installation, find_comfyui
+from .comfy.prompt import Report
 from .command_line import Options
 from .errors import GuiFormatWorkflow, InvalidInput
 from .job_handler import Worker, handler, set_worker
 from .job_input import read_job
 from .job_run import JobRunner
-from .prompt_run import Report
 from .settings import Settings
 from .workflow import apply_overrides
 from .workflow.graph import Graph, Workflow

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from .comfy_events import Event
+from .comfy.events import Event
 from .workflow.graph import Graph, Workflow
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from importlib import metadata
 from typing import Any
 
 from . import VERSION
-from .comfy_engine import ComfyEngine
+from .comfy.engine import ComfyEngine
 from .errors import WorkerError
 from .redaction import public_text
 from .settings import Settings

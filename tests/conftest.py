@@ -16,8 +16,8 @@ from jsonschema import Draft202012Validator
 
 from maintenance.schemas import schemas
 from src import job_handler
-from src.comfy_engine import ComfyEngine
-from src.comfy_install import Installation, draft_installation, find_comfyui
+from src.comfy.engine import ComfyEngine
+from src.comfy.install import Installation, draft_installation, find_comfyui
 from src.errors import ComfyNotFound
 from src.job_handler import Worker
 from src.job_run import JobRunner

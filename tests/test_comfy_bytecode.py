@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from src.comfy_engine import ComfyEngine
+from src.comfy.engine import ComfyEngine
 from src.job_handler import Worker
 from src.job_run import JobRunner
 

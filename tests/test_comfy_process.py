@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from src import comfy_process
-from src.comfy_engine import ComfyEngine
-from src.comfy_folders import Folders
-from src.comfy_install import Installation, find_comfyui
-from src.comfy_process import ComfyProcess
+from src.comfy import process as comfy_process
+from src.comfy.engine import ComfyEngine
+from src.comfy.folders import Folders
+from src.comfy.install import Installation, find_comfyui
+from src.comfy.process import ComfyProcess
 from src.errors import BootTimeout, ComfyBootFailed, ComfyNotFound, ComfyStuck, InvalidSetting, PortTaken
 from src.settings import Settings
 

@@ -217,23 +217,6 @@ def test_the_smoke_workflow_runs_on_every_engine(bench: Bench) -> None:
     assert answer["filenames"] == ["smoke_00001_.png"]
 
 
-def test_the_map_names_every_room() -> None:
-    package = (ROOT / "src" / "__init__.py").read_text()
-    rooms = {path.stem for path in (ROOT / "src").glob("*.py")} - {"__init__"}
-    named = set(re.findall(r"^\d?\s+([a-z_]+)/?\s{2,}", package, re.MULTILINE))
-    assert named == rooms | {
-        "launch",
-        "settings",
-        "storage",
-        "workflow",
-        "editor",
-        "draft",
-        "endpoint",
-        "outputs",
-        "models",
-    }
-
-
 def test_no_requirement_is_without_a_range() -> None:
     for name in ("requirements.txt", "requirements-dev.txt"):
         for line in (ROOT / name).read_text().splitlines():
@@ -243,17 +226,6 @@ def test_no_requirement_is_without_a_range() -> None:
 
 def test_this_python_is_supported() -> None:
     assert sys.version_info >= (3, 10)
-
-
-def test_a_room_imports_only_from_rooms_above_it_in_the_map() -> None:
-    package = (ROOT / "src" / "__init__.py").read_text()
-    order = re.findall(r"^\d?\s+([a-z_]+)/?\s{2,}", package, re.MULTILINE)
-    for place, room in enumerate(order):
-        inner = sorted(set((ROOT / "src" / room).glob("*.py")) - {ROOT / "src" / room / "__main__.py"})  # a program
-        for file in inner or [ROOT / "src" / f"{room}.py"]:
-            dots = r"\.\." if inner else r"\."
-            imported = set(re.findall(rf"^\s*from {dots}([a-z_]+)", file.read_text(), re.MULTILINE))
-            assert imported <= set(order[:place]), f"{file.name}: {imported - set(order[:place])}"
 
 
 # --- Deployment --------------------------------------------------------------------------------------------

@@ -23,12 +23,12 @@ import pytest
 from PIL import Image
 
 from src import job_log
+from src.comfy.record import Run
 from src.deadline import Deadline
 from src.errors import InputFileRefused, InputFileUnavailable, InvalidWorkflow, WorkerError
 from src.job_input import InputFile, read_job
 from src.outputs.listing import OutputFile, list_files
 from src.redaction import public_text
-from src.run_record import Run
 from src.storage.bucket import Bucket
 from src.storage.web import Fetch, FetchRules
 from src.workflow import check_workflow

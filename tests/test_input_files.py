@@ -14,7 +14,7 @@ from urllib.parse import quote
 import pytest
 from PIL import Image
 
-from src.comfy_folders import Folders
+from src.comfy.folders import Folders
 from src.errors import InputFileRefused, InputFileUnavailable, JobCancelled, WorkerError
 from src.input_files import InputPlaces, StagedFile, fetch_files
 from src.job_input import InputFile

@@ -23,7 +23,7 @@ import pytest
 from PIL import Image
 
 from src import outputs
-from src.comfy_events import _ENDINGS, EventStream
+from src.comfy.events import _ENDINGS, EventStream
 from src.outputs.gathering import LocalFile
 from src.storage.bucket import Bucket
 

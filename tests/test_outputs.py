@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from src.comfy_client import ComfyClient
-from src.comfy_folders import Folders
+from src.comfy.client import ComfyClient
+from src.comfy.folders import Folders
+from src.comfy.record import Run
 from src.errors import ComfyBootFailed, InvalidInput, OutputMissing, OutputRefused
 from src.outputs import (
     Result,
@@ -28,7 +29,6 @@ from src.outputs.delivery import Delivered
 from src.outputs.gathering import LocalFile
 from src.outputs.listing import OutputFile
 from src.redaction import public_text
-from src.run_record import Run
 
 from .conftest import Bench
 

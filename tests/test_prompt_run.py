@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from src import job_handler
-from src.comfy_client import ComfyClient
+from src.comfy.client import ComfyClient
 
 from . import editor_files, workflows
 from .conftest import ENGINES, Bench, booted, settings_for

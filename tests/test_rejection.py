@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from src.comfy.rejection import explain_failure, explain_rejection
 from src.errors import InvalidWorkflow, MissingModel, MissingNodeType, NodeFailed, OutOfMemory, RunInterrupted
-from src.rejection import explain_failure, explain_rejection
 
 from . import workflows
 

@@ -1,20 +1,18 @@
 """The node classes of the draft engine: inputs, types and limits, in the shape of ComfyUI's /object_info.
 
 `schema.json` is an excerpt of what a real ComfyUI 0.3.64 answers (names, types, limits; no texts). A test compares
-the two where a real one is at hand. To make it anew: `python -m src.draft.schema URL > src/draft/schema.json`.
+the two where a real one is at hand. To make it anew: `python -m maintenance.draft_schema URL`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-import urllib.request
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-_FILE = Path(__file__).with_name("schema.json")
+FILE = Path(__file__).with_name("schema.json")
 _KEPT_OPTIONS = (
     *("default", "min", "max", "step", "options", "multiline", "forceInput", "image_upload", "lazy"),
     *("control_after_generate", "dynamicPrompts"),
@@ -32,7 +30,7 @@ MODEL_FILE_INPUTS = frozenset(
 @cache
 def object_info() -> dict[str, dict[str, Any]]:
     """Every class, as /object_info gives it."""
-    classes: dict[str, dict[str, Any]] = json.loads(_FILE.read_text(encoding="utf-8"))
+    classes: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
     return {name: {**_texts(name), **schema} for name, schema in classes.items()}
 
 
@@ -82,17 +80,3 @@ def _stripped(config: list[Any]) -> list[Any]:
 
 def _texts(name: str) -> dict[str, Any]:
     return {"name": name, "display_name": name, "description": "", "python_module": "nodes", "category": "draft"}
-
-
-def main() -> None:
-    """Print the excerpt of the ComfyUI at the URL that is given."""
-    from .executor import NODES  # noqa: PLC0415  the table of classes lies above this room
-
-    with urllib.request.urlopen(f"{sys.argv[1]}/object_info") as response:  # noqa: S310  a maintainer's own server
-        answer = json.load(response)
-    lines = (f"{json.dumps(name)}: {json.dumps(schema)}" for name, schema in excerpt(answer, sorted(NODES)).items())
-    sys.stdout.write("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import job_log
-from ..comfy_install import find_comfyui
+from ..comfy.install import find_comfyui
 from ..errors import ComfyNotFound, InvalidSetting, WorkerError
 from ..settings import Settings, read_settings
 from ..storage.bucket import Bucket

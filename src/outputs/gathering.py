@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
-from ..comfy_client import ComfyClient
-from ..comfy_folders import Folders, link_or_copy, seconds_old
+from ..comfy.client import ComfyClient
+from ..comfy.folders import Folders, link_or_copy, seconds_old
+from ..comfy.record import Run
 from ..errors import OutputMissing, OutputRefused
-from ..run_record import Run
 from .listing import OutputFile, list_files
 
 # What Python's table, which depends on the system, may lack or call otherwise.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..comfy_folders import Folders
+from ..comfy.folders import Folders
+from ..comfy.record import SENDS_FRAMES, Run
 from ..errors import OutputMissing
-from ..run_record import SENDS_FRAMES, Run
 
 
 @dataclass(frozen=True)

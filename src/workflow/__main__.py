@@ -12,9 +12,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .. import job_log
-from ..comfy_client import ComfyClient
-from ..comfy_engine import ComfyEngine
-from ..comfy_install import find_comfyui
+from ..comfy.client import ComfyClient
+from ..comfy.engine import ComfyEngine
+from ..comfy.install import find_comfyui
 from ..editor import class_types, convert, is_editor_workflow, read_document
 from ..errors import InvalidWorkflow, WorkerError
 from ..settings import read_settings

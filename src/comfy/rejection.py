@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from .errors import (
+from ..errors import (
     CudaFailed,
     InvalidWorkflow,
     MissingModel,
@@ -22,9 +22,9 @@ from .errors import (
     RunInterrupted,
     WorkerError,
 )
-from .redaction import public_text
-from .run_record import messages_of
-from .workflow.graph import Graph, Workflow
+from ..redaction import public_text
+from ..workflow.graph import Graph, Workflow
+from .record import messages_of
 
 FindOptions = Callable[[str, str], list[str]]
 """(class_type, input name) -> the values that this ComfyUI allows there."""

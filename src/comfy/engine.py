@@ -8,13 +8,13 @@ import threading
 import time
 from types import TracebackType
 
-from .comfy_client import ComfyClient
-from .comfy_events import EventStream
-from .comfy_install import Installation
-from .comfy_process import ComfyProcess
-from .deadline import Deadline
-from .errors import BootTimeout, ComfyCrashed, ComfyUnreachable, PortTaken, UnexpectedAnswer, WorkerError
-from .settings import Settings
+from ..deadline import Deadline
+from ..errors import BootTimeout, ComfyCrashed, ComfyUnreachable, PortTaken, UnexpectedAnswer, WorkerError
+from ..settings import Settings
+from .client import ComfyClient
+from .events import EventStream
+from .install import Installation
+from .process import ComfyProcess
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from .comfy_client import ComfyClient
-from .errors import PartnerKeyMissing
+from ..errors import PartnerKeyMissing
+from ..workflow.graph import Graph, Workflow
+from ..workflow.schemas import NodeSchema, check_inputs, check_nodes
+from ..workflow.targets import Slot
+from .client import ComfyClient
 from .rejection import Problem, explain_problems, list_problems
-from .workflow.graph import Graph, Workflow
-from .workflow.schemas import NodeSchema, check_inputs, check_nodes
-from .workflow.targets import Slot
 
 
 def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from .comfy_http import Answer, HttpConnections
-from .errors import UnexpectedAnswer
-from .workflow.schemas import NodeSchema, read_schema
+from ..errors import UnexpectedAnswer
+from ..workflow.schemas import NodeSchema, read_schema
+from .http import Answer, HttpConnections
 
 _LONGEST_CLASS = 500
 _READ_SECONDS = 1.5  # these routes only look at memory: longer means that ComfyUI is busy or frozen

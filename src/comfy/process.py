@@ -15,14 +15,14 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .comfy_folders import Folders
-from .comfy_install import Installation
-from .errors import ComfyBootFailed, ComfyStuck, PortTaken
-from .launch import LAUNCHER
-from .launch.comfy_launcher import WORKER_THREAD_ENDED
-from .models.places import tell_model_paths
-from .redaction import public_text
-from .settings import Settings, child_environment
+from ..errors import ComfyBootFailed, ComfyStuck, PortTaken
+from ..launch import LAUNCHER
+from ..launch.comfy_launcher import WORKER_THREAD_ENDED
+from ..models.places import tell_model_paths
+from ..redaction import public_text
+from ..settings import Settings, child_environment
+from .folders import Folders
+from .install import Installation
 
 log = logging.getLogger(__name__)
 _comfyui_log = logging.getLogger("comfyui")

@@ -12,7 +12,7 @@ from collections import deque
 from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple
 
-from .errors import ComfyUnreachable
+from ..errors import ComfyUnreachable
 
 _CONNECT_SECONDS = 2.0
 

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from .comfy_engine import ComfyEngine
-from .comfy_events import Event, Listener
-from .deadline import Deadline
-from .errors import (
+from ..deadline import Deadline
+from ..errors import (
     ComfyCrashed,
     ComfyHung,
     ComfyUnreachable,
@@ -30,9 +28,11 @@ from .errors import (
     UnexpectedAnswer,
     WorkerError,
 )
+from ..workflow.graph import Workflow
+from .engine import ComfyEngine
+from .events import Event, Listener
+from .record import Frame, NodeClock, Run, sends_frames
 from .rejection import explain_rejection
-from .run_record import Frame, NodeClock, Run, sends_frames
-from .workflow.graph import Workflow
 
 log = logging.getLogger(__name__)
 

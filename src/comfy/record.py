@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .workflow.graph import Workflow
+from ..workflow.graph import Workflow
 
 SENDS_FRAMES = "SaveImageWebsocket"
 """The class of the node that sends its pictures over the websocket."""

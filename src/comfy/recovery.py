@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .comfy_engine import ComfyEngine
-from .deadline import Deadline
-from .errors import CudaFailed, EngineFault, OutOfMemory, OutputMissing, WorkerError
+from ..deadline import Deadline
+from ..errors import CudaFailed, EngineFault, OutOfMemory, OutputMissing, WorkerError
+from .engine import ComfyEngine
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import REPOSITORY
-from .comfy_folders import Folders
-from .errors import ComfyNotFound, InvalidSetting
-from .settings import Settings
+from .. import REPOSITORY
+from ..errors import ComfyNotFound, InvalidSetting
+from ..settings import Settings
+from .folders import Folders
 
 _USUAL_PLACES = ("./ComfyUI", "~/comfy/ComfyUI", "/comfyui", "/ComfyUI")
 _MODEL_PATHS_FLAG = "--extra-model-paths-config"
