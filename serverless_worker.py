@@ -1,8 +1,8 @@
 """A RunPod Serverless worker for ComfyUI: a job with a workflow in, images out.
 
     boot ComfyUI as a subprocess (here) -> meanwhile get ready, then take jobs (src/job_loop.py) ->
-    read a job and answer it (src/job_handler.py) -> apply its overrides to the workflow (src/workflow/) ->
-    put its files where ComfyUI finds them, run it, bring what it made to the caller (src/job_run.py):
+    read a job and answer it (src/job/handler.py) -> apply its overrides to the workflow (src/workflow/) ->
+    put its files where ComfyUI finds them, run it, bring what it made to the caller (src/job/run.py):
     queue it, wait for its history entry (src/comfy/prompt.py) -> read the files, answer with base64 (src/outputs/)
 
 Run it as `python serverless_worker.py --test --draft` to see an image without ComfyUI or GPU; see README.md.

@@ -20,11 +20,12 @@ from typing import Any
 
 from PIL import Image, ImageChops
 
-from src import job_handler, job_log
+from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import find_comfyui
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.outputs.answer import json_size
 from src.settings import read_settings
 

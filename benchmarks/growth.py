@@ -16,11 +16,12 @@ import time
 from pathlib import Path
 
 from benchmarks.contenders import picture
-from src import job_handler, job_log
+from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import draft_installation, find_comfyui
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.settings import read_settings
 
 _CLEARED_SECONDS = 0.1  # in which the worker clears up after its answer

@@ -38,11 +38,12 @@ import websocket
 from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, peer_files
 from benchmarks.memory import _status
 from benchmarks.overhead import _workflow
-from src import job_handler, job_log
+from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import find_comfyui
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.settings import read_settings, tame_sdk
 
 _WARM_UP = 10

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.overhead import _workflow
-from src import job_handler, job_log
+from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import draft_installation, find_comfyui
 from src.errors import WorkerError
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.outputs.answer import json_size
 from src.settings import BucketConfig, read_settings
 from src.storage.bucket import Bucket

@@ -17,12 +17,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from src import job_handler, job_log
+from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import draft_installation, find_comfyui
 from src.errors import WorkerError
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.settings import read_settings
 
 _WARM_UP = 5

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.slow_volume import slow_volume
-from src import job_handler, job_log
+from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import find_comfyui
 from src.errors import WorkerError
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.settings import Settings, read_settings
 from src.warm_up import read_warm_up, warm_up
 from tests.tiny_models import make_models

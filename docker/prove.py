@@ -37,8 +37,8 @@ async def _asked(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]
     """What the engine says of classes, and the answer to the job of `examples/smoke_workflow.json`."""
     from src.comfy.engine import ComfyEngine
     from src.comfy.install import find_comfyui
-    from src.job_handler import Worker, handler, set_worker
-    from src.job_run import JobRunner
+    from src.job.handler import Worker, handler, set_worker
+    from src.job.run import JobRunner
     from src.settings import read_settings
 
     settings = read_settings({**os.environ, "COMFYUI_ARGS": "--cpu", "READ_AHEAD": "false"})

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.input_fields import RULES, InputFields
+from src.job.fields import RULES, InputFields
 from src.models.manifest import OwnManifest
 from src.outputs.fields import Answer
 

@@ -11,22 +11,17 @@ command_line    the flags, and what is said before anything runs
 workflow/       the API-format graph: checks, targets, overrides, schemas, isolation; workflows called by name
 editor/         the editor's own save format -> the API format
 storage/        files elsewhere: in buckets, and at URLs that a caller names
-input_fields    the fields of a job's input, and what is said of one that does not fit
-job_input       job dict -> checked, frozen Request
-file_checks     is this a file that ComfyUI may be given: name, base64, content?
 models/         model files: which there are, where they are, fetched, checked, read ahead, backed up
 draft/          the draft engine: ComfyUI's protocol with pictures drawn by Pillow
 comfy/          ComfyUI as a subprocess, and as a server that is asked
 fitness         is this machine fit to take jobs?
-input_files     the files that a job brings: fetched, checked, put where ComfyUI finds them
-worker_info     what a worker can tell about itself
 progress        what RunPod is told while a job runs
+inputs/         the files that a job brings
 outputs/        history entry -> files -> answer: listing, encoding, delivery
-job_run         one job on a booted engine
+job/            one job, from its input to its answer
 warm_up         the workflow that runs before the first job is taken
 doctor          what is there and what is missing on this machine
 endpoint/       a RunPod endpoint on this machine, with real SDK workers behind it
-job_handler     what RunPod calls with each job
 sdk_loop        RunPod's own loop over jobs, its gaps closed
 job_loop        from the start of ComfyUI to RunPod's jobs
 local_test      one job from a file or the command line, watched, what it made saved

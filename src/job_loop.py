@@ -12,8 +12,8 @@ from .comfy.process import ComfyProcess
 from .command_line import say_error
 from .errors import BootTimeout, ComfyBootFailed
 from .fitness import check_fitness
-from .job_handler import Worker, handler, set_worker
-from .job_run import JobRunner
+from .job.handler import Worker, handler, set_worker
+from .job.run import JobRunner
 from .launch.comfy_launcher import die_with_parent
 from .progress import ProgressSender, Send
 from .sdk_loop import mended

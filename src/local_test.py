@@ -19,9 +19,9 @@ from .comfy.install import draft_installation, find_comfyui
 from .comfy.prompt import Report
 from .command_line import Options
 from .errors import GuiFormatWorkflow, InvalidInput
-from .job_handler import Worker, handler, set_worker
-from .job_input import read_job
-from .job_run import JobRunner
+from .job.handler import Worker, handler, set_worker
+from .job.request import read_job
+from .job.run import JobRunner
 from .settings import Settings
 from .workflow import apply_overrides
 from .workflow.graph import Graph, Workflow

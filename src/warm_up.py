@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from .errors import InvalidInput, WorkerError
-from .job_input import Request, read_job
-from .job_run import JobRunner
+from .job.request import Request, read_job
+from .job.run import JobRunner
 from .settings import Settings
 from .workflow.stored import stored_workflow
 

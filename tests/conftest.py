@@ -15,12 +15,12 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from maintenance.schemas import schemas
-from src import job_handler
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import Installation, draft_installation, find_comfyui
 from src.errors import ComfyNotFound
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job import handler as job_handler
+from src.job.handler import Worker
+from src.job.run import JobRunner
 from src.settings import Settings, read_settings
 
 from .storage import storage, strict_storage  # noqa: F401  fixtures

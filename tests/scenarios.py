@@ -17,7 +17,7 @@ from typing import Any
 
 import requests
 
-from src import job_handler
+from src.job import handler as job_handler
 
 from . import workflows
 from .conftest import Bench

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from src.comfy.engine import ComfyEngine
-from src.job_handler import Worker
-from src.job_run import JobRunner
+from src.job.handler import Worker
+from src.job.run import JobRunner
 
 from . import workflows
 from .conftest import Bench, installation, settings_for

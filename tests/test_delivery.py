@@ -14,7 +14,7 @@ import requests
 from PIL import Image
 
 from src.errors import InvalidInput, WorkerError
-from src.job_input import read_job
+from src.job.request import read_job
 from src.settings import BucketConfig
 from src.storage.bucket import Bucket
 

@@ -19,8 +19,8 @@ from examples import deploy
 from maintenance.schemas import schemas
 from src import errors
 from src.errors import InvalidInput, WorkerError
-from src.input_fields import InputFields, OutputFields
-from src.job_input import read_job
+from src.job.fields import InputFields, OutputFields
+from src.job.request import read_job
 from src.models.manifest import read_manifest, shipped_manifest
 from src.settings import Settings, read_settings, variable, written
 from src.workflow import check_workflow

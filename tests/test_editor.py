@@ -18,7 +18,7 @@ from src.editor import class_types, convert, is_editor_workflow, read_document
 from src.editor.dynamic_prompts import choose_texts
 from src.editor.values import Moment
 from src.errors import GuiFormatWorkflow, InvalidWorkflow
-from src.job_input import read_job
+from src.job.request import read_job
 from src.workflow import check_workflow
 from src.workflow.schemas import read_schema
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from src import job_handler
 from src.errors import WorkerError
+from src.job import handler as job_handler
 from src.workflow import check_workflow
 
 from . import workflows

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from src import job_handler
+from src.job import handler as job_handler
 
 from . import workflows
 from .conftest import Bench, booted, settings_for

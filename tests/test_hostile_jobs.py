@@ -26,7 +26,8 @@ from src import job_log
 from src.comfy.record import Run
 from src.deadline import Deadline
 from src.errors import InputFileRefused, InputFileUnavailable, InvalidWorkflow, WorkerError
-from src.job_input import InputFile, read_job
+from src.inputs.input_file import InputFile
+from src.job.request import read_job
 from src.outputs.listing import OutputFile, list_files
 from src.redaction import public_text
 from src.storage.bucket import Bucket
@@ -455,7 +456,7 @@ def test_many_large_frames_over_the_websocket_all_arrive(bench: Bench) -> None:
 
 def at_once(bench: Bench, jobs: list[dict[str, Any]], threads: int) -> list[dict[str, Any]]:
     """The answers to jobs that run at the same time."""
-    from src import job_handler
+    from src.job import handler as job_handler
 
     job_handler.set_worker(bench.worker)
     with ThreadPoolExecutor(threads) as pool:
@@ -501,7 +502,7 @@ def test_a_job_behind_one_that_will_not_stop_is_not_lost(model_paths: Path) -> N
         "2": node("WorkerTestSleep", image=["1", 0], seconds=60.0, steps=0),
         "9": node("SaveImage", images=["2", 0], filename_prefix="x"),
     }
-    from src import job_handler
+    from src.job import handler as job_handler
 
     with booted("real", settings_for("real", model_paths, job_retries=0, interrupt_grace=2.0)) as own:
         job_handler.set_worker(own.worker)

@@ -16,8 +16,8 @@ from PIL import Image
 
 from src.comfy.folders import Folders
 from src.errors import InputFileRefused, InputFileUnavailable, JobCancelled, WorkerError
-from src.input_files import InputPlaces, StagedFile, fetch_files
-from src.job_input import InputFile
+from src.inputs.files import InputPlaces, StagedFile, fetch_files
+from src.inputs.input_file import InputFile
 from src.settings import Settings
 from src.storage.bucket import Bucket
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from src import job_handler
 from src.comfy.client import ComfyClient
+from src.job import handler as job_handler
 
 from . import editor_files, workflows
 from .conftest import ENGINES, Bench, booted, settings_for

@@ -240,9 +240,9 @@ def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced
 
 def test_importing_the_worker_starts_nothing() -> None:
     check = (
-        "import sys, threading, serverless_worker, src.job_loop, src.job_handler;"
+        "import sys, threading, serverless_worker, src.job_loop, src.job.handler;"
         "assert 'runpod' not in sys.modules; assert threading.active_count() == 1;"
-        "assert src.job_handler._worker is None"
+        "assert src.job.handler._worker is None"
     )
     subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=True)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from src import job_handler
+from src.job import handler as job_handler
 from src.sdk_loop import mended
 
 LONG = 30.0  # a hang limit, no measure

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from src import job_handler
 from src.errors import UnknownModelSet
-from src.job_handler import Worker
+from src.job import handler as job_handler
+from src.job.handler import Worker
 from src.models.supply import ModelSupply, model_names
 from src.settings import Settings, read_settings
 

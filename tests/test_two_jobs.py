@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from src import job_handler
+from src.job import handler as job_handler
 from src.outputs import LocalFile, Outcome, Plan, deliver
 
 from . import workflows
@@ -70,7 +70,7 @@ def test_a_job_that_delivers_does_not_mind_that_comfyui_dies(
             assert may_go_on.wait(LONG)
         return deliver(files, plan, encoding, folder)
 
-    monkeypatch.setattr("src.job_run.deliver", slow_deliver)
+    monkeypatch.setattr("src.job.run.deliver", slow_deliver)
     long = workflows.generative()
     long["8"]["inputs"]["steps"] = 200
     with ThreadPoolExecutor(2) as pool:

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, ImageOps
 
 from ..errors import OutputRefused
-from ..file_checks import PILLOW_ERRORS
+from ..inputs.checks import PILLOW_ERRORS
 from ..settings import ImageFormat
 from .gathering import LocalFile
 from .metadata import METADATA_KEYWORDS, as_exif, rewrite_png

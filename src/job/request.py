@@ -1,4 +1,4 @@
-"""Job dict -> checked, frozen `Request`; with `input_fields` the only place that knows the names of input fields."""
+"""Job dict -> checked, frozen `Request`; with `fields` the only place that knows the names of input fields."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .editor import is_editor_workflow
-from .errors import InvalidInput
-from .input_fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
-from .settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
-from .workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
-from .workflow.checks import check_json
-from .workflow.graph import Workflow
+from ..editor import is_editor_workflow
+from ..errors import InvalidInput
+from ..inputs.input_file import InputFile
+from ..settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
+from ..workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
+from ..workflow.checks import check_json
+from ..workflow.graph import Workflow
+from .fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
 
 Convert = Callable[[dict[str, Any]], Workflow]
 """A file of the editor to its API format. Raises GuiFormatWorkflow."""
@@ -24,19 +25,6 @@ FindWorkflow = Callable[[str], object]
 
 _RANDOM_SEEDS = 2**31
 """A random seed is below this: every node takes it, and JavaScript can read it."""
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file that a job brings: base64, a data URI or a URL in `source`, for nodes that name `name`.
-
-    `where` is its place in the input, for messages.
-    """
-
-    name: str
-    source: str = field(repr=False)
-    where: str
-    is_image: bool
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from . import job_log
-from .comfy.prompt import Report
-from .errors import ComfyCrashed, WorkerError
-from .job_input import Request, job_id_of, read_job
-from .job_run import JobRunner
-from .outputs import failure_answer, info_answer, success_answer, validation_answer
-from .worker_info import describe_worker, versions
-from .workflow.graph import Workflow
-from .workflow.stored import stored_workflow
+from .. import job_log
+from ..comfy.prompt import Report
+from ..errors import ComfyCrashed, WorkerError
+from ..outputs import failure_answer, info_answer, success_answer, validation_answer
+from ..workflow.graph import Workflow
+from ..workflow.stored import stored_workflow
+from .info import describe_worker, versions
+from .request import Request, job_id_of, read_job
+from .run import JobRunner
 
 log = logging.getLogger("worker")
 

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .comfy.folders import Folders, link_or_copy
-from .deadline import Deadline
-from .errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
-from .file_checks import check_content, check_name, decode
-from .job_input import InputFile
-from .settings import Settings
-from .storage.bucket import Bucket, key_of
-from .storage.web import Fetch, FetchRules, check_endpoint
-from .workflow.files import PlacedFile
+from ..comfy.folders import Folders, link_or_copy
+from ..deadline import Deadline
+from ..errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
+from ..settings import Settings
+from ..storage.bucket import Bucket, key_of
+from ..storage.web import Fetch, FetchRules, check_endpoint
+from ..workflow.files import PlacedFile
+from .checks import check_content, check_name, decode
+from .input_file import InputFile
 
 _MEGABYTE = 1_000_000
 _3D_ENDINGS = (".glb", ".gltf", ".obj", ".fbx", ".stl")

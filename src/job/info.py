@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from . import VERSION
-from .comfy.engine import ComfyEngine
-from .errors import WorkerError
-from .redaction import public_text
-from .settings import Settings
-from .workflow.stored import list_stored_workflows
+from .. import VERSION
+from ..comfy.engine import ComfyEngine
+from ..errors import WorkerError
+from ..redaction import public_text
+from ..settings import Settings
+from ..workflow.stored import list_stored_workflows
 
 _MOST_NAMES = 500  # of models in one folder; an answer has a limit
 _PLACES = {"temporary": tempfile.gettempdir(), "volume": "/runpod-volume", "workspace": "/workspace"}

@@ -16,8 +16,8 @@ import filetype
 import pybase64
 from PIL import Image, UnidentifiedImageError
 
-from .errors import InputFileRefused
-from .job_input import InputFile
+from ..errors import InputFileRefused
+from .input_file import InputFile
 
 _DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
 _BLANKS = re.compile(r"\s+")

@@ -14,21 +14,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .comfy.engine import ComfyEngine
-from .comfy.folders import Folders, private_folder
-from .comfy.preflight import check_changes, check_partner_nodes, find_problems, input_files_of
-from .comfy.prompt import Report, RunLimits, run_prompt
-from .comfy.record import Run
-from .comfy.recovery import run_with_recovery
-from .comfy.rejection import explain_failure
-from .deadline import Deadline
-from .editor import class_types, convert, read_document
-from .errors import BucketFailed, ComfyCrashed, InvalidWorkflow, JobTimeout, MissingModel, NoBucket, WorkerError
-from .input_files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
-from .job_input import Request
-from .models.manifest import where_to_get
-from .models.supply import ModelSupply
-from .outputs import (
+from ..comfy.engine import ComfyEngine
+from ..comfy.folders import Folders, private_folder
+from ..comfy.preflight import check_changes, check_partner_nodes, find_problems, input_files_of
+from ..comfy.prompt import Report, RunLimits, run_prompt
+from ..comfy.record import Run
+from ..comfy.recovery import run_with_recovery
+from ..comfy.rejection import explain_failure
+from ..deadline import Deadline
+from ..editor import class_types, convert, read_document
+from ..errors import BucketFailed, ComfyCrashed, InvalidWorkflow, JobTimeout, MissingModel, NoBucket, WorkerError
+from ..inputs.files import InputPlaces, StagedFile, check_sources, fetch_files, fetch_rules
+from ..models.manifest import where_to_get
+from ..models.supply import ModelSupply
+from ..outputs import (
     Encoding,
     LocalFile,
     Outcome,
@@ -45,10 +44,9 @@ from .outputs import (
     remove_named_files,
     write_frames,
 )
-from .settings import Delivery, Settings
-from .storage.bucket import Bucket
-from .worker_info import versions
-from .workflow import (
+from ..settings import Delivery, Settings
+from ..storage.bucket import Bucket
+from ..workflow import (
     Applied,
     apply_overrides,
     fields_of,
@@ -58,7 +56,9 @@ from .workflow import (
     renew_nodes,
     seeds_of,
 )
-from .workflow.graph import Graph, Workflow
+from ..workflow.graph import Graph, Workflow
+from .info import versions
+from .request import Request
 
 log = logging.getLogger(__name__)
 
