@@ -1,6 +1,6 @@
 """A RunPod Serverless worker for ComfyUI: a job with a workflow in, images out.
 
-    boot ComfyUI as a subprocess (here) -> meanwhile get ready, then take jobs (src/job_loop.py) ->
+    boot ComfyUI as a subprocess (here) -> meanwhile get ready, then take jobs (src/worker/start.py) ->
     read a job and answer it (src/job/handler.py) -> apply its overrides to the workflow (src/workflow/) ->
     put its files where ComfyUI finds them, run it, bring what it made to the caller (src/job/run.py):
     queue it, wait for its history entry (src/comfy/prompt.py) -> read the files, answer with base64 (src/outputs/)
@@ -13,12 +13,13 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 
-from src import command_line, job_log
-from src.boot_timeline import BootTimeline
+from src import job_log
 from src.comfy.install import draft_installation, find_comfyui
 from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
 from src.settings import Settings, on_runpod, own_environment, read_settings
+from src.terminal import command_line
+from src.worker.boot_timeline import BootTimeline
 
 
 def main() -> int:
@@ -36,7 +37,8 @@ def main() -> int:
             return command_line.say_what_can_be_done()
         _take_jobs(options, settings, timeline)
     except WorkerError as error:
-        return command_line.say_error(error)
+        job_log.print_error(error)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -48,17 +50,17 @@ def _take_jobs(options: command_line.Options, settings: Settings, timeline: Boot
         timeline.begin("ComfyUI")
         process.start()
         with timeline.span("the worker's modules"):
-            from src.job_loop import take_jobs  # while ComfyUI boots
+            from src.worker.start import take_jobs  # while ComfyUI boots
         take_jobs(process, settings, timeline)
 
 
 def _on_this_machine(options: command_line.Options, settings: Settings, testing: bool) -> int:
     if options.doctor:
-        from src.doctor import run_doctor
+        from src.terminal.doctor import run_doctor
 
         return run_doctor(settings)
     if testing:
-        from src.local_test import run_test
+        from src.terminal.local_test import run_test
 
         return run_test(options, settings)
     return _serve(options, settings)

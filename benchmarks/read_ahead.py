@@ -33,7 +33,7 @@ from src.job import handler as job_handler
 from src.job.handler import Worker
 from src.job.run import JobRunner
 from src.settings import Settings, read_settings
-from src.warm_up import read_warm_up, warm_up
+from src.worker.warm_up import read_warm_up, warm_up
 from tests.tiny_models import make_models
 from tests.workflows import generative
 

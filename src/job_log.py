@@ -1,4 +1,4 @@
-"""Log lines: one format, the job's id on each, no secret and no image data."""
+"""What goes to stderr: log lines in one format with the job's id on each, and why the worker could not start."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+
+from .errors import BootTimeout, ComfyBootFailed, WorkerError
 
 _job_id: ContextVar[str] = ContextVar("job_id", default="-")
 
@@ -41,3 +43,11 @@ def job(job_id: str) -> Iterator[None]:
         yield
     finally:
         _job_id.reset(token)
+
+
+def print_error(error: WorkerError) -> None:
+    """Why the worker could not start; with what ComfyUI wrote last, if that is why."""
+    log_tail = error.log_tail if isinstance(error, (ComfyBootFailed, BootTimeout)) else ()
+    sys.stderr.writelines(f"    {line}\n" for line in log_tail)
+    sys.stderr.write(f"{error.error_code}: {error.message}\n")
+    sys.stderr.flush()

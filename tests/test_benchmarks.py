@@ -12,7 +12,7 @@ from typing import Any
 import requests
 
 from benchmarks import boot, report
-from src.boot_timeline import BootTimeline
+from src.worker.boot_timeline import BootTimeline
 
 from .loopback_queue import serving
 from .worker_process import ROOT

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from src.boot_timeline import BootTimeline
+from src.worker.boot_timeline import BootTimeline
 
 from .worker_process import ROOT
 
@@ -25,7 +25,9 @@ def test_spans_are_told_in_order_with_their_beginning_and_end() -> None:
 
 
 def test_it_begins_when_the_process_does_not_when_it_is_imported() -> None:
-    program = "import time; time.sleep(0.5); from src.boot_timeline import BootTimeline; print(BootTimeline().told())"
+    program = (
+        "import time; time.sleep(0.5); from src.worker.boot_timeline import BootTimeline; print(BootTimeline().told())"
+    )
     told = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     (seconds,) = re.findall(r"taking jobs (\d+\.\d) s", told)
     assert 0.5 <= float(seconds) < 60

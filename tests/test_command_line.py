@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from src import command_line, local_test
 from src.errors import InvalidInput
 from src.settings import Settings, variable, written
+from src.terminal import command_line, local_test
 
 from . import workflows
 from .worker_process import ROOT, WORKER

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from src import doctor
-from src.doctor import State, examine
 from src.settings import BucketConfig, Settings
+from src.terminal import doctor
+from src.terminal.doctor import State, examine
 
 from .conftest import REAL
 from .storage import Storage

@@ -240,7 +240,7 @@ def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced
 
 def test_importing_the_worker_starts_nothing() -> None:
     check = (
-        "import sys, threading, serverless_worker, src.job_loop, src.job.handler;"
+        "import sys, threading, serverless_worker, src.worker.start, src.job.handler;"
         "assert 'runpod' not in sys.modules; assert threading.active_count() == 1;"
         "assert src.job.handler._worker is None"
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from src.job import handler as job_handler
-from src.sdk_loop import mended
+from src.worker.sdk_loop import mended
 
 LONG = 30.0  # a hang limit, no measure
 

@@ -6,18 +6,18 @@ import logging
 import os
 import threading
 
+from ..comfy.engine import ComfyEngine
+from ..comfy.process import ComfyProcess
+from ..errors import BootTimeout, ComfyBootFailed
+from ..job.handler import Worker, handler, set_worker
+from ..job.run import JobRunner
+from ..job_log import print_error
+from ..launch.comfy_launcher import die_with_parent
+from ..settings import Settings, tame_sdk
 from .boot_timeline import BootTimeline
-from .comfy.engine import ComfyEngine
-from .comfy.process import ComfyProcess
-from .command_line import say_error
-from .errors import BootTimeout, ComfyBootFailed
 from .fitness import check_fitness
-from .job.handler import Worker, handler, set_worker
-from .job.run import JobRunner
-from .launch.comfy_launcher import die_with_parent
 from .progress import ProgressSender, Send
 from .sdk_loop import mended
-from .settings import Settings, tame_sdk
 from .warm_up import read_warm_up, warm_up
 
 log = logging.getLogger("worker")
@@ -36,7 +36,7 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
             try:
                 engine.ensure_ready()
             except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with it
-                say_error(error)
+                print_error(error)
             timeline.end("ComfyUI")
             with timeline.span("models"):
                 runner.supply.wait()

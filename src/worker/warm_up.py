@@ -9,11 +9,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import InvalidInput, WorkerError
-from .job.request import Request, read_job
-from .job.run import JobRunner
-from .settings import Settings
-from .workflow.stored import stored_workflow
+from ..errors import InvalidInput, WorkerError
+from ..job.request import Request, read_job
+from ..job.run import JobRunner
+from ..settings import Settings
+from ..workflow.stored import stored_workflow
 
 log = logging.getLogger(__name__)
 

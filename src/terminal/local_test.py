@@ -12,20 +12,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from . import REPOSITORY
-from .comfy.engine import ComfyEngine
-from .comfy.events import Event
-from .comfy.install import draft_installation, find_comfyui
-from .comfy.prompt import Report
+from .. import REPOSITORY
+from ..comfy.engine import ComfyEngine
+from ..comfy.events import Event
+from ..comfy.install import draft_installation, find_comfyui
+from ..comfy.prompt import Report
+from ..errors import GuiFormatWorkflow, InvalidInput
+from ..job.handler import Worker, handler, set_worker
+from ..job.request import read_job
+from ..job.run import JobRunner
+from ..settings import Settings
+from ..workflow import apply_overrides
+from ..workflow.graph import Graph, Workflow
+from ..workflow.stored import stored_workflow
 from .command_line import Options
-from .errors import GuiFormatWorkflow, InvalidInput
-from .job.handler import Worker, handler, set_worker
-from .job.request import read_job
-from .job.run import JobRunner
-from .settings import Settings
-from .workflow import apply_overrides
-from .workflow.graph import Graph, Workflow
-from .workflow.stored import stored_workflow
 
 _TEST_INPUT = REPOSITORY / "test_input.json"
 _SHOWN_CHARACTERS = 40

@@ -12,8 +12,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import UnfitMachine
-from .settings import Settings
+from ..errors import UnfitMachine
+from ..settings import Settings
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from .comfy.events import Event
-from .workflow.graph import Graph, Workflow
+from ..comfy.events import Event
+from ..workflow.graph import Graph, Workflow
 
 log = logging.getLogger(__name__)
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import sys
 import textwrap
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import BootTimeout, ComfyBootFailed, WorkerError
-from .settings import Settings, variable, written
+from ..settings import Settings, variable, written
 
 _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
@@ -138,12 +136,3 @@ def say_what_can_be_done() -> int:
         f"To try it, add a flag:\n\n{_USAGE}"
     )
     return 2
-
-
-def say_error(error: WorkerError) -> int:
-    """Why the worker could not start; with what ComfyUI wrote last, if that is why."""
-    if isinstance(error, (ComfyBootFailed, BootTimeout)):
-        for line in error.log_tail:
-            print(f"    {line}", file=sys.stderr)
-    print(f"{error.error_code}: {error.message}", file=sys.stderr)
-    return 1

@@ -12,13 +12,14 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-from . import VERSION, fitness
-from .comfy.install import Installation, find_comfyui
-from .errors import ComfyNotFound, WorkerError
-from .models.manifest import known_manifest
-from .models.places import VOLUMES, find_places
-from .settings import BucketConfig, Settings
-from .storage.bucket import Bucket
+from .. import VERSION
+from ..comfy.install import Installation, find_comfyui
+from ..errors import ComfyNotFound, WorkerError
+from ..models.manifest import known_manifest
+from ..models.places import VOLUMES, find_places
+from ..settings import BucketConfig, Settings
+from ..storage.bucket import Bucket
+from ..worker import fitness
 
 _TORCH_SECONDS = 120.0
 _ASK_TORCH = (

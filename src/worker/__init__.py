@@ -1,0 +1,9 @@
+"""RunPod's side of the worker.
+
+boot_timeline  where the seconds of a cold start go
+fitness        is this machine fit to take jobs?
+progress       what RunPod is told while a job runs
+warm_up        the workflow that runs before the first job is taken
+sdk_loop       RunPod's own loop over jobs, its gaps closed
+start          from the start of ComfyUI to RunPod's jobs
+"""
