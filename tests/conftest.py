@@ -23,7 +23,7 @@ from src.job.handler import Worker
 from src.job.run import JobRunner
 from src.settings import Settings, read_settings
 
-from .storage import storage, strict_storage  # noqa: F401  fixtures
+from .s3 import storage, strict_storage  # noqa: F401  fixtures
 from .tiny_models import make_paths
 
 ANSWERS = Draft202012Validator(schemas()["output.schema.json"])

@@ -1,0 +1,189 @@
+"""The page that a local endpoint serves, in a real Chromium, with a real worker behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from PIL import Image
+
+from .. import editor_files, workflows
+from ..worker_process import ROOT
+from .test_endpoint import KEY, Client, serving
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+
+LONG = 30_000  # milliseconds; a hang limit
+SHOTS = os.environ.get("PLAYGROUND_SHOTS")
+"""A folder for pictures of the page, for a person to look at."""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """An endpoint with a worker on the draft engine."""
+    with serving(tmp_path_factory.mktemp("endpoint")) as served:
+        served.wait_for_workers(1)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that talks to nobody else."""
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=[*arguments, "--disable-sync"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(params=["light", "dark"])
+def page(browser: Any, client: Client, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The page with the key put in; nothing may go wrong in its script."""
+    context = browser.new_context(color_scheme=request.param, viewport={"width": 1280, "height": 900})
+    opened = context.new_page()
+    opened.set_default_timeout(LONG)
+    problems: list[str] = []
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.theme = request.param
+    opened.goto(client.url.removesuffix("/v2/local") + "/")
+    opened.get_by_text("Endpoint", exact=True).click()
+    opened.get_by_label("Key").fill(KEY)
+    opened.get_by_label("Key").press("Tab")
+    opened.get_by_text("worker ready").wait_for()
+    yield opened
+    context.close()
+    assert problems == []
+
+
+def shot(page: Any, name: str) -> None:
+    """A picture of the page, if somebody wants to look."""
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}-{page.theme}.png", full_page=True)
+
+
+def drop(page: Any, folder: Path, workflow: Any, name: str = "workflow.json") -> None:
+    """Choose a workflow's file."""
+    file = folder / name
+    file.write_text(json.dumps(workflow))
+    page.get_by_label("Workflow file").set_input_files(file)
+
+
+def test_from_a_workflow_to_a_picture(page: Any, tmp_path: Path) -> None:
+    shot(page, "idle")
+    drop(page, tmp_path, workflows.generative())
+    page.get_by_text("workflow.json can run here").wait_for()
+    assert page.get_by_label("negative prompt").input_value() == "blurry"
+    page.get_by_label("prompt", exact=False).first.fill("a lighthouse at dusk")
+    page.get_by_label("steps").fill("3")
+    page.get_by_label("width").fill("128")
+    page.get_by_label("seed").fill("7")
+    page.keyboard.press("Control+Enter")
+    page.get_by_text("Done in").wait_for()
+    picture = page.locator("#gallery img").first
+    assert picture.evaluate("image => image.decode().then(() => [image.naturalWidth, image.naturalHeight])") == [
+        128,
+        64,
+    ]
+    assert page.get_by_text("seed 7").count() == 1
+    with page.expect_download() as download:
+        page.get_by_role("link", name="gen_00001_.png").click()
+    assert Image.open(download.value.path()).size == (128, 64)
+    shot(page, "result")
+
+
+def test_a_file_of_the_editor_and_a_picture_of_ones_own(page: Any, tmp_path: Path) -> None:
+    drop(page, tmp_path, editor_files.with_subgraph(), "saved.json")
+    page.get_by_text("saved.json can run here, converted from the editor's format").wait_for()
+    workflow = {"1": workflows.node("LoadImage", image="mine.png"), "2": workflows.node("SaveImage", images=["1", 0], filename_prefix="x")}  # fmt: skip
+    drop(page, tmp_path, workflow)
+    picture = tmp_path / "photo.png"
+    Image.new("RGB", (24, 12), "red").save(picture)
+    page.get_by_label("mine.png").set_input_files(picture)
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
+    shown = page.locator("#gallery img").first
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 24
+
+
+def test_what_is_wrong_is_told_where_a_screen_reader_hears_it(page: Any, tmp_path: Path) -> None:
+    broken = workflows.generative()
+    broken["8"]["class_type"] = "KSamplr"
+    drop(page, tmp_path, broken)
+    page.get_by_text("cannot run here yet").wait_for()
+    page.get_by_role("button", name="Run").click()
+    alert = page.get_by_role("alert")
+    page.get_by_text("[missing_node_type]").wait_for()
+    assert "KSamplr" in alert.inner_text()
+    shot(page, "error")
+    (tmp_path / "bad.json").write_text("{")
+    page.get_by_label("Workflow file").set_input_files(tmp_path / "bad.json")
+    page.get_by_text("bad.json is no JSON").wait_for()
+
+
+def test_a_running_job_shows_its_steps_and_can_be_cancelled(page: Any, tmp_path: Path) -> None:
+    slow = workflows.generative()
+    slow["8"]["inputs"]["steps"] = 10_000
+    drop(page, tmp_path, slow)
+    page.get_by_text("can run here").wait_for()
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("of 10000").wait_for()
+    assert page.get_by_role("progressbar", name="Progress of the job").is_visible()
+    assert page.get_by_role("button", name="Run").is_disabled()
+    shot(page, "running")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("The job was cancelled.").wait_for()
+
+
+def test_a_wrong_key_opens_the_place_where_it_belongs(browser: Any, client: Client) -> None:
+    page = browser.new_page()
+    page.goto(client.url.removesuffix("/v2/local") + "/")
+    page.get_by_text("The key is not accepted").wait_for(timeout=LONG)
+    assert page.get_by_label("Key").is_visible()
+    page.close()
+
+
+def test_the_page_works_as_a_file_too(browser: Any, client: Client) -> None:
+    page = browser.new_page()
+    page.set_default_timeout(LONG)
+    page.goto((ROOT / "src" / "endpoint" / "playground.html").as_uri())
+    page.get_by_label("URL").fill(client.url)
+    page.get_by_label("Key").fill(KEY)
+    page.get_by_label("Key").press("Tab")
+    page.get_by_text("worker ready").wait_for()
+    page.get_by_label("or the name of one that the worker has").select_option("smoke_workflow")
+    page.get_by_text("smoke_workflow can run here").wait_for()
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
+    page.close()
+
+
+def test_everything_can_be_reached_by_keyboard_and_has_a_name(page: Any, tmp_path: Path) -> None:
+    drop(page, tmp_path, workflows.generative())
+    page.get_by_text("can run here").wait_for()
+    unnamed = page.evaluate(
+        """() => [...document.querySelectorAll("input, textarea, select, button, progress")]
+            .filter(e => !e.labels?.length && !e.getAttribute("aria-label") && !e.textContent.trim())
+            .map(e => e.outerHTML)"""
+    )
+    assert unnamed == []
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.id"))
+    assert {"choose", "stored", "field-prompt", "field-seed", "run", "curl"} <= reached
+
+
+def test_the_page_asks_nobody_but_the_endpoint(client: Client) -> None:
+    answer = requests.get(client.url.removesuffix("/v2/local") + "/", timeout=10)
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert "http://" not in answer.text
+    assert set(re.findall(r"https://[\w.]+", answer.text)) == {"https://api.runpod.ai"}
