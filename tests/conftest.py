@@ -112,7 +112,7 @@ class Bench:
 
     def leftovers(self) -> list[str]:
         """Files and folders that jobs left behind."""
-        self.worker.runner._sweeper.submit(lambda: None).result()
+        self.worker.runner.turns.wait_cleared()
         folders = self.engine.process.folders
         found = [path for folder in (folders.input, folders.output, folders.temp) for path in folder.rglob("*")]
         # ComfyUI makes this one by itself: newer versions while they start, 0.3.64 when it is asked for its nodes.

@@ -89,9 +89,10 @@ def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, star
 
 def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
-    problems = worker.runner.problems(request)
-    told = {**worker.runner.editable(request.workflow), "versions": versions(worker.runner.engine)}
-    return validation_answer(problems, request.warnings, told, time.monotonic() - started, request.is_converted)
+    checker = worker.runner.checker
+    problems = checker.problems(request)
+    details = {**checker.editable(request.workflow), "versions": versions(worker.runner.engine)}
+    return validation_answer(problems, request.warnings, details, time.monotonic() - started, request.is_converted)
 
 
 def _info(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def test_clearing_up_after_a_job_spares_a_file_of_the_same_name_of_the_next(
         bench.leftovers()  # waits for what is being cleared up, before this job's files are gathered
         return write_frames(*arguments)
 
-    monkeypatch.setattr("src.job.run.write_frames", after_clearing_up)
+    monkeypatch.setattr("src.job.turn.write_frames", after_clearing_up)
     for color in (1, 2, 2):
         workflow = workflows.still(color=color)
         workflow["4"] = node("WorkerTestSave", images=["3", 0])

@@ -128,7 +128,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         return files
 
     original = outputs.gather_files
-    monkeypatch.setattr("src.job.run.gather_files", gather)
+    monkeypatch.setattr("src.job.turn.gather_files", gather)
     return digests
 
 

@@ -1,0 +1,103 @@
+"""What can be said of a job without running it: what keeps ComfyUI from it, and what a person may want to change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..comfy.client import ComfyClient
+from ..comfy.engine import ComfyEngine
+from ..comfy.preflight import check_changes, check_partner_nodes, find_problems, input_files_of
+from ..errors import WorkerError
+from ..inputs.files import check_sources
+from ..models.manifest import where_to_get
+from ..models.supply import ModelSupply
+from ..settings import Settings
+from ..storage.bucket import Bucket
+from ..workflow import Slot, apply_overrides, fields_of
+from ..workflow.graph import Graph, Workflow
+from .prepare import bucket_for, delivery_plan, partner_key
+from .request import Request
+
+
+def check_before_queueing(
+    client: ComfyClient,
+    request: Request,
+    settings: Settings,
+    workflow: Workflow,
+    changed: Sequence[Slot],
+    files: Collection[str],
+) -> None:
+    """Raise InvalidWorkflow for a value that the job put in and that does not fit, PartnerKeyMissing."""
+    if changed:
+        check_changes(client, workflow, changed, files)
+    _check_partner_key(client, request, settings, workflow)
+
+
+@dataclass(frozen=True)
+class JobChecker:
+    """Looks at jobs for `action: validate`. `bucket` is the worker's own."""
+
+    engine: ComfyEngine
+    settings: Settings
+    bucket: Bucket | None
+    supply: ModelSupply
+
+    def problems(self, request: Request) -> list[dict[str, Any]]:
+        """What would keep ComfyUI from running a job; a missing model that would be fetched for it does not.
+
+        Raises WorkerError for overrides that have no place.
+        """
+        applied = apply_overrides(request.workflow, request.overrides)
+        changed = [*applied.changed, *request.set_inputs]
+        problems = self._problems_of_workflow(applied.workflow, changed, [file.name for file in request.files])
+        checks: tuple[Callable[[], None], ...] = (
+            lambda: self._check_delivery(request),
+            lambda: _check_partner_key(self.engine.client, request, self.settings, applied.workflow),
+            lambda: check_sources(request.files, self.settings),
+        )
+        for check in checks:
+            try:
+                check()
+            except WorkerError as error:
+                problems.append({"reason": error.error_code, "message": error.message, **error.details})
+        return problems
+
+    def editable(self, workflow: Workflow) -> dict[str, Any]:
+        """What a person would want to change in a workflow: its fields, and the files that it names."""
+        graph = Graph(workflow)
+        fields = [
+            {"name": field.name, "candidates": list(field.candidates)}
+            if field.candidates
+            else {"name": field.name, "value": field.value, "node_id": field.node_id, "title": field.title}
+            for field in fields_of(workflow)
+        ]
+        inputs = [
+            {"node_id": node_id, "title": graph.title(node_id), "input": name, "name": graph.inputs(node_id)[name]}
+            for node_id, name in input_files_of(self.engine.client, workflow)
+        ]
+        return {"fields": fields, "inputs": inputs}
+
+    def _problems_of_workflow(
+        self, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]
+    ) -> list[dict[str, Any]]:
+        problems: list[dict[str, Any]] = []
+        for problem in find_problems(self.engine.client, workflow, files, changed):
+            entry: dict[str, Any] = {**problem.details, "message": problem.text}
+            if problem.is_missing_model:
+                name, folder = str(problem.received), problem.missing_model["folder"]
+                if self.supply.to_fetch(name, folder):
+                    continue
+                entry["sources"] = where_to_get(name, self.supply.manifest, folder)
+            problems.append(entry)
+        return problems
+
+    def _check_delivery(self, request: Request) -> None:
+        with bucket_for(request, self.settings, self.bucket) as bucket:
+            delivery_plan(request, "validate", self.settings, bucket)
+
+
+def _check_partner_key(client: ComfyClient, request: Request, settings: Settings, workflow: Workflow) -> None:
+    if settings.enable_api_nodes and not partner_key(request, settings):
+        check_partner_nodes(client, workflow)

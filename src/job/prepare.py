@@ -1,0 +1,92 @@
+"""What a job asked for, made ready: the bucket, the delivery, the encoding, and what ComfyUI hands to nodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import NoBucket
+from ..inputs.files import StagedFile, fetch_rules
+from ..outputs import Encoding, Plan
+from ..settings import Delivery, Settings
+from ..storage.bucket import Bucket
+from ..workflow import Applied, outline_of
+from ..workflow.graph import Workflow
+from .request import Request
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A job that is ready to be queued. `input_seconds` is how long fetching its files took."""
+
+    request: Request
+    applied: Applied
+    files: Mapping[str, StagedFile]
+    input_seconds: float
+    plan: Plan
+    encoding: Encoding
+    extra_data: Mapping[str, Any]
+
+
+@contextmanager
+def bucket_for(request: Request, settings: Settings, of_worker: Bucket | None) -> Iterator[Bucket | None]:
+    """The caller's bucket, or else the worker's."""
+    if request.bucket is None:
+        yield of_worker
+        return
+    bucket = Bucket(request.bucket, fetch_rules(settings))
+    try:
+        yield bucket
+    finally:
+        bucket.close()
+
+
+def delivery_plan(request: Request, job_id: str, settings: Settings, bucket: Bucket | None) -> Plan:
+    """How the job's files go to the caller. Raises NoBucket or BucketFailed before the GPU has worked for nothing."""
+    default: Delivery = "bucket" if request.bucket is not None else settings.output_delivery
+    delivery = request.output.delivery or default
+    if delivery == "bucket":
+        if bucket is None:
+            raise NoBucket(
+                "the files are to go to a bucket, but this worker has none: set BUCKET_ENDPOINT_URL and its kin, "
+                "or send s3Config beside input"
+            )
+        bucket.check()
+    return Plan(delivery, bucket, settings.result_limit_bytes, request.output.may_reencode, job_id)
+
+
+def encoding_for(request: Request, workflow: Workflow, settings: Settings) -> Encoding:
+    """How the job's images are encoded: as it asks, else as the settings say."""
+    output = request.output
+    texts: dict[str, str] | None = None
+    if output.metadata is not None and output.metadata != settings.save_metadata:
+        metadata = {"prompt": workflow, **(request.extra_pnginfo or {})} if output.metadata else {}
+        texts = {keyword: json.dumps(value) for keyword, value in metadata.items()}
+    image_format = output.format or settings.output_format or "original"
+    return Encoding(
+        None if image_format == "original" else image_format,
+        output.quality,
+        output.max_side,
+        output.background,
+        texts,
+        settings.output_quality,
+    )
+
+
+def extra_data_for(request: Request, workflow: Workflow, settings: Settings) -> dict[str, Any]:
+    """The `extra_data` of ComfyUI's /prompt, which it hands to nodes.
+
+    Where ComfyUI writes it into files, an outline must not stand in for the editor's own workflow.
+    """
+    outline = {} if settings.save_metadata else {"workflow": outline_of(workflow)}
+    extra: dict[str, Any] = {"extra_pnginfo": {**outline, **(request.extra_pnginfo or {})}}
+    key = partner_key(request, settings)
+    return {**extra, "api_key_comfy_org": key} if key else extra
+
+
+def partner_key(request: Request, settings: Settings) -> str:
+    """The key for paid partner nodes, "" if nobody gave one."""
+    return request.comfy_org_api_key or settings.comfy_org_api_key

@@ -1,0 +1,148 @@
+"""A job's turn at ComfyUI: its files put in place, its prompt run, what it made gathered, and all of it cleared up.
+
+One job at a time has ComfyUI until its files are safe in a folder of its own: ComfyUI's own queue would begin the next
+prompt before that, and its nodes may write files of the same names.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..comfy.engine import ComfyEngine
+from ..comfy.folders import Folders
+from ..comfy.prompt import Report, RunLimits, run_prompt
+from ..comfy.record import Run
+from ..comfy.rejection import explain_failure
+from ..errors import ComfyCrashed, InvalidWorkflow
+from ..inputs.files import InputPlaces
+from ..outputs import (
+    LocalFile,
+    OutputFile,
+    gather_files,
+    list_files,
+    remove_files,
+    remove_named_files,
+    write_frames,
+)
+from ..workflow import isolate_outputs, place_files
+from ..workflow.graph import Workflow
+from .prepare import PreparedJob
+
+log = logging.getLogger(__name__)
+
+_CANCEL_CHECK_SECONDS = 0.1  # how often a job that waits for its turn looks whether it was cancelled
+_ANSWER_SECONDS = 0.01  # that an answer takes to be gone
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a prompt: its run, the job's files that it used, the files that it named, and those to deliver."""
+
+    run: Run
+    used: set[str]
+    named: list[OutputFile]
+    files: list[LocalFile]
+
+
+@dataclass(frozen=True)
+class EngineTurns:
+    """Gives ComfyUI to one job after the other. May be used from several threads."""
+
+    _places: InputPlaces = field(default_factory=InputPlaces)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    """Held from before a prompt is queued until its files are gathered."""
+    _running: dict[str, float] = field(default_factory=dict)
+    """The output folders of the jobs that ComfyUI has now, and since when, by the clock of the files."""
+    _files: threading.Lock = field(default_factory=threading.Lock)
+    """Held while files are gathered or removed: no job begins in the middle of that."""
+    _cleaner: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, thread_name_prefix="cleaner"))
+    """Clears up after jobs that ended; their answers do not wait for it."""
+
+    def later(self, clear_up: Callable[[], None]) -> None:
+        """Clear something up once what was handed over before is done."""
+        self._cleaner.submit(clear_up)
+
+    def wait_cleared(self) -> None:
+        """Wait until everything that was handed over is cleared up."""
+        self._cleaner.submit(lambda: None).result()
+
+    @contextmanager
+    def turn(self, limits: RunLimits) -> Iterator[float]:
+        """ComfyUI for one job, given the seconds that it was waited for. Raises JobCancelled."""
+        began = time.monotonic()
+        while not self._turn.acquire(timeout=_CANCEL_CHECK_SECONDS):
+            limits.check_stop()
+            limits.deadline.restart()  # what others take is not the job's own time
+        try:
+            yield time.monotonic() - began
+        finally:
+            self._turn.release()
+
+    def run(
+        self, engine: ComfyEngine, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report, own: Path
+    ) -> Made:
+        """What a run makes, its files in the folder `own`, where neither ComfyUI's end nor the next job reaches them.
+
+        Nothing of it stays in ComfyUI's folders. Raises WorkerError.
+        """
+        folders, run, job_folder = engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
+        with self._files:
+            self._running[job_folder] = time.time()
+        try:
+            with self._places.placed(job.files, folders) as places:
+                placed, used = place_files(workflow, places)
+                isolated = isolate_outputs(placed, job_folder)
+                try:
+                    run = run_prompt(engine, isolated, limits, report, job.extra_data)
+                except InvalidWorkflow as error:
+                    error.hints.extend(unused_files(job, used))
+                    if engine.process.folders is folders:
+                        raise
+                    # Another job had it restarted in the meantime: this job's files are with the old one.
+                    raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
+            failure = explain_failure(run.entry, run.workflow)
+            if failure:
+                raise failure
+            named = [*list_files(run), *write_frames(run, folders, job_folder)]
+            wanted = [file for file in named if job.request.output.previews or not file.is_preview]
+            with self._files:
+                files = gather_files(wanted, folders, engine.client, job_folder, own)
+            return Made(run, used, named, files)
+        finally:
+            if run is not None:
+                with _logging_failures(), self._files:
+                    remove_named_files(run, folders, job_folder)
+            ended = time.monotonic()
+            self.later(lambda: self._clear_up(engine, run, folders, job_folder, ended))
+
+    def _clear_up(self, engine: ComfyEngine, run: Run | None, folders: Folders, job_folder: str, ended: float) -> None:
+        """Leave nothing of a run in ComfyUI that ended at a monotonic time, once its answer may be on its way."""
+        time.sleep(max(0.0, ended + _ANSWER_SECONDS - time.monotonic()))
+        with _logging_failures():
+            with self._files:
+                del self._running[job_folder]
+                remove_files(folders, job_folder, self._running)
+            if run is not None:
+                engine.forget(run.prompt_id)
+
+
+def unused_files(job: PreparedJob, used: set[str]) -> list[str]:
+    """A warning for each of the job's files that no node names."""
+    files = [file for file in job.request.files if file.name not in used]
+    return [f"{file.where} ({file.name}) was not used: no node names it" for file in files]
+
+
+@contextmanager
+def _logging_failures() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # the edge of clearing up: whatever fails there costs the job's answer nothing
+        log.exception("something of a job that ended is left behind")
