@@ -18,6 +18,7 @@ fetch       a model from the first source that has it, checked and put in its pl
 read_ahead  into memory, or to a fast disk, before it is needed
 supply      what the worker does about models
 backup      a folder of models and a bucket, made the same
+verify      every model file of some folders, and what is wrong with each
 pin         the manifest's sizes and digests, asked from Hugging Face
 `python -m src.models` is the command line.
 """

@@ -18,7 +18,8 @@ from threading import Event
 from typing import Any
 
 from ..errors import BucketFailed, ModelCorrupt, ModelFetchFailed
-from ..storage.bucket import Bucket, KeyMissing
+from ..storage.bucket import Bucket
+from ..storage.bucket_errors import KeyMissing
 from .files import check_digest
 from .transfer import Check, Count, Facts, SourceBroke
 

@@ -17,15 +17,16 @@ import uuid
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput, JobBucketFailed
+from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput
 from ..settings import BucketConfig
-from .web import Connect, FetchRules, Guarded, check_endpoint, connect_checked
+from .bucket_connections import use_connections
+from .bucket_errors import ENDPOINT_FIELD, KeyMissing, translated_errors, unreachable
+from .web import FetchRules, check_endpoint, connect_checked
 
 log = logging.getLogger(__name__)
 
@@ -33,54 +34,12 @@ _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
 _CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
 _PARTS_FROM = 32 << 20  # bytes of a file that is stored in parts: below, one request is faster than four
 _CONNECTIONS = 32  # kept open; more at a time would wait for each other without a word
-_LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
-_ENDPOINT_FIELD = "s3Config.endpointUrl"
 # botocore turns names of some forms into other hosts.
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?<!--x-s3)(?<!--ol-s3)(?<!-s3alias)")
 _AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
 _RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
 # Characters that storages or links trip over; each as its code, so that different names stay different.
 _UNUSABLE_IN_KEY = str.maketrans({character: f"~{ord(character):02X}" for character in '\\{}^%`[]"<>~#|?*:'})
-
-# What the codes of S3 mean, and which setting (of ours, of a caller) is to be mended.
-_NAME, _KEY, _SECRET, _RIGHTS = "no such bucket", "key id unknown", "secret wrong", "no right"
-_CODES = {
-    "NoSuchBucket": _NAME,
-    "404": _NAME,
-    "InvalidBucketName": _NAME,
-    "InvalidAccessKeyId": _KEY,
-    "InvalidClientTokenId": _KEY,
-    "Unauthorized": _KEY,
-    "401": _KEY,
-    "SignatureDoesNotMatch": _SECRET,
-    "AccessDenied": _RIGHTS,
-    "403": _RIGHTS,
-}
-_MEANINGS = {
-    _NAME: ("there is no such bucket: check {} and the account in {}", ("name", "endpoint")),
-    _KEY: ("the access key id is not known there: check {}", ("key",)),
-    _SECRET: ("the secret key is wrong: check {}", ("secret",)),
-    _RIGHTS: ("these keys may not do that: give them the right, or check {}", ("key",)),
-}
-_SETTINGS = {
-    "name": "BUCKET_NAME",
-    "endpoint": "BUCKET_ENDPOINT_URL",
-    "key": "BUCKET_ACCESS_KEY_ID",
-    "secret": "BUCKET_SECRET_ACCESS_KEY",
-}
-_MODEL_SETTINGS = {
-    "name": "R2_BUCKET",
-    "endpoint": "R2_ENDPOINT",
-    "key": "R2_ACCESS_KEY_ID",
-    "secret": "R2_SECRET_ACCESS_KEY",
-}
-_FIELDS = {
-    "name": "s3Config.bucketName",
-    "endpoint": _ENDPOINT_FIELD,
-    "key": "s3Config.accessId",
-    "secret": "s3Config.accessSecret",
-}
-_MISSING_KEY = ("NoSuchKey", "404")
 
 
 @dataclass(frozen=True)
@@ -144,7 +103,7 @@ class Bucket:
         finally:
             end.cancel()
         if self._closed.is_set():  # a connection that was ended looks like the end of an answer
-            raise self._unreachable(f"the bucket {self.config.name[:80]!r} could not be looked into")
+            raise unreachable(self.config, "looked into")
         self._found.set()
 
     def upload(self, file: Path, name: str, content_type: str, job_id: str) -> Stored:
@@ -211,57 +170,13 @@ class Bucket:
             self._client().generate_presigned_url("get_object", Params=place, ExpiresIn=self.config.url_seconds)
         )
 
-    # --- What boto3 raises -----------------------------------------------------------------------------
-
     def attempt(self, done: str, action: Callable[[Any], Any]) -> Any:
         """What `action` returns, given boto3's client; `done` says in errors what could not be done to the bucket.
 
         Raises BucketFailed with what to mend, KeyMissing where there is no object of that key.
         """
-        from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError  # noqa: PLC0415
-
-        place = f"the bucket {self.config.name[:80]!r} could not be {done}"
-        try:
+        with translated_errors(self.config, done):
             return action(self._client())
-        except ClientError as error:
-            raise self._explained(place, error) from error
-        except S3UploadFailedError as error:
-            cause = error.__context__
-            if isinstance(cause, ClientError):
-                raise self._explained(place, cause) from error
-            raise self._unreachable(place) from error
-        except ParamValidationError as error:
-            raise self._failure(f"{place}: {self._names['name']} is no name of a bucket") from error
-        except (BotoCoreError, HTTPClientError, OSError) as error:
-            raise self._unreachable(place) from error
-
-    @property
-    def _names(self) -> dict[str, str]:
-        """What the parts of the configuration are called where they come from."""
-        if self.config.is_from_job:
-            return _FIELDS
-        return _MODEL_SETTINGS if self.config.is_for_models else _SETTINGS
-
-    def _failure(self, message: str, **details: Any) -> BucketFailed:
-        return (JobBucketFailed if self.config.is_from_job else BucketFailed)(message, **details)
-
-    def _explained(self, place: str, error: Any) -> BucketFailed:
-        code = str(error.response.get("Error", {}).get("Code", ""))[:80]
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if code in _MISSING_KEY and error.operation_name in ("GetObject", "HeadObject"):
-            return KeyMissing(place)
-        log.warning("%s: %s (status %s)", place, code or "no code", status)
-        if code not in _CODES:
-            return self._failure(
-                f"{place}: it answered {code or 'without a code'} (status {status})", bucket_code=code
-            )
-        meaning, parts = _MEANINGS[_CODES[code]]
-        return self._failure(f"{place}: {meaning.format(*(self._names[part] for part in parts))}", bucket_code=code)
-
-    def _unreachable(self, place: str) -> BucketFailed:
-        host = urlsplit(self.config.endpoint_url).hostname
-        return self._failure(f"{place}: {host} did not answer, or broke off: check {self._names['endpoint']}")
 
     # --- Clients ---------------------------------------------------------------------------------------
 
@@ -276,7 +191,7 @@ class Bucket:
         from botocore.config import Config  # noqa: PLC0415
 
         if self.config.is_from_job:
-            check_endpoint(self.config.endpoint_url, self.rules, _ENDPOINT_FIELD)
+            check_endpoint(self.config.endpoint_url, self.rules, ENDPOINT_FIELD)
             if not _BUCKET_NAME.fullmatch(self.config.name):
                 raise InputFileRefused(
                     "s3Config.bucketName must be a plain name of a bucket, no ARN and no special bucket"
@@ -301,7 +216,7 @@ class Bucket:
             region_name=_region(self.config),
             config=options,
         )
-        _guard(client, self._connect, self._know)
+        use_connections(client, self._connect, self._know)
         return client
 
     def _know(self, connection: Any) -> None:
@@ -311,60 +226,12 @@ class Bucket:
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
         if not self.config.is_from_job:
             return socket.create_connection((host, port), timeout)
-        connection = connect_checked(host, port, timeout, self.rules, _ENDPOINT_FIELD)
+        connection = connect_checked(host, port, timeout, self.rules, ENDPOINT_FIELD)
         self._sockets.append(connection.dup())
         if self._closed.is_set():
             connection.close()
             raise OSError("nobody waits for it any more")
         return connection
-
-
-class KeyMissing(BucketFailed):
-    """There is no object of that key."""
-
-
-def _guard(client: Any, connect: Connect, know: Callable[[Any], None]) -> None:
-    """Let a client connect by `connect` only, and keep its connections, so that somebody can end them."""
-    from botocore import awsrequest  # noqa: PLC0415  slow to import
-
-    class Known:
-        def connect(self) -> None:
-            super().connect()  # type: ignore[misc]
-            know(self)
-
-    class Https(Known, _Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
-        pass
-
-    class Http(Known, _Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
-        pass
-
-    class HttpsPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
-        ConnectionCls = partial(Https, connect=connect)
-
-    class HttpPool(awsrequest.AWSHTTPConnectionPool):  # type: ignore[misc]
-        ConnectionCls = partial(Http, connect=connect)
-
-    # botocore has no public way to say which connections it is to use.
-    client._endpoint.http_session._manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
-
-
-class _Cut:
-    """A connection whose answers end, if they are read whole as XML is."""
-
-    def getresponse(self) -> Any:
-        response = super().getresponse()  # type: ignore[misc]
-        whole = response.stream
-
-        def stream(*arguments: Any, **options: Any) -> Any:
-            length = 0
-            for piece in whole(*arguments, **options):
-                length += len(piece)
-                if length > _LONGEST_ANSWER:
-                    raise OSError("an answer without end")
-                yield piece
-
-        response.stream = stream
-        return response
 
 
 def _region(config: BucketConfig) -> str:

@@ -1,0 +1,124 @@
+"""What boto3 raises and what S3 answers, as errors of ours that name the setting or the field to mend."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import BucketFailed, JobBucketFailed
+from ..settings import BucketConfig
+
+log = logging.getLogger(__name__)
+
+ENDPOINT_FIELD = "s3Config.endpointUrl"
+"""Of a job that brings a bucket of its own."""
+
+# What the codes of S3 mean, and which setting (of ours, of a caller) is to be mended.
+_NAME, _KEY, _SECRET, _RIGHTS = "no such bucket", "key id unknown", "secret wrong", "no right"
+_CODES = {
+    "NoSuchBucket": _NAME,
+    "404": _NAME,
+    "InvalidBucketName": _NAME,
+    "InvalidAccessKeyId": _KEY,
+    "InvalidClientTokenId": _KEY,
+    "Unauthorized": _KEY,
+    "401": _KEY,
+    "SignatureDoesNotMatch": _SECRET,
+    "AccessDenied": _RIGHTS,
+    "403": _RIGHTS,
+}
+_MEANINGS = {
+    _NAME: ("there is no such bucket: check {} and the account in {}", ("name", "endpoint")),
+    _KEY: ("the access key id is not known there: check {}", ("key",)),
+    _SECRET: ("the secret key is wrong: check {}", ("secret",)),
+    _RIGHTS: ("these keys may not do that: give them the right, or check {}", ("key",)),
+}
+_SETTINGS = {
+    "name": "BUCKET_NAME",
+    "endpoint": "BUCKET_ENDPOINT_URL",
+    "key": "BUCKET_ACCESS_KEY_ID",
+    "secret": "BUCKET_SECRET_ACCESS_KEY",
+}
+_MODEL_SETTINGS = {
+    "name": "R2_BUCKET",
+    "endpoint": "R2_ENDPOINT",
+    "key": "R2_ACCESS_KEY_ID",
+    "secret": "R2_SECRET_ACCESS_KEY",
+}
+_FIELDS = {
+    "name": "s3Config.bucketName",
+    "endpoint": ENDPOINT_FIELD,
+    "key": "s3Config.accessId",
+    "secret": "s3Config.accessSecret",
+}
+_MISSING_KEY = ("NoSuchKey", "404")
+
+
+class KeyMissing(BucketFailed):
+    """There is no object of that key."""
+
+
+@contextmanager
+def translated_errors(config: BucketConfig, done: str) -> Iterator[None]:
+    """What boto3 raises inside as BucketFailed, or as KeyMissing where there is no object of that key.
+
+    `done` says in the message what could not be done to the bucket: "written to".
+    """
+    from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
+    from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError  # noqa: PLC0415
+
+    try:
+        yield
+    except ClientError as error:
+        raise _explained(config, done, error) from error
+    except S3UploadFailedError as error:
+        cause = error.__context__
+        if isinstance(cause, ClientError):
+            raise _explained(config, done, cause) from error
+        raise unreachable(config, done) from error
+    except ParamValidationError as error:
+        raise _failure(config, f"{_place(config, done)}: {_names(config)['name']} is no name of a bucket") from error
+    except (BotoCoreError, HTTPClientError, OSError) as error:
+        raise unreachable(config, done) from error
+
+
+def unreachable(config: BucketConfig, done: str) -> BucketFailed:
+    """The error for a storage that did not answer."""
+    host = urlsplit(config.endpoint_url).hostname
+    return _failure(
+        config,
+        f"{_place(config, done)}: {host} did not answer, or broke off: check {_names(config)['endpoint']}",
+    )
+
+
+def _explained(config: BucketConfig, done: str, error: Any) -> BucketFailed:
+    """The error for what the storage answered; `error` is botocore's ClientError."""
+    code = str(error.response.get("Error", {}).get("Code", ""))[:80]
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    place = _place(config, done)
+    if code in _MISSING_KEY and error.operation_name in ("GetObject", "HeadObject"):
+        return KeyMissing(place)
+    log.warning("%s: %s (status %s)", place, code or "no code", status)
+    if code not in _CODES:
+        return _failure(config, f"{place}: it answered {code or 'without a code'} (status {status})", bucket_code=code)
+    meaning, parts = _MEANINGS[_CODES[code]]
+    names = _names(config)
+    return _failure(config, f"{place}: {meaning.format(*(names[part] for part in parts))}", bucket_code=code)
+
+
+def _failure(config: BucketConfig, message: str, **details: Any) -> BucketFailed:
+    return (JobBucketFailed if config.is_from_job else BucketFailed)(message, **details)
+
+
+def _place(config: BucketConfig, done: str) -> str:
+    return f"the bucket {config.name[:80]!r} could not be {done}"
+
+
+def _names(config: BucketConfig) -> dict[str, str]:
+    """What the parts of the configuration are called where they come from."""
+    if config.is_from_job:
+        return _FIELDS
+    return _MODEL_SETTINGS if config.is_for_models else _SETTINGS

@@ -1,0 +1,291 @@
+"""The commands of `python -m src.models`, one function each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from .. import job_log
+from ..comfy.install import find_comfyui
+from ..errors import ComfyNotFound, InvalidSetting, WorkerError
+from ..models.backup import Mirror, Step, check_is_of_models, files_below, leftovers_below
+from ..models.folders import folders_for
+from ..models.manifest import Manifest, Model, OwnManifest, known_manifest
+from ..models.partial import is_in_use, parts_of
+from ..models.pin import pin_manifest
+from ..models.places import Places, find_places
+from ..models.store import ModelStore
+from ..models.supply import make_fetcher
+from ..models.transfer import Pace
+from ..models.verify import verify_files
+from ..settings import Settings, read_settings
+from ..storage.bucket import Bucket
+
+USAGE = """\
+python -m src.models sets                        the sets, with sizes and licences
+python -m src.models list [SET…]                 the models, and which are here
+python -m src.models fetch SET… [--folder DIR]   fetch what is missing
+python -m src.models verify [SET…]               read every file here and compare it with what is known
+python -m src.models backup [--dry-run]          store in the bucket what it lacks
+python -m src.models restore [SET…] [--dry-run]  bring back what the folder lacks
+python -m src.models prune [SET…] [--yes]        remove leftovers and, with SET…, known models that none of them needs
+python -m src.models prune --bucket [--yes]      remove from the bucket what the folder has not
+python -m src.models pin [SET…] [--yes]          for maintainers: ask Hugging Face for sizes, digests and revisions
+python -m src.models schema                      the JSON schema of a manifest of your own"""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the arguments say; the exit status: 0 all is well, 1 something is not."""
+    job_log.configure("INFO" if options.command in _MOVING and not sys.stderr.isatty() else "WARNING")
+    try:
+        status = COMMANDS[options.command](_Context.make(options))
+        sys.stdout.flush()
+        return status
+    except WorkerError as error:
+        print(f"{error.error_code}: {error.message}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `… | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("ended; what came is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+class _Context:
+    """What every command needs."""
+
+    def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
+        self.options = options
+        self.settings = settings
+        self.manifest: Manifest = known_manifest(settings)
+        self.names: list[str] = options.sets
+
+    @staticmethod
+    def make(options: argparse.Namespace) -> _Context:
+        settings = read_settings()
+        return _Context(options, replace(settings, models_dir=options.folder) if options.folder else settings)
+
+    @property
+    def models(self) -> list[Model]:
+        """Those that were named, else all."""
+        return self.manifest.expand(self.names) if self.names else list(self.manifest.models)
+
+    @property
+    def places(self) -> Places:
+        """Of the folder that was named alone, else of the worker."""
+        if self.options.folder:
+            folder = Path(self.options.folder).expanduser().absolute()
+            return Places((folder,), folder)
+        try:
+            return find_places(self.settings, find_comfyui(self.settings).directory)
+        except ComfyNotFound as error:
+            places = find_places(self.settings, Path("ComfyUI").absolute())
+            if places.target.is_relative_to(Path("ComfyUI").absolute()):
+                raise InvalidSetting("there is no ComfyUI and no volume here: name a folder with --folder") from error
+            return places
+
+    @property
+    def mirror(self) -> Mirror:
+        config = self.settings.models_bucket
+        if config is None:
+            raise InvalidSetting(
+                "set R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY, in the environment or in .secrets "
+                "(see .secrets.example)"
+            )
+        store = ModelStore(Bucket(config))
+        store.bucket.check()
+        keys = frozenset(model.source.key for model in self.manifest.models if model.source.key)
+        digests: dict[str, set[str]] = {}
+        for model in self.manifest.models:
+            for folder in folders_for(model.folder) if model.sha256 else ():
+                digests.setdefault(f"{folder}/{model.file}", set()).add(str(model.sha256))
+        return Mirror(self.places.target, store, keys, {key: frozenset(found) for key, found in digests.items()})
+
+    def may(self, what: str) -> bool:
+        """Whether it is to be done: not in a dry run; says so then."""
+        if self.options.dry_run:
+            print(f"dry run: nothing was {what}")
+        return not self.options.dry_run
+
+
+# --- Commands ------------------------------------------------------------------------------------------
+
+
+def _sets(context: _Context) -> int:
+    for name, members in context.manifest.sets.items():
+        models = [context.manifest.model(member) for member in members]
+        licences = ", ".join(dict.fromkeys(model.licence for model in models))
+        use = "" if all(model.commercial_ok for model in models) else "; not for commercial use"
+        print(f"{name:24} {_size(models):>10}  {len(models)} files  {licences}{use}")
+    return 0
+
+
+def _list(context: _Context) -> int:
+    places = context.places
+    print(f"looked into {', '.join(map(str, places.roots))}")
+    for model in context.models:
+        print(f"{model.name:40} {_size([model]):>10}  {model.folder}/{model.file}  {_state(model, places)}")
+    return 0
+
+
+def _state(model: Model, places: Places) -> str:
+    found = places.find(model)
+    if found:
+        return f"at {found}"
+    other = next(places.candidates(model.folder, model.file), None)
+    if other:
+        return f"another or a broken file: {other}"
+    return "begun" if parts_of(places.target_of(model)).exists() else "missing"
+
+
+def _fetch(context: _Context) -> int:
+    models = context.manifest.expand(context.names)
+    fetcher = make_fetcher(context.settings, context.places, context.manifest)
+    missing = fetcher.missing(models)
+    for model in missing:
+        print(f"{model.folder}/{model.file}: {model.about}")
+    if context.may("fetched"):
+        fetcher.fetch(missing, _nothing)
+        print(f"{len(missing)} fetched to {context.places.target}")
+        if len(missing) < len(models):
+            print(f"{len(models) - len(missing)} were there, of the right size (verify reads them)")
+    return 0
+
+
+def _verify(context: _Context) -> int:
+    """Named models, or every model of the folders: its form, and its digest where one is known."""
+    places = context.places
+    if context.options.folder:
+        for root in places.roots:
+            check_is_of_models(root)
+    verified = list(verify_files(places.roots, context.models, only_wanted=bool(context.names)))
+    for root, file, wrong in verified:
+        print(f"{'BAD ' if wrong else 'good'} {file.relative_to(root)}" + (f": {wrong}" if wrong else ""))
+    missing = [m for m in context.models if context.names and not any(places.candidates(m.folder, m.file))]
+    for model in missing:
+        print(f"BAD  {model.folder}/{model.file}: missing")
+    bad = len(missing) + sum(bool(found.wrong) for found in verified)
+    print(f"{len(verified) + len(missing) - bad} good, {bad} bad; in {', '.join(map(str, places.roots))}")
+    return 1 if bad else 0
+
+
+def _backup(context: _Context) -> int:
+    mirror = context.mirror
+    steps = mirror.to_back_up()
+    _print_steps(steps, "store", "replace in the bucket")
+    if not steps:
+        print(f"nothing to store: {mirror.store.name} has everything")
+        return 0
+    if not context.may("stored"):
+        return 0
+    failures = mirror.back_up(steps)
+    for failure in failures:
+        print(f"not stored: {failure}")
+    print(f"{len(steps) - len(failures)} of {len(steps)} files stored in {mirror.store.name}")
+    return 1 if failures else 0
+
+
+def _restore(context: _Context) -> int:
+    mirror = context.mirror
+    steps = mirror.to_restore(context.models if context.names else None)
+    _print_steps(steps, "bring", "replace here")
+    if not steps:
+        print(f"nothing to bring: all that {mirror.store.name} has of it is in {mirror.root}")
+        return 0
+    if not context.may("brought"):
+        return 0
+    kept = [step for step in steps if step.replaces and not context.options.yes]
+    pace = Pace(context.settings.download_stall_timeout)
+    failures = mirror.restore([step for step in steps if step not in kept], pace)
+    for step in kept:
+        print(f"kept: {step.key} differs here; --yes replaces it")
+    for failure in failures:
+        print(f"not brought: {failure}")
+    print(f"{len(steps) - len(kept) - len(failures)} of {len(steps)} files brought to {mirror.root}")
+    return 1 if failures or kept else 0
+
+
+def _prune(context: _Context) -> int:
+    if context.options.bucket:
+        mirror = context.mirror
+        doomed = mirror.only_stored()
+        return _remove(context, doomed, lambda: mirror.store.delete(doomed))
+    root = context.places.target
+    check_is_of_models(root)
+    left = [path for path in leftovers_below(root) if not is_in_use(path)]
+    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in left}
+    if context.names:
+        known, needed = _keys(context.manifest.models), _keys(context.models)
+        sizes |= {key: (root / key).stat().st_size for key in files_below(root) if key in known - needed}
+
+    def remove() -> None:
+        for key in sizes:
+            (root / key).unlink(missing_ok=True)
+
+    return _remove(context, sizes, remove)
+
+
+def _remove(context: _Context, sizes: dict[str, int], remove: Callable[[], None]) -> int:
+    for key, size in sizes.items():
+        print(f"remove {key} ({size / 1e9:.2f} GB)")
+    if not sizes:
+        print("nothing to remove")
+    elif not context.options.yes:
+        print(f"nothing was removed: --yes removes these {len(sizes)} files, {sum(sizes.values()) / 1e9:.2f} GB")
+    elif context.may("removed"):
+        remove()
+        print(f"{len(sizes)} files removed, {sum(sizes.values()) / 1e9:.2f} GB")
+    return 0
+
+
+def _pin(context: _Context) -> int:
+    changes = pin_manifest(context.settings.hf_endpoint, context.settings.hf_token, context.names, context.options.yes)
+    for change in changes:
+        print(change)
+    print("written" if changes and context.options.yes else f"{len(changes)} differences; --yes writes them")
+    return 0
+
+
+def _schema(context: _Context) -> int:
+    print(json.dumps(OwnManifest.model_json_schema(), indent=2))
+    return 0
+
+
+_MOVING = ("fetch", "backup", "restore")  # of which a log tells how far they are; on a terminal a bar does
+COMMANDS: dict[str, Callable[[_Context], int]] = {
+    "sets": _sets,
+    "list": _list,
+    "fetch": _fetch,
+    "verify": _verify,
+    "backup": _backup,
+    "restore": _restore,
+    "prune": _prune,
+    "pin": _pin,
+    "schema": _schema,
+}
+
+
+def _nothing() -> None:
+    """Ctrl-C ends a command; nothing else does."""
+
+
+def _keys(models: Iterable[Model]) -> set[str]:
+    """Where files of these models may be, below a root."""
+    return {f"{folder}/{model.file}" for model in models for folder in folders_for(model.folder)}
+
+
+def _print_steps(steps: Iterable[Step], new: str, other: str) -> None:
+    for step in steps:
+        print(f"{other if step.replaces else new} {step.key} ({step.size / 1e9:.2f} GB)")
+
+
+def _size(models: Iterable[Model]) -> str:
+    sizes = [model.size for model in models]
+    known = sum(size for size in sizes if size)
+    return f"{'>' if None in sizes and known else ''}{known / 1e9:.2f} GB" if known else "?"

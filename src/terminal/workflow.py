@@ -1,0 +1,70 @@
+"""The command of `python -m src.workflow`: a file of the editor in API format, by a ComfyUI's own node classes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .. import job_log
+from ..comfy.client import ComfyClient
+from ..comfy.engine import ComfyEngine
+from ..comfy.install import find_comfyui
+from ..editor import class_types, convert, is_editor_workflow, read_document
+from ..errors import InvalidWorkflow, WorkerError
+from ..settings import read_settings
+from ..workflow.checks import check_json, check_workflow
+
+
+def run(options: argparse.Namespace) -> int:
+    """Convert a file; the exit status: 0 it is written, 1 it cannot be converted."""
+    job_log.configure("WARNING")
+    try:
+        text = json.dumps(_converted(_read(options.file), options.url), indent=2, ensure_ascii=False) + "\n"
+        if options.output:
+            options.output.write_text(text, encoding="utf-8")
+        else:
+            sys.stdout.write(text)
+    except WorkerError as error:
+        print(f"{error.error_code}: {error.message}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"{error.filename or options.output or options.file}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _converted(saved: object, url: str | None) -> Mapping[str, Any]:
+    if not is_editor_workflow(saved):
+        return check_workflow(saved)  # it is in API format already, or says what it is
+    check_json(saved, "workflow")
+    document = read_document(saved)
+    with _comfyui(url) as client:
+        return check_workflow(convert(document, client.schemas(class_types(document))))
+
+
+@contextmanager
+def _comfyui(url: str | None) -> Iterator[ComfyClient]:
+    """The ComfyUI at that address, or one that is started for this."""
+    if url is not None:
+        client = ComfyClient(url)
+        try:
+            yield client
+        finally:
+            client.close()
+        return
+    settings = read_settings()
+    with ComfyEngine(find_comfyui(settings), settings) as engine:
+        engine.wait_ready()
+        yield engine.client
+
+
+def _read(file: Path) -> object:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidWorkflow(f"{file.name} cannot be read as JSON") from error
