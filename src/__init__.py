@@ -10,7 +10,8 @@ workflow/   the API-format graph: checks, targets, overrides, schemas
 editor/     the editor's own save format -> the API format
 storage/    files elsewhere: in buckets, and at URLs that callers name
 models/     model files: which there are, where they come from, fetched, checked, kept
-draft/      the draft engine: ComfyUI's protocol with pictures drawn by Pillow
+protocol/   ComfyUI's own HTTP and websocket protocol, served over an executor
+draft/      the draft engine: an executor that draws with Pillow
 comfy/      ComfyUI as a subprocess, and as a server that is asked
 inputs/     the files that a job brings
 outputs/    history entry -> files -> answer

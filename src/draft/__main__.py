@@ -11,9 +11,9 @@ from pathlib import Path
 
 from aiohttp import web
 
-from .executor import Executor
-from .server import Server
-from .values import Folders
+from ..protocol.executor import Folders
+from ..protocol.server import Server
+from .executor import DraftExecutor
 
 _PARENT_CHECK_SECONDS = 1.0
 
@@ -26,7 +26,7 @@ def main() -> None:
     folders = Folders(options.input_directory, options.output_directory, temp)
     for folder in (folders.input, folders.output, folders.temp):
         folder.mkdir(parents=True, exist_ok=True)
-    executor = Executor(folders, options.step_seconds, not options.disable_metadata, not options.cache_none)
+    executor = DraftExecutor(folders, options.step_seconds, not options.disable_metadata, not options.cache_none)
     application = Server(executor, sys.argv).application()
     application.cleanup_ctx.append(_ends_with_parent)
     print(f"Starting server\n\nDraft engine: http://{options.listen}:{options.port}", flush=True)  # noqa: T201

@@ -1,69 +1,70 @@
-"""Runs one prompt: order, cache, events and the history entry, as ComfyUI 0.3.64 was seen to give them."""
+"""Runs prompts: order, cache and nodes, as ComfyUI 0.3.64 was seen to do it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import threading
-import time
 import traceback
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..protocol.executor import Folders, Verdict
+from ..protocol.queue import QueuedPrompt
+from ..protocol.report import RunReport
 from . import diffusion, images, saving, texts
-from .schema import declared_inputs
-from .values import Context, Folders, Interrupted, Output, input_file
+from .schema import declared_inputs, served_object_info
+from .validation import validate
+from .values import Context, Interrupted, Output, input_file
 
 NODES: dict[str, Callable[..., Output]] = {**images.NODES, **texts.NODES, **saving.NODES, **diffusion.NODES}
 """Class name to the function that runs it."""
 
-Send = Callable[[str, "dict[str, Any] | bytes"], None]
-"""Sends an event (type, data) to the client that queued the prompt; a picture's bytes go as a binary frame."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """A prompt in the queue."""
-
-    number: float
-    prompt_id: str
-    prompt: dict[str, Any]
-    extra_data: dict[str, Any]
-    outputs: list[str]
-
-    def as_json(self) -> list[Any]:
-        """As /queue and the history show it."""
-        return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
-
 
 @dataclass
 class _Done:
-    """A node that ran: `key` tells its class, inputs and ancestry."""
+    """A node that ran: `key` stands for its class, inputs and ancestry."""
 
     key: str
     output: Output
 
 
 @dataclass
-class Executor:
+class DraftExecutor:
     """Runs prompts one after the other; keeps the results of the last one, as ComfyUI's classic cache does."""
 
     folders: Folders
     step_seconds: float
     saves_metadata: bool
     caches: bool
-    interrupt: threading.Event = field(default_factory=threading.Event)
+    version: str = "0.3.64"
+    devices: Sequence[Mapping[str, Any]] = ({"name": "draft", "type": "cpu", "index": None},)
+    interrupted: threading.Event = field(default_factory=threading.Event)
     _cache: dict[str, _Done] = field(default_factory=dict)
 
-    def forget(self) -> None:
-        """Empty the cache."""
+    def prepare(self, prompt: dict[str, Any]) -> Verdict:
+        """See `Executor`."""
+        return validate(prompt, self.folders)
+
+    def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
+        """See `Executor`."""
+        run = _Run(self, queued, report)
+        self.interrupted.clear()
+        run.run()
+
+    def interrupt(self) -> None:
+        """See `Executor`."""
+        self.interrupted.set()
+
+    def free_memory(self) -> None:
+        """See `Executor`."""
         self._cache = {}
 
-    def run(self, item: Item, send: Send) -> dict[str, Any]:
-        """Run a prompt to its end; the history entry."""
-        return _Run(self, item, send).entry()
+    def object_info(self) -> Mapping[str, Mapping[str, Any]]:
+        """See `Executor`."""
+        return served_object_info()
 
     def reuse(self, keys: dict[str, str]) -> dict[str, _Done]:
         """What the last prompt left that this one can use: node id to result."""
@@ -75,51 +76,43 @@ class Executor:
 class _Run:
     """One prompt while it runs."""
 
-    def __init__(self, executor: Executor, item: Item, send: Send) -> None:
+    def __init__(self, executor: DraftExecutor, queued: QueuedPrompt, report: RunReport) -> None:
         self._executor = executor
-        self._item = item
-        self._prompt = item.prompt
-        self._send = send
-        self._messages: list[list[Any]] = []
-        self._order = _order(item.prompt, item.outputs)
-        self._keys = _keys(item.prompt, executor.folders)
+        self._prompt = queued.prompt
+        self._extra_data = queued.extra_data
+        self._report = report
+        self._order = _order(queued.prompt, queued.outputs)
+        self._keys = _keys(queued.prompt, executor.folders)
         self._done: dict[str, _Done] = {}
-        self._states: dict[str, dict[str, Any]] = {}
 
-    def entry(self) -> dict[str, Any]:
-        self._executor.interrupt.clear()
-        self._tell("execution_start")
+    def run(self) -> None:
+        self._report.started()
         self._done = self._executor.reuse(self._keys)
-        cached = list(self._done)
-        self._tell("execution_cached", nodes=cached)
+        cached = {node_id: done.output.ui for node_id, done in self._done.items()}
+        self._report.cached(cached)
         for node_id in self._order:
             if node_id in cached:
-                self._show(node_id)
+                self._report.output(node_id, cached[node_id])
             elif not self._run_node(node_id):
-                break
-        else:
-            self._tell("execution_success")
-        return self._history()
+                return
+        self._report.succeeded()
 
     def _run_node(self, node_id: str) -> bool:
         """Run one node; whether the run goes on."""
-        self._state(node_id, "running", 0, 1)
-        self._event("executing", node=node_id, display_node=node_id)
+        self._report.node_started(node_id)
         try:
-            if self._executor.interrupt.is_set():
+            if self._executor.interrupted.is_set():
                 raise Interrupted
             output = self._call(node_id)
         except Interrupted:
-            self._tell(
-                "execution_interrupted", node_id=node_id, node_type=self._class(node_id), executed=list(self._done)
-            )
+            self._report.interrupted(node_id, list(self._done))
             return False
-        except Exception as error:  # noqa: BLE001  whatever a node raises is an execution_error
-            self._tell_error(node_id, error)
+        except Exception as error:  # noqa: BLE001  the edge of a node: whatever it raises is an execution_error
+            self._report_failure(node_id, error)
             return False
         self._done[node_id] = _Done(self._keys[node_id], output)
-        self._show(node_id)
-        self._state(node_id, "finished", 1, 1)
+        self._report.output(node_id, output.ui)
+        self._report.node_finished(node_id)
         return True
 
     def _call(self, node_id: str) -> Output:
@@ -133,10 +126,10 @@ class _Run:
         context = Context(
             self._executor.folders,
             self._executor.step_seconds,
-            self._executor.interrupt,
-            lambda step, steps: self._progress(node_id, step, steps),
+            self._executor.interrupted,
+            lambda step, steps: self._report.progress(node_id, step, steps),
             self._metadata(),
-            lambda png: self._send("picture", png),
+            self._report.picture,
         )
         return NODES[node["class_type"]](context, **inputs)
 
@@ -146,69 +139,14 @@ class _Run:
     def _metadata(self) -> dict[str, str] | None:
         if not self._executor.saves_metadata:
             return None
-        extra = self._item.extra_data.get("extra_pnginfo") or {}
+        extra = self._extra_data.get("extra_pnginfo") or {}
         return {"prompt": json.dumps(self._prompt), **{key: json.dumps(value) for key, value in extra.items()}}
 
-    # --- Telling -----------------------------------------------------------------------------------
-
-    def _event(self, kind: str, **data: Any) -> None:
-        self._send(kind, {**data, "prompt_id": self._item.prompt_id})
-
-    def _tell(self, kind: str, **data: Any) -> None:
-        """An event that the history keeps."""
-        message = {**data, "prompt_id": self._item.prompt_id, "timestamp": int(time.time() * 1000)}
-        self._messages.append([kind, message])
-        self._send(kind, message)
-
-    def _tell_error(self, node_id: str, error: Exception) -> None:
+    def _report_failure(self, node_id: str, error: Exception) -> None:
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-        self._tell(
-            "execution_error",
-            node_id=node_id,
-            node_type=self._class(node_id),
-            executed=list(self._done),
-            exception_message=str(error),
-            exception_type=f"{module}{kind.__qualname__}",
-            traceback=traceback.format_tb(error.__traceback__),
-            current_inputs={name: [str(value)] for name, value in self._prompt[node_id]["inputs"].items()},
-            current_outputs=list(self._done),
-        )
-
-    def _progress(self, node_id: str, step: int, steps: int) -> None:
-        self._state(node_id, "running", step, steps)
-        self._event("progress", value=step, max=steps, node=node_id)
-
-    def _state(self, node_id: str, state: str, value: int, most: int) -> None:
-        names = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), node_id)
-        told = {"value": value, "max": most, "state": state, "prompt_id": self._item.prompt_id, "parent_node_id": None}
-        self._states[node_id] = {**told, **names}
-        self._event("progress_state", nodes=dict(self._states))
-
-    def _show(self, node_id: str) -> None:
-        ui = self._done[node_id].output.ui
-        if ui is not None:
-            self._event("executed", node=node_id, display_node=node_id, output=ui)
-
-    def _class(self, node_id: str) -> str:
-        return str(self._prompt[node_id]["class_type"])
-
-    def _history(self) -> dict[str, Any]:
-        shown = {node_id: done.output.ui for node_id, done in self._done.items() if done.output.ui is not None}
-        succeeded = self._messages[-1][0] == "execution_success"
-        return {
-            "prompt": self._item.as_json(),
-            "outputs": shown,
-            "status": {
-                "status_str": "success" if succeeded else "error",
-                "completed": succeeded,
-                "messages": self._messages,
-            },
-            "meta": {
-                node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
-                for node_id in shown
-            },
-        }
+        lines = traceback.format_tb(error.__traceback__)
+        self._report.failed(node_id, list(self._done), f"{module}{kind.__qualname__}", str(error), lines)
 
 
 def _order(prompt: dict[str, Any], outputs: list[str]) -> list[str]:

@@ -6,24 +6,15 @@ Types, messages and details are those that a real ComfyUI 0.3.64 was seen to ans
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from ..protocol.executor import Folders, Verdict
 from .schema import MODEL_FILE_INPUTS, declared_inputs, object_info
-from .values import Folders, input_file
+from .values import input_file
 
 _LONG_LIST = 20
 _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 Problem = dict[str, Any]
-
-
-@dataclass
-class Verdict:
-    """Which output nodes may run; `error` is set if none may."""
-
-    outputs: list[str] = field(default_factory=list)
-    error: dict[str, Any] | None = None
-    node_errors: dict[str, Any] = field(default_factory=dict)
 
 
 def validate(prompt: dict[str, Any], folders: Folders) -> Verdict:

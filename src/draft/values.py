@@ -10,6 +10,8 @@ from typing import Any
 
 from PIL import Image
 
+from ..protocol.executor import Folders
+
 Images = list[Image.Image]
 """IMAGE and MASK: a batch, RGB or RGBA pictures and grey ("L") ones. Numbers and texts are themselves."""
 
@@ -34,15 +36,6 @@ class Latent:
     batch: int
     facts: Facts = Facts()
     picture: Image.Image | None = None
-
-
-@dataclass(frozen=True)
-class Folders:
-    """Where files are."""
-
-    input: Path
-    output: Path
-    temp: Path
 
 
 class Interrupted(Exception):

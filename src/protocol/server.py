@@ -1,11 +1,9 @@
-"""HTTP routes, websocket and queue of the draft engine."""
+"""The HTTP routes of ComfyUI, and the thread that hands prompts to the executor."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import platform
-import struct
 import threading
 import uuid
 from collections.abc import Callable
@@ -13,32 +11,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
-from .executor import Executor, Item
-from .schema import served_object_info
-from .validation import validate
-
-VERSION = "0.3.64"
-"""The version of ComfyUI whose protocol this is."""
+from .clients import Clients
+from .executor import Executor
+from .queue import PromptQueue, QueuedPrompt
+from .report import RunReport
 
 _MAX_BODY = 100 * 1024 * 1024
-_PNG_FRAME = struct.pack(">II", 1, 2)  # a picture, in PNG
 _FOLDER_TYPES = ("input", "output", "temp")
+_NO_PROMPT = {
+    "type": "no_prompt",
+    "message": "No prompt provided",
+    "details": "No prompt provided",
+    "extra_info": {},
+}
 
 
 @dataclass
 class Server:
-    """The state behind the routes. Everything but `prompt_worker` runs on the event loop."""
+    """ComfyUI's server over an executor. Everything but `prompt_worker` runs on the event loop."""
 
     executor: Executor
     argv: list[str]
-    _pending: list[tuple[float, int, Item]] = field(default_factory=list)
-    _running: Item | None = None
-    _history: dict[str, Any] = field(default_factory=dict)
-    _sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
-    _count: int = 0
-    _wake: threading.Condition = field(default_factory=threading.Condition)
+    _queue: PromptQueue = field(default_factory=PromptQueue)
+    _clients: Clients = field(default_factory=Clients)
 
     def application(self) -> web.Application:
         """The routes, each also under /api, as ComfyUI has them."""
@@ -74,29 +71,20 @@ class Server:
         """POST /prompt."""
         body = await request.json()
         if "prompt" not in body:
-            error = {
-                "type": "no_prompt",
-                "message": "No prompt provided",
-                "details": "No prompt provided",
-                "extra_info": {},
-            }
-            return web.json_response({"error": error, "node_errors": {}}, status=400)
-        self._count += 1
-        verdict = validate(body["prompt"], self.executor.folders)
+            return web.json_response({"error": _NO_PROMPT, "node_errors": {}}, status=400)
+        number = self._queue.next_number(bool(body.get("front")))
+        verdict = self.executor.prepare(body["prompt"])
         if verdict.error:
             return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
-        extra = dict(body.get("extra_data") or {})
+        extra_data = dict(body.get("extra_data") or {})
         if "client_id" in body:
-            extra["client_id"] = body["client_id"]
-        number = (
-            float(body["number"]) if "number" in body else float(-self._count if body.get("front") else self._count)
-        )
-        item = Item(number, str(body.get("prompt_id") or uuid.uuid4()), body["prompt"], extra, verdict.outputs)
-        with self._wake:
-            heapq.heappush(self._pending, (number, self._count, item))
-            self._wake.notify()
+            extra_data["client_id"] = body["client_id"]
+        if "number" in body:
+            number = float(body["number"])
+        prompt_id = str(body.get("prompt_id") or uuid.uuid4())
+        self._queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, verdict.outputs))
         await self._broadcast_status()
-        return web.json_response({"prompt_id": item.prompt_id, "number": number, "node_errors": verdict.node_errors})
+        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
 
     async def remaining(self, request: web.Request) -> web.Response:
         """GET /prompt."""
@@ -104,39 +92,36 @@ class Server:
 
     async def show_queue(self, request: web.Request) -> web.Response:
         """GET /queue."""
-        running = [self._running.as_json()] if self._running else []
-        return web.json_response(
-            {"queue_running": running, "queue_pending": [item.as_json() for _, _, item in sorted(self._pending)]}
-        )
+        running = [self._queue.running.as_json()] if self._queue.running else []
+        pending = [queued.as_json() for queued in self._queue.pending]
+        return web.json_response({"queue_running": running, "queue_pending": pending})
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """POST /queue: delete or clear what waits."""
         body = await request.json()
-        with self._wake:
-            dropped = (
-                [] if body.get("clear") else [e for e in self._pending if e[2].prompt_id not in body.get("delete", [])]
-            )
-            self._pending[:] = dropped
-            heapq.heapify(self._pending)
+        if body.get("clear"):
+            self._queue.clear()
+        else:
+            self._queue.delete(body.get("delete", []))
         await self._broadcast_status()
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
         """POST /interrupt: what runs, or only the prompt that is named if it does."""
         body = await request.json() if request.can_read_body else {}
-        wanted = body.get("prompt_id")
-        if wanted is None or (self._running and self._running.prompt_id == wanted):
-            self.executor.interrupt.set()
+        prompt_id, running = body.get("prompt_id"), self._queue.running
+        if prompt_id is None or (running and running.prompt_id == prompt_id):
+            self.executor.interrupt()
         return web.Response()
 
     async def free(self, request: web.Request) -> web.Response:
         """POST /free."""
         if (await request.json()).get("free_memory"):
-            self.executor.forget()
+            self.executor.free_memory()
         return web.Response()
 
     def _status(self) -> dict[str, Any]:
-        return {"exec_info": {"queue_remaining": len(self._pending) + (1 if self._running else 0)}}
+        return {"exec_info": {"queue_remaining": self._queue.remaining}}
 
     # --- Worker thread -----------------------------------------------------------------------------
 
@@ -151,64 +136,43 @@ class Server:
             asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
         while True:
-            with self._wake:
-                while not self._pending:
-                    self._wake.wait()
-                self._running = item = heapq.heappop(self._pending)[2]
-            client = item.extra_data.get("client_id")
+            queued = self._queue.take()
+            client_id = queued.extra_data.get("client_id")
+
+            def send(kind: str, data: dict[str, Any] | bytes, client_id: str | None = client_id) -> None:
+                on_loop(self._clients.send(client_id, kind, data))
+
             on_loop(self._broadcast_status())
-            entry = self.executor.run(item, lambda kind, data: on_loop(self._send(client, kind, data)))  # noqa: B023
-            self._history[item.prompt_id] = entry
-            self._running = None
+            report = RunReport(queued.prompt_id, queued.prompt, send)
+            self.executor.execute(queued, report)
+            self._queue.end(report.entry(queued.as_json()))
             on_loop(self._broadcast_status())
-            on_loop(self._send(client, "executing", {"node": None, "prompt_id": item.prompt_id}))
+            send("executing", {"node": None, "prompt_id": queued.prompt_id})
 
     # --- Events ------------------------------------------------------------------------------------
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
         """GET /ws?clientId=…"""
-        connection = web.WebSocketResponse()
-        await connection.prepare(request)
-        client = request.query.get("clientId") or uuid.uuid4().hex
-        self._sockets[client] = connection
-        await connection.send_json({"type": "status", "data": {"status": self._status(), "sid": client}})
-        try:
-            async for message in connection:
-                if message.type is WSMsgType.ERROR:
-                    break
-        finally:
-            self._sockets.pop(client, None)
-        return connection
-
-    async def _send(self, client: str | None, kind: str, data: dict[str, Any] | bytes) -> None:
-        connection = self._sockets.get(client or "")
-        if connection is None or connection.closed:
-            return
-        if isinstance(data, bytes):
-            await connection.send_bytes(_PNG_FRAME + data)
-        else:
-            await connection.send_json({"type": kind, "data": data})
+        return await self._clients.serve(request, self._status())
 
     async def _broadcast_status(self) -> None:
-        for client in list(self._sockets):
-            await self._send(client, "status", {"status": self._status()})
+        await self._clients.broadcast("status", {"status": self._status()})
 
     # --- History and files -------------------------------------------------------------------------
 
     async def show_history(self, request: web.Request) -> web.Response:
         """GET /history."""
-        return web.json_response(self._history)
+        return web.json_response(self._queue.history)
 
     async def show_entry(self, request: web.Request) -> web.Response:
         """GET /history/{id}: empty until the prompt ended."""
-        prompt_id = request.match_info["prompt_id"]
-        return web.json_response({prompt_id: self._history[prompt_id]} if prompt_id in self._history else {})
+        prompt_id, history = request.match_info["prompt_id"], self._queue.history
+        return web.json_response({prompt_id: history[prompt_id]} if prompt_id in history else {})
 
     async def change_history(self, request: web.Request) -> web.Response:
         """POST /history: delete or clear entries."""
         body = await request.json()
-        for prompt_id in list(self._history) if body.get("clear") else body.get("delete", []):
-            self._history.pop(prompt_id, None)
+        self._queue.forget(list(self._queue.history) if body.get("clear") else body.get("delete", []))
         return web.Response()
 
     async def view(self, request: web.Request) -> web.StreamResponse:
@@ -226,11 +190,11 @@ class Server:
 
     async def all_classes(self, request: web.Request) -> web.Response:
         """GET /object_info."""
-        return web.json_response(served_object_info())
+        return web.json_response(self.executor.object_info())
 
     async def one_class(self, request: web.Request) -> web.Response:
         """GET /object_info/{class}: empty for an unknown one."""
-        name, classes = request.match_info["class_type"], served_object_info()
+        name, classes = request.match_info["class_type"], self.executor.object_info()
         return web.json_response({name: classes[name]} if name in classes else {})
 
     async def no_models(self, request: web.Request) -> web.Response:
@@ -241,11 +205,11 @@ class Server:
         """GET /system_stats."""
         system = {
             "os": "posix",
-            "comfyui_version": VERSION,
+            "comfyui_version": self.executor.version,
             "python_version": platform.python_version(),
             "argv": self.argv,
         }
-        return web.json_response({"system": system, "devices": [{"name": "draft", "type": "cpu", "index": None}]})
+        return web.json_response({"system": system, "devices": list(self.executor.devices)})
 
     async def features(self, request: web.Request) -> web.Response:
         """GET /features."""

@@ -1,0 +1,121 @@
+"""The events and the history entry of one run, in the order and with the data that ComfyUI gives them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Ui = dict[str, Any]
+"""What an output node shows: `{"images": [{"filename", "subfolder", "type"}]}` and the like."""
+
+Send = Callable[[str, "dict[str, Any] | bytes"], None]
+"""Sends an event (type, data) to the client that queued the prompt; a picture's bytes go as a binary frame."""
+
+
+class RunReport:
+    """Hears what happens to a prompt, sends the events, and has the history entry at the end."""
+
+    def __init__(self, prompt_id: str, prompt: Mapping[str, Any], send: Send) -> None:
+        self._prompt_id = prompt_id
+        self._prompt = prompt
+        self._send = send
+        self._messages: list[list[Any]] = []
+        self._outputs: dict[str, Ui] = {}
+        self._states: dict[str, dict[str, Any]] = {}
+
+    def started(self) -> None:
+        """The run begins."""
+        self._send_kept("execution_start")
+
+    def cached(self, nodes: Mapping[str, Ui | None]) -> None:
+        """These nodes will not run: their results are at hand, with what they show."""
+        self._outputs.update({node_id: ui for node_id, ui in nodes.items() if ui is not None})
+        self._send_kept("execution_cached", nodes=list(nodes))
+
+    def node_started(self, node_id: str) -> None:
+        """A node begins to run."""
+        self._send_state(node_id, "running", 0, 1)
+        self._send_event("executing", node=node_id, display_node=node_id)
+
+    def progress(self, node_id: str, step: int, steps: int) -> None:
+        """The node that runs has done `step` of `steps`."""
+        self._send_state(node_id, "running", step, steps)
+        self._send_event("progress", value=step, max=steps, node=node_id)
+
+    def picture(self, png: bytes) -> None:
+        """The node that runs sends a picture over the websocket."""
+        self._send("picture", png)
+
+    def output(self, node_id: str, ui: Ui | None) -> None:
+        """What a node shows, if it is an output node."""
+        if ui is not None:
+            self._outputs[node_id] = ui
+            self._send_event("executed", node=node_id, display_node=node_id, output=ui)
+
+    def node_finished(self, node_id: str) -> None:
+        """A node has run."""
+        self._send_state(node_id, "finished", 1, 1)
+
+    def succeeded(self) -> None:
+        """The run ended well."""
+        self._send_kept("execution_success")
+
+    def interrupted(self, node_id: str, executed: Sequence[str]) -> None:
+        """Somebody ended the run at a node; `executed` are the nodes that have run."""
+        self._send_kept(
+            "execution_interrupted", node_id=node_id, node_type=self._class_of(node_id), executed=list(executed)
+        )
+
+    def failed(
+        self, node_id: str, executed: Sequence[str], exception_type: str, message: str, traceback: Sequence[str] = ()
+    ) -> None:
+        """A node raised, which ended the run."""
+        self._send_kept(
+            "execution_error",
+            node_id=node_id,
+            node_type=self._class_of(node_id),
+            executed=list(executed),
+            exception_message=message,
+            exception_type=exception_type,
+            traceback=list(traceback),
+            current_inputs={name: [str(value)] for name, value in self._prompt[node_id]["inputs"].items()},
+            current_outputs=list(executed),
+        )
+
+    def entry(self, queue_item: Sequence[Any]) -> dict[str, Any]:
+        """The history entry; `queue_item` is the prompt as /queue shows it."""
+        succeeded = self._messages[-1][0] == "execution_success"
+        return {
+            "prompt": queue_item,
+            "outputs": self._outputs,
+            "status": {
+                "status_str": "success" if succeeded else "error",
+                "completed": succeeded,
+                "messages": self._messages,
+            },
+            "meta": {
+                node_id: {"node_id": node_id, "display_node": node_id, "parent_node": None, "real_node_id": node_id}
+                for node_id in self._outputs
+            },
+        }
+
+    # --- Sending -----------------------------------------------------------------------------------------
+
+    def _send_event(self, kind: str, **data: Any) -> None:
+        self._send(kind, {**data, "prompt_id": self._prompt_id})
+
+    def _send_kept(self, kind: str, **data: Any) -> None:
+        """An event that the history keeps."""
+        message = {**data, "prompt_id": self._prompt_id, "timestamp": int(time.time() * 1000)}
+        self._messages.append([kind, message])
+        self._send(kind, message)
+
+    def _send_state(self, node_id: str, state: str, value: int, most: int) -> None:
+        ids = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), node_id)
+        progress = {"value": value, "max": most, "state": state, "prompt_id": self._prompt_id, "parent_node_id": None}
+        self._states[node_id] = {**progress, **ids}
+        self._send_event("progress_state", nodes=dict(self._states))
+
+    def _class_of(self, node_id: str) -> str:
+        return str(self._prompt[node_id]["class_type"])
