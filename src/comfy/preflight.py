@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from ..errors import PartnerKeyMissing
 from ..workflow.graph import Graph, Workflow
 from ..workflow.schemas import NodeSchema, check_inputs, check_nodes
-from ..workflow.targets import Slot
+from ..workflow.slots import Slot
 from .client import ComfyClient
 from .rejection import Problem, explain_problems, list_problems
 

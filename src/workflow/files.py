@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .graph import Graph, Workflow, editable
-from .targets import text_inputs
+from .slots import text_inputs
 
 _FROM_INPUT = " [input]"  # ComfyUI's own mark for "in the input folder"
 _WANTS_WHOLE_PATH = re.compile(r"^VHS_.*Path$")  # Video Helper Suite's nodes that open a path as it stands

@@ -8,16 +8,17 @@ lists the candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
-from . import sampling, targets
+from . import targets
 from .checks import check_json
 from .graph import Graph, Workflow, editable, nodes_behind
 from .loras import Lora, insert_loras
-from .targets import Slot
+from .override_kinds import KINDS, SIZE, Kind, named_node, slots_of, usual_node, value_of
+from .slots import Slot, seed_inputs, size_inputs, value_slot
 
 
 @dataclass(frozen=True)
@@ -54,73 +55,6 @@ class Applied:
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """One kind of override: its fields, how people call what it takes, where it usually is and how it is found.
-
-    `is_usual` says whether the node with the usual id may be taken where nothing was found, `holds` what a primitive
-    node must hold to be named for it.
-    """
-
-    fields: tuple[str, ...]
-    node_field: str
-    takes: str
-    inputs: Callable[[Graph, str], tuple[str, ...]]
-    find: Callable[[Graph], list[str]]
-    holds: type | tuple[type, ...]
-    usual_id: str = ""
-    is_usual: Callable[[Graph, str], bool] = lambda graph, node_id: True
-    must_agree: bool = True
-
-    @property
-    def name(self) -> str:
-        """How people call it."""
-        return " and ".join(self.fields)
-
-
-_PROMPT = _Kind(
-    ("prompt",), "prompt_node_id", "a prompt text", targets.text_inputs, targets.find_prompt_nodes, str,
-    usual_id="6", is_usual=targets.may_be_prompt,
-)  # fmt: skip
-_NEGATIVE_PROMPT = _Kind(
-    ("negative_prompt",), "negative_prompt_node_id", "a negative prompt text", targets.negative_text_inputs,
-    targets.find_negative_prompt_nodes, str,
-)  # fmt: skip
-_SEED = _Kind(
-    ("seed",), "seed_node_id", "a seed", targets.seed_inputs, targets.find_seed_nodes, int,
-    usual_id="25", must_agree=False,
-)  # fmt: skip
-_SIZE = _Kind(
-    ("width", "height"), "size_node_id", "a width and a height", targets.size_inputs, targets.find_size_nodes, (),
-    usual_id="27", is_usual=targets.makes_empty,
-)  # fmt: skip
-_BATCH_SIZE = _Kind(
-    ("batch_size",), "batch_size_node_id", "a batch size", targets.batch_inputs, targets.find_batch_nodes, int,
-)  # fmt: skip
-
-
-def _of_sampling(name: str, takes: str, holds: type | tuple[type, ...]) -> _Kind:
-    knob = sampling.KNOBS[name]
-    return _Kind((name,), f"{name}_node_id", takes, knob.inputs, knob.find, holds)
-
-
-_KINDS = (
-    _PROMPT,
-    _NEGATIVE_PROMPT,
-    _SEED,
-    _SIZE,
-    _BATCH_SIZE,
-    _of_sampling("steps", "a number of steps", int),
-    _of_sampling("cfg", "a cfg", (int, float)),
-    _of_sampling("guidance", "a guidance", (int, float)),
-    _of_sampling("denoise", "a denoise", (int, float)),
-    _of_sampling("sampler_name", "a sampler's name", str),
-    _of_sampling("scheduler", "a scheduler's name", str),
-)
-NODE_FIELDS = (*(kind.node_field for kind in _KINDS), "loras_node_id")
-"""The names of the input fields that name a node."""
-
-
-@dataclass(frozen=True)
 class Field:
     """A value of a workflow that a job can set by name: where it is now and what it is.
 
@@ -137,10 +71,10 @@ class Field:
 def fields_of(workflow: Workflow) -> list[Field]:
     """The overrides that have a place in a checked workflow."""
     graph, edit, found = Graph(workflow), _Edit(workflow), list[Field]()
-    for kind in _KINDS:
+    for kind in KINDS:
         try:
             node_id = edit.found_nodes(kind)[0]
-            slots = _slots(graph, kind, node_id)
+            slots = slots_of(graph, kind, node_id)
         except AmbiguousOverrideTarget as error:
             found.extend(Field(name, None, "", "", tuple(error.details["candidates"])) for name in kind.fields)
         except NoOverrideTarget:
@@ -158,7 +92,7 @@ def apply_overrides(workflow: Workflow, overrides: Overrides) -> Applied:
     Raises NoOverrideTarget or AmbiguousOverrideTarget, which list the nodes that could be meant.
     """
     edit = _Edit(workflow)
-    for kind in _KINDS:
+    for kind in KINDS:
         values = [getattr(overrides, name) for name in kind.fields]
         if None not in values:
             edit.put(kind, values, overrides.node_ids.get(kind.node_field))
@@ -194,9 +128,9 @@ def seeds_of(workflow: Workflow) -> list[int]:
     """The seeds that a workflow's samplers start from, each once."""
     graph = Graph(workflow)
     slots = (
-        targets.holder(graph, node_id, name)
+        value_slot(graph, node_id, name)
         for node_id in targets.find_seed_nodes(graph)
-        for name in targets.seed_inputs(graph, node_id)
+        for name in seed_inputs(graph, node_id)
     )
     values = (graph.inputs(slot.node_id)[slot.name] for slot in slots if slot)
     return list(dict.fromkeys(value for value in values if type(value) is int))
@@ -212,21 +146,21 @@ class _Edit:
         self._graph = Graph(workflow)
         self._owners: dict[Slot, str] = {}
 
-    def put(self, kind: _Kind, values: list[Any], named: str | None) -> None:
+    def put(self, kind: Kind, values: list[Any], named: str | None) -> None:
         """Put the values of one kind of override where they belong."""
         graph = self._graph
-        nodes = [_named_node(graph, kind, named)] if named is not None else self.found_nodes(kind)
+        nodes = [named_node(graph, kind, named)] if named is not None else self.found_nodes(kind)
         for node_id in nodes:
-            self._put_all(_slots(graph, kind, node_id, is_named=named is not None), values, kind.name)
-            if kind is _SIZE:
+            self._put_all(slots_of(graph, kind, node_id, is_named=named is not None), values, kind.name)
+            if kind is SIZE:
                 self._follow_size(node_id, values)
             if kind.fields == ("steps",):
                 self._follow_steps(node_id, values[0], is_named=named is not None)
 
-    def found_nodes(self, kind: _Kind) -> list[str]:
+    def found_nodes(self, kind: Kind) -> list[str]:
         """The nodes that following the links finds; of several that differ, the one with the usual id."""
         graph, found = self._graph, kind.find(self._graph)
-        if kind.must_agree and len({_held(graph, kind, node_id) for node_id in found}) > 1:
+        if kind.must_agree and len({value_of(graph, kind, node_id) for node_id in found}) > 1:
             if kind.usual_id not in found:
                 raise AmbiguousOverrideTarget(
                     f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: "
@@ -239,7 +173,7 @@ class _Edit:
                 f"from it and were left alone: {others}; {kind.node_field} names another"
             )
             return [kind.usual_id]
-        return found or [_usual_node(graph, kind)]
+        return found or [usual_node(graph, kind)]
 
     def _refuse_conflict(self, slots: list[Slot], by: str) -> None:
         """Two overrides for one place: one of them would be lost."""
@@ -262,16 +196,16 @@ class _Edit:
         """What depends on the size: the shift of `ModelSamplingFlux`, and a second pass that enlarges to a size."""
         samplers = targets.samplers_of(self._graph, size_node)
         for node_id in self._of_class("ModelSamplingFlux", samplers):
-            slots = [slot for name in ("width", "height") if (slot := targets.holder(self._graph, node_id, name))]
+            slots = [slot for name in ("width", "height") if (slot := value_slot(self._graph, node_id, name))]
             if len(slots) == 2:
-                self._put_all(slots, size, _SIZE.name)
-        old = [self._graph.inputs(size_node)[name] for name in targets.size_inputs(self._graph, size_node)]
+                self._put_all(slots, size, SIZE.name)
+        old = [self._graph.inputs(size_node)[name] for name in size_inputs(self._graph, size_node)]
         for node_id in targets.find_latent_upscales(self._graph, samplers):
             fixed = [Slot(node_id, name) for name in ("width", "height")]
             sides = [self._graph.inputs(node_id)[name] for name in ("width", "height")]
             if all(type(side) is int and side > 0 for side in [*old, *sides]):
                 sides = [max(8, round(s * new / was / 8) * 8) for s, new, was in zip(sides, size, old, strict=True)]
-                self._put_all(fixed, sides, _SIZE.name)
+                self._put_all(fixed, sides, SIZE.name)
                 self.hints.append(
                     f"node {self._graph.describe(node_id)} enlarges to {sides[0]} x {sides[1]}, as much as before"
                 )
@@ -286,7 +220,7 @@ class _Edit:
 
     def _follow_steps(self, node_id: str, steps: int, is_named: bool) -> None:
         """Keep the share of a sampler that does a part of the steps: KSamplerAdvanced, or one behind SplitSigmas."""
-        graph, slot = self._graph, targets.holder(self._graph, node_id, "steps")
+        graph, slot = self._graph, value_slot(self._graph, node_id, "steps")
         old = graph.inputs(slot.node_id)[slot.name] if slot else None
         splits = [n for n in graph if graph.class_of(n) == "SplitSigmas" and node_id in nodes_behind(graph, [n])]
         cuts = [Slot(node_id, name) for name in ("start_at_step", "end_at_step")] + [Slot(n, "step") for n in splits]
@@ -298,71 +232,3 @@ class _Edit:
                     self.hints.append(
                         f"{cut.name} of node {graph.describe(cut.node_id)} follows its steps; other samplers' do not"
                     )
-
-
-# --- Which nodes ---------------------------------------------------------------------------------------
-
-
-def _usual_node(graph: Graph, kind: _Kind) -> str:
-    """Where nothing was found: the node with the usual id, if it takes such a value."""
-    usual = kind.usual_id
-    if usual in graph and _inputs(graph, kind, usual) and kind.is_usual(graph, usual):
-        return usual
-    raise _no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}")
-
-
-def _named_node(graph: Graph, kind: _Kind, node_id: str) -> str:
-    if node_id not in graph:
-        raise _no_target(graph, kind, f"{kind.node_field}: the workflow has no node {node_id[:80]!r}")
-    if not _inputs(graph, kind, node_id):
-        raise _no_target(graph, kind, f"{kind.node_field}: node {graph.describe(node_id)} does not take {kind.takes}")
-    return node_id
-
-
-def _inputs(graph: Graph, kind: _Kind, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that a value of this kind goes into; of a primitive node, its value if the type fits."""
-    names = kind.inputs(graph, node_id)
-    held = targets.primitive_input(graph, node_id)
-    if names or held is None or not kind.holds:
-        return names
-    value = graph.inputs(node_id)[held]
-    return (held,) if isinstance(value, kind.holds) and not isinstance(value, bool) else ()
-
-
-def _slots(graph: Graph, kind: _Kind, node_id: str, is_named: bool = False) -> list[Slot]:
-    """Where the value is to be written: in the node, or in a primitive node that holds it for no other purpose.
-
-    An input that another node computes can be overwritten only in a node that the caller has named.
-    """
-    slots = []
-    for name in _inputs(graph, kind, node_id):
-        slot = targets.holder(graph, node_id, name)
-        if slot is not None:
-            slots.append(slot)
-        elif is_named:
-            slots.append(Slot(node_id, name))
-        else:
-            link = graph.link(node_id, name)
-            source = graph.describe(link.node_id) if link else "another node"
-            raise _no_target(
-                graph, kind, f"{kind.name}: {name} of node {graph.describe(node_id)} is computed by node {source}"
-            )
-    return slots
-
-
-def _held(graph: Graph, kind: _Kind, node_id: str) -> str:
-    """What a node now holds for this kind, to tell whether several nodes agree."""
-    slots = [targets.holder(graph, node_id, name) or Slot(node_id, name) for name in kind.inputs(graph, node_id)]
-    return repr([graph.inputs(slot.node_id)[slot.name] for slot in slots])
-
-
-# --- Candidates for the message --------------------------------------------------------------------------
-
-
-def _no_target(graph: Graph, kind: _Kind, problem: str) -> NoOverrideTarget:
-    fitting = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
-    if kind is _NEGATIVE_PROMPT:
-        fitting = [node_id for node_id in fitting if node_id not in targets.find_prompt_nodes(graph)]
-    one = f"name one with {kind.node_field}: {graph.listed(fitting)}"
-    remedy = one if fitting else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
-    return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(fitting))

@@ -12,32 +12,17 @@ like):
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from .graph import Graph, Link, nodes_behind, unique, walk
-
-# Inputs that a prompt's text goes into, for encoders with more than one or another name than text or prompt.
-# From the node schemas of ComfyUI 0.3.64.
-TEXT_INPUTS: dict[str, tuple[str, ...]] = {
-    "CLIPTextEncodeFlux": ("clip_l", "t5xxl"),
-    "CLIPTextEncodeSDXL": ("text_g", "text_l"),
-    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl"),
-    "CLIPTextEncodeHiDream": ("clip_l", "clip_g", "t5xxl", "llama"),
-    "CLIPTextEncodeHunyuanDiT": ("bert", "mt5xl"),
-    "CLIPTextEncodeLumina2": ("user_prompt",),
-    "TextEncodeAceStepAudio": ("tags",),
-}
-_COMMON_TEXT_INPUTS = ("text", "prompt", "positive_prompt", "positive")
-_NEGATIVE_TEXT_INPUTS = ("negative_prompt", "negative")
-
-SEED_INPUTS = ("noise_seed", "seed")
-SIZE_INPUTS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
-
-# Nodes that hold one value for others (core primitives and common packs): its input is the value.
-VALUE_INPUTS = ("value", "string", "text", "prompt", "seed", "number", "int")
-_PASSES_ON = re.compile(r"^Reroute\b|switch", re.IGNORECASE)
+from .slots import (
+    PASSES_ON,
+    batch_inputs,
+    holds_text,
+    negative_text_inputs,
+    seed_inputs,
+    size_inputs,
+)
 
 # They have a width and a height, yet a person who says "width" does not mean them (counted on the stock templates).
 _NOT_A_PICTURE_SIZE = frozenset(
@@ -62,102 +47,12 @@ _NOT_CONDITIONING = frozenset(
 _LATENT_INPUTS = ("latent_image", "latent", "samples", "samples1", "samples2", "latents", "samples_to", "samples_from")
 
 
-class Slot(NamedTuple):
-    """An input of a node that holds a value."""
-
-    node_id: str
-    name: str
-
-
-# --- Reading a value through links ---------------------------------------------------------------------
-
-
-def holder(graph: Graph, node_id: str, name: str) -> Slot | None:
-    """Where to write the value of an input: there, or in the primitive node that it is linked to.
-
-    A primitive that also feeds something of another kind (seed and steps, width and height, a negative prompt) is
-    left alone: the input itself is the place then. None if the input is absent, or if a node computes its value.
-    """
-    slot = own = Slot(node_id, name)
-    is_shared = False
-    for _ in range(len(graph.workflow)):
-        link = graph.link(*slot)
-        if link is None:
-            return None if slot.name not in graph.inputs(slot.node_id) else own if is_shared else slot
-        following = _source_input(graph, link)
-        if following is None:
-            return None
-        is_shared = is_shared or any(not _same_kind(graph, own, user) for user in graph.users(link.node_id))
-        slot = Slot(link.node_id, following)
-    return None
-
-
-def _same_kind(graph: Graph, slot: Slot, user: tuple[str, str]) -> bool:
-    """Whether another input that takes the same value should change with this one."""
-    for word in ("seed", "width", "height", "batch", "steps", "cfg", "guidance", "denoise", "sampler", "scheduler"):
-        if word in slot.name:
-            return word in user[1]
-    return user == slot or bool(_PASSES_ON.search(graph.class_of(user[0])))
-
-
-def _source_input(graph: Graph, link: Link) -> str | None:
-    """The one input that a primitive or reroute node hands on."""
-    if graph.class_of(link.node_id).startswith("Reroute"):
-        return next(iter(graph.inputs(link.node_id)), None)
-    return primitive_input(graph, link.node_id)
-
-
-def primitive_input(graph: Graph, node_id: str) -> str | None:
-    """The input of a node that only holds a value for others, None for every other node."""
-    inputs = graph.inputs(node_id)
-    is_primitive = "primitive" in graph.class_of(node_id).lower() or len(inputs) == 1 or "seed" in inputs
-    is_primitive = is_primitive and not any(graph.links(node_id))
-    return next((name for name in VALUE_INPUTS if is_primitive and name in inputs), None)
-
-
-def text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that take a prompt's text, empty if it takes none."""
-    inputs = graph.inputs(node_id)
-    known = TEXT_INPUTS.get(graph.class_of(node_id))
-    if known is not None:
-        return tuple(name for name in known if name in inputs)
-    # A linked `positive` is conditioning, no text.
-    return tuple(n for n in _COMMON_TEXT_INPUTS if n in inputs and (n != "positive" or isinstance(inputs[n], str)))[:1]
-
-
-def negative_text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that take a negative prompt: one of that name, else those of an encoder."""
-    inputs = graph.inputs(node_id)
-    own = tuple(n for n in _NEGATIVE_TEXT_INPUTS if n in inputs and (n != "negative" or isinstance(inputs[n], str)))
-    return own[:1] or (text_inputs(graph, node_id) if _holds_text(graph, node_id) else ())
-
-
-def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The input of a node that takes a seed, empty if it takes none."""
-    return tuple(name for name in SEED_INPUTS if name in graph.inputs(node_id))[:1]
-
-
-def size_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs for width and height if the node has both, else empty."""
-    return next((pair for pair in SIZE_INPUTS if all(name in graph.inputs(node_id) for name in pair)), ())
-
-
-def batch_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The input of a node that says how many pictures there are to be, empty if it has none."""
-    if graph.class_of(node_id) == "RepeatLatentBatch":
-        return ("amount",) if "amount" in graph.inputs(node_id) else ()
-    return ("batch_size",) if "batch_size" in graph.inputs(node_id) else ()
-
-
-# --- Searches -----------------------------------------------------------------------------------------
-
-
 def find_prompt_nodes(graph: Graph) -> list[str]:
     """Text encoders that reach a positive input; if nothing has one, every node with a prompt of its own."""
     starts = [link for node_id in used_nodes(graph) for link in _positive_links(graph, node_id)]
     if starts:
         return unique(encoder for link in starts for encoder in _encoders(graph, link, "positive"))
-    return [node_id for node_id in used_nodes(graph) if _holds_text(graph, node_id) and may_be_prompt(graph, node_id)]
+    return [node_id for node_id in used_nodes(graph) if holds_text(graph, node_id) and may_be_prompt(graph, node_id)]
 
 
 def find_negative_prompt_nodes(graph: Graph) -> list[str]:
@@ -270,11 +165,11 @@ def _encoders(graph: Graph, start: Link, role: str) -> list[str]:
     """The text encoders behind what a node takes as `role`: positive or negative."""
 
     def follow(link: Link) -> list[Link]:
-        if _holds_text(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
+        if holds_text(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
             return []
         return _conditioning_links(graph, link.node_id, role)
 
-    return [link.node_id for link in walk(start, follow) if _holds_text(graph, link.node_id)]
+    return [link.node_id for link in walk(start, follow) if holds_text(graph, link.node_id)]
 
 
 def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
@@ -284,17 +179,6 @@ def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
     if of_role or any(name.startswith(("positive", "negative")) for name, _ in links):
         return of_role
     return [link for name, link in links if name not in _NOT_CONDITIONING]
-
-
-def _holds_text(graph: Graph, node_id: str) -> bool:
-    """Whether the node takes a prompt: an encoder (it has a clip) or a model's own prompt input."""
-    if graph.class_of(node_id) == "GLIGENTextBoxApply":  # it adds a box to the prompt that it is given
-        return False
-    names = text_inputs(graph, node_id)
-    values = [graph.inputs(node_id)[name] for name in names]
-    has_own_name = bool(names) and names[0] != "text"
-    is_encoder = "clip" in graph.inputs(node_id) or has_own_name or graph.class_of(node_id) in TEXT_INPUTS
-    return is_encoder and any(isinstance(value, (str, list)) for value in values)
 
 
 # --- Seed ---------------------------------------------------------------------------------------------
@@ -312,7 +196,7 @@ def _latent_sources(graph: Graph, start: Link) -> list[str]:
     def follow(link: Link) -> list[Link]:
         if _sets_size(graph, link.node_id):
             return []
-        passes_on = _PASSES_ON.search(graph.class_of(link.node_id))
+        passes_on = PASSES_ON.search(graph.class_of(link.node_id))
         return [source for name, source in graph.links(link.node_id) if passes_on or name in _LATENT_INPUTS]
 
     return [link.node_id for link in walk(start, follow) if _sets_size(graph, link.node_id)]
