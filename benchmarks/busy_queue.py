@@ -21,7 +21,8 @@ import aiohttp
 
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import draft_installation
-from src.comfy.prompt import RunLimits, run_prompt
+from src.comfy.prompt import run_prompt
+from src.comfy.run_limits import RunLimits
 from src.deadline import Deadline
 from src.endpoint.server import EndpointOptions, running_endpoint
 from src.settings import own_environment, read_settings

@@ -38,7 +38,8 @@ from benchmarks.contenders import (
 from benchmarks.memory import storage
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import Installation, find_comfyui
-from src.comfy.prompt import RunLimits, run_prompt
+from src.comfy.prompt import run_prompt
+from src.comfy.run_limits import RunLimits
 from src.deadline import Deadline
 from src.errors import WorkerError
 from src.settings import read_settings

@@ -78,7 +78,7 @@ def run_scenario(bench: Bench, scenario: Scenario) -> Outcome:
     following = bench.run(workflow=fresh())
     seconds = time.monotonic() - started
     client = bench.engine.client
-    idle = client.remaining() == 0 and not bench.remembered()
+    idle = client.queue_remaining() == 0 and not bench.remembered()
     return Outcome(got, seconds, following["status"] == "success" and idle, bench.leftovers())
 
 
@@ -275,9 +275,9 @@ SCENARIOS = [
     Scenario("socket dropped while a job runs", "success", seconds_long, during=_drop_socket),
     Scenario("socket dropped at completion", "success", before=_drop_socket_at_the_end),
     Scenario("socket never accepted", "success", before=_no_socket),
-    Scenario("fresh engine after that", "success", before=lambda bench: bench.engine.renew(bench.engine.number)),
+    Scenario("fresh engine after that", "success", before=lambda bench: bench.engine.restart(bench.engine.generation)),
     Scenario("socket silent", "success", before=_silence_socket),
-    Scenario("fresh engine after that ", "success", before=lambda bench: bench.engine.renew(bench.engine.number)),
+    Scenario("fresh engine after that ", "success", before=lambda bench: bench.engine.restart(bench.engine.generation)),
     Scenario("history half a second late", "success", before=_late_history),
     Scenario("a node raises", "node_execution_error", _raising),
     Scenario("a branch is blocked", "success", _blocked, engines=("real",)),

@@ -1,6 +1,6 @@
-"""ComfyUI's HTTP routes, one method each; the only one who speaks HTTP with ComfyUI.
+"""ComfyUI's HTTP routes, one method each; the only HTTP client of ComfyUI.
 
-Every call has a time-out and raises ComfyUnreachable if no answer came, UnexpectedAnswer if it made no sense.
+Every call has a timeout and raises ComfyUnreachable if no answer came, UnexpectedAnswer if it is not of the protocol.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from ..errors import UnexpectedAnswer
 from ..workflow.schemas import NodeSchema, read_schema
 from .http import Answer, HttpConnections
 
-_LONGEST_CLASS = 500
-_READ_SECONDS = 1.5  # these routes only look at memory: longer means that ComfyUI is busy or frozen
-_SLOW_SECONDS = 60.0  # these read disks: validation and schemas list model folders, slow on a network volume
+_MAX_CLASS_LENGTH = 500
+_MEMORY_ROUTE_SECONDS = 1.5  # routes that only read memory: longer means that ComfyUI is busy or frozen
+_DISK_ROUTE_SECONDS = 60.0  # validation and schemas list model folders, which is slow on a network volume
 
 
 @dataclass(frozen=True)
 class Submission:
-    """What ComfyUI said to a prompt. `body` holds `error` and `node_errors` where it said no."""
+    """ComfyUI's answer to POST /prompt. `body` holds `error` and `node_errors` if it refused the prompt."""
 
     accepted: bool
     body: Mapping[str, Any]
@@ -36,7 +36,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class QueueState:
-    """The ids of the prompts that ComfyUI has taken and not ended."""
+    """The ids of the prompts that ComfyUI has accepted and not finished."""
 
     running: frozenset[str]
     pending: frozenset[str]
@@ -46,14 +46,14 @@ class QueueState:
 
 
 class ComfyClient:
-    """One ComfyUI server, by keep-alive connections. May be used from several threads."""
+    """One ComfyUI server, over keep-alive connections. May be used from several threads."""
 
     def __init__(self, url: str) -> None:
         self.answered_at = 0.0
         """When it last answered anything, by the monotonic clock."""
         self._schemas: dict[str, NodeSchema] = {}
-        place = urlsplit(url)
-        self._connections = HttpConnections(str(place.hostname), place.port or 80)
+        parts = urlsplit(url)
+        self._connections = HttpConnections(str(parts.hostname), parts.port or 80)
 
     def close(self) -> None:
         """Close the connections."""
@@ -68,7 +68,7 @@ class ComfyClient:
     ) -> Submission:
         """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events."""
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
-        response = self._request("POST", "/prompt", body=body, seconds=_SLOW_SECONDS, accept=(200, 400))
+        response = self._request("POST", "/prompt", body=body, seconds=_DISK_ROUTE_SECONDS, accept=(200, 400))
         return Submission(response.status == 200, self._decoded(response))
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
@@ -97,21 +97,21 @@ class ComfyClient:
         """POST /free: unload all models and forget cached results, as soon as nothing runs."""
         self._request("POST", "/free", body={"unload_models": True, "free_memory": True})
 
-    def remaining(self) -> int:
+    def queue_remaining(self) -> int:
         """GET /prompt: how many prompts run or wait; the cheapest sign of life."""
-        told = self._json("GET", "/prompt").get("exec_info")
-        return int(told.get("queue_remaining", 0)) if isinstance(told, dict) else 0
+        info = self._json("GET", "/prompt").get("exec_info")
+        return int(info.get("queue_remaining", 0)) if isinstance(info, dict) else 0
 
     def view(self, filename: str, subfolder: str, folder_type: str) -> bytes | None:
         """GET /view: the bytes of a file, None if ComfyUI has no such file."""
-        place = {"filename": filename, "subfolder": subfolder, "type": folder_type}
-        response = self._request("GET", "/view", params=place, seconds=_SLOW_SECONDS, accept=(200, 404))
+        params = {"filename": filename, "subfolder": subfolder, "type": folder_type}
+        response = self._request("GET", "/view", params=params, seconds=_DISK_ROUTE_SECONDS, accept=(200, 404))
         return response.body if response.status == 200 else None
 
     def schemas(self, class_types: Iterable[str], is_fresh: bool = False) -> dict[str, NodeSchema | None]:
         """GET /object_info/{class}: what node classes take, None for one that ComfyUI does not have.
 
-        Asked once a class, unless `is_fresh`: lists of files change while it runs.
+        Requested once per class, unless `is_fresh`: lists of files change while ComfyUI runs.
         """
         found: dict[str, NodeSchema | None] = {}
         for class_type in set(class_types):
@@ -119,18 +119,18 @@ class ComfyClient:
                 found[class_type] = self._schemas[class_type]
                 continue
             found[class_type] = None
-            if class_type in (".", "..") or len(class_type) > _LONGEST_CLASS:  # it would be another route, or none
+            if class_type in (".", "..") or len(class_type) > _MAX_CLASS_LENGTH:  # it would be another route
                 continue
-            response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_SLOW_SECONDS)
-            told = self._decoded(response).get(class_type)
-            if isinstance(told, dict):
-                found[class_type] = self._schemas[class_type] = read_schema(told)
+            response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_DISK_ROUTE_SECONDS)
+            schema = self._decoded(response).get(class_type)
+            if isinstance(schema, dict):
+                found[class_type] = self._schemas[class_type] = read_schema(schema)
         return found
 
     def all_schemas(self) -> dict[str, NodeSchema]:
         """GET /object_info: what every node class takes. Large and, on a network volume, slow."""
-        told = self._decoded(self._request("GET", "/object_info", seconds=_SLOW_SECONDS))
-        return {name: read_schema(schema) for name, schema in told.items() if isinstance(schema, dict)}
+        classes = self._decoded(self._request("GET", "/object_info", seconds=_DISK_ROUTE_SECONDS))
+        return {name: read_schema(schema) for name, schema in classes.items() if isinstance(schema, dict)}
 
     def model_folders(self) -> list[str]:
         """GET /models: the kinds of model files, which are folders."""
@@ -142,7 +142,7 @@ class ComfyClient:
 
     def _names(self, route: str) -> list[str]:
         try:
-            names = json.loads(self._request("GET", route, seconds=_SLOW_SECONDS).body)
+            names = json.loads(self._request("GET", route, seconds=_DISK_ROUTE_SECONDS).body)
         except (ValueError, RecursionError) as error:
             raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
         return [str(name) for name in names] if isinstance(names, list) else []
@@ -150,8 +150,8 @@ class ComfyClient:
     def options(self, class_type: str, name: str) -> list[str]:
         """The values that a node class allows for an input now, empty if it has no list."""
         schema = self.schemas([class_type], is_fresh=True)[class_type]
-        wanted = schema.inputs.get(name) if schema else None
-        return [str(option) for option in wanted.options or ()] if wanted else []
+        config = schema.inputs.get(name) if schema else None
+        return [str(option) for option in config.options or ()] if config else []
 
     def _json(self, method: str, route: str) -> dict[str, Any]:
         return self._decoded(self._request(method, route))
@@ -172,7 +172,7 @@ class ComfyClient:
         *,
         body: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
-        seconds: float = _READ_SECONDS,
+        seconds: float = _MEMORY_ROUTE_SECONDS,
         accept: tuple[int, ...] = (200,),
     ) -> Answer:
         data = json.dumps(body, allow_nan=False).encode() if body is not None else None

@@ -22,7 +22,7 @@ _PROBE_SECONDS = 0.02
 
 
 class ComfyEngine:
-    """ComfyUI (or the draft engine) as a resource: entering starts it, leaving by any door ends it.
+    """ComfyUI (or the draft engine) as a resource: entering starts it, leaving in any way ends it.
 
     `process` may have been started already.
     """
@@ -33,10 +33,10 @@ class ComfyEngine:
         self._settings = settings
         self._client: ComfyClient | None = None
         self._events: EventStream | None = None
-        self._number = 0
-        self._changing = threading.RLock()
+        self._generation = 0
+        self._lifecycle = threading.RLock()
         self.stopping = threading.Lock()
-        """Held while a prompt is being stopped, which may end in a restart: what is queued then would be lost."""
+        """Held while a prompt is being stopped, which may end in a restart: a prompt queued then would be lost."""
 
     def __enter__(self) -> ComfyEngine:
         self.start()
@@ -84,7 +84,7 @@ class ComfyEngine:
                     self.process.log_tail(),
                 )
             time.sleep(_PROBE_SECONDS)
-        self.process.booted()
+        self.process.mark_ready()
         self._events = EventStream(self.process.url)
         self._events.start()
         seconds = time.monotonic() - self.process.started_at
@@ -93,64 +93,64 @@ class ComfyEngine:
     def forget(self, prompt_id: str) -> None:
         """Have ComfyUI drop the history entry of a prompt that ended.
 
-        If it cannot, since another job has it restarted, the entry is gone with the process.
+        If ComfyUI does not answer, because another job has it restarted, the entry is gone with the process.
         """
         with contextlib.suppress(WorkerError):
             self.client.forget(prompt_id)
 
-    # --- Life and death ------------------------------------------------------------------------------
+    # --- Start, restart, end ---------------------------------------------------------------------------
 
     @property
-    def number(self) -> int:
-        """Which of the processes that this engine had one after the other runs now."""
-        return self._number
+    def generation(self) -> int:
+        """How many processes of this engine there were before the one that runs now."""
+        return self._generation
 
     def ensure_ready(self) -> int:
-        """Boot the engine if it does not run, or wait until it has; the number of the process that runs now.
+        """Boot the engine if it does not run, or wait until it has booted; the generation that runs now.
 
         Raises ComfyBootFailed or BootTimeout; nothing runs then.
         """
-        with self._changing:
+        with self._lifecycle:
             if not self.process.alive:
-                self._start_anew()
+                self._restart()
             if self._events is None:
                 try:
                     self.wait_ready()
                 except WorkerError:
-                    self._end_at_once()
+                    self._kill()
                     raise
-            return self._number
+            return self._generation
 
-    def renew(self, number: int) -> None:
-        """End process `number`, whatever it does, and start another, which is ready after `ensure_ready`.
+    def restart(self, generation: int) -> None:
+        """Kill the process of that generation and start another, which is ready after `ensure_ready`.
 
-        Nothing if that has been done already: several jobs see the same process fail.
+        Does nothing if that process is gone already: several jobs see the same process fail.
         """
-        with self._changing:
-            if number == self._number:
-                self._start_anew()
+        with self._lifecycle:
+            if generation == self._generation:
+                self._restart()
 
-    def discard(self, number: int) -> None:
-        """End process `number`; the next job, if there is one, boots another."""
-        with self._changing:
-            if number == self._number:
-                self._number += 1  # first: a job that finds it gone sees by it that it was not to blame
-                self._end_at_once()
+    def discard(self, generation: int) -> None:
+        """Kill the process of that generation; the next job, if there is one, boots another."""
+        with self._lifecycle:
+            if generation == self._generation:
+                self._generation += 1  # first: by this a job whose process is gone sees that it was not the cause
+                self._kill()
 
-    def _start_anew(self) -> None:
+    def _restart(self) -> None:
         log.warning("restarting %s", self.process.installation.name)
-        self._number += 1  # first: a job that finds the old one gone sees by it that it was not to blame
-        self._end_at_once()
+        self._generation += 1  # first: by this a job whose process is gone sees that it was not the cause
+        self._kill()
         self.start()
 
-    def _end_at_once(self) -> None:
+    def _kill(self) -> None:
         self._disconnect()
         self.process.stop(grace=0)
 
     def ensure_alive(self) -> None:
         """Raise ComfyCrashed if the process has ended."""
         if not self.process.alive:
-            raise ComfyCrashed(f"ComfyUI ended while the job ran: {self.process.how_it_ended()}")
+            raise ComfyCrashed(f"ComfyUI ended while the job ran: {self.process.exit_description()}")
 
     def _answers(self) -> bool:
         """Whether /system_stats answers, and it is our child that does."""

@@ -1,8 +1,8 @@
-"""ComfyUI's websocket: what wakes a wait and carries progress. It decides nothing.
+"""ComfyUI's websocket: it wakes a wait and carries progress. It decides nothing.
 
-One socket serves all jobs and is drained in its own thread. After a drop it comes back with a new client id: ComfyUI
+One socket serves all jobs and is drained in its own thread. After a drop it reconnects with a new client id: ComfyUI
 forgets a socket that takes the id of one it has not seen end. A prompt that was queued under the old id then gets no
-more events, and its wait falls back on asking.
+more events, and its wait falls back on polling.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ import websocket
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 5.0
-_QUIET_SECONDS = 15.0  # then we ping; as long again without any frame and the socket counts as dead
+_IDLE_SECONDS = 15.0  # then we ping; after as long again without any frame the socket counts as dead
 _RETRY_SECONDS = 0.5
-# A binary frame begins with two big-endian numbers: what it is, and the format of the picture that follows.
+# A binary frame begins with two big-endian numbers: the kind of event, and the format of the image that follows.
 _PICTURE, _PNG = 1, 2
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 
 
 @dataclass(frozen=True)
 class Event:
-    """What ComfyUI told about one prompt.
+    """An event of one prompt.
 
     `is_last`: the history entry exists. `is_ending`: it will at any moment. `node_id` runs now; `step` of `steps` of
-    it are done (0 of 0 where it does not say). `cached` nodes will not run. `png` is a picture that it sent. `at` is
-    when it came, by the monotonic clock.
+    it are done (0 of 0 if it reports none). `cached` nodes will not run. `png` is a picture that the node sent. `at`
+    is when the event came, by the monotonic clock.
     """
 
     node_id: str | None = None
@@ -96,13 +96,13 @@ class EventStream:
     def client_id(self, seconds: float) -> str:
         """The id to queue a prompt under; waits up to `seconds` for the socket to be open.
 
-        Without a socket it is an id that nobody listens to: newer versions of ComfyUI need one all the same.
+        Without a socket it is an id that no one listens to: newer versions of ComfyUI require one all the same.
         """
         self._connected.wait(seconds)
         return self._client_id
 
-    def hears(self, client_id: str) -> bool:
-        """Whether the events of prompts that were queued under that id still arrive."""
+    def is_connected_as(self, client_id: str) -> bool:
+        """Whether the events of prompts that were queued under that client id still arrive."""
         return self._connected.is_set() and self._client_id == client_id
 
     @contextmanager
@@ -124,7 +124,7 @@ class EventStream:
                 )
                 if self._stopped.is_set():  # `stop` may have come before there was a socket to close
                     return
-                self._socket.settimeout(_QUIET_SECONDS)
+                self._socket.settimeout(_IDLE_SECONDS)
                 self._connected.set()
                 self._drain(self._socket)
             except (OSError, websocket.WebSocketException, ValueError, RecursionError) as error:
@@ -137,17 +137,17 @@ class EventStream:
 
     def _drain(self, connection: Any) -> None:
         """Read frames until the socket ends. Raises what the library raises then."""
-        asked = False
+        has_pinged = False
         while True:
             try:
                 opcode, data = connection.recv_data(control_frame=True)
             except websocket.WebSocketTimeoutException:
-                if asked:
+                if has_pinged:
                     raise
-                asked = True
+                has_pinged = True
                 connection.ping()
                 continue
-            asked = False
+            has_pinged = False
             if opcode == websocket.ABNF.OPCODE_TEXT:
                 self._dispatch(json.loads(data))
             elif opcode == websocket.ABNF.OPCODE_BINARY:
@@ -188,7 +188,7 @@ def _read_executing(data: Mapping[str, Any]) -> Event:
 
 
 def _read_progress(data: Mapping[str, Any]) -> Event:
-    return Event(node_id=str(data.get("node")), step=_whole(data.get("value")), steps=_whole(data.get("max")))
+    return Event(node_id=str(data.get("node")), step=_as_int(data.get("value")), steps=_as_int(data.get("max")))
 
 
 def _read_cached(data: Mapping[str, Any]) -> Event:
@@ -196,7 +196,7 @@ def _read_cached(data: Mapping[str, Any]) -> Event:
     return Event(cached=tuple(str(node) for node in nodes) if isinstance(nodes, list) else ())
 
 
-def _whole(value: object) -> int:
+def _as_int(value: object) -> int:
     return int(value) if isinstance(value, (int, float)) and math.isfinite(value) else 0
 
 

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _FOLDER_PREFIX = "comfyui-worker-"
-_ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that another worker is just making
+_ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that another worker is creating right now
 
 
 @dataclass(frozen=True)
 class Folders:
     """The folders that one engine process has to itself, below `root`, whose links are resolved.
 
-    Whoever uses them holds a lock on them, so that the next worker can tell what a killed one left behind.
+    Their user holds a lock on them, so that the next worker can tell which ones a killed worker left behind.
     """
 
     root: Path
@@ -28,11 +28,11 @@ class Folders:
 
     @staticmethod
     def make() -> Folders:
-        """New ones, in the system's temporary folder; what dead workers left there is removed."""
-        for left in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
-            lock = _locked(left) if seconds_old(left) > _ABANDONED_SECONDS else None
+        """New ones, in the system's temporary folder; those of dead workers are removed."""
+        for old in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+            lock = _locked(old) if seconds_old(old) > _ABANDONED_SECONDS else None
             if lock is not None:
-                Folders(left, lock).remove()
+                Folders(old, lock).remove()
         folders = _new()
         for folder in (folders.input, folders.output, folders.temp, folders.user, folders.editor):
             folder.mkdir()
@@ -66,7 +66,7 @@ class Folders:
 
     @property
     def editor(self) -> Path:
-        """Where ComfyUI would find its editor: empty, nobody opens it here."""
+        """The --front-end-root of ComfyUI: empty, since no one opens its editor here."""
         return self.root / "editor"
 
     @property
@@ -97,7 +97,7 @@ def _new() -> Folders:
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """The same file under another name. Raises FileNotFoundError if it is gone, or has no folder to go to."""
+    """The same file under another name. Raises FileNotFoundError if it is gone, or if the target has no folder."""
     try:
         os.link(source, target)
     except FileNotFoundError:
@@ -115,7 +115,7 @@ def seconds_old(path: Path) -> float:
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock on a folder, None if somebody else has it or the folder is not ours to open."""
+    """The descriptor of a lock on a folder; None if another process holds it, or if the folder cannot be opened."""
     try:
         opened = os.open(folder, os.O_RDONLY)
     except OSError:

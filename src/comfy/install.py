@@ -24,7 +24,7 @@ _DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none
 
 @dataclass(frozen=True)
 class Installation:
-    """An engine on this machine. `accepted` holds the flags of its version: an unknown one would end its start."""
+    """An engine on this machine. `accepted` holds the flags of its version: an unknown one would end it at once."""
 
     name: str
     directory: Path
@@ -38,17 +38,17 @@ class Installation:
             *("--listen", "127.0.0.1", "--port", str(port), "--disable-auto-launch"),
             *("--input-directory", str(folders.input), "--output-directory", str(folders.output)),
             *("--temp-directory", str(folders.root), "--user-directory", str(folders.user)),
-            *self._chosen(settings, folders),
+            *self._optional_flags(settings, folders),
             *_split(settings.comfyui_args),
         ]
 
     @property
     def loads_models(self) -> bool:
-        """Whether it is told where models are: the draft engine is not, which needs none."""
+        """Whether it takes a file with the model folders: the draft engine, which needs no models, does not."""
         return _MODEL_PATHS_FLAG in self.accepted
 
-    def _chosen(self, settings: Settings, folders: Folders) -> list[str]:
-        """Flags that depend on the version or on settings."""
+    def _optional_flags(self, settings: Settings, folders: Folders) -> list[str]:
+        """Flags that depend on settings, as far as this version accepts them."""
         flags = []
         if not settings.save_metadata:
             flags.append(["--disable-metadata"])
@@ -57,10 +57,10 @@ class Installation:
             flags.append([partner if partner in self.accepted else "--disable-api-nodes"])
         kind, _, kept = settings.comfyui_cache.partition(":")
         flags.append([f"--cache-{kind}", *([kept] if kept else [])])
-        # In a file: with one in memory ComfyUI 0.3.64 logs a traceback when it lets go of the connection.
+        # In a file: with a database in memory ComfyUI 0.3.64 logs a traceback when it closes the connection.
         flags.append(["--database-url", f"sqlite:///{folders.user / 'comfyui.db'}"])
         flags.append(["--disable-assets"])
-        flags.append(["--front-end-root", str(folders.editor)])  # else it ends without the editor's package
+        flags.append(["--front-end-root", str(folders.editor)])  # else it does not start without the editor's package
         flags.append([_MODEL_PATHS_FLAG, str(folders.model_paths)])
         return [word for flag in flags if flag[0] in self.accepted for word in flag]
 

@@ -1,4 +1,4 @@
-"""What is asked of a running engine before a prompt is queued: does it know these nodes, does it take these values?"""
+"""Checks against a running engine before a prompt is queued: does it know these nodes, does it take these values?"""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from .rejection import Problem, explain_problems, list_problems
 def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:
     """Raise InvalidWorkflow (MissingModel) if a value that the job put into the workflow does not fit its input.
 
-    ComfyUI would run some of them all the same: a name that no input has, a word that is not in a list of V3.
+    ComfyUI would run some of them all the same: an input that the class does not have, a value that is not in the
+    list of a V3 node.
     `files` are the names of the job's files.
     """
     graph = Graph(workflow)
@@ -32,7 +33,7 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
 def find_problems(
     client: ComfyClient, workflow: Workflow, files: Collection[str], changed: Sequence[Slot]
 ) -> list[Problem]:
-    """Everything that keeps this engine from running the workflow, as far as can be told without running it."""
+    """Everything that keeps this engine from running the workflow, as far as can be known without running it."""
     graph = Graph(workflow)
     classes = {graph.class_of(node_id) for node_id in graph}
     schemas = client.schemas(classes, is_fresh=True)

@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 _comfyui_log = logging.getLogger("comfyui")
 
 _STOP_SECONDS = 3.0
-_KILLED_SECONDS = 30.0  # that the system gets to end a process that was killed
-_LONGEST_LINE = 65536
+_KILL_SECONDS = 30.0  # that the system may take to end a killed process
+_MAX_LINE_BYTES = 65536
 _KEPT_LINES = 200
 _KEPT_CHARACTERS = 1000
-# What ComfyUI says at every start and nobody needs: its database, its kernels, and that its editor is not installed.
+# Log lines of every start that no one needs: its database, its kernels, and that its editor is not installed.
 _NOISE = re.compile(
     r"Adding extra search path |setup plugin alembic|Context impl |Will assume |Running upgrade |Revis(ion ID|es): "
     r"|Create Date: |Change preview_id |Database upgraded |Found comfy_kitchen backend "
@@ -41,7 +41,7 @@ _NOISE = re.compile(
     r"|The ComfyUI frontend is shipped "
 )
 
-# What a line of a failed boot means for the one who deploys.
+# What a line of a failed boot means for the operator.
 _HINTS = (
     (r"NVIDIA driver on your system is too old|driver version is insufficient",
      "the host's NVIDIA driver is too old for the CUDA of this image; have RunPod choose hosts by their CUDA version "
@@ -104,33 +104,33 @@ class ComfyProcess:
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command
-        told, self._ready_pipe = os.pipe()
+        ready_end, self._ready_pipe = os.pipe()
         try:
             return subprocess.Popen(
-                [python, str(LAUNCHER), str(os.getpid()), str(told), *program],
+                [python, str(LAUNCHER), str(os.getpid()), str(ready_end), *program],
                 cwd=self.installation.directory,
                 env=child_environment(self._settings),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                pass_fds=(told,),
+                pass_fds=(ready_end,),
             )
         except OSError:
             self._close_ready_pipe()
             raise
         finally:
-            os.close(told)
+            os.close(ready_end)
 
-    def booted(self) -> None:
-        """Tell the engine that it is ready: its launcher turns the garbage collector on then."""
+    def mark_ready(self) -> None:
+        """Tell the launcher that the engine has booted: it turns the garbage collector on again."""
         self._close_ready_pipe(b"ready")
 
-    def _close_ready_pipe(self, told: bytes = b"") -> None:
+    def _close_ready_pipe(self, message: bytes = b"") -> None:
         pipe, self._ready_pipe = self._ready_pipe, None
         if pipe is not None:
             with contextlib.suppress(BrokenPipeError):
-                os.write(pipe, told)
+                os.write(pipe, message)
             os.close(pipe)
 
     @property
@@ -173,22 +173,22 @@ class ComfyProcess:
         return (minor_faults, major_faults, user_time, system_time, int(read))
 
     def public_log(self, lines: int = 5) -> list[str]:
-        """The last lines that may be shown to a caller: no traceback, no folder of the worker."""
-        told = self.log_tail(_KEPT_LINES)
-        spoken = [line for line in told if line.strip() and not line[0].isspace() and "Traceback" not in line]
-        return [public_text(line, 300) for line in spoken[-lines:]]
+        """The last lines, fit for a caller: no traceback, no path of the worker."""
+        lines_kept = self.log_tail(_KEPT_LINES)
+        public = [line for line in lines_kept if line.strip() and not line[0].isspace() and "Traceback" not in line]
+        return [public_text(line, 300) for line in public[-lines:]]
 
     def log_tail(self, lines: int = 20) -> list[str]:
-        """The last lines that the engine wrote, for the one who operates the worker."""
+        """The last lines that the engine wrote, for the operator."""
         return list(self._log)[-lines:]
 
-    def how_it_ended(self) -> str:
-        """In words: with which exit code, or by which signal."""
+    def exit_description(self) -> str:
+        """How the process ended: its exit code, or the signal that killed it."""
         code = self._process.poll() if self._process else None
         if code is None:
             return "it still runs"
         if self._reader:
-            self._reader.join(timeout=1)  # its last words may still be in the pipe
+            self._reader.join(timeout=1)  # its last lines may still be in the pipe
         if code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
@@ -198,7 +198,7 @@ class ComfyProcess:
 
     def boot_failure(self) -> ComfyBootFailed:
         """The error for an engine that died before it answered."""
-        ending, tail = self.how_it_ended(), self.log_tail()
+        ending, tail = self.exit_description(), self.log_tail()
         text = "\n".join(tail)
         if _ADDRESS_IN_USE.search(text):
             return PortTaken(f"port {self.port} is taken by another process; set COMFYUI_PORT to a free one, or to 0")
@@ -218,13 +218,13 @@ class ComfyProcess:
                 self._signal(signal.SIGTERM)
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     self._process.wait(grace)
-        finally:  # also for an impatient Ctrl-C
-            self._signal(signal.SIGKILL)  # also for what it started and left behind
+        finally:  # also after a second Ctrl-C
+            self._signal(signal.SIGKILL)  # also for processes that it started and left behind
             try:
-                self._process.wait(_KILLED_SECONDS)
+                self._process.wait(_KILL_SECONDS)
             except subprocess.TimeoutExpired:
                 raise ComfyStuck(
-                    f"ComfyUI did not end within {_KILLED_SECONDS:g} s of being killed: the driver of the GPU, or a "
+                    f"ComfyUI did not end within {_KILL_SECONDS:g} s of being killed: the driver of the GPU, or a "
                     "disk, may hang; this worker has to be replaced"
                 ) from None
             self._close_ready_pipe()
@@ -242,13 +242,13 @@ class ComfyProcess:
                 os.killpg(self._process.pid, number)
 
     def _read_log(self, process: subprocess.Popen[bytes]) -> None:
-        """Hand every line on, so that the engine never waits for a full pipe."""
+        """Read every line, so that the engine never waits for a full pipe."""
         stream = process.stdout
-        while stream and (raw := stream.readline(_LONGEST_LINE)):
-            # A progress bar rewrites its line after each \r: what is last is what one would see.
+        while stream and (raw := stream.readline(_MAX_LINE_BYTES)):
+            # A progress bar rewrites its line after each \r: the last part is what a terminal would show.
             line = raw.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1][:_KEPT_CHARACTERS]
             self._log.append(line)
-            # What it says while it is being ended (tracebacks, too) troubles nobody.
+            # Lines that are written while the engine is being ended, tracebacks included, are of no interest.
             is_noise = self._is_stopping or not line or _NOISE.match(line)
             _comfyui_log.log(logging.DEBUG if is_noise else logging.INFO, "%s", line)
 

@@ -1,4 +1,4 @@
-"""What is known of a prompt that ended: ComfyUI's history entry, and what was heard while it ran. Pure."""
+"""What is known of a prompt that ended: ComfyUI's history entry, and the events received while it ran. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ..workflow.graph import Workflow
 
-SENDS_FRAMES = "SaveImageWebsocket"
+FRAME_SENDER = "SaveImageWebsocket"
 """The class of the node that sends its pictures over the websocket."""
 
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
@@ -26,16 +26,15 @@ class Frame:
 class Run:
     """A prompt that ended, well or not: its id, the workflow as queued and its history entry.
 
-    `frames` came over the websocket; all of them did if `is_heard_whole`.
-    `queued_at` is in seconds since 1970. `node_seconds` is how long each node ran
-    that was heard of, by its id.
+    `frames` came over the websocket. `queued_at` is in seconds since 1970. `node_seconds` is how long each node ran
+    whose events arrived, by its id.
     """
 
     prompt_id: str
     workflow: Workflow
     entry: dict[str, Any]
     frames: tuple[Frame, ...] = ()
-    is_heard_whole: bool = True
+    has_all_frames: bool = True
     queued_at: float = 0.0
     node_seconds: Mapping[str, float] = field(default_factory=dict)
 
@@ -47,13 +46,13 @@ class Run:
 
     @property
     def queue_seconds(self) -> float:
-        """How long it waited in ComfyUI's queue, by the clock of both; 0 if that is not told."""
+        """How long it waited in ComfyUI's queue, by the clock of both; 0 if that is not known."""
         began = self._timestamp("execution_start")
         return max(0.0, began - self.queued_at) if began and self.queued_at else 0.0
 
     @property
     def execution_seconds(self) -> float:
-        """How long it ran; 0 if that is not told."""
+        """How long it ran; 0 if that is not known."""
         began, ended = self._timestamp("execution_start"), self._timestamp(*_ENDINGS)
         return max(0.0, ended - began) if began and ended else 0.0
 
@@ -74,19 +73,19 @@ def messages_of(entry: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 def sends_frames(workflow: Workflow) -> bool:
     """Whether a node of it sends pictures over the websocket."""
-    return any(node["class_type"] == SENDS_FRAMES for node in workflow.values())
+    return any(node["class_type"] == FRAME_SENDER for node in workflow.values())
 
 
 class NodeClock:
-    """How long each node runs, by the events that tell when one begins."""
+    """How long each node runs, by the events that announce it."""
 
     def __init__(self) -> None:
         self.node_seconds: dict[str, float] = {}
         self._node_id: str | None = None
         self._since = 0.0
 
-    def hear(self, node_id: str | None, at: float) -> None:
-        """An event of a node, or (None) of none, came at a monotonic time in seconds."""
+    def switch_to(self, node_id: str | None, at: float) -> None:
+        """From a monotonic time in seconds on, this node runs, or (None) none."""
         if node_id == self._node_id:
             return
         if self._node_id is not None:

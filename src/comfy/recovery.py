@@ -14,19 +14,19 @@ log = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
-_RESTARTS_OF_OTHERS = 2  # that a job bears without counting them as its own failures
+_MAX_RESTARTS_BY_OTHERS = 2  # that do not count as failures of the job itself
 
 
 def run_with_recovery(
     engine: ComfyEngine, attempt: Callable[[Sequence[str]], Answer], retries: int, deadline: Deadline
 ) -> Answer:
-    """What `attempt` returns, tried again after what another start can mend.
+    """What `attempt` returns; it is called again after a fault that a restart can fix.
 
     `attempt` is given the ids of nodes that have to run although they are cached: they named files that are gone, as
-    a node without filename_prefix does if the job before was the same.
+    a node without filename_prefix does if the previous job was the same.
 
     A dead or hung engine is restarted and the job runs again, at most `retries` times and while `deadline` is not
-    passed; a restart that another job was the reason for does not count. After out-of-memory, ComfyUI gives its memory
+    passed; a restart that another job caused does not count. After out-of-memory, ComfyUI gives its memory
     back and the job runs again once. After a failure of CUDA the engine is ended and the worker is to be retired.
     Raises the last error while a fresh ComfyUI boots, or what kept it from booting (ComfyBootFailed, BootTimeout),
     which retires the worker too.
@@ -42,15 +42,15 @@ def run_with_recovery(
         try:
             return attempt(to_renew)
         except EngineFault as fault:
-            if engine.number != seen and restarts < _RESTARTS_OF_OTHERS:  # another job had it restarted
+            if engine.generation != seen and restarts < _MAX_RESTARTS_BY_OTHERS:  # another job had it restarted
                 restarts += 1
                 continue
             faults += 1
             log.warning("%s: %s", fault.error_code, fault)
             last_lines = engine.process.public_log()
-            engine.renew(seen)
+            engine.restart(seen)
             if faults > retries or deadline.passed:
-                raise _told_whole(fault, faults + restarts, last_lines) from fault
+                raise _with_attempts(fault, faults + restarts, last_lines) from fault
         except OutOfMemory:
             _free(engine)
             if has_freed or deadline.passed:
@@ -73,8 +73,8 @@ def _free(engine: ComfyEngine) -> None:
         log.warning("memory was not freed: %s", error)
 
 
-def _told_whole(fault: EngineFault, attempts: int, last_lines: list[str]) -> EngineFault:
-    """The fault with what the caller may know: how often it was tried, and ComfyUI's last lines."""
+def _with_attempts(fault: EngineFault, attempts: int, last_lines: list[str]) -> EngineFault:
+    """The fault with how often the job was tried, and ComfyUI's last log lines."""
     times = "once" if attempts == 1 else f"{attempts} times"
     return type(fault)(
         f"{fault.message}; the job was tried {times} (JOB_RETRIES) and ComfyUI was restarted",

@@ -1,6 +1,6 @@
-"""ComfyUI's "no" and its failures, turned into our errors. Pure.
+"""ComfyUI's rejections and failures, turned into our errors. Pure.
 
-ComfyUI says no in two ways: the body of a 400 to /prompt (or the `node_errors` of a 200: it then runs the rest and
+They come in two ways: the body of a 400 to /prompt (or the `node_errors` of a 200: ComfyUI then runs the rest and
 drops what is wrong), and the messages of a history entry. Shapes as seen on ComfyUI 0.3.64; where newer versions
 differ, both are read.
 """
@@ -82,7 +82,7 @@ _SHOWN_ERRORS = 10
 def explain_rejection(body: object, workflow: Workflow, find_options: FindOptions) -> WorkerError:
     """The error for what /prompt answered: `{"error": {...}, "node_errors": {...}}`.
 
-    `find_options` is asked only where ComfyUI left out the allowed values (it does above 20 of them).
+    `find_options` is called only where ComfyUI left out the allowed values (it does above 20 of them).
     """
     body = body if isinstance(body, Mapping) else {}
     problems = list_problems(_mapping(body.get("node_errors")), workflow, find_options)
@@ -135,7 +135,7 @@ def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
 
 
 class Problem:
-    """One entry of `node_errors[id].errors`, put in words: `text` for people, `details` for programs."""
+    """One entry of `node_errors[id].errors`: `text` for people, `details` for programs."""
 
     def __init__(self, graph: Graph, node_id: str, error: Mapping[str, Any], find_options: FindOptions) -> None:
         extra = _mapping(error.get("extra_info"))
@@ -173,9 +173,9 @@ class Problem:
             "value_bigger_than_max": f"{self.name} must be at most {self._limit('max')}, not {received}",
             "bad_linked_input": f'{self.name} must be a value or a link ["node id", output number], not {received}',
         }
-        return sentences.get(self.kind) or self._as_told()
+        return sentences.get(self.kind) or self._comfyui_message()
 
-    def _as_told(self) -> str:
+    def _comfyui_message(self) -> str:
         if self._error.get("details") == "tuple index out of range":
             return "one of its links names an output that the other node does not have"
         message, details = public_text(self._error.get("message", "")), public_text(self._error.get("details", ""))
@@ -185,10 +185,10 @@ class Problem:
 
     def _missing_model(self) -> str:
         folder = _folder_of(self.class_type, self.name) or "of its models"
-        wanted = str(self.received)
-        near = difflib.get_close_matches(wanted, self.allowed, n=3, cutoff=0.5)
+        name = str(self.received)
+        near = difflib.get_close_matches(name, self.allowed, n=3, cutoff=0.5)
         there = f"nearest names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
-        return f"{self.name} {public_text(repr(wanted), 200)} was not found in the folder {folder}; {there}"
+        return f"{self.name} {public_text(repr(name), 200)} was not found in the folder {folder}; {there}"
 
     def _names_model(self) -> bool:
         known = self.name in _FOLDERS or (self.class_type, self.name) in _FOLDERS_BY_CLASS

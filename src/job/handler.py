@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import job_log
-from ..comfy.prompt import Report
+from ..comfy.run_limits import Report
 from ..errors import ComfyCrashed, WorkerError
 from ..outputs import failure_answer, info_answer, success_answer, validation_answer
 from ..workflow.graph import Workflow

@@ -14,9 +14,9 @@ from typing import Any
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import private_folder
-from ..comfy.prompt import Report, RunLimits
 from ..comfy.record import Run
 from ..comfy.recovery import run_with_recovery
+from ..comfy.run_limits import Report, RunLimits
 from ..deadline import Deadline
 from ..editor import class_types, convert, read_document
 from ..errors import BucketFailed, JobTimeout, MissingModel

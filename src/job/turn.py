@@ -18,9 +18,10 @@ from pathlib import Path
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import Folders
-from ..comfy.prompt import Report, RunLimits, run_prompt
+from ..comfy.prompt import run_prompt
 from ..comfy.record import Run
 from ..comfy.rejection import explain_failure
+from ..comfy.run_limits import Report, RunLimits
 from ..errors import ComfyCrashed, InvalidWorkflow
 from ..inputs.files import InputPlaces
 from ..outputs import (

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comfy.folders import Folders
-from ..comfy.record import SENDS_FRAMES, Run
+from ..comfy.record import FRAME_SENDER, Run
 from ..errors import OutputMissing
 
 
@@ -79,11 +79,11 @@ def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile
 
     Raises OutputMissing (with the `node_ids`) if some were lost on the way.
     """
-    senders = [node_id for node_id, node in run.workflow.items() if node.get("class_type") == SENDS_FRAMES]
-    if run.is_heard_whole:  # a node that was left out, behind a branch that is switched off, had nothing to send
+    senders = [node_id for node_id, node in run.workflow.items() if node.get("class_type") == FRAME_SENDER]
+    if run.has_all_frames:  # a node that was left out, behind a branch that is switched off, had nothing to send
         senders = [node_id for node_id in senders if node_id in run.node_seconds]
     heard = {frame.node_id for frame in run.frames}
-    lost = [node_id for node_id in senders if not run.is_heard_whole or node_id not in heard]
+    lost = [node_id for node_id in senders if not run.has_all_frames or node_id not in heard]
     if lost:
         raise OutputMissing("pictures of SaveImageWebsocket were lost on the way", node_ids=lost)
     folder = folders.output / job_folder

@@ -16,7 +16,7 @@ from .. import REPOSITORY
 from ..comfy.engine import ComfyEngine
 from ..comfy.events import Event
 from ..comfy.install import draft_installation, find_comfyui
-from ..comfy.prompt import Report
+from ..comfy.run_limits import Report
 from ..errors import GuiFormatWorkflow, InvalidInput
 from ..job.handler import Worker, handler, set_worker
 from ..job.request import read_job

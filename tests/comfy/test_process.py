@@ -220,7 +220,7 @@ def _is_running(process_id: int) -> bool:
 
 
 def _renewed(engine: ComfyEngine) -> None:
-    engine.renew(engine.number)
+    engine.restart(engine.generation)
     engine.ensure_ready()
 
 

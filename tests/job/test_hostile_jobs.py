@@ -486,7 +486,7 @@ def test_files_of_a_job_survive_a_restart_that_another_job_caused() -> None:
             for _ in range(2):
                 time.sleep(0.15)
                 with own.engine.stopping:
-                    own.engine.renew(own.engine.number)
+                    own.engine.restart(own.engine.generation)
             ended.set()
 
         threading.Thread(target=restart, daemon=True).start()
@@ -518,7 +518,7 @@ def test_a_job_behind_one_that_will_not_stop_is_not_lost(model_paths: Path) -> N
         assert own.run(workflow=workflows.still())["status"] == "success"
         for thread in cancelled:
             thread.join(60)
-        assert own.engine.number == 1, "one restart is enough for both"
+        assert own.engine.generation == 1, "one restart is enough for both"
 
 
 def test_a_3d_file_is_where_comfyuis_3d_nodes_look(bench: Bench) -> None:

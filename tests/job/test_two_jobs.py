@@ -79,7 +79,7 @@ def test_a_job_that_delivers_does_not_mind_that_comfyui_dies(
         second = pool.submit(answer, long, "runs")
         until(lambda: own.engine.client.queue().running)
         os.kill(own.engine.process.pid or 0, 9)
-        until(lambda: own.engine.number > 0)
+        until(lambda: own.engine.generation > 0)
         may_go_on.set()
         assert first.result(LONG)["status"] == second.result(LONG)["status"] == "success"
 

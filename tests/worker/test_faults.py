@@ -29,11 +29,11 @@ def test_a_fault_is_answered_and_the_next_job_runs(own: Bench, scenario: Scenari
 def test_out_of_memory_restarts_nothing_and_retires_nobody(own: Bench) -> None:
     if own.name == "draft":
         pytest.skip("it has no memory to run out of")
-    number = own.engine.number
+    number = own.engine.generation
     answer = own.run(workflow=failing("out of memory")("real"))
     assert "node 3 (WorkerTestFail) ran out of memory" in answer["error"]
     assert "refresh_worker" not in answer
-    assert own.engine.number == number
+    assert own.engine.generation == number
 
 
 def test_a_cuda_error_retires_the_worker(own: Bench) -> None:
