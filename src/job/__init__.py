@@ -1,8 +1,11 @@
 """One job, from its input to its answer.
 
-fields   the fields of a job's input, and what is said of one that does not fit
+fields   the fields of a job's input, and the messages for values that do not fit
 request  job dict -> checked, frozen Request
-info     what a worker can tell about itself
-run      one job on a booted ComfyUI
+info     what a worker reports about itself
+prepare  what a job asks for besides its run: bucket, delivery, encoding, extra data
+check    checks of a job without running it
+turn     a job's turn at ComfyUI, and clearing up after it
+run      one job on a booted ComfyUI: overrides, files, run, gather, deliver, answer
 handler  what RunPod calls with each job
 """

@@ -1,4 +1,4 @@
-"""What can be said of a job without running it: what keeps ComfyUI from it, and what a person may want to change."""
+"""Checks of a job without running it: what keeps ComfyUI from running it, and what a person may want to change."""
 
 from __future__ import annotations
 

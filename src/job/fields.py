@@ -1,4 +1,4 @@
-"""The fields of a job's `input` as they come: types, limits, and what is said of one that does not fit."""
+"""The fields of a job's `input`: types, limits, and the messages for values that do not fit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _as_node_id(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def _spelled(value: object) -> object:
+def _canonical(value: object) -> object:
     return "jpeg" if value == "jpg" else value
 
 
@@ -75,7 +75,8 @@ class OutputFields(BaseModel):
 
     model_config = _STRICT
     format: (
-        Annotated[ImageFormat | Literal["original"], BeforeValidator(_spelled, json_schema_input_type=_Format)] | None
+        Annotated[ImageFormat | Literal["original"], BeforeValidator(_canonical, json_schema_input_type=_Format)]
+        | None
     ) = None
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
     max_side: Annotated[int, Field(ge=16, le=16384)] | None = None
@@ -189,7 +190,7 @@ def read_fields(given: dict[str, Any]) -> InputFields:
     for name in given:
         if not isinstance(name, str) or not name.isprintable():
             raise InvalidInput(f"the names of input fields must be printable strings, not {shown(name)}")
-    given = {name: value for name, value in given.items() if value is not None}  # null is as good as nothing
+    given = {name: value for name, value in given.items() if value is not None}  # null: not given
     try:
         return InputFields.model_validate(given)
     except ValidationError as error:
@@ -226,7 +227,7 @@ _STEPS = frozenset(InputFields.model_fields).union(*(part.model_fields for part 
 
 
 def unknown_fields(fields: InputFields) -> list[str]:
-    """A misspelt field would be ignored in silence; say so."""
+    """A warning for each field that is not known: a misspelt one would be ignored silently."""
     known = list(InputFields.model_fields)
     warnings = []
     for name in list(fields.model_extra or {})[:20]:

@@ -1,4 +1,4 @@
-"""What RunPod calls with each job: read it, do what it asks for, answer it whatever happens."""
+"""What RunPod calls with each job: read it, do its action, answer it whatever happens."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _worker: Worker | None = None
 
 
 def set_worker(worker: Worker) -> None:
-    """Say what runs the jobs: RunPod calls `handler` with nothing but the job."""
+    """Set what runs the jobs: RunPod calls `handler` with nothing but the job."""
     global _worker  # noqa: PLW0603
     _worker = worker
 
@@ -66,7 +66,7 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
             return failure_answer(error, time.monotonic() - started, [*warnings, *error.hints])
-        except Exception:
+        except Exception:  # the edge of the worker: a fault of ours becomes `internal_error`
             log.exception("unexpected error")
             unexpected = WorkerError("unexpected error in the worker; its log has the details")
             return failure_answer(unexpected, time.monotonic() - started)
@@ -74,7 +74,7 @@ def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Worker:
-    """What runs jobs on a booted engine; `progress` gives what hears the events of a job."""
+    """What runs jobs on a booted engine; `progress` gives what is called with the events of a job."""
 
     runner: JobRunner
     progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = lambda *_: nullcontext(lambda event: None)
@@ -97,9 +97,9 @@ def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event,
 
 def _info(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
-    told = describe_worker(worker.runner.engine, worker.runner.settings)
-    return info_answer(told, request.warnings, time.monotonic() - started)
+    info = describe_worker(worker.runner.engine, worker.runner.settings)
+    return info_answer(info, request.warnings, time.monotonic() - started)
 
 
 ACTIONS = {"run": _run, "validate": _validate, "info": _info}
-"""What a job may ask for, by its `action`."""
+"""What a job may have done, by its `action`."""

@@ -1,4 +1,4 @@
-"""What a worker can tell about itself to somebody who has no shell on it."""
+"""What a worker reports about itself, for those who have no shell on it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from ..redaction import public_text
 from ..settings import Settings
 from ..workflow.stored import list_stored_workflows
 
-_MOST_NAMES = 500  # of models in one folder; an answer has a limit
-_PLACES = {"temporary": tempfile.gettempdir(), "volume": "/runpod-volume", "workspace": "/workspace"}
+_MAX_NAMES = 500  # of models in one folder: the answer has a size limit
+_FILE_SYSTEMS = {"temporary": tempfile.gettempdir(), "volume": "/runpod-volume", "workspace": "/workspace"}
 
 
 def versions(engine: ComfyEngine) -> dict[str, str]:
@@ -46,7 +46,7 @@ def describe_worker(engine: ComfyEngine, settings: Settings) -> dict[str, Any]:
         "memory": {name: system.get(name) for name in ("ram_total", "ram_free")},
         "models": _models(engine),
         "node_packs": _node_packs(engine),
-        "workflows": list_stored_workflows(settings)[:_MOST_NAMES],
+        "workflows": list_stored_workflows(settings)[:_MAX_NAMES],
         "settings": settings.public(),
         "disk": _disk(),
     }
@@ -66,8 +66,8 @@ def _models(engine: ComfyEngine) -> dict[str, Any]:
         except WorkerError:
             continue
         if names:
-            found[folder] = names[:_MOST_NAMES]
-        if len(names) > _MOST_NAMES:
+            found[folder] = names[:_MAX_NAMES]
+        if len(names) > _MAX_NAMES:
             found[f"{folder} (count)"] = len(names)
     return found
 
@@ -78,9 +78,9 @@ def _node_packs(engine: ComfyEngine) -> dict[str, int]:
 
 
 def _disk() -> dict[str, dict[str, int]]:
-    """Bytes free and in all of the places that fill up."""
+    """Free and total bytes of the file systems that fill up."""
     found = {}
-    for name, place in _PLACES.items():
+    for name, place in _FILE_SYSTEMS.items():
         try:
             usage = shutil.disk_usage(place)
         except OSError:

@@ -46,10 +46,10 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """One job, checked: nobody re-checks it. `warnings` are told to the caller beside the result.
+    """One job, checked: nobody re-checks it. `warnings` are given to the caller with the result.
 
     `set_inputs` are the inputs that `overrides` wrote into the workflow. `bucket` is the caller's own. `is_converted`:
-    the workflow came as the editor saves it, and stands so in `extra_pnginfo`, as if the editor had queued it.
+    the workflow came as the editor saves it, and is kept so in `extra_pnginfo`, as if the editor had queued it.
     """
 
     action: Action = "run"
@@ -88,7 +88,7 @@ def read_job(
         raise InvalidInput(f'input must be an object like {{"workflow": {{…}}}}, not {shown(given)}')
     given, workflow = _with_stored(given, find_workflow)
     fields = read_fields(given)
-    warnings = (*unknown_fields(fields), *_idle_fields(fields))
+    warnings = (*unknown_fields(fields), *_unused_node_fields(fields))
     if fields.action == "info":
         return Request("info", warnings=warnings)
     if workflow is None:
@@ -106,7 +106,7 @@ def read_job(
         comfy_org_api_key=fields.comfy_org_api_key,
         warnings=warnings,
     )
-    if is_editor_workflow(workflow):  # last: it takes ComfyUI
+    if is_editor_workflow(workflow):  # last: it needs ComfyUI
         check_json(workflow, "workflow")
         pnginfo = {"workflow": workflow, **(fields.extra_pnginfo or {})}
         request = replace(request, extra_pnginfo=pnginfo, is_converted=True)
@@ -128,7 +128,7 @@ def job_id_of(job: object) -> str:
 def _with_stored(given: dict[str, Any], find_workflow: FindWorkflow) -> tuple[dict[str, Any], object]:
     """The input and its workflow: the one that came, or a stored one, whose file may hold other fields too.
 
-    What the caller says goes before what the file says.
+    The caller's fields take precedence over those of the file.
     """
     workflow = given.get("workflow")
     if not isinstance(workflow, str) or given.get("action") == "info":
@@ -154,8 +154,8 @@ def _parsed(text: str) -> object:
         raise InvalidInput("workflow is a text that is neither JSON nor the name of a stored workflow") from error
 
 
-def _idle_fields(fields: InputFields) -> list[str]:
-    """A node that is named for a value that is not given."""
+def _unused_node_fields(fields: InputFields) -> list[str]:
+    """A warning for each node that is named for a value that is not given."""
     values = {"size_node_id": fields.width, "loras_node_id": fields.loras or None}
     return [
         f"{name} was not used: there is no {name.removesuffix('_node_id')}"
@@ -209,7 +209,7 @@ _S3_PARTS = ("endpointUrl", "accessId", "accessSecret", "bucketName")
 
 
 def _bucket(given: object) -> BucketConfig | None:
-    """RunPod's `s3Config`, which stands beside `input` in a request."""
+    """RunPod's `s3Config`, which is next to `input` in a request."""
     if given is None:
         return None
     parts = given if isinstance(given, Mapping) else {}

@@ -57,7 +57,7 @@ class JobRunner:
         return JobRunner(engine, settings, Bucket(config) if config else None, supply)
 
     def check_bucket(self) -> None:
-        """Say in the log what is wrong with the bucket, before a job finds out."""
+        """Log what is wrong with the bucket before a job finds out."""
         if self.bucket is not None:
             try:
                 self.bucket.check()

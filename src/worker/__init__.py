@@ -2,8 +2,8 @@
 
 boot_timeline  where the seconds of a cold start go
 fitness        is this machine fit to take jobs?
-progress       what RunPod is told while a job runs
+progress       the progress that is sent to RunPod while a job runs
 warm_up        the workflow that runs before the first job is taken
-sdk_loop       RunPod's own loop over jobs, its gaps closed
+sdk_loop       RunPod's own loop over jobs, patched where it loses some
 start          from the start of ComfyUI to RunPod's jobs
 """

@@ -1,4 +1,4 @@
-"""Where the seconds of a cold start go: spans since the process began, told in one line when jobs are taken."""
+"""Where the seconds of a cold start go: spans since the process began, logged in one line when jobs are taken."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class BootTimeline:
         self.end("imports")
 
     def begin(self, name: str) -> None:
-        """Something begins now."""
+        """A span begins now."""
         self._began[name] = time.monotonic()
 
     def end(self, name: str) -> None:
-        """What has begun ends now."""
+        """A span that has begun ends now."""
         self._spans.append((self._began[name] - self._zero, time.monotonic() - self._zero, name))
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:
-        """Something that takes its time."""
+        """A span as a context."""
         self.begin(name)
         try:
             yield
         finally:
             self.end(name)
 
-    def told(self) -> str:
-        """The line: each span with its beginning and end in seconds since the process began, in order of beginning."""
+    def summary(self) -> str:
+        """One line: each span with its beginning and end in seconds since the process began, in order of beginning."""
         spans = [f"{name} {began:.1f}-{ended:.1f}" for began, ended, name in sorted(self._spans)]
         return f"taking jobs {time.monotonic() - self._zero:.1f} s after the process began: {', '.join(spans)}"
 

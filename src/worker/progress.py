@@ -25,11 +25,11 @@ Send = Callable[[dict[str, Any], dict[str, Any]], None]
 
 _SAMPLER_WEIGHT = 30
 _INTERVAL_SECONDS = 1.0
-_LAST_SECONDS = 5.0  # that a result waits for an update which is on its way
+_IN_FLIGHT_SECONDS = 5.0  # that a result waits for an update which is being sent
 
 
 class JobProgress:
-    """What the events of one run amount to."""
+    """How far a run is, by its events."""
 
     def __init__(self, workflow: Workflow) -> None:
         self._graph = Graph(workflow)
@@ -37,8 +37,8 @@ class JobProgress:
         self._begun: list[str] = []
         self._percent = 0
 
-    def hear(self, event: Event) -> Mapping[str, Any] | None:
-        """The progress after an event, None if it tells of none.
+    def update(self, event: Event) -> Mapping[str, Any] | None:
+        """The progress after an event, None if the event carries none.
 
         `percent` counts nodes that began, those from the cache left out, with the step of the one that runs. A node
         that samples counts as much as many others.
@@ -54,8 +54,8 @@ class JobProgress:
         whole = sum(self._weight(node) for node in self._to_run) or 1
         done = (before + min(part, 1.0) * self._weight(self._begun[-1])) / whole
         self._percent = max(self._percent, min(99, int(done * 100)))
-        told: dict[str, Any] = {"percent": self._percent, "node_id": node_id, "node": self._graph.title(node_id)}
-        return {**told, "step": event.step, "steps": event.steps} if event.steps else told
+        progress: dict[str, Any] = {"percent": self._percent, "node_id": node_id, "node": self._graph.title(node_id)}
+        return {**progress, "step": event.step, "steps": event.steps} if event.steps else progress
 
     def _weight(self, node_id: str) -> int:
         return _SAMPLER_WEIGHT if self._graph.link(node_id, "latent_image") else 1
@@ -70,7 +70,7 @@ class ProgressSender(AbstractContextManager[Callable[[Event], None]]):
         self._send = send
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="progress")
         self._in_flight: Future[None] | None = None
-        self._sent_at = time.monotonic()  # a job of less than a second tells nothing, and waits for nothing
+        self._sent_at = time.monotonic()  # a job of less than a second sends nothing, and waits for nothing
 
     def __enter__(self) -> Callable[[Event], None]:
         return self.report
@@ -79,17 +79,17 @@ class ProgressSender(AbstractContextManager[Callable[[Event], None]]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._in_flight is not None:
-            wait([self._in_flight], _LAST_SECONDS)
+            wait([self._in_flight], _IN_FLIGHT_SECONDS)
         self._executor.shutdown(wait=False)
 
     def report(self, event: Event) -> None:
-        """Hear an event; send what it amounts to if it is time."""
-        told = self._progress.hear(event)
+        """Take an event in, and send the progress if it is time."""
+        progress = self._progress.update(event)
         is_free = self._in_flight is None or self._in_flight.done()
-        if told and is_free and time.monotonic() - self._sent_at >= _INTERVAL_SECONDS:
+        if progress and is_free and time.monotonic() - self._sent_at >= _INTERVAL_SECONDS:
             self._sent_at = time.monotonic()
-            self._in_flight = self._executor.submit(self._try, dict(told))
+            self._in_flight = self._executor.submit(self._try_to_send, dict(progress))
 
-    def _try(self, told: dict[str, Any]) -> None:
-        with contextlib.suppress(Exception):  # progress is a courtesy: it must never cost a job
-            self._send(self._job, told)
+    def _try_to_send(self, progress: dict[str, Any]) -> None:
+        with contextlib.suppress(Exception):  # the edge of progress: whatever the SDK raises must never cost a job
+            self._send(self._job, progress)

@@ -1,4 +1,4 @@
-"""RunPod's own loop over jobs, without the gaps of the SDK 1.12 in which jobs, slots and stop signals are lost."""
+"""RunPod's own loop over jobs, patched where the SDK 1.12 loses jobs, slots and stop signals."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any
 
 log = logging.getLogger("worker")
 
-_PAUSE_SECONDS = 1.0  # of a worker that asks for no jobs, until it is ended
+_RETIRED_SECONDS = 1.0  # between two turns of the loop of a worker that takes no more jobs
 
 
-def mended(scaler: Any) -> Any:
-    """The SDK's class `JobScaler`, with these gaps closed:
+def patched_scaler(scaler: Any) -> Any:
+    """A subclass of the SDK's class `JobScaler` with these faults fixed:
 
     * A stop signal that comes before a job's task takes its first step. The SDK drops it while there is no task yet,
       and the job runs to its end. If it comes in the very turn of the event loop in which the task is created, the
-      task ends without having begun: its `finally` never runs, the job counts as in progress for ever, and the worker
+      task ends before it has begun: its `finally` never runs, the job counts as in progress for ever, and the worker
       takes no job any more. Here such a job is stopped as soon as it has begun.
-    * A job that comes with the answer to a question that was open at SIGTERM. The SDK ends without having run it.
+    * A job that arrives with the answer to a request that was open at SIGTERM. The SDK ends without having run it.
     * A worker that asked to be replaced (`refresh_worker`). The SDK takes more jobs until RunPod has ended it.
     """
 
-    class Mended(scaler):  # type: ignore[misc]
+    class PatchedJobScaler(scaler):  # type: ignore[misc]
         jobs_fetcher: Any
 
         def __init__(self, config: dict[str, Any]) -> None:
             super().__init__({**config, "handler": self._answer})
             self._handler = config["handler"]
-            self._ask_for_jobs, self.jobs_fetcher = self.jobs_fetcher, self._fetch
+            self._fetch_from_queue, self.jobs_fetcher = self.jobs_fetcher, self._fetch
             self._begun: set[str] = set()
             self._stopped_early: set[str] = set()
             self._is_retired = False
@@ -42,9 +42,9 @@ def mended(scaler: Any) -> Any:
 
         async def _fetch(self, session: Any, count: int) -> Any:
             if self._is_retired:
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(_RETIRED_SECONDS)
                 return []
-            return await self._ask_for_jobs(session, count)
+            return await self._fetch_from_queue(session, count)
 
         async def get_jobs(self, session: Any) -> None:
             await super().get_jobs(session)
@@ -67,4 +67,4 @@ def mended(scaler: Any) -> Any:
             finally:
                 self._begun.discard(job["id"])
 
-    return Mended
+    return PatchedJobScaler

@@ -1,4 +1,4 @@
-"""Jobs from RunPod: what they need is made ready while ComfyUI boots, then the SDK's loop runs to the end."""
+"""Jobs from RunPod: what they need is prepared while ComfyUI boots, then the SDK's loop runs to the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..settings import Settings, tame_sdk
 from .boot_timeline import BootTimeline
 from .fitness import check_fitness
 from .progress import ProgressSender, Send
-from .sdk_loop import mended
+from .sdk_loop import patched_scaler
 from .warm_up import read_warm_up, warm_up
 
 log = logging.getLogger("worker")
@@ -35,8 +35,8 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
             threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
             try:
                 engine.ensure_ready()
-            except (ComfyBootFailed, BootTimeout) as error:  # jobs are taken all the same, tried and answered with it
-                print_error(error)
+            except (ComfyBootFailed, BootTimeout) as error:
+                print_error(error)  # jobs are taken all the same: each tries a boot, and is answered with its failure
             timeline.end("ComfyUI")
             with timeline.span("models"):
                 runner.supply.wait()
@@ -44,16 +44,16 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
                 with timeline.span("warm-up"):
                     warm_up(runner, warm_up_request)
             set_worker(Worker(runner, lambda job, workflow: ProgressSender(job, workflow, send)))
-            log.info(timeline.told())
+            log.info(timeline.summary())
             _start_sdk(settings)
 
 
 def _import_sdk() -> Send:
-    """Import RunPod's SDK; what sends progress."""
+    """Import RunPod's SDK; the function that sends progress."""
     tame_sdk()
     from runpod.serverless.modules import rp_progress  # while ComfyUI boots, because the import sleeps for a second
 
-    # The public function sends from a thread that nobody can wait for; this is what that thread runs.
+    # The public function sends from a thread that cannot be waited for; this is what that thread runs.
     send: Send = getattr(rp_progress, "_thread_target", rp_progress.progress_update)
     return send
 
@@ -63,7 +63,7 @@ def _start_sdk(settings: Settings) -> None:
     import runpod
     from runpod.serverless.modules import rp_scale
 
-    rp_scale.JobScaler = mended(rp_scale.JobScaler)  # what `start` makes
+    rp_scale.JobScaler = patched_scaler(rp_scale.JobScaler)  # `start` makes one
     worker_id = os.getpid()
     os.register_at_fork(after_in_child=lambda: die_with_parent(worker_id))  # the SDK's ping process
     runpod.serverless.start({"handler": handler, "concurrency_modifier": lambda current: settings.concurrency})

@@ -17,11 +17,11 @@ from ..workflow.stored import stored_workflow
 
 log = logging.getLogger(__name__)
 
-_LARGE_MB = 1000.0  # nobody is sent what it makes
+_RESULT_LIMIT_MB = 1000.0  # the result is not sent anywhere
 
 
 def read_warm_up(settings: Settings) -> Request | None:
-    """The request in WARMUP_WORKFLOW; None if there is none, or (which the log tells) it cannot be used."""
+    """The request in WARMUP_WORKFLOW; None if there is none, or if it cannot be used, which is logged."""
     if not settings.warmup_workflow:
         return None
     try:
@@ -45,16 +45,16 @@ def _find(name: str, settings: Settings) -> object:
 
 
 def warm_up(runner: JobRunner, request: Request) -> None:
-    """Run it once. A failure is told in the log: jobs are taken all the same."""
+    """Run it once. A failure is logged: jobs are taken all the same."""
     started = time.monotonic()
-    settings = replace(runner.settings, result_limit=_LARGE_MB, output_delivery="base64")
+    settings = replace(runner.settings, result_limit=_RESULT_LIMIT_MB, output_delivery="base64")
     request = replace(request, output=replace(request.output, delivery="base64"), bucket=None)
     try:
         replace(runner, settings=settings).run(request, "warm-up", threading.Event(), lambda event: None)
     except WorkerError as error:
         log.error("the warm-up failed: %s: %s", error.error_code, error)
         return
-    except Exception:  # an edge as the handler is one: it must cost no job
+    except Exception:  # the edge of the warm-up: like the handler, it must not cost the worker
         log.exception("the warm-up failed by an unexpected error")
         return
     log.info("warmed up in %.1f s", time.monotonic() - started)

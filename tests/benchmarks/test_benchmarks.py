@@ -59,7 +59,7 @@ def test_a_boot_is_drawn_from_what_the_worker_logged(tmp_path: Path) -> None:
     timeline = BootTimeline(time.monotonic() - 2)
     with timeline.span("RunPod's SDK"):
         pass
-    found = boot.spans(f"first line\n2026-01-01 INFO - worker: {timeline.told()}\nlast line")
+    found = boot.spans(f"first line\n2026-01-01 INFO - worker: {timeline.summary()}\nlast line")
     assert found == [("imports", 0.0, 2.0), ("RunPod's SDK", 2.0, 2.0)]
     first, second = boot.bars(found).splitlines()
     assert first == f"     imports {'█' * 60}  0.0-2.0 s"

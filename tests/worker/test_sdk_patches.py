@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from src.job import handler as job_handler
-from src.worker.sdk_loop import mended
+from src.worker.sdk_loop import patched_scaler
 
 LONG = 30.0  # a hang limit, no measure
 
@@ -49,7 +49,7 @@ class SdkLoop:
 
         self.waiting, self.wanted = list(jobs), wanted
         self.begun, self.ended = list[str](), list[str]()
-        self.scaler = mended(rp_scale.JobScaler)(
+        self.scaler = patched_scaler(rp_scale.JobScaler)(
             {"handler": self.answer, "concurrency_modifier": lambda current: concurrency}
         )
         self.scaler._ask_for_jobs = self.fetch
