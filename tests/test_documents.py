@@ -41,6 +41,7 @@ DOCUMENTS = (
     ),
     *(f"docs/{name}.md" for name in ("architecture", "contributing", "storage")),
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "docs/performance/README.md",
     "docker/BUILD_COMMANDS.md",
     "legacy/README.md",

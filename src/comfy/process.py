@@ -83,7 +83,7 @@ class ComfyProcess:
         command = self.installation.command(self._settings, self.folders, self.port)
         try:
             self._tell_model_paths()
-        except BaseException:
+        except BaseException:  # the edge of a start: the folders go with it, also at Ctrl-C
             self.folders.remove()
             raise
         log.info("starting %s on port %d", self.installation.name, self.port)
