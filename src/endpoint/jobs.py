@@ -122,7 +122,7 @@ class JobQueue:
         return self._jobs.get(job_id)
 
     async def take(self, worker_id: str, count: int, seconds: float, may_take: Callable[[], bool]) -> list[Job]:
-        """Up to `count` jobs for a worker, waiting up to `seconds` for the first; none if it may not take any then."""
+        """Up to `count` jobs for a worker, waiting up to `seconds` for the first; none if not `may_take()` by then."""
         self.expire()
         if not self._waiting:
             self._arrived.clear()
