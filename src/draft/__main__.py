@@ -19,7 +19,7 @@ _PARENT_CHECK_SECONDS = 1.0
 
 
 def main() -> None:
-    """Serve until the parent is gone or a signal comes."""
+    """Serve until the parent process has exited or a signal arrives."""
     options = _parse()
     temp = options.temp_directory / "temp"
     shutil.rmtree(temp, ignore_errors=True)
@@ -28,7 +28,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     executor = DraftExecutor(folders, options.step_seconds, not options.disable_metadata, not options.cache_none)
     application = Server(executor, sys.argv).application()
-    application.cleanup_ctx.append(_ends_with_parent)
+    application.cleanup_ctx.append(_exit_with_parent)
     print(f"Starting server\n\nDraft engine: http://{options.listen}:{options.port}", flush=True)  # noqa: T201
     web.run_app(application, host=options.listen, port=options.port, print=None, access_log=None)
 
@@ -52,8 +52,8 @@ def _parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _ends_with_parent(application: web.Application):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """End when the worker is gone, on systems whose kernel does not see to it."""
+async def _exit_with_parent(application: web.Application):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    """Exit when the worker has exited, on systems whose kernel does not do that (see launch/comfy_launcher.py)."""
 
     async def watch() -> None:
         parent = os.getppid()

@@ -1,4 +1,4 @@
-"""Runs prompts: order, cache and nodes, as ComfyUI 0.3.64 was seen to do it."""
+"""Runs prompts: order, cache and nodes, as ComfyUI 0.3.64 was observed to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..protocol.executor import Folders, Verdict
+from ..protocol.executor import Folders, ValidationResult
 from ..protocol.queue import QueuedPrompt
 from ..protocol.report import RunReport
 from . import diffusion, images, saving, texts
@@ -20,12 +20,12 @@ from .validation import validate
 from .values import Context, Interrupted, Output, input_file
 
 NODES: dict[str, Callable[..., Output]] = {**images.NODES, **texts.NODES, **saving.NODES, **diffusion.NODES}
-"""Class name to the function that runs it."""
+"""The function that runs each node class, by class name."""
 
 
 @dataclass
-class _Done:
-    """A node that ran: `key` stands for its class, inputs and ancestry."""
+class _NodeResult:
+    """The output of a node that ran. The cache `key` is a hash of its class, its inputs and its ancestors."""
 
     key: str
     output: Output
@@ -42,9 +42,9 @@ class DraftExecutor:
     version: str = "0.3.64"
     devices: Sequence[Mapping[str, Any]] = ({"name": "draft", "type": "cpu", "index": None},)
     interrupted: threading.Event = field(default_factory=threading.Event)
-    _cache: dict[str, _Done] = field(default_factory=dict)
+    _cache: dict[str, _NodeResult] = field(default_factory=dict)
 
-    def prepare(self, prompt: dict[str, Any]) -> Verdict:
+    def validate(self, prompt: dict[str, Any]) -> ValidationResult:
         """See `Executor`."""
         return validate(prompt, self.folders)
 
@@ -66,9 +66,9 @@ class DraftExecutor:
         """See `Executor`."""
         return served_object_info()
 
-    def reuse(self, keys: dict[str, str]) -> dict[str, _Done]:
-        """What the last prompt left that this one can use: node id to result."""
-        by_key = {done.key: done for done in self._cache.values()} if self.caches else {}
+    def reuse_cache(self, keys: dict[str, str]) -> dict[str, _NodeResult]:
+        """The results of the last prompt that this one can use, by node id; all others are dropped from the cache."""
+        by_key = {result.key: result for result in self._cache.values()} if self.caches else {}
         self._cache = {node_id: by_key[key] for node_id, key in keys.items() if key in by_key}
         return self._cache
 
@@ -81,16 +81,16 @@ class _Run:
         self._prompt = queued.prompt
         self._extra_data = queued.extra_data
         self._report = report
-        self._order = _order(queued.prompt, queued.outputs)
-        self._keys = _keys(queued.prompt, executor.folders)
-        self._done: dict[str, _Done] = {}
+        self._execution_order = _execution_order(queued.prompt, queued.outputs)
+        self._cache_keys = _cache_keys(queued.prompt, executor.folders)
+        self._results: dict[str, _NodeResult] = {}
 
     def run(self) -> None:
         self._report.started()
-        self._done = self._executor.reuse(self._keys)
-        cached = {node_id: done.output.ui for node_id, done in self._done.items()}
+        self._results = self._executor.reuse_cache(self._cache_keys)
+        cached = {node_id: result.output.ui for node_id, result in self._results.items()}
         self._report.cached(cached)
-        for node_id in self._order:
+        for node_id in self._execution_order:
             if node_id in cached:
                 self._report.output(node_id, cached[node_id])
             elif not self._run_node(node_id):
@@ -98,25 +98,25 @@ class _Run:
         self._report.succeeded()
 
     def _run_node(self, node_id: str) -> bool:
-        """Run one node; whether the run goes on."""
+        """Run one node. Returns False if that ended the run."""
         self._report.node_started(node_id)
         try:
             if self._executor.interrupted.is_set():
                 raise Interrupted
-            output = self._call(node_id)
+            output = self._call_function(node_id)
         except Interrupted:
-            self._report.interrupted(node_id, list(self._done))
+            self._report.interrupted(node_id, list(self._results))
             return False
         except Exception as error:  # noqa: BLE001  the edge of a node: whatever it raises is an execution_error
             self._report_failure(node_id, error)
             return False
-        self._done[node_id] = _Done(self._keys[node_id], output)
+        self._results[node_id] = _NodeResult(self._cache_keys[node_id], output)
         self._report.output(node_id, output.ui)
         self._report.node_finished(node_id)
         return True
 
-    def _call(self, node_id: str) -> Output:
-        """Call the node's function with its declared inputs; an output node's values may be what it was given."""
+    def _call_function(self, node_id: str) -> Output:
+        """Call the node's function with its declared inputs."""
         node = self._prompt[node_id]
         inputs = {
             name: self._value(node["inputs"][name])
@@ -134,7 +134,7 @@ class _Run:
         return NODES[node["class_type"]](context, **inputs)
 
     def _value(self, value: Any) -> Any:
-        return self._done[value[0]].output.values[value[1]] if isinstance(value, list) else value
+        return self._results[value[0]].output.values[value[1]] if isinstance(value, list) else value
 
     def _metadata(self) -> dict[str, str] | None:
         if not self._executor.saves_metadata:
@@ -146,11 +146,11 @@ class _Run:
         kind = type(error)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         lines = traceback.format_tb(error.__traceback__)
-        self._report.failed(node_id, list(self._done), f"{module}{kind.__qualname__}", str(error), lines)
+        self._report.failed(node_id, list(self._results), f"{module}{kind.__qualname__}", str(error), lines)
 
 
-def _order(prompt: dict[str, Any], outputs: list[str]) -> list[str]:
-    """What the outputs need, each node after those that it takes from."""
+def _execution_order(prompt: dict[str, Any], outputs: list[str]) -> list[str]:
+    """The nodes that the outputs depend on, each after those that it is linked to."""
     order: dict[str, None] = {}
     waiting = [(output, False) for output in reversed(outputs)]
     while waiting:
@@ -159,18 +159,18 @@ def _order(prompt: dict[str, Any], outputs: list[str]) -> list[str]:
             order[node_id] = None
         elif node_id not in order:
             waiting.append((node_id, True))
-            waiting.extend((source, False) for source in _sources(prompt, node_id) if source not in order)
+            waiting.extend((source, False) for source in _linked_nodes(prompt, node_id) if source not in order)
     return list(order)
 
 
-def _sources(prompt: dict[str, Any], node_id: str) -> list[str]:
+def _linked_nodes(prompt: dict[str, Any], node_id: str) -> list[str]:
     return [value[0] for value in prompt[node_id]["inputs"].values() if isinstance(value, list)]
 
 
-def _keys(prompt: dict[str, Any], folders: Folders) -> dict[str, str]:
-    """A key for each node from its class, all its inputs (declared or not) and those of its ancestors."""
+def _cache_keys(prompt: dict[str, Any], folders: Folders) -> dict[str, str]:
+    """A cache key for each node, from its class, all its inputs (declared or not) and those of its ancestors."""
     keys: dict[str, str] = {}
-    for node_id in _order(prompt, list(prompt)):
+    for node_id in _execution_order(prompt, list(prompt)):
         node = prompt[node_id]
         parts: list[Any] = [node["class_type"]]
         for name, value in sorted(node["inputs"].items()):
@@ -178,7 +178,7 @@ def _keys(prompt: dict[str, Any], folders: Folders) -> dict[str, str]:
         if node["class_type"].startswith("LoadImage"):
             file = input_file(folders, str(node["inputs"].get("image")))
             parts.append(hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None)
-        if node["class_type"] == "SaveImageWebsocket":  # never from the cache
+        if node["class_type"] == "SaveImageWebsocket":  # never cached
             parts.append(uuid.uuid4().hex)
         keys[node_id] = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return keys

@@ -1,4 +1,4 @@
-"""Nodes that need no model: they really run, with Pillow, and give what ComfyUI's nodes of that name give."""
+"""Nodes that need no model: they really run, with Pillow, and return what ComfyUI's nodes of the same name do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RESAMPLING = {
 }
 
 
-# --- Making and loading --------------------------------------------------------------------------------
+# --- Creating and loading ------------------------------------------------------------------------------
 
 
 def empty_image(context: Context, width: int, height: int, batch_size: int, color: int) -> Output:
@@ -30,7 +30,7 @@ def empty_image(context: Context, width: int, height: int, batch_size: int, colo
 
 
 def load_image(context: Context, image: str) -> Output:
-    """A file of the input folder: its colours, and a mask that is white where the file is transparent."""
+    """A file of the input folder as RGB, and a mask that is white where the file is transparent."""
     with Image.open(input_file(context.folders, image)) as opened:
         picture = ImageOps.exif_transpose(opened)
         has_alpha = "A" in picture.getbands() or "transparency" in picture.info
@@ -40,7 +40,7 @@ def load_image(context: Context, image: str) -> Output:
 
 
 def load_image_mask(context: Context, image: str, channel: str) -> Output:
-    """One channel of a file; of alpha, white where the file is transparent."""
+    """One channel of a file; the alpha channel is inverted: white where the file is transparent."""
     with Image.open(input_file(context.folders, image)) as opened:
         picture = ImageOps.exif_transpose(opened).convert("RGBA")
     band = picture.getchannel("RGBA"[["red", "green", "blue", "alpha"].index(channel)])
@@ -48,42 +48,42 @@ def load_image_mask(context: Context, image: str, channel: str) -> Output:
 
 
 def solid_mask(context: Context, value: float, width: int, height: int) -> Output:
-    """A mask of one grey, 0.0 to 1.0."""
+    """A mask of one grey value, 0.0 to 1.0."""
     return Output(([Image.new("L", (width, height), round(value * 255))],))
 
 
-# --- Size and place ------------------------------------------------------------------------------------
+# --- Size and position ---------------------------------------------------------------------------------
 
 
 def image_scale(context: Context, image: Images, upscale_method: str, width: int, height: int, crop: str) -> Output:
-    """To a size; a side of 0 follows the other one."""
+    """Scale to a size; a side of 0 keeps the aspect ratio."""
     old_width, old_height = image[0].size
     width = width or max(1, round(old_width * height / old_height))
     height = height or max(1, round(old_height * width / old_width))
     if crop == "center":
         return Output(([ImageOps.fit(picture, (width, height), _RESAMPLING[upscale_method]) for picture in image],))
-    return Output((_resized(image, (width, height), upscale_method),))
+    return Output((_resize(image, (width, height), upscale_method),))
 
 
 def image_scale_by(context: Context, image: Images, upscale_method: str, scale_by: float) -> Output:
-    """By a factor."""
+    """Scale by a factor."""
     width, height = image[0].size
-    return Output((_resized(image, (round(width * scale_by), round(height * scale_by)), upscale_method),))
+    return Output((_resize(image, (round(width * scale_by), round(height * scale_by)), upscale_method),))
 
 
 def image_scale_to_total_pixels(context: Context, image: Images, upscale_method: str, megapixels: float) -> Output:
-    """To a number of pixels, in units of 1024 x 1024."""
+    """Scale to a number of pixels, in units of 1024 x 1024."""
     width, height = image[0].size
     factor = sqrt(megapixels * 1024 * 1024 / (width * height))
-    return Output((_resized(image, (round(width * factor), round(height * factor)), upscale_method),))
+    return Output((_resize(image, (round(width * factor), round(height * factor)), upscale_method),))
 
 
-def _resized(images: Images, size: tuple[int, int], method: str) -> Images:
+def _resize(images: Images, size: tuple[int, int], method: str) -> Images:
     return [picture.resize(size, _RESAMPLING[method]) for picture in images]
 
 
 def image_crop(context: Context, image: Images, width: int, height: int, x: int, y: int) -> Output:
-    """A part, kept inside the picture."""
+    """Crop to a box, which is limited to the picture."""
     full_width, full_height = image[0].size
     x, y = min(x, full_width - 1), min(y, full_height - 1)
     box = (x, y, min(x + width, full_width), min(y + height, full_height))
@@ -91,13 +91,13 @@ def image_crop(context: Context, image: Images, width: int, height: int, x: int,
 
 
 def image_flip(context: Context, image: Images, flip_method: str) -> Output:
-    """Upside down ("x-axis: …") or left to right ("y-axis: …")."""
+    """Flip vertically ("x-axis: …") or horizontally ("y-axis: …")."""
     flip = ImageOps.flip if flip_method.startswith("x") else ImageOps.mirror
     return Output(([flip(picture) for picture in image],))
 
 
 def image_rotate(context: Context, image: Images, rotation: str) -> Output:
-    """By "none", "90 degrees", "180 degrees" or "270 degrees", clockwise."""
+    """Rotate clockwise by "none", "90 degrees", "180 degrees" or "270 degrees"."""
     degrees = int(rotation.split(maxsplit=1)[0]) if rotation[0].isdigit() else 0
     return Output(([picture.rotate(-degrees, expand=True) for picture in image],))
 
@@ -126,7 +126,7 @@ def image_from_batch(context: Context, image: Images, batch_index: int, length: 
 
 
 def image_invert(context: Context, image: Images) -> Output:
-    """The negative."""
+    """Invert the colours."""
     return Output(([ImageOps.invert(picture) for picture in image],))
 
 
@@ -141,7 +141,7 @@ _BLENDS: dict[str, Callable[[Image.Image, Image.Image], Image.Image]] = {
 
 
 def image_blend(context: Context, image1: Images, image2: Images, blend_factor: float, blend_mode: str) -> Output:
-    """The second over the first. An unknown mode fails when it runs, as on ComfyUI 0.3.64."""
+    """Blend the second over the first. An unknown mode raises when the node runs, as in ComfyUI 0.3.64."""
     if blend_mode not in _BLENDS:
         raise ValueError(f"Unsupported blend mode: {blend_mode}")
     blended = []
@@ -152,7 +152,7 @@ def image_blend(context: Context, image1: Images, image2: Images, blend_factor: 
 
 
 def image_add_noise(context: Context, image: Images, seed: int, strength: float) -> Output:
-    """Seeded noise; equal seeds give equal pictures (not the same ones as ComfyUI's)."""
+    """Add seeded noise; equal seeds give equal pictures (not the same ones as in ComfyUI)."""
     source = random.Random(seed)  # noqa: S311  a picture, not a secret
     noisy = []
     for picture in image:
@@ -163,17 +163,17 @@ def image_add_noise(context: Context, image: Images, seed: int, strength: float)
 
 
 def invert_mask(context: Context, mask: Images) -> Output:
-    """Black for white."""
+    """Invert a mask."""
     return image_invert(context, mask)
 
 
 def mask_to_image(context: Context, mask: Images) -> Output:
-    """A grey picture."""
+    """The mask as a grey RGB picture."""
     return Output(([picture.convert("RGB") for picture in mask],))
 
 
 def image_to_mask(context: Context, image: Images, channel: str) -> Output:
-    """One channel; alpha is white, there being none."""
+    """One channel as a mask; alpha is white, as pictures here have no alpha channel."""
     position = ["red", "green", "blue", "alpha"].index(channel)
     return Output(([picture.convert("RGBA").getchannel(position) for picture in image],))
 

@@ -1,4 +1,4 @@
-"""Nodes that save pictures, under the names that ComfyUI would give them."""
+"""Nodes that save pictures, under the file names that ComfyUI would give them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .values import Context, Images, Output
 
 
 def save_image(context: Context, images: Images, filename_prefix: str) -> Output:
-    """One PNG a picture in the output folder."""
-    folder, subfolder, name, counter = _place(context.folders.output, filename_prefix)
-    return _saved(context, images, "output", folder, subfolder, name, counter)
+    """One PNG per picture in the output folder."""
+    folder, subfolder, name, counter = _save_path(context.folders.output, filename_prefix)
+    return _save_pngs(context, images, "output", folder, subfolder, name, counter)
 
 
 def preview_image(context: Context, images: Images) -> Output:
-    """One PNG a picture in the temp folder, under a name of its own."""
+    """One PNG per picture in the temp folder, under a name that depends on the pictures."""
     digest = hashlib.sha256(b"".join(picture.tobytes() for picture in images)).hexdigest()[:5]
-    folder, subfolder, name, counter = _place(context.folders.temp, f"ComfyUI_temp_{digest}")
-    return _saved(context, images, "temp", folder, subfolder, name, counter)
+    folder, subfolder, name, counter = _save_path(context.folders.temp, f"ComfyUI_temp_{digest}")
+    return _save_pngs(context, images, "temp", folder, subfolder, name, counter)
 
 
-def _saved(
+def _save_pngs(
     context: Context, images: Images, kind: str, folder: Path, subfolder: str, name: str, counter: int
 ) -> Output:
     texts = PngImagePlugin.PngInfo()
@@ -42,7 +42,7 @@ def _saved(
 
 
 def save_image_websocket(context: Context, images: Images) -> Output:
-    """One PNG a picture over the websocket, and no file."""
+    """One PNG per picture, sent over the websocket and not saved."""
     for number, picture in enumerate(images):
         png = io.BytesIO()
         picture.save(png, "PNG")
@@ -69,7 +69,7 @@ def save_animated_png(
 
 
 def _save_animation(context: Context, images: Images, prefix: str, fps: float, suffix: str, **options: Any) -> Output:
-    folder, subfolder, name, counter = _place(context.folders.output, prefix)
+    folder, subfolder, name, counter = _save_path(context.folders.output, prefix)
     filename = f"{name}_{counter:05}_.{suffix}"
     images[0].save(folder / filename, save_all=True, append_images=images[1:], duration=int(1000 / fps), **options)
     return Output(
@@ -77,8 +77,8 @@ def _save_animation(context: Context, images: Images, prefix: str, fps: float, s
     )
 
 
-def _place(root: Path, prefix: str) -> tuple[Path, str, str, int]:
-    """Folder, subfolder, name and next number for a prefix; refuses one that leaves the root."""
+def _save_path(root: Path, prefix: str) -> tuple[Path, str, str, int]:
+    """Folder, subfolder, name and next counter for a filename prefix. Raises ValueError for one outside the root."""
     subfolder, _, name = prefix.rpartition("/")
     folder = (root / subfolder.lstrip("/")).resolve()
     if not folder.is_relative_to(root.resolve()):

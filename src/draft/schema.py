@@ -1,7 +1,7 @@
 """The node classes of the draft engine: inputs, types and limits, in the shape of ComfyUI's /object_info.
 
-`schema.json` is an excerpt of what a real ComfyUI 0.3.64 answers (names, types, limits; no texts). A test compares
-the two where a real one is at hand. To make it anew: `python -m maintenance.draft_schema URL`.
+`schema.json` is an excerpt of what a real ComfyUI 0.3.64 answers (names, types, limits; no descriptions). A test
+compares the two where a real ComfyUI is available. To regenerate it: `python -m maintenance.draft_schema URL`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _KEPT_OPTIONS = (
     *("control_after_generate", "dynamicPrompts"),
 )
 
-# Inputs whose values are names of model files. There are none here, so any name will do.
+# Inputs whose values are names of model files. There are none here, so any name is valid.
 MODEL_FILE_INPUTS = frozenset(
     {
         *("ckpt_name", "unet_name", "clip_name", "clip_name1", "clip_name2", "clip_name3", "vae_name", "lora_name"),
@@ -29,18 +29,18 @@ MODEL_FILE_INPUTS = frozenset(
 
 @cache
 def object_info() -> dict[str, dict[str, Any]]:
-    """Every class, as /object_info gives it."""
+    """Every node class, as /object_info returns it."""
     classes: dict[str, dict[str, Any]] = json.loads(FILE.read_text(encoding="utf-8"))
-    return {name: {**_texts(name), **schema} for name, schema in classes.items()}
+    return {name: {**_descriptions(name), **schema} for name, schema in classes.items()}
 
 
 @cache
 def served_object_info() -> dict[str, dict[str, Any]]:
-    """What the server answers: inputs for model files are texts there, since any name will do."""
-    return {name: {**schema, "input": _any_model(schema["input"])} for name, schema in object_info().items()}
+    """What the server returns: inputs for model files are of type STRING there, because any name is valid."""
+    return {name: {**schema, "input": _allow_any_model(schema["input"])} for name, schema in object_info().items()}
 
 
-def _any_model(sections: Mapping[str, Any]) -> dict[str, Any]:
+def _allow_any_model(sections: Mapping[str, Any]) -> dict[str, Any]:
     return {
         section: {name: ["STRING", {}] if name in MODEL_FILE_INPUTS else config for name, config in inputs.items()}
         for section, inputs in sections.items()
@@ -48,7 +48,7 @@ def _any_model(sections: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def declared_inputs(class_type: str) -> dict[str, tuple[Any, dict[str, Any], bool]]:
-    """Name to (type or list of options, limits, required?)."""
+    """(type or list of options, limits, whether it is required) of each input, by name."""
     sections = object_info()[class_type]["input"]
     return {
         name: (config[0], config[1] if len(config) > 1 else {}, section == "required")
@@ -58,11 +58,11 @@ def declared_inputs(class_type: str) -> dict[str, tuple[Any, dict[str, Any], boo
 
 
 def excerpt(answer: Mapping[str, Any], class_types: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The classes that are wanted from what a real /object_info answered, without its texts."""
+    """The given classes from the answer of a real /object_info, without its descriptions."""
     return {
         name: {
             "input": {
-                section: {key: _stripped(config) for key, config in inputs.items()}
+                section: {key: _strip_options(config) for key, config in inputs.items()}
                 for section, inputs in answer[name]["input"].items()
                 if section != "hidden"
             },
@@ -73,10 +73,10 @@ def excerpt(answer: Mapping[str, Any], class_types: Iterable[str]) -> dict[str, 
     }
 
 
-def _stripped(config: list[Any]) -> list[Any]:
+def _strip_options(config: list[Any]) -> list[Any]:
     options = {key: value for key, value in (config[1] if len(config) > 1 else {}).items() if key in _KEPT_OPTIONS}
     return [config[0], options] if options else [config[0]]
 
 
-def _texts(name: str) -> dict[str, Any]:
+def _descriptions(name: str) -> dict[str, Any]:
     return {"name": name, "display_name": name, "description": "", "python_module": "nodes", "category": "draft"}

@@ -1,4 +1,4 @@
-"""Nodes for texts and plain values: they really run."""
+"""Nodes for strings and plain values: they really run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ def primitive(context: Context, value: Any) -> Output:
 
 
 def string_concatenate(context: Context, string_a: str, string_b: str, delimiter: str) -> Output:
-    """Both texts with the delimiter between them."""
+    """Both strings with the delimiter between them."""
     return Output((delimiter.join((string_a, string_b)),))
 
 
 def string_replace(context: Context, string: str, find: str, replace: str) -> Output:
-    """Every `find` replaced."""
+    """The string with every `find` replaced."""
     return Output((string.replace(find, replace),))
 
 
 def string_trim(context: Context, string: str, mode: str) -> Output:
-    """Without white space at "Both" ends, "Left" or "Right"."""
+    """The string without white space at "Both" ends, at the "Left" or at the "Right"."""
     return Output(({"Both": string.strip, "Left": string.lstrip, "Right": string.rstrip}[mode](),))
 
 
@@ -39,20 +39,20 @@ def string_substring(context: Context, string: str, start: int, end: int) -> Out
 
 
 def string_contains(context: Context, string: str, substring: str, case_sensitive: bool) -> Output:
-    """Whether one text is in the other."""
+    """Whether the string contains the substring."""
     if not case_sensitive:
         string, substring = string.lower(), substring.lower()
     return Output((substring in string,))
 
 
 def case_converter(context: Context, string: str, mode: str) -> Output:
-    """In another case."""
+    """The string in another case."""
     converted = {"UPPERCASE": string.upper, "lowercase": string.lower, "Capitalize": string.capitalize}
     return Output((converted.get(mode, string.title)(),))
 
 
 def preview_any(context: Context, source: Any) -> Output:
-    """Anything as text."""
+    """Any value as text, shown to the client."""
     return Output((), {"text": [source if isinstance(source, str) else str(source)]})
 
 

@@ -1,6 +1,6 @@
-"""What ComfyUI refuses, in ComfyUI's words: the body of a 400 to /prompt, or the `node_errors` of a 200.
+"""ComfyUI's validation errors, in ComfyUI's words: the body of a 400 to /prompt, or the `node_errors` of a 200.
 
-Types, messages and details are those that a real ComfyUI 0.3.64 was seen to answer.
+Types, messages and details are those that a real ComfyUI 0.3.64 was observed to answer.
 """
 
 from __future__ import annotations
@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..protocol.executor import Folders, Verdict
+from ..protocol.executor import Folders, ValidationResult
 from .schema import MODEL_FILE_INPUTS, declared_inputs, object_info
 from .values import input_file
 
-_LONG_LIST = 20
+_MAX_LISTED_OPTIONS = 20
 _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 Problem = dict[str, Any]
 
 
-def validate(prompt: dict[str, Any], folders: Folders) -> Verdict:
-    """Check a prompt as /prompt does; numbers and texts are converted in place, as ComfyUI does."""
+def validate(prompt: dict[str, Any], folders: Folders) -> ValidationResult:
+    """Validate a prompt as POST /prompt does; numbers and strings are converted in place, as in ComfyUI."""
     for node_id, node in prompt.items():
         if "class_type" not in node:
-            return Verdict(
-                error=_whole(
+            return ValidationResult(
+                error=_prompt_error(
                     "invalid_prompt",
                     "Cannot execute because a node is missing the class_type property.",
                     f"Node ID '#{node_id}'",
@@ -30,50 +30,50 @@ def validate(prompt: dict[str, Any], folders: Folders) -> Verdict:
             )
         if node["class_type"] not in object_info():
             message = f"Cannot execute because node {node['class_type']} does not exist."
-            return Verdict(error=_whole("invalid_prompt", message, f"Node ID '#{node_id}'"))
+            return ValidationResult(error=_prompt_error("invalid_prompt", message, f"Node ID '#{node_id}'"))
     outputs = [node_id for node_id, node in prompt.items() if object_info()[node["class_type"]]["output_node"]]
     if not outputs:
-        return Verdict(error=_whole("prompt_no_outputs", "Prompt has no outputs"))
+        return ValidationResult(error=_prompt_error("prompt_no_outputs", "Prompt has no outputs"))
     return _check_outputs(prompt, outputs, folders)
 
 
-def _check_outputs(prompt: dict[str, Any], outputs: list[str], folders: Folders) -> Verdict:
-    verdict, checks = Verdict(), _Checks(prompt, folders)
+def _check_outputs(prompt: dict[str, Any], outputs: list[str], folders: Folders) -> ValidationResult:
+    result, checks = ValidationResult(), _NodeChecks(prompt, folders)
     for output in outputs:
         needed = checks.ancestors(output)
-        failed = {node_id: problems for node_id in needed if (problems := checks.of(node_id))}
+        failed = {node_id: problems for node_id in needed if (problems := checks.problems_of(node_id))}
         if not failed:
-            verdict.outputs.append(output)
+            result.outputs.append(output)
         for node_id, problems in failed.items():
             entry = {"errors": problems, "dependent_outputs": [], "class_type": prompt[node_id]["class_type"]}
-            verdict.node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
-    if not verdict.outputs:
-        own = [problem for output in outputs for problem in checks.of(output)]
+            result.node_errors.setdefault(node_id, entry)["dependent_outputs"].append(output)
+    if not result.outputs:
+        own = [problem for output in outputs for problem in checks.problems_of(output)]
         details = "\n".join(f"{problem['message']}: {problem['details']}" for problem in own)
-        verdict.error = _whole("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
-    return verdict
+        result.error = _prompt_error("prompt_outputs_failed_validation", "Prompt outputs failed validation", details)
+    return result
 
 
-class _Checks:
-    """The problems of each node, looked for once."""
+class _NodeChecks:
+    """The problems of each node; each node is checked once."""
 
     def __init__(self, prompt: dict[str, Any], folders: Folders) -> None:
         self._prompt = prompt
         self._folders = folders
-        self._found: dict[str, list[Problem]] = {}
+        self._problems: dict[str, list[Problem]] = {}
 
-    def of(self, node_id: str) -> list[Problem]:
-        if node_id not in self._found:
+    def problems_of(self, node_id: str) -> list[Problem]:
+        if node_id not in self._problems:
             try:
-                self._found[node_id] = self._check_node(node_id)
-            except (KeyError, IndexError, TypeError) as error:  # ComfyUI reports what escapes its own checks like this
-                self._found[node_id] = [
+                self._problems[node_id] = self._check_node(node_id)
+            except (KeyError, IndexError, TypeError) as error:  # ComfyUI reports exceptions in its checks like this
+                self._problems[node_id] = [
                     _problem("exception_during_validation", "Exception when validating node", str(error))
                 ]
-        return self._found[node_id]
+        return self._problems[node_id]
 
     def ancestors(self, node_id: str) -> list[str]:
-        """The node and all it depends on through declared inputs; links to nowhere are its own problem."""
+        """The node and all that it depends on through declared inputs; links to missing nodes are skipped here."""
         seen: dict[str, None] = {}
         waiting = [node_id]
         while waiting:
@@ -106,26 +106,26 @@ class _Checks:
         return problems
 
     def _check_link(self, name: str, kind: Any, limits: Mapping[str, Any], link: list[Any]) -> Problem | None:
-        told = {"input_name": name, "input_config": [kind, limits]}
+        extra_info = {"input_name": name, "input_config": [kind, limits]}
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
-            return _problem("bad_linked_input", message, name, **told, received_value=link)
+            return _problem("bad_linked_input", message, name, **extra_info, received_value=link)
         received = object_info()[self._prompt[link[0]]["class_type"]]["output"][link[1]]
-        wanted = "COMBO" if isinstance(kind, list) else kind
-        if "*" in (received, wanted) or received == wanted or (wanted == "COMBO" and received == "STRING"):
+        expected = "COMBO" if isinstance(kind, list) else kind
+        if "*" in (received, expected) or received == expected or (expected == "COMBO" and received == "STRING"):
             return None
         details = f"{name}, received_type({received}) mismatch input_type({kind})"
         return _problem(
             "return_type_mismatch",
             "Return type mismatch between linked nodes",
             details,
-            **told,
+            **extra_info,
             received_type=received,
             linked_node=link,
         )
 
     def _check_value(self, node: dict[str, Any], name: str, kind: Any, limits: Mapping[str, Any]) -> Problem | None:
-        told = {"input_name": name, "input_config": [kind, limits]}
+        extra_info = {"input_name": name, "input_config": [kind, limits]}
         value = node["inputs"][name]
         if isinstance(kind, str) and kind in _CONVERTERS:
             try:
@@ -136,16 +136,16 @@ class _Checks:
                     "invalid_input_type",
                     message,
                     f"{name}, {value}, {error}",
-                    **told,
+                    **extra_info,
                     received_value=value,
                     exception_message=str(error),
                 )
         if "min" in limits and value < limits["min"]:
             message = f"Value {value} smaller than min of {limits['min']}"
-            return _problem("value_smaller_than_min", message, name, **told, received_value=value)
+            return _problem("value_smaller_than_min", message, name, **extra_info, received_value=value)
         if "max" in limits and value > limits["max"]:
             message = f"Value {value} bigger than max of {limits['max']}"
-            return _problem("value_bigger_than_max", message, name, **told, received_value=value)
+            return _problem("value_bigger_than_max", message, name, **extra_info, received_value=value)
         if node["class_type"] in ("LoadImage", "LoadImageMask") and name == "image":
             return self._check_file(name, value)
         return _check_option(name, kind, limits, value) if isinstance(kind, list) else None
@@ -160,15 +160,15 @@ class _Checks:
 def _check_option(name: str, options: list[Any], limits: Mapping[str, Any], value: object) -> Problem | None:
     if value in options or (name in MODEL_FILE_INPUTS and isinstance(value, str) and value):
         return None
-    is_long = len(options) > _LONG_LIST
+    is_long = len(options) > _MAX_LISTED_OPTIONS
     listed = f"(list of length {len(options)})" if is_long else str(options)
-    told = {"input_name": name, "input_config": None if is_long else [options, limits], "received_value": value}
-    return _problem("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {listed}", **told)
+    extra_info = {"input_name": name, "input_config": None if is_long else [options, limits], "received_value": value}
+    return _problem("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {listed}", **extra_info)
 
 
 def _problem(kind: str, message: str, details: str, **extra: Any) -> Problem:
     return {"type": kind, "message": message, "details": details, "extra_info": extra}
 
 
-def _whole(kind: str, message: str, details: str = "") -> dict[str, Any]:
+def _prompt_error(kind: str, message: str, details: str = "") -> dict[str, Any]:
     return {"type": kind, "message": message, "details": details, "extra_info": {}}

@@ -1,4 +1,4 @@
-"""What runs along the draft engine's links, and what a node may use while it runs."""
+"""The values that pass along links between the draft engine's nodes, and what a node may use while it runs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,37 @@ from PIL import Image
 from ..protocol.executor import Folders
 
 Images = list[Image.Image]
-"""IMAGE and MASK: a batch, RGB or RGBA pictures and grey ("L") ones. Numbers and texts are themselves."""
+"""IMAGE and MASK: a batch of pictures, RGB or RGBA for IMAGE, grey ("L") for MASK.
+
+INT, FLOAT, STRING and BOOLEAN are Python values.
+"""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """MODEL, CLIP, VAE, CONDITIONING, GUIDER, SIGMAS, NOISE, SAMPLER: what a picture should tell about each."""
+class Placeholder:
+    """Stands for a MODEL, CLIP, VAE, CONDITIONING, GUIDER, SIGMAS, NOISE or SAMPLER.
 
-    told: dict[str, Any] = field(default_factory=dict)
+    It holds no tensors, only the `properties` that the draft picture is to show, such as the model's file name.
+    """
 
-    def with_(self, **more: Any) -> Facts:
-        """A copy that tells more."""
-        return Facts({**self.told, **more})
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    def with_properties(self, **properties: Any) -> Placeholder:
+        """A copy with more properties."""
+        return Placeholder({**self.properties, **properties})
 
 
 @dataclass(frozen=True)
 class Latent:
-    """LATENT: size in pixels of the picture that it would decode to, and what was told on the way."""
+    """LATENT: the size in pixels of the pictures that it decodes to, and the properties that they are to show.
+
+    `picture` is the one that VAEEncode made it from, if any.
+    """
 
     width: int
     height: int
     batch: int
-    facts: Facts = Facts()
+    properties: dict[str, Any] = field(default_factory=dict)
     picture: Image.Image | None = None
 
 
@@ -44,7 +53,7 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What a node may use beside its inputs. `step_seconds` is what one sampling step takes."""
+    """What a node may use besides its inputs. `step_seconds` is the duration of one sampling step."""
 
     folders: Folders
     step_seconds: float
@@ -54,7 +63,7 @@ class Context:
     send_picture: Callable[[bytes], None] = lambda png: None
 
     def step(self, step: int, steps: int) -> None:
-        """One step of a sampler: takes its time, tells its number; raises Interrupted if so asked."""
+        """Take the time of one sampling step and report its number. Raises Interrupted if the run was interrupted."""
         if self.interrupt.wait(self.step_seconds) if self.step_seconds else self.interrupt.is_set():
             raise Interrupted
         self.progress(step, steps)
@@ -62,14 +71,14 @@ class Context:
 
 @dataclass(frozen=True)
 class Output:
-    """What a node gives: values along its links, and what is shown (`ui`), if it is an output node."""
+    """What a node returns: the values of its outputs, and `ui`, which an output node reports to the client."""
 
     values: tuple[Any, ...] = ()
     ui: dict[str, Any] | None = None
 
 
 def input_file(folders: Folders, name: str) -> Path:
-    """The file of a LoadImage name, which may end in ` [input]`, ` [output]` or ` [temp]`."""
+    """The file that LoadImage opens for a name, which may end in ` [input]`, ` [output]` or ` [temp]`."""
     for kind, folder in (("input", folders.input), ("output", folders.output), ("temp", folders.temp)):
         if name.endswith(f" [{kind}]"):
             return folder / name.removesuffix(f" [{kind}]")

@@ -1,4 +1,4 @@
-"""What callers of a RunPod endpoint use, under /v2/{any endpoint id}/."""
+"""The routes that clients of a RunPod endpoint use, under /v2/{any endpoint id}/."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from .jobs import Job, JobQueue, Policy
 from .workers import WorkerPool
 
 RUN_LIMIT, RUNSYNC_LIMIT = 10_000_000, 20_000_000
-"""Bytes of a request or a result, by the route that the job came by."""
+"""The largest request or result in bytes, by the route that the job was submitted to."""
 
-_WAIT_MS, _LEAST_WAIT_MS, _MOST_WAIT_MS = 90_000, 1_000, 300_000  # ?wait= of /runsync
-_STREAM_SECONDS = 10.0  # that /stream waits for a chunk
-_EXECUTION_MS, _LEAST_EXECUTION_MS = 600_000, 5_000
-_TTL_MS, _LEAST_TTL_MS = 86_400_000, 10_000
-_MOST_MS = 7 * 86_400_000
-_BESIDE_INPUT = ("s3Config",)  # what else of a request reaches the handler
+_DEFAULT_WAIT_MS, _MIN_WAIT_MS, _MAX_WAIT_MS = 90_000, 1_000, 300_000  # ?wait= of /runsync
+_STREAM_SECONDS = 10.0  # how long /stream waits for a chunk
+_DEFAULT_EXECUTION_MS, _MIN_EXECUTION_MS = 600_000, 5_000
+_DEFAULT_TTL_MS, _MIN_TTL_MS = 86_400_000, 10_000
+_MAX_POLICY_MS = 7 * 86_400_000
+_EXTRA_FIELDS = ("s3Config",)  # fields of a request besides `input` that reach the handler
 
 Route = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def guarded(route: Route, key: str) -> Route:
-    """The route for those who send the key, if there is one."""
+def require_key(route: Route, key: str) -> Route:
+    """The route, answering 401 unless the request carries the key; an empty `key` lets every request in."""
 
     async def checked(request: web.Request) -> web.StreamResponse:
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if key and not hmac.compare_digest(given.encode(), key.encode()):
+        sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if key and not hmac.compare_digest(sent.encode(), key.encode()):
             raise _error(web.HTTPUnauthorized, "send the header Authorization: Bearer KEY with this endpoint's key")
         return await route(request)
 
@@ -40,7 +40,7 @@ def guarded(route: Route, key: str) -> Route:
 
 
 class ClientRoutes:
-    """The routes, over one queue. With a `key`, each wants `Authorization: Bearer KEY`."""
+    """The routes, over one queue. With a `key`, each requires `Authorization: Bearer KEY`."""
 
     def __init__(self, queue: JobQueue, pool: WorkerPool, key: str) -> None:
         self._queue = queue
@@ -61,32 +61,33 @@ class ClientRoutes:
             ("GET", "health", self.health),
             ("POST", "purge-queue", self.purge),
         ):
-            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", guarded(route, self._key))
+            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", require_key(route, self._key))
 
     async def run(self, request: web.Request) -> web.Response:
         """POST run: queue a job and answer at once."""
-        job = await self._submitted(request, is_sync=False)
+        job = await self._submit(request, is_sync=False)
         return web.json_response({"id": job.id, "status": job.status.value})
 
     async def runsync(self, request: web.Request) -> web.Response:
-        """POST runsync: queue a job and wait for its end, at most `?wait=` milliseconds."""
-        wait = _whole(request.query.get("wait", str(_WAIT_MS)), "wait", _LEAST_WAIT_MS, _MOST_WAIT_MS)
-        job = await self._submitted(request, is_sync=True)
+        """POST runsync: queue a job and wait until it has ended, at most `?wait=` milliseconds."""
+        requested = request.query.get("wait", str(_DEFAULT_WAIT_MS))
+        wait = _parse_milliseconds(requested, "wait", _MIN_WAIT_MS, _MAX_WAIT_MS)
+        job = await self._submit(request, is_sync=True)
         await self._wait_for(job, lambda: job.status.is_final, wait / 1000)
         return web.json_response(job.as_json())
 
     async def status(self, request: web.Request) -> web.Response:
-        """GET status: how far a job is."""
+        """GET status: the state of a job, and its output once there is one."""
         return web.json_response(self._job(request).as_json())
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """POST cancel: end a job, whether it waits or runs."""
+        """POST cancel: end a job, whether it is queued or running."""
         job = self._job(request)
         self._queue.cancel(job)
         return web.json_response(job.as_json())
 
     async def retry(self, request: web.Request) -> web.Response:
-        """POST retry: queue a job again that failed or timed out."""
+        """POST retry: queue a failed or timed-out job again."""
         job = self._job(request)
         if not self._queue.retry(job):
             raise _error(
@@ -95,21 +96,21 @@ class ClientRoutes:
         return web.json_response({"id": job.id, "status": job.status.value})
 
     async def stream(self, request: web.Request) -> web.Response:
-        """GET stream: the pieces of output since the last call."""
+        """GET stream: the chunks of output since the last call."""
         job = self._job(request)
         await self._wait_for(job, lambda: bool(job.chunks) or job.status.is_final, _STREAM_SECONDS)
         chunks, job.chunks = job.chunks, []
         return web.json_response({"status": job.status.value, "stream": [{"output": chunk} for chunk in chunks]})
 
     async def health(self, request: web.Request) -> web.Response:
-        """GET health: jobs and workers, counted."""
+        """GET health: the numbers of jobs and workers by state."""
         self._queue.expire()
         return web.json_response(
             {"jobs": self._queue.counts(), "workers": self._pool.counts(self._queue.busy_workers())}
         )
 
     async def purge(self, request: web.Request) -> web.Response:
-        """POST purge-queue: drop what waits."""
+        """POST purge-queue: drop all queued jobs."""
         return web.json_response({"removed": self._queue.purge(), "status": "completed"})
 
     def _job(self, request: web.Request) -> Job:
@@ -118,7 +119,7 @@ class ClientRoutes:
             raise _error(web.HTTPNotFound, "no job with this id; results are kept 30 minutes (runsync: 1 minute)")
         return job
 
-    async def _submitted(self, request: web.Request, *, is_sync: bool) -> Job:
+    async def _submit(self, request: web.Request, *, is_sync: bool) -> Job:
         limit = RUNSYNC_LIMIT if is_sync else RUN_LIMIT
         body = await request.read()
         if len(body) > limit:
@@ -126,13 +127,13 @@ class ClientRoutes:
                 web.HTTPBadRequest, f"the request is {len(body) / 1e6:.1f} MB; the limit is {limit // 10**6} MB"
             )
         try:
-            given = json.loads(body)
+            sent = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise _error(web.HTTPBadRequest, "the body must be JSON") from error
-        if not isinstance(given, dict) or not isinstance(given.get("input"), dict):
+        if not isinstance(sent, dict) or not isinstance(sent.get("input"), dict):
             raise _error(web.HTTPBadRequest, 'the body must be an object with an object "input"')
-        beside = {name: given[name] for name in _BESIDE_INPUT if name in given}
-        return self._queue.submit(given["input"], _policy(given.get("policy")), is_sync, beside)
+        extra_fields = {name: sent[name] for name in _EXTRA_FIELDS if name in sent}
+        return self._queue.submit(sent["input"], _parse_policy(sent.get("policy")), is_sync, extra_fields)
 
     async def _wait_for(self, job: Job, is_enough: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -144,20 +145,22 @@ class ClientRoutes:
                 self._queue.expire()
 
 
-def _policy(given: object) -> Policy:
-    given = given if isinstance(given, dict) else {}
-    execution = _whole(given.get("executionTimeout", _EXECUTION_MS), "executionTimeout", _LEAST_EXECUTION_MS, _MOST_MS)
-    ttl = _whole(given.get("ttl", _TTL_MS), "ttl", _LEAST_TTL_MS, _MOST_MS)
+def _parse_policy(sent: object) -> Policy:
+    policy = sent if isinstance(sent, dict) else {}
+    execution = _parse_milliseconds(
+        policy.get("executionTimeout", _DEFAULT_EXECUTION_MS), "executionTimeout", _MIN_EXECUTION_MS, _MAX_POLICY_MS
+    )
+    ttl = _parse_milliseconds(policy.get("ttl", _DEFAULT_TTL_MS), "ttl", _MIN_TTL_MS, _MAX_POLICY_MS)
     return Policy(execution / 1000, ttl / 1000)
 
 
-def _whole(value: Any, name: str, least: int, most: int) -> int:
+def _parse_milliseconds(value: Any, name: str, minimum: int, maximum: int) -> int:
     try:
         number = int(value) if not isinstance(value, bool) and math.isfinite(float(value)) else None
     except (TypeError, ValueError, OverflowError):
         number = None
-    if number is None or not least <= number <= most:
-        raise _error(web.HTTPBadRequest, f"{name} must be milliseconds from {least} to {most}")
+    if number is None or not minimum <= number <= maximum:
+        raise _error(web.HTTPBadRequest, f"{name} must be milliseconds from {minimum} to {maximum}")
     return number
 
 

@@ -1,4 +1,7 @@
-"""The queue of a RunPod endpoint: who waits, who runs where, how each ended. No I/O; one event loop only."""
+"""The queue of a RunPod endpoint: which jobs wait, which worker runs which, how each ended.
+
+No I/O; for use on one event loop only.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from types import MappingProxyType
 from typing import Any
 
 MAX_ATTEMPTS = 3
-"""How often a job is handed out, if the workers that have it die."""
+"""How often a job is given to a worker, if the workers that run it die."""
 
-_NAMED_AFTER_SECONDS = 1.0
-_STOPPING_SECONDS = 0.1  # between two looks whether a worker has stopped a job
-_TOLD_AGAIN_SECONDS = 0.25  # between two signals to stop the same job
-_KEPT_SECONDS, _KEPT_SECONDS_SYNC = 1800.0, 60.0  # results of /run and of /runsync, after they ended
+_PING_DELAY_SECONDS = 1.0  # from when the SDK takes a job until its pings name it
+_STOPPED_CHECK_INTERVAL_SECONDS = 0.1  # between two checks whether a worker has stopped a job
+_STOP_SIGNAL_INTERVAL_SECONDS = 0.25  # between two signals to stop the same job
+_RESULT_TTL_SECONDS, _RESULT_TTL_SECONDS_SYNC = 1800.0, 60.0  # of /run and of /runsync, from the end of the job
 
 
 class Status(str, Enum):
@@ -52,7 +55,7 @@ class Job:
     input: Any
     policy: Policy
     created: float
-    beside: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    extra_fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
     status: Status = Status.IN_QUEUE
     started: float | None = None
     ended: float | None = None
@@ -66,30 +69,30 @@ class Job:
 
     @property
     def is_sync(self) -> bool:
-        """Whether it came by /runsync."""
+        """Whether it was submitted to /runsync."""
         return self.id.startswith("sync-")
 
     def as_json(self) -> dict[str, Any]:
         """As /status shows it: times in whole milliseconds."""
-        told: dict[str, Any] = {"id": self.id, "status": self.status.value}
+        answer: dict[str, Any] = {"id": self.id, "status": self.status.value}
         if self.started is not None:
-            told["delayTime"] = int((self.started - self.created) * 1000)
-            told["workerId"] = self.worker_id
+            answer["delayTime"] = int((self.started - self.created) * 1000)
+            answer["workerId"] = self.worker_id
             if self.ended is not None:
-                told["executionTime"] = int((self.ended - self.started) * 1000)
+                answer["executionTime"] = int((self.ended - self.started) * 1000)
         if self.has_output:
-            told["output"] = self.output
+            answer["output"] = self.output
         if self.error is not None:
-            told["error"] = self.error
-        return told
+            answer["error"] = self.error
+        return answer
 
 
 @dataclass
-class _Stop:
-    """A job that its worker is to stop: when that was asked for, and when the worker was last told."""
+class _StopRequest:
+    """A job that its worker is to stop: when that was requested, and when the worker last got the signal."""
 
-    asked: float
-    told: float = float("-inf")
+    requested: float
+    signalled: float = float("-inf")
 
 
 class JobQueue:
@@ -99,27 +102,27 @@ class JobQueue:
         self._clock = clock
         self._jobs: dict[str, Job] = {}
         self._waiting: list[str] = []
-        self._stopping: dict[str, dict[str, _Stop]] = {}  # by worker id, by job id
+        self._stopping: dict[str, dict[str, _StopRequest]] = {}  # by worker id, by job id
         self._retried = 0
         self._arrived = asyncio.Event()
 
     def submit(
-        self, job_input: Any, policy: Policy, is_sync: bool, beside: Mapping[str, Any] = MappingProxyType({})
+        self, job_input: Any, policy: Policy, is_sync: bool, extra_fields: Mapping[str, Any] = MappingProxyType({})
     ) -> Job:
-        """A new job at the end of the queue; `beside` is what the handler gets beside the input."""
+        """A new job at the end of the queue; `extra_fields` are given to the handler along with the input."""
         job_id = f"sync-{uuid.uuid4()}-u1" if is_sync else f"{uuid.uuid4()}-u1"
-        job = Job(job_id, job_input, policy, self._clock(), beside)
+        job = Job(job_id, job_input, policy, self._clock(), extra_fields)
         self._jobs[job.id] = job
         self._enqueue(job)
         return job
 
     def get(self, job_id: str) -> Job | None:
-        """A job that is known, and whose result is still kept."""
+        """The job with this id; None if there is none, or its result is no longer kept."""
         self.expire()
         return self._jobs.get(job_id)
 
     async def take(self, worker_id: str, count: int, seconds: float, may_take: Callable[[], bool]) -> list[Job]:
-        """Up to `count` jobs for a worker, if it still may take any; waits up to `seconds` for the first."""
+        """Up to `count` jobs for a worker, waiting up to `seconds` for the first; none if not `may_take()` by then."""
         self.expire()
         if not self._waiting:
             self._arrived.clear()
@@ -128,13 +131,13 @@ class JobQueue:
                 await with_timeout
             except asyncio.TimeoutError:
                 return []
-        if not may_take():  # it died while it waited
+        if not may_take():  # the worker died while waiting
             return []
-        # One that was stopped and queued again goes to the same worker only once that has stopped it.
+        # A job that was stopped and queued again goes to the same worker only once that worker has stopped it.
         stopping = self._stopping.get(worker_id, {})
         taken = [self._jobs[job_id] for job_id in self._waiting if job_id not in stopping][:count]
         if not taken:
-            await asyncio.sleep(_STOPPING_SECONDS)
+            await asyncio.sleep(_STOPPED_CHECK_INTERVAL_SECONDS)
         for job in taken:
             self._waiting.remove(job.id)
             job.status, job.worker_id, job.started = Status.IN_PROGRESS, worker_id, self._clock()
@@ -143,23 +146,23 @@ class JobQueue:
         return taken
 
     def progress(self, worker_id: str, job_id: str, output: Any) -> None:
-        """What a running job tells about itself; shown as its output until it ends."""
+        """Note a progress update of a running job; it is shown as the job's output until the job ends."""
         job = self._running(worker_id, job_id)
         if job:
             job.output, job.has_output = output, True
             self._notify(job)
 
     def stream(self, worker_id: str, job_id: str, chunk: Any) -> None:
-        """A piece of a running job's output."""
+        """Add a chunk to a running job's output stream."""
         job = self._running(worker_id, job_id)
         if job:
             job.chunks.append(chunk)
             self._notify(job)
 
     def finish(self, worker_id: str, job_id: str, answer: dict[str, Any] | None) -> None:
-        """What a worker posted for a job; None for an answer that was too large, which RunPod loses.
+        """End a job with the answer that its worker posted; None for one that was too large, which RunPod loses.
 
-        Ignored if the job is not (any more) with that worker: it was cancelled, timed out or handed to another.
+        Ignored if that worker does not run the job (any more): it was cancelled, timed out or given to another.
         """
         self._stopping.get(worker_id, {}).pop(job_id, None)
         job = self._running(worker_id, job_id)
@@ -171,12 +174,12 @@ class JobQueue:
         self._end(job, Status.COMPLETED if job.error is None else Status.FAILED)
 
     def cancel(self, job: Job) -> None:
-        """End a job that waits; have one that runs stopped."""
+        """End a job; if it is running, its worker is asked to stop it."""
         if not job.status.is_final:
             self._stop(job, Status.CANCELLED)
 
     def retry(self, job: Job) -> bool:
-        """Queue a job again that failed or timed out; whether it was one."""
+        """Queue a failed or timed-out job again. Returns False, and does nothing, for any other."""
         if job.status not in (Status.FAILED, Status.TIMED_OUT):
             return False
         job.ended = job.error = job.output = None
@@ -185,31 +188,34 @@ class JobQueue:
         return True
 
     def purge(self) -> int:
-        """Drop all jobs that wait; how many there were."""
+        """Cancel all queued jobs; returns how many there were."""
         dropped, self._waiting = self._waiting, []
         for job_id in dropped:
             self._end(self._jobs[job_id], Status.CANCELLED)
         return len(dropped)
 
-    def to_stop(self, worker_id: str) -> list[str]:
-        """Jobs that a worker should be told to stop now; again and again, for a signal may overtake its job."""
-        now, told = self._clock(), []
-        for job_id, stop in self._stopping.get(worker_id, {}).items():
-            if now - stop.told >= _TOLD_AGAIN_SECONDS:
-                stop.told = now
-                told.append(job_id)
-        return told
+    def jobs_to_stop(self, worker_id: str) -> list[str]:
+        """Ids of the jobs to signal a worker to stop now.
 
-    def runs_only(self, worker_id: str, job_ids: Iterable[str]) -> None:
-        """What a worker says that it still runs."""
+        Signals are repeated, because one may reach the worker before the job does.
+        """
+        now, job_ids = self._clock(), []
+        for job_id, stop in self._stopping.get(worker_id, {}).items():
+            if now - stop.signalled >= _STOP_SIGNAL_INTERVAL_SECONDS:
+                stop.signalled = now
+                job_ids.append(job_id)
+        return job_ids
+
+    def note_running(self, worker_id: str, job_ids: Iterable[str]) -> None:
+        """Note the jobs that a worker reports as still running: any other that it was to stop has stopped."""
         running, now = set(job_ids), self._clock()
         for job_id, stop in list(self._stopping.get(worker_id, {}).items()):
-            # The SDK names a job a moment after it took it: until then its silence says nothing.
-            if job_id not in running and now - stop.asked > _NAMED_AFTER_SECONDS:
+            # The SDK reports a job only a moment after taking it: until then, a missing id says nothing.
+            if job_id not in running and now - stop.requested > _PING_DELAY_SECONDS:
                 del self._stopping[worker_id][job_id]
 
-    def worker_gone(self, worker_id: str, reason: str) -> None:
-        """A worker died: what it ran waits again, first in line, or fails if it was handed out too often."""
+    def worker_died(self, worker_id: str, reason: str) -> None:
+        """Put the jobs of a worker that died back at the front of the queue, or fail those given out too often."""
         self._stopping.pop(worker_id, None)
         for job in list(self._jobs.values()):
             if job.status is Status.IN_PROGRESS and job.worker_id == worker_id:
@@ -221,11 +227,11 @@ class JobQueue:
                     self._end(job, Status.FAILED)
 
     def expire(self) -> None:
-        """Time out what ran or waited too long; forget results that are no longer kept."""
+        """Time out jobs that ran or waited too long; drop results that are no longer kept."""
         now = self._clock()
         for job in list(self._jobs.values()):
             if job.ended is not None:
-                if now - job.ended > (_KEPT_SECONDS_SYNC if job.is_sync else _KEPT_SECONDS):
+                if now - job.ended > (_RESULT_TTL_SECONDS_SYNC if job.is_sync else _RESULT_TTL_SECONDS):
                     del self._jobs[job.id]
             elif now - job.created > job.policy.ttl:
                 self._stop(job, Status.TIMED_OUT)
@@ -246,7 +252,7 @@ class JobQueue:
         }
 
     def busy_workers(self) -> set[str]:
-        """The workers that run a job."""
+        """Ids of the workers that run a job."""
         running = (job.worker_id for job in self._jobs.values() if job.status is Status.IN_PROGRESS)
         return {worker_id for worker_id in running if worker_id}
 
@@ -256,7 +262,7 @@ class JobQueue:
 
     def _stop(self, job: Job, status: Status) -> None:
         if job.status is Status.IN_PROGRESS and job.worker_id:
-            self._stopping.setdefault(job.worker_id, {})[job.id] = _Stop(self._clock())
+            self._stopping.setdefault(job.worker_id, {})[job.id] = _StopRequest(self._clock())
         if job.id in self._waiting:
             self._waiting.remove(job.id)
         self._end(job, status)

@@ -1,4 +1,4 @@
-"""All of a local endpoint as one HTTP server: routes for callers and for workers, and the worker processes."""
+"""All of a local endpoint as one HTTP server: routes for clients and for workers, and the worker processes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from .jobs import JobQueue
 from .worker_routes import WorkerRoutes
 from .workers import WorkerPool
 
-_PAGE = Path(__file__).with_name("playground.html")
-_ONLY_ITSELF = (
+_PLAYGROUND_PAGE = Path(__file__).with_name("playground.html")
+_CONTENT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data: https:; "
     "media-src blob: https:; connect-src 'self' https://api.runpod.ai; form-action 'none'; base-uri 'none'"
 )
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_MAX_BODY = 128 * 1024 * 1024  # the routes themselves say what is too large, as RunPod does
+_MAX_BODY = 128 * 1024 * 1024  # the routes themselves refuse what is too large for RunPod
 
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """Where it listens, how many workers stand behind it, and what they are started with."""
+    """Where it listens, how many workers it has, and the command-line arguments that they are started with."""
 
     port: int
     workers: int
@@ -40,28 +40,31 @@ class EndpointOptions:
     host: str = "127.0.0.1"
 
 
-def serve(options: EndpointOptions, environment: Mapping[str, str], is_up: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM. `environment` is that of the worker processes; `is_up` is called once it answers.
+def serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM. `environment` is for the worker processes; `on_ready` is called once it listens.
 
     Raises PortTaken.
     """
-    asyncio.run(_serve(options, environment, is_up))
+    asyncio.run(_serve(options, environment, on_ready))
 
 
-async def _serve(options: EndpointOptions, environment: Mapping[str, str], is_up: Callable[[], None]) -> None:
-    ended = asyncio.Event()
+async def _serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> None:
+    stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with running_endpoint(options, environment):
-        is_up()
-        await ended.wait()
+        on_ready()
+        await stopped.wait()
 
 
 @asynccontextmanager
 async def running_endpoint(options: EndpointOptions, environment: Mapping[str, str]) -> AsyncIterator[WorkerPool]:
-    """An endpoint that answers, with its workers. They end before it does: the SDK asks a dead queue without pause."""
+    """A running endpoint with its workers.
+
+    The workers end before the server does: the SDK retries an unreachable queue without a pause.
+    """
     queue, token = JobQueue(), secrets.token_urlsafe()
-    pool = WorkerPool(options.workers, options.worker_arguments, queue.worker_gone)
+    pool = WorkerPool(options.workers, options.worker_arguments, queue.worker_died)
     application = web.Application(client_max_size=_MAX_BODY)
     ClientRoutes(queue, pool, options.key).add_to(application)
     WorkerRoutes(queue, pool, token).add_to(application)
@@ -70,7 +73,7 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
         application.router.add_route("OPTIONS", "/v2/{tail:.*}", _preflight)
         application.on_response_prepare.append(_allow_other_pages)
     else:
-        application.middlewares.append(_own_page_only)
+        application.middlewares.append(_refuse_other_pages)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
@@ -84,12 +87,14 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
 
 
 async def _playground(_: web.Request) -> web.StreamResponse:
-    """A page to try the endpoint with."""
-    return web.FileResponse(_PAGE, headers={"Content-Security-Policy": _ONLY_ITSELF, "Cache-Control": "no-cache"})
+    """The page for trying the endpoint."""
+    return web.FileResponse(
+        _PLAYGROUND_PAGE, headers={"Content-Security-Policy": _CONTENT_POLICY, "Cache-Control": "no-cache"}
+    )
 
 
 async def _preflight(_: web.Request) -> web.StreamResponse:
-    """What a browser asks before a page from elsewhere, the playground as a file too, may send its request."""
+    """The CORS preflight for pages of another origin, such as the playground opened as a file."""
     return web.Response(
         status=204,
         headers={
@@ -105,12 +110,12 @@ async def _allow_other_pages(_: web.Request, response: web.StreamResponse) -> No
 
 
 @web.middleware
-async def _own_page_only(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Where no key is wanted, a page of the web that a browser here shows could use the GPU."""
-    origin = request.headers.get("Origin")  # its host is looked at too: a foreign name may lead here
+async def _refuse_other_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse pages of other origins: without a key, any page open in a browser on this machine could use the GPU."""
+    origin = request.headers.get("Origin")  # its host is checked too: another site's name may resolve to this machine
     if origin and (origin != f"http://{request.host}" or urlsplit(origin).hostname not in _LOOPBACK):
-        told = "pages from elsewhere may not ask this endpoint: start it with SERVE_API_KEY, and send that key"
-        return web.json_response({"error": told}, status=403)
+        message = "pages from elsewhere may not ask this endpoint: start it with SERVE_API_KEY, and send that key"
+        return web.json_response({"error": message}, status=403)
     return await handler(request)
 
 
@@ -122,7 +127,7 @@ async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:
 
 
 def worker_environment(url: str, token: str) -> dict[str, str]:
-    """What RunPod sets for a worker, by which the SDK knows that there is a queue and where."""
+    """The variables that RunPod sets for a worker, from which the SDK learns the URLs of the queue."""
     return {
         "RUNPOD_WEBHOOK_GET_JOB": f"{url}/job-take/$ID?gpu=LOCAL",
         "RUNPOD_WEBHOOK_POST_OUTPUT": f"{url}/job-done/$RUNPOD_POD_ID/$ID?gpu=LOCAL",

@@ -1,4 +1,4 @@
-"""What the RunPod SDK in a worker uses: it asks for jobs, posts what became of them, and asks what to stop."""
+"""The routes that the RunPod SDK in a worker uses: to take jobs, to post their results, and to ask which to stop."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 from aiohttp import web
 
-from .client_routes import RUN_LIMIT, RUNSYNC_LIMIT, guarded
+from .client_routes import RUN_LIMIT, RUNSYNC_LIMIT, require_key
 from .jobs import Job, JobQueue
 from .workers import WorkerPool
 
 log = logging.getLogger(__name__)
 
-_TAKE_SECONDS = 1.0  # that a question for a job is held; a worker ends only between two questions
-_STOP_SECONDS = 0.5
-_STOP_CHECK = 0.05
+_TAKE_WAIT_SECONDS = 1.0  # how long job-take waits for a job: a worker can exit only between two requests
+_STOP_WAIT_SECONDS = 0.5  # how long job-stop waits for a job to stop
+_STOP_CHECK_INTERVAL_SECONDS = 0.05
 
 
 class WorkerRoutes:
-    """The routes, over one queue and the processes that use them. Each wants the workers' `token`."""
+    """The routes, over one queue and the processes that use them. Each requires the workers' `token`."""
 
     def __init__(self, queue: JobQueue, pool: WorkerPool, token: str) -> None:
         self._queue = queue
@@ -38,24 +38,24 @@ class WorkerRoutes:
             ("GET", "job-stop/{worker}", self.stop),
             ("GET", "ping/{worker}", self.ping),
         ):
-            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", guarded(route, self._token))
+            application.router.add_route(method, f"/v2/{{endpoint}}/{path}", require_key(route, self._token))
 
     async def take(self, request: web.Request) -> web.Response:
         """GET job-take: one job, or 204."""
-        jobs = await self._taken(request, 1)
-        return web.json_response(_as_taken(jobs[0])) if jobs else web.Response(status=204)
+        jobs = await self._take(request, 1)
+        return web.json_response(_payload(jobs[0])) if jobs else web.Response(status=204)
 
     async def take_batch(self, request: web.Request) -> web.Response:
         """GET job-take-batch: up to `?batch_size=` jobs, or 204."""
-        jobs = await self._taken(request, int(request.query.get("batch_size", "1")))
-        return web.json_response([_as_taken(job) for job in jobs]) if jobs else web.Response(status=204)
+        jobs = await self._take(request, int(request.query.get("batch_size", "1")))
+        return web.json_response([_payload(job) for job in jobs]) if jobs else web.Response(status=204)
 
     async def done(self, request: web.Request) -> web.Response:
-        """POST job-done: a result, or progress on the way to it."""
+        """POST job-done: a result, or a progress update."""
         worker_id, job_id = request.match_info["worker"], request.match_info["job"]
         body = await request.read()
         limit = RUNSYNC_LIMIT if job_id.startswith("sync-") else RUN_LIMIT
-        if len(body) > limit:  # as RunPod does, whose job is then COMPLETED without output
+        if len(body) > limit:  # as on RunPod, where the job is then COMPLETED without output
             log.warning(
                 "the result of %s is %.1f MB, over RunPod's %d MB: lost", job_id, len(body) / 1e6, limit // 10**6
             )
@@ -71,7 +71,7 @@ class WorkerRoutes:
         return web.Response()
 
     async def stream(self, request: web.Request) -> web.Response:
-        """POST job-stream: a piece of output."""
+        """POST job-stream: a chunk of output."""
         chunk = json.loads(await request.read())
         self._queue.stream(request.match_info["worker"], request.match_info["job"], chunk.get("output"))
         return web.Response()
@@ -79,28 +79,28 @@ class WorkerRoutes:
     async def stop(self, request: web.Request) -> web.Response:
         """GET job-stop: the jobs to stop, or 204."""
         worker_id = request.match_info["worker"]
-        for _ in range(int(_STOP_SECONDS / _STOP_CHECK)):
+        for _ in range(int(_STOP_WAIT_SECONDS / _STOP_CHECK_INTERVAL_SECONDS)):
             self._queue.expire()
-            if jobs := self._queue.to_stop(worker_id):
+            if jobs := self._queue.jobs_to_stop(worker_id):
                 return web.json_response({"jobsToStop": jobs})
-            await asyncio.sleep(_STOP_CHECK)
+            await asyncio.sleep(_STOP_CHECK_INTERVAL_SECONDS)
         return web.Response(status=204)
 
     async def ping(self, request: web.Request) -> web.Response:
-        """GET ping: a worker lives, and runs the jobs that it names."""
-        self._queue.runs_only(request.match_info["worker"], request.query.get("job_id", "").split(","))
+        """GET ping: a worker is alive and names the jobs that it runs."""
+        self._queue.note_running(request.match_info["worker"], request.query.get("job_id", "").split(","))
         return web.Response()
 
-    async def _taken(self, request: web.Request, count: int) -> list[Job]:
+    async def _take(self, request: web.Request, count: int) -> list[Job]:
         worker_id = request.match_info["worker"]
         self._pool.note_ready(worker_id)
         if request.query.get("job_in_progress") == "0":
-            self._queue.runs_only(worker_id, ())
+            self._queue.note_running(worker_id, ())
         if not self._pool.may_take(worker_id):
-            await asyncio.sleep(_TAKE_SECONDS)
+            await asyncio.sleep(_TAKE_WAIT_SECONDS)
             return []
-        return await self._queue.take(worker_id, count, _TAKE_SECONDS, lambda: self._pool.may_take(worker_id))
+        return await self._queue.take(worker_id, count, _TAKE_WAIT_SECONDS, lambda: self._pool.may_take(worker_id))
 
 
-def _as_taken(job: Job) -> dict[str, Any]:
-    return {**job.beside, "id": job.id, "input": job.input}
+def _payload(job: Job) -> dict[str, Any]:
+    return {**job.extra_fields, "id": job.id, "input": job.input}

@@ -16,10 +16,10 @@ from ..launch import LAUNCHER
 
 log = logging.getLogger(__name__)
 
-_STOP_SECONDS = 10.0
-_RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 30.0
+_STOP_TIMEOUT_SECONDS = 10.0
+_RESTART_DELAY_SECONDS, _MAX_RESTART_DELAY_SECONDS = 0.5, 30.0
 
-WorkerGone = Callable[[str, str], None]
+WorkerDied = Callable[[str, str], None]
 """Called with a worker's id and a reason when its process has ended."""
 
 
@@ -34,28 +34,28 @@ class _Worker:
 
 
 class WorkerPool:
-    """A number of worker processes, kept up."""
+    """A number of worker processes; any that ends is replaced."""
 
-    def __init__(self, count: int, arguments: list[str], gone: WorkerGone) -> None:
+    def __init__(self, count: int, arguments: list[str], on_death: WorkerDied) -> None:
         self._count = count
         self._arguments = arguments
-        self._gone = gone
+        self._on_death = on_death
         self._workers: dict[str, _Worker] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._supervisors: list[asyncio.Task[None]] = []
         self._started = 0
 
     async def start(self, environment: Mapping[str, str]) -> None:
-        """Start them all; `environment` is what tells a worker where its endpoint is."""
-        self._keepers = [asyncio.create_task(self._keep(environment)) for _ in range(self._count)]
+        """Start them all. `environment` includes what tells a worker where its endpoint is (`worker_environment`)."""
+        self._supervisors = [asyncio.create_task(self._supervise(environment)) for _ in range(self._count)]
 
     async def stop(self) -> None:
-        """End them all; one that does not end by itself is killed."""
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, return_exceptions=True)
+        """Terminate them all; one that does not exit in time is killed."""
+        for supervisor in self._supervisors:
+            supervisor.cancel()
+        await asyncio.gather(*self._supervisors, return_exceptions=True)
 
     def replace(self, worker_id: str) -> None:
-        """Have a worker end after what it runs; another comes in its place."""
+        """Have a worker exit after the job that it runs; another is started in its place."""
         worker = self._workers.get(worker_id)
         if worker:
             log.info("worker %s asked to be replaced", worker_id)
@@ -64,12 +64,12 @@ class WorkerPool:
                 worker.process.terminate()
 
     def note_ready(self, worker_id: str) -> None:
-        """Note that a worker asks for jobs."""
+        """Note that a worker has asked for jobs."""
         if worker_id in self._workers:
             self._workers[worker_id].is_ready = True
 
     def may_take(self, worker_id: str) -> bool:
-        """Whether a worker gets jobs: its process lives and has not asked to be replaced."""
+        """Whether a worker gets jobs: its process is alive and has not asked to be replaced."""
         worker = self._workers.get(worker_id)
         return worker is not None and not worker.is_leaving and worker.process.returncode is None
 
@@ -86,24 +86,24 @@ class WorkerPool:
             "unhealthy": 0,
         }
 
-    async def _keep(self, environment: Mapping[str, str]) -> None:
-        """One worker after the other, for ever; each that ends before it took a job is followed more slowly."""
-        pause = _RESTART_SECONDS
+    async def _supervise(self, environment: Mapping[str, str]) -> None:
+        """Run one worker after another; the delay grows while workers end before they ask for a job."""
+        delay = _RESTART_DELAY_SECONDS
         while True:
             self._started += 1
             worker = await self._spawn(f"worker-{self._started}", environment)
             try:
                 code = await worker.process.wait()
             except asyncio.CancelledError:
-                await _end(worker.process)
+                await _terminate(worker.process)
                 raise
             finally:
                 del self._workers[worker.id]
-            reason = f"worker {worker.id} ended with {_in_words(code)}"
+            reason = f"worker {worker.id} ended with {_describe_exit(code)}"
             log.warning("%s", reason)
-            self._gone(worker.id, reason)
-            pause = _RESTART_SECONDS if worker.is_ready else min(pause * 2, _LONGEST_RESTART_SECONDS)
-            await asyncio.sleep(pause)
+            self._on_death(worker.id, reason)
+            delay = _RESTART_DELAY_SECONDS if worker.is_ready else min(delay * 2, _MAX_RESTART_DELAY_SECONDS)
+            await asyncio.sleep(delay)
 
     async def _spawn(self, worker_id: str, environment: Mapping[str, str]) -> _Worker:
         script = [str(LAUNCHER), str(os.getpid()), "-", str(REPOSITORY / "serverless_worker.py"), *self._arguments]
@@ -118,15 +118,15 @@ class WorkerPool:
         return worker
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
+async def _terminate(process: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+            await asyncio.wait_for(process.wait(), _STOP_TIMEOUT_SECONDS)
         except asyncio.TimeoutError:
             process.kill()
             await process.wait()
 
 
-def _in_words(code: int) -> str:
+def _describe_exit(code: int) -> str:
     return f"exit code {code}" if code >= 0 else f"signal {signal.Signals(-code).name}"

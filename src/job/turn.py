@@ -30,7 +30,7 @@ from ..outputs import (
     gather_files,
     list_files,
     remove_files,
-    remove_named_files,
+    remove_files_outside,
     write_frames,
 )
 from ..workflow import isolate_outputs, place_files
@@ -120,7 +120,7 @@ class EngineTurns:
         finally:
             if run is not None:
                 with _logging_failures(), self._files:
-                    remove_named_files(run, folders, job_folder)
+                    remove_files_outside(run, folders, job_folder)
             ended = time.monotonic()
             self.later(lambda: self._clear_up(engine, run, folders, job_folder, ended))
 

@@ -1,10 +1,10 @@
 """Scripts that run inside the processes that the worker starts, in their own environments: standard library only.
 
-    comfy_launcher  ties a child's life to ours, and starts ComfyUI in it
-    comfy_bytecode  keeps what a boot of ComfyUI imports, for the next to load it faster
+    comfy_launcher  makes a child process exit when the worker does, and starts ComfyUI in it
+    comfy_bytecode  stores the bytecode of what ComfyUI imports at startup, so that the next start is faster
 
-They are run by path, so this folder is the first on the module path then: nothing here may be called like a module of
-the standard library, and `comfy_` keeps their names apart from the modules of node packs.
+They are run by path, so this folder is then first on `sys.path`: no file here may have the name of a standard library
+module, and the prefix `comfy_` avoids clashes with the modules of custom nodes.
 """
 
 from pathlib import Path

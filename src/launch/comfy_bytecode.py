@@ -1,12 +1,15 @@
-"""What ComfyUI imports while it boots, as bytecode in one file: a fifth of a boot goes into finding and opening it.
+"""The bytecode of the modules that ComfyUI imports at startup, in one file (a pack).
 
-`python comfy_bytecode.py main.py --quick-test-for-ci …`, run in ComfyUI's folder by its Python, boots it once and
-keeps the bytecode of all that was imported in `__pycache__/boot.TAG.pack` (some 4,500 modules, 100 MB), from which
-`comfy_launcher` then has modules loaded. What is found is what Python itself would find: the folder that holds the
-module is searched, no folder before it has anything of that name, and the source has the size and the time of
-modification that it had, as Python asks of its `.pyc` files. Else Python looks for itself, as it does for all modules
-that are not there. One thing is not noticed: what was put beside a source later and has precedence over it
-(`x/__init__.py` or `x.so` beside `x.py`).
+Finding and opening these modules takes a fifth of ComfyUI's startup time. `python comfy_bytecode.py main.py
+--quick-test-for-ci …`, run in ComfyUI's folder by its Python, starts ComfyUI once and writes the bytecode of all
+imported modules to `__pycache__/boot.TAG.pack` (some 4,500 modules, 100 MB); `comfy_launcher` then loads modules from
+that file.
+
+A module is loaded from the pack only if Python would find the same one: its folder is searched, no folder before it
+has anything of that name, and the source still has the same size and modification time, which is also what Python
+checks for its `.pyc` files. Otherwise Python's own finder is used, as for modules that are not in the pack. One case
+is not detected: a file added later to the folder of a source that takes precedence over it (`x/__init__.py` or `x.so`
+next to `x.py`).
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
@@ -30,19 +33,19 @@ _LENGTH_BYTES = 8
 
 
 class Entry(NamedTuple):
-    """A module of the pack: its file, and where its bytecode begins. An extension module has none, `length` 0."""
+    """A module of the pack: its file, and where its bytecode is. Extension modules have no bytecode: `length` is 0."""
 
-    folder: str  # which is searched for it
+    folder: str  # the entry of `sys.path` or of the package's `__path__`
     file: str
     is_package: bool
-    modified: int  # seconds, as in .pyc files
+    modified: int  # modification time in seconds, as in .pyc files
     size: int
     offset: int
     length: int
 
 
 class PackFinder:
-    """A finder for `sys.meta_path` that knows the modules of a pack."""
+    """A finder for `sys.meta_path` that finds the modules of a pack."""
 
     def __init__(self, entries: dict[str, tuple[Any, ...]], descriptor: int, start: int) -> None:
         self._entries = entries
@@ -53,26 +56,26 @@ class PackFinder:
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The module of the pack if it is the one that Python would find, else None."""
-        known = self._entries.get(name)
-        if known is None:
+        """The spec of a module of the pack if Python would find the same one, else None."""
+        fields = self._entries.get(name)
+        if fields is None:
             return None
-        entry = Entry(*known)
-        if not self._comes_first(entry, name, sys.path if path is None else path):
+        entry = Entry(*fields)
+        if not self._is_first_match(entry, name, sys.path if path is None else path):
             return None
-        if _stamp(entry.file) != (entry.modified, entry.size):
+        if _mtime_and_size(entry.file) != (entry.modified, entry.size):
             return None
         loader: ExtensionFileLoader | PackLoader = ExtensionFileLoader(name, entry.file)
         if entry.length:
             bytecode = os.pread(self._descriptor, entry.length, self._start + entry.offset)
             loader = PackLoader(name, entry.file, bytecode)
-        inside = [os.path.dirname(entry.file)] if entry.is_package else None
+        locations = [os.path.dirname(entry.file)] if entry.is_package else None
         return importlib.util.spec_from_file_location(
-            name, entry.file, loader=loader, submodule_search_locations=inside
+            name, entry.file, loader=loader, submodule_search_locations=locations
         )
 
-    def _comes_first(self, entry: Entry, name: str, path: Iterable[str]) -> bool:
-        """Whether the folder of the module is searched, and none before it has something of its name."""
+    def _is_first_match(self, entry: Entry, name: str, path: Iterable[str]) -> bool:
+        """Whether the module's folder is searched, and no folder before it has anything with the module's name."""
         tail = name.rpartition(".")[2]
         for folder in path:
             if folder == entry.folder:
@@ -82,27 +85,27 @@ class PackFinder:
         return False
 
     def _names_in(self, folder: str) -> frozenset[str]:
-        """The names, up to their first dot, of what is in a folder: as fresh as in Python's own finder."""
+        """The names of a folder's entries up to the first dot; listed again when the folder changed, like Python."""
         try:
             modified = os.stat(folder).st_mtime_ns
             if self._names.get(folder, (None,))[0] != modified:
                 self._names[folder] = (modified, frozenset(name.partition(".")[0] for name in os.listdir(folder)))
         except FileNotFoundError:
             return frozenset()
-        except OSError:  # an archive of modules: who knows what is in it
-            return _Everything()
+        except OSError:  # a zip archive of modules: it may have any name in it
+            return _AllNames()
         return self._names[folder][1]
 
 
 class PackLoader(SourceFileLoader):
-    """Python's loader of source files, with the bytecode at hand."""
+    """Python's loader for source files, given the bytecode."""
 
     def __init__(self, name: str, file: str, bytecode: bytes) -> None:
         super().__init__(name, file)
         self._bytecode = bytecode
 
     def get_code(self, fullname: str) -> CodeType | None:
-        """The code of the module; from its source if the pack is damaged."""
+        """The code of the module; compiled from its source if the pack is damaged."""
         bytecode, self._bytecode = self._bytecode, b""
         with contextlib.suppress(EOFError, ValueError, TypeError):
             code = marshal.loads(bytecode)
@@ -111,50 +114,50 @@ class PackLoader(SourceFileLoader):
         return super().get_code(fullname)
 
 
-class _Everything(frozenset):  # type: ignore[type-arg]
+class _AllNames(frozenset):  # type: ignore[type-arg]
     def __contains__(self, name: object) -> bool:
         return True
 
 
-def pack_of(directory: Path) -> Path:
-    """Where the pack of a ComfyUI folder is, for this Python."""
+def pack_path(directory: Path) -> Path:
+    """The path of the pack of a ComfyUI folder for this Python."""
     return directory / "__pycache__" / f"boot.{sys.implementation.cache_tag}.pack"
 
 
-def find_in(pack: Path) -> bool:
-    """Have modules found in a pack; whether there is one that can be read."""
+def install_finder(pack: Path) -> bool:
+    """Have modules loaded from a pack. Returns False if there is none, or none that this Python can read."""
     try:
         descriptor = os.open(pack, os.O_RDONLY)
     except OSError:
         return False
-    begin = len(_FORMAT) + _LENGTH_BYTES
-    head = os.pread(descriptor, begin, 0)
-    length = int.from_bytes(head[len(_FORMAT) :], "little")
+    header_length = len(_FORMAT) + _LENGTH_BYTES
+    header = os.pread(descriptor, header_length, 0)
+    index_length = int.from_bytes(header[len(_FORMAT) :], "little")
     try:
-        if not head.startswith(_FORMAT):
+        if not header.startswith(_FORMAT):
             raise ValueError("of another Python")
-        entries = dict(marshal.loads(os.pread(descriptor, length, begin)))
+        entries = dict(marshal.loads(os.pread(descriptor, index_length, header_length)))
     except (EOFError, ValueError, TypeError):
         os.close(descriptor)
         return False
-    place = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
-    sys.meta_path.insert(place, PackFinder(entries, descriptor, begin + length))
+    position = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
+    sys.meta_path.insert(position, PackFinder(entries, descriptor, header_length + index_length))
     return True
 
 
-def keep(pack: Path, but: str) -> int:
-    """Write what has been imported, but for the files of one folder; how many modules. Raises OSError."""
+def write_pack(pack: Path, excluded_folder: str) -> int:
+    """Write all modules imported so far, except those in one folder; returns how many. Raises OSError."""
     entries: dict[str, Entry] = {}
     codes: list[bytes] = []
     offset = 0
-    for name, loader in _imported():
+    for name, loader in _imported_modules():
         folder, stem = os.path.split(loader.path)
         is_package = stem.partition(".")[0] == "__init__"
         if is_package:
             folder, stem = os.path.split(folder)
-        stamp, code = _stamp(loader.path), _bytecode(loader, name)
+        stamp, code = _mtime_and_size(loader.path), _bytecode(loader, name)
         is_found_by_name = stem.partition(".")[0] == name.rpartition(".")[2]
-        if stamp is None or code is None or not is_found_by_name or folder == but:
+        if stamp is None or code is None or not is_found_by_name or folder == excluded_folder:
             continue
         entries[name] = Entry(folder, loader.path, is_package, *stamp, offset, len(code))
         codes.append(code)
@@ -171,8 +174,8 @@ def keep(pack: Path, but: str) -> int:
     return len(entries)
 
 
-def _imported() -> Iterator[tuple[str, SourceFileLoader | ExtensionFileLoader]]:
-    """The modules that came from files, in the order in which they were wanted: so they are read again."""
+def _imported_modules() -> Iterator[tuple[str, SourceFileLoader | ExtensionFileLoader]]:
+    """The modules imported from files, in the order of their import, which is also the order of the next reads."""
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
         loader = spec.loader if isinstance(spec, ModuleSpec) and spec.name == name else None
@@ -181,7 +184,7 @@ def _imported() -> Iterator[tuple[str, SourceFileLoader | ExtensionFileLoader]]:
 
 
 def _bytecode(loader: SourceFileLoader | ExtensionFileLoader, name: str) -> bytes | None:
-    """Nothing for an extension module; None for a source that has gone."""
+    """The bytecode of a module; empty for an extension module, None if its source cannot be read or compiled."""
     if isinstance(loader, ExtensionFileLoader):
         return b""
     try:
@@ -190,8 +193,8 @@ def _bytecode(loader: SourceFileLoader | ExtensionFileLoader, name: str) -> byte
         return None
 
 
-def _stamp(file: str) -> tuple[int, int] | None:
-    """When a file was modified, in seconds, and its size; None if it is not there."""
+def _mtime_and_size(file: str) -> tuple[int, int] | None:
+    """A file's modification time in seconds and its size in bytes; None if there is no such file."""
     try:
         status = os.stat(file)
     except OSError:
@@ -200,18 +203,18 @@ def _stamp(file: str) -> tuple[int, int] | None:
 
 
 def main() -> None:
-    """Run a program that ends by itself, and keep what it imported."""
-    from comfy_launcher import run_script  # type: ignore[import-not-found]  # beside this script
+    """Run a program that exits by itself, and write a pack of what it imported."""
+    from comfy_launcher import run_script  # type: ignore[import-not-found]  # in this folder
 
     gc.disable()
     here = sys.path[0]
     try:
         run_script(sys.argv[1:])
-    except SystemExit as ended:
-        if ended.code:
+    except SystemExit as ending:
+        if ending.code:
             raise
-    pack = pack_of(Path.cwd())
-    count = keep(pack, here)
+    pack = pack_path(Path.cwd())
+    count = write_pack(pack, here)
     sys.stdout.write(f"kept {count} modules in {pack}: {pack.stat().st_size / 1e6:.0f} MB\n")
 
 

@@ -1,11 +1,11 @@
-"""Runs ComfyUI as a child that cannot outlive the worker and cannot live on without its worker thread: a script.
+"""A script that runs ComfyUI as a child process that exits when the worker or ComfyUI's worker thread ends.
 
 `python comfy_launcher.py PARENT_PID READY_FD main.py ARGUMENT…` (or `-m MODULE ARGUMENT…`) behaves like `python
-main.py ARGUMENT…`, with three differences. The kernel kills the process when the worker dies in any way
-(PR_SET_PDEATHSIG, prctl(2); other systems than Linux have nothing like it). When ComfyUI's only worker thread ends by
-an exception, after which its server would answer for ever and run nothing, the process ends, so that everybody can see
-it. And Python's cyclic garbage collector is off until the worker writes to the pipe READY_FD: importing makes millions
-of objects that stay, and the collector looks at them again and again. With `-` for READY_FD it is left alone.
+main.py ARGUMENT…`, with three differences. The kernel kills the process when the worker dies, whatever the cause
+(PR_SET_PDEATHSIG, prctl(2); only Linux has this). When ComfyUI's only worker thread ends by an exception, after which
+its server would keep answering but run nothing, the process exits, so that the failure is noticed. And Python's cyclic
+garbage collector is off until the worker writes to the pipe READY_FD: imports create millions of objects that stay
+alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on.
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
@@ -22,23 +22,23 @@ import types
 from pathlib import Path
 
 WORKER_THREAD_ENDED = 70
-"""The exit code for a worker thread that ended."""
+"""The exit code after ComfyUI's worker thread has ended."""
 
 _PR_SET_PDEATHSIG = 1
 _WORKER_THREAD = "(prompt_worker)"  # Python names a thread after its target
 
 
 def die_with_parent(parent: int) -> None:
-    """Have this process killed when the one with the id `parent`, which started it, dies."""
+    """Have this process killed when its parent process, which has the id `parent`, dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the request
+    if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
 
 
 def die_with_worker_thread() -> None:
-    """Have this process end when a thread that runs `prompt_worker` ends by an exception, SystemExit included."""
-    usual = threading.excepthook
+    """Have this process exit when a thread that runs `prompt_worker` ends by an exception, including SystemExit."""
+    default_hook = threading.excepthook
 
     def hook(arguments: threading.ExceptHookArgs) -> None:
         if arguments.thread is not None and _WORKER_THREAD in arguments.thread.name:
@@ -46,49 +46,50 @@ def die_with_worker_thread() -> None:
             sys.stderr.flush()
             sys.stdout.flush()
             os._exit(WORKER_THREAD_ENDED)
-        usual(arguments)
+        default_hook(arguments)
 
     threading.excepthook = hook
 
 
-def collect_garbage_after(ready: int) -> None:
-    """Turn the cyclic garbage collector on when something comes through the pipe `ready`.
+def enable_gc_after(ready_pipe: int) -> None:
+    """Turn the cyclic garbage collector off until a byte can be read from `ready_pipe`, or it is closed.
 
-    What there is then stays (gc.freeze): ComfyUI collects after jobs, which would look at it each time.
+    The objects that exist then are frozen (gc.freeze): ComfyUI runs the collector after jobs, which would traverse
+    them each time.
     """
     gc.disable()
 
     def wait() -> None:
-        is_ready = os.read(ready, 1)
-        os.close(ready)
+        is_ready = os.read(ready_pipe, 1)
+        os.close(ready_pipe)
         if is_ready:
             gc.freeze()
         gc.enable()
 
-    os.set_inheritable(ready, False)
+    os.set_inheritable(ready_pipe, False)
     threading.Thread(target=wait, daemon=True, name="garbage-collector").start()
 
 
 def main() -> None:
-    """Tie this process to its parent and become the program."""
-    parent, ready, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    """Make this process exit with its parent, then run the program in it."""
+    parent, ready_pipe, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     die_with_parent(parent)
     die_with_worker_thread()
-    if ready != "-":
-        collect_garbage_after(int(ready))
+    if ready_pipe != "-":
+        enable_gc_after(int(ready_pipe))
     if program[0] == "-m":
         sys.argv = program[1:]
         sys.path[0] = str(Path.cwd())
         runpy.run_module(program[1], run_name="__main__", alter_sys=True)
     else:
-        from comfy_bytecode import find_in, pack_of  # type: ignore[import-not-found]  # beside this script
+        from comfy_bytecode import install_finder, pack_path  # type: ignore[import-not-found]  # in this folder
 
-        find_in(pack_of(Path.cwd()))
+        install_finder(pack_path(Path.cwd()))
         run_script(program)
 
 
 def run_script(program: "list[str]") -> None:
-    """What `python SCRIPT ARGUMENT…` does; `runpy.run_path` would change `argv[0]` or leave `__file__` relative."""
+    """Do what `python SCRIPT ARGUMENT…` does; `runpy.run_path` would change `argv[0]` or leave `__file__` relative."""
     script = Path(program[0]).absolute()
     sys.argv = program
     sys.path[0] = str(script.parent)

@@ -1,17 +1,18 @@
 """History entry -> files -> answer.
 
-listing    what a run made: files, frames and texts
-gathering  the files themselves, and their end
-metadata   the workflow in a picture: put in, taken out
-encoding   pictures as another format or smaller
-delivery   base64 in the answer, or a bucket
-answer     the answer; the only place that knows the names of output fields
+listing    what a run produced: files, websocket frames and texts
+gathering  collects the files, and deletes them after the job
+metadata   the workflow in a picture's metadata: written and removed
+encoding   pictures converted to another format or scaled down
+delivery   base64 in the answer, or upload to a bucket
+answer     builds the answer; the only module that knows the names of output fields
+fields     the schema of the answer
 """
 
 from .answer import Result, Timings, failure_answer, info_answer, success_answer, validation_answer
 from .delivery import Outcome, Plan, deliver
 from .encoding import Encoding
-from .gathering import LocalFile, gather_files, remove_files, remove_named_files
+from .gathering import LocalFile, gather_files, remove_files, remove_files_outside
 from .listing import OutputFile, hints, list_files, list_texts, write_frames
 
 __all__ = [
@@ -30,7 +31,7 @@ __all__ = [
     "list_files",
     "list_texts",
     "remove_files",
-    "remove_named_files",
+    "remove_files_outside",
     "success_answer",
     "validation_answer",
     "write_frames",

@@ -1,4 +1,4 @@
-"""The answer to a job; the only place that knows the names of output fields."""
+"""Builds the answer to a job; the only module that knows the names of output fields."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from ..errors import WorkerError
 from .delivery import Delivered, too_large
 
-_MOST_PROBLEMS = 200
-_LONGEST_DETAILS = 100_000  # an answer that RunPod refuses for its size would be lost
+_MAX_PROBLEMS = 200
+_MAX_DETAILS_CHARACTERS = 100_000  # as JSON; RunPod would refuse an answer that is too large, and it would be lost
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Where a job's time went, in seconds; `nodes` by node id, without those that came from the cache."""
+    """Where a job's time went, in seconds; `nodes` by node id, without cached nodes."""
 
     inputs: float = 0.0
     queue: float = 0.0
@@ -34,7 +34,7 @@ class Timings:
 
 @dataclass(frozen=True)
 class Result:
-    """What a job made, and what is told about it."""
+    """What a job produced, and what the answer says about it."""
 
     prompt_id: str
     files: Sequence[Delivered]
@@ -45,14 +45,14 @@ class Result:
     timings: Timings = field(default_factory=Timings)
     versions: Mapping[str, str] = field(default_factory=dict)
     is_converted: bool = False
-    """Whether the workflow came as the editor saves it."""
+    """Whether the workflow was in the editor's save format, and was converted to the API format."""
 
 
 def success_answer(result: Result, warnings: Sequence[str], seconds: float, limit_bytes: int) -> dict[str, Any]:
-    """The contract's answer for a job that went well. Raises OutputTooLarge over `limit_bytes` as JSON.
+    """The answer for a job that succeeded. Raises OutputTooLarge if it takes more than `limit_bytes` as JSON.
 
-    `images` and `filenames` hold the pictures that come as base64; `files` tells of every file, and holds the base64
-    of those that are no pictures.
+    `images` and `filenames` hold the pictures that are sent as base64; `files` has an entry for every file, with the
+    base64 of those that are not pictures.
     """
     inline = [item for item in result.files if item.data is not None and item.file.kind == "image"]
     answer: dict[str, Any] = {
@@ -83,29 +83,29 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
 def validation_answer(
     problems: Sequence[Mapping[str, Any]],
     warnings: Sequence[str],
-    told: Mapping[str, Any],
+    details: Mapping[str, Any],
     seconds: float,
     is_converted: bool = False,
 ) -> dict[str, Any]:
-    """The answer to `action: validate`: whether the worker could run the workflow, and all that keeps it from that."""
+    """The answer to `action: validate`: whether the worker can run the workflow, and what problems prevent it."""
     return {
         "status": "success",
         "valid": not problems,
         **({"converted": True} if is_converted else {}),
-        "problems": list(problems[:_MOST_PROBLEMS]),
+        "problems": list(problems[:_MAX_PROBLEMS]),
         "warnings": list(warnings),
-        **told,
+        **details,
         "execution_time_seconds": round(seconds, 3),
     }
 
 
-def info_answer(told: Mapping[str, Any], warnings: Sequence[str], seconds: float) -> dict[str, Any]:
+def info_answer(info: Mapping[str, Any], warnings: Sequence[str], seconds: float) -> dict[str, Any]:
     """The answer to `action: info`."""
-    return {"status": "success", **told, "warnings": list(warnings), "execution_time_seconds": round(seconds, 3)}
+    return {"status": "success", **info, "warnings": list(warnings), "execution_time_seconds": round(seconds, 3)}
 
 
 def _file_entry(item: Delivered, inline: Sequence[Delivered]) -> dict[str, Any]:
-    """One entry of `files`. The base64 of a picture stands in `images`, at `image_index`, and not here again."""
+    """One entry of `files`. The base64 of a picture is only in `images`, at `image_index`."""
     entry: dict[str, Any] = {
         "node_id": item.file.node_id,
         "name": item.file.name,
@@ -123,20 +123,21 @@ def _file_entry(item: Delivered, inline: Sequence[Delivered]) -> dict[str, Any]:
 
 
 def json_size(answer: Mapping[str, Any]) -> int:
-    """The bytes that an answer takes as JSON. Raises ValueError for what JSON cannot carry.
+    """The size in bytes of an answer as JSON. Raises ValueError for what JSON cannot represent (NaN, infinity).
 
-    Base64 needs no escapes, so it is only counted: quotes around each, comma and space between two.
+    Base64 needs no escaping, so its length is counted instead of encoding it: with quotes around each string, comma
+    and space between two.
     """
     images = answer["images"]
     data = [entry.get("data", "") for entry in answer["files"]]
-    bare = [{**entry, "data": ""} if "data" in entry else entry for entry in answer["files"]]
-    rest = len(json.dumps({**answer, "images": [], "files": bare}, allow_nan=False))
+    without_data = [{**entry, "data": ""} if "data" in entry else entry for entry in answer["files"]]
+    rest = len(json.dumps({**answer, "images": [], "files": without_data}, allow_nan=False))
     return rest + sum(len(image) + 4 for image in images) - (2 if images else 0) + sum(map(len, data))
 
 
 def failure_answer(error: WorkerError, seconds: float, warnings: Sequence[str] = ()) -> dict[str, Any]:
-    """The contract's answer for a job that failed. `error` is a string: the SDK loses anything else."""
-    details = error.details if len(json.dumps(error.details)) <= _LONGEST_DETAILS else {}
+    """The answer for a job that failed. Its `error` is a string, because RunPod's SDK loses anything else."""
+    details = error.details if len(json.dumps(error.details)) <= _MAX_DETAILS_CHARACTERS else {}
     answer = {
         **details,
         "status": "error",

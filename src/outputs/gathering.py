@@ -1,4 +1,4 @@
-"""The files of a run as they lie on the disk, and their end."""
+"""Collects the files of a run on the disk, and deletes them after the job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..comfy.record import Run
 from ..errors import OutputMissing, OutputRefused
 from .listing import OutputFile, list_files
 
-# What Python's table, which depends on the system, may lack or call otherwise.
+# Types that Python's table, which depends on the system, may lack or name differently.
 _CONTENT_TYPES = {
     ".webp": "image/webp",
     ".avif": "image/avif",
@@ -41,13 +41,13 @@ _CONTENT_TYPES = {
     ".json": "application/json",
     ".txt": "text/plain",
 }
-_STRAY_SECONDS = 600.0  # that a file which no running job owns stays while there is one
+_STRAY_FILE_SECONDS = 600.0  # minimum age of a file of no running job before it is deleted while jobs run
 _KINDS = ("image", "video", "audio", "text")
 
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file to deliver: `name` as the caller knows it, `path` where it lies now."""
+    """A file to deliver: `name` is for the caller, `path` is where it is now."""
 
     node_id: str
     name: str
@@ -56,14 +56,14 @@ class LocalFile:
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """In bytes."""
         return self.path.stat().st_size
 
     @property
     def content_type(self) -> str:
-        """Its MIME type, by the ending of its name."""
-        ending = PurePosixPath(self.name).suffix.lower()
-        return _CONTENT_TYPES.get(ending) or mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+        """Its MIME type, by the extension of its name."""
+        extension = PurePosixPath(self.name).suffix.lower()
+        return _CONTENT_TYPES.get(extension) or mimetypes.guess_type(self.name)[0] or "application/octet-stream"
 
     @property
     def kind(self) -> str:
@@ -75,11 +75,11 @@ class LocalFile:
 
 
 def gather_files(
-    files: Iterable[OutputFile], folders: Folders, client: ComfyClient, job_folder: str, own: Path
+    files: Iterable[OutputFile], folders: Folders, client: ComfyClient, job_folder: str, private_folder: Path
 ) -> list[LocalFile]:
-    """The files, each under a name of its own in the folder `own`.
+    """Link or copy the files into the job's private folder, each under a unique name.
 
-    Raises OutputMissing (with the `node_ids`) for files that are not there, OutputRefused for one outside ComfyUI's
+    Raises OutputMissing (with the `node_ids`) for files that do not exist, OutputRefused for one outside ComfyUI's
     folders.
     """
     found, missing = [], []
@@ -89,7 +89,7 @@ def gather_files(
             raise OutputRefused(
                 f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
             )
-        path = _taken(file, real, own / "gathered" / str(number), client)
+        path = _take_file(file, real, private_folder / "gathered" / str(number), client)
         if path is None:
             missing.append(file)
         else:
@@ -101,8 +101,8 @@ def gather_files(
     return found
 
 
-def with_own_names(files: Iterable[LocalFile]) -> list[LocalFile]:
-    """The files, with a number in the name of each whose name another one has."""
+def with_unique_names(files: Iterable[LocalFile]) -> list[LocalFile]:
+    """The files, with a number added to names that occur more than once."""
     taken: set[str] = set()
     named = []
     for file in files:
@@ -114,30 +114,30 @@ def with_own_names(files: Iterable[LocalFile]) -> list[LocalFile]:
     return named
 
 
-def _taken(file: OutputFile, real: Path, own: Path, client: ComfyClient) -> Path | None:
-    """Where a file lies that only this job uses; None if there is no such file."""
-    own.parent.mkdir(parents=True, exist_ok=True)
+def _take_file(file: OutputFile, real: Path, target: Path, client: ComfyClient) -> Path | None:
+    """Link, copy or download a file to `target`, which only this job uses; None if there is no such file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if file.is_preview:  # stays in ComfyUI's folder, where its node may write it anew
-            shutil.copyfile(real, own)
+        if file.is_preview:  # stays in ComfyUI's folder, where its node may overwrite it: not linked
+            shutil.copyfile(real, target)
         else:
-            link_or_copy(real, own)
-        return own
+            link_or_copy(real, target)
+        return target
     except FileNotFoundError:
         pass
-    # Not in our folders: ComfyUI may have been told others, by COMFYUI_ARGS.
+    # Not in our folders: COMFYUI_ARGS may have given ComfyUI other ones.
     content = client.view(file.filename, file.subfolder, file.type)
     if content is None:
         return None
-    own.write_bytes(content)
-    return own
+    target.write_bytes(content)
+    return target
 
 
-def remove_named_files(run: Run, folders: Folders, job_folder: str) -> None:
-    """Delete what the job's nodes wrote and reported outside its folder, under names that they choose.
+def remove_files_outside(run: Run, folders: Folders, job_folder: str) -> None:
+    """Delete the output files that the job's nodes reported outside the job's folder, under names that they chose.
 
-    The next job may write the same name: this is done before that begins. A preview stays, for ComfyUI's cache may
-    give it to another job, which would have to make it again.
+    This must be done before the next job begins, because it may write a file of the same name. Previews stay:
+    ComfyUI's cache may return them to another job, which would otherwise have to create them again.
     """
     for file in list_files(run):
         real = file.real_path(folders)
@@ -146,19 +146,19 @@ def remove_named_files(run: Run, folders: Folders, job_folder: str) -> None:
             _remove(file.path(folders))
 
 
-def remove_files(folders: Folders, job_folder: str, others: Mapping[str, float] = MappingProxyType({})) -> None:
-    """Delete the job's folder, and all else that is there if ComfyUI has no other job.
+def remove_files(folders: Folders, job_folder: str, other_jobs: Mapping[str, float] = MappingProxyType({})) -> None:
+    """Delete the job's folder, and everything else in the output and temp folders if ComfyUI has no other job.
 
-    `others` are the folders of jobs that it has, and since when (as `time.time()`). Then of what lies elsewhere only
-    what is old and from before them goes: the rest may be theirs.
+    `other_jobs` are the folders of the other jobs, with the time (`time.time()`) at which each began. While there are
+    any, only files that are old and from before all of them are deleted: newer ones may belong to them.
     """
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
-    left = [*_in(folders.output), *_in(folders.temp)]
-    if others:
-        age = max(_STRAY_SECONDS, time.time() - min(others.values()))
-        left = [path for path in left if path.name not in others and seconds_old(path) > age]
-        left.append(folders.temp / "api_logs")  # partner nodes write their key there
-    for path in left:
+    leftovers = [*_entries(folders.output), *_entries(folders.temp)]
+    if other_jobs:
+        age = max(_STRAY_FILE_SECONDS, time.time() - min(other_jobs.values()))
+        leftovers = [path for path in leftovers if path.name not in other_jobs and seconds_old(path) > age]
+        leftovers.append(folders.temp / "api_logs")  # partner nodes write their API key there
+    for path in leftovers:
         _remove(path)
 
 
@@ -170,7 +170,7 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _in(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError:

@@ -1,4 +1,4 @@
-"""What a run made: the files that its nodes reported, the frames that they sent, and the texts that they showed."""
+"""What a run produced: the files that its nodes reported, the frames that they sent, and the texts that they show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..errors import OutputMissing
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that a node reported: where it lies below ComfyUI's folder of that type (output or temp)."""
+    """A file that a node reported, by its location in ComfyUI's folder of that type (output or temp)."""
 
     node_id: str
     filename: str
@@ -23,22 +23,25 @@ class OutputFile:
 
     @property
     def is_preview(self) -> bool:
-        """Whether it is of a node that shows rather than saves."""
+        """Whether the node only previews the file, and does not save it."""
         return self.type != "output"
 
     def path(self, folders: Folders) -> Path:
-        """Where it lies if it lies in our folders."""
+        """Where it is, if it is in the worker's folders."""
         return self._root(folders) / self.subfolder / self.filename
 
     def real_path(self, folders: Folders) -> Path | None:
-        """Where it lies, links resolved; None outside the folder of its type: a node may report a caller's words."""
+        """Where it is, symlinks resolved; None outside the folder of its type.
+
+        A node may report a path that the caller chose.
+        """
         path, root = self.path(folders).resolve(), self._root(folders)
         return path if path != root and path.is_relative_to(root) else None
 
     def name(self, path: Path, folders: Folders, job_folder: str) -> str:
-        """The name that the caller expects: as the workflow's prefix has it, without any folder of the worker.
+        """The name that the caller expects: with the workflow's filename prefix, without any folder of the worker.
 
-        `path` is where it lies, links resolved.
+        `path` is where it is, symlinks resolved.
         """
         for root in (folders.output / job_folder, folders.output):
             if path.is_relative_to(root):
@@ -50,7 +53,7 @@ class OutputFile:
 
 
 def list_files(run: Run) -> list[OutputFile]:
-    """Every file of every node, under whatever key, each once, in the order of the workflow's nodes."""
+    """Every file that a node reported under any key, each once, in the order of the workflow's nodes."""
     unique: dict[tuple[str, str, str], OutputFile] = {}
     for file in _reported_files(run):
         unique.setdefault((file.type, file.subfolder, file.filename), file)
@@ -77,7 +80,7 @@ def _names_file(item: Mapping[str, Any]) -> bool:
 def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile]:
     """The pictures that nodes sent over the websocket instead of saving them (SaveImageWebsocket), now as files.
 
-    Raises OutputMissing (with the `node_ids`) if some were lost on the way.
+    Raises OutputMissing (with the `node_ids`) if some were not received.
     """
     senders = [node_id for node_id, node in run.workflow.items() if node.get("class_type") == FRAME_SENDER]
     if run.has_all_frames:  # a node that was left out, behind a branch that is switched off, had nothing to send
@@ -97,7 +100,7 @@ def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile
 
 
 def list_texts(run: Run) -> list[str]:
-    """Every text that a node shows (PreviewAny and the like), in the order of the workflow's nodes."""
+    """Every text that a node shows (PreviewAny and similar), in the order of the workflow's nodes."""
     return [
         text.encode("utf-8", "replace").decode("utf-8")
         for _, output in _outputs_in_order(run)
@@ -108,7 +111,7 @@ def list_texts(run: Run) -> list[str]:
 
 
 def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[str]:
-    """What a caller may wonder about in a run that went well."""
+    """Hints for the caller about a run that succeeded: so far, that it saved no file."""
     if list_texts(run) or any(with_previews or not file.is_preview for file in files):
         return []
     previews = f"; its {len(files)} previews are left out: output.previews returns them" if files else ""
@@ -116,7 +119,7 @@ def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[st
 
 
 def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """ComfyUI reports nodes in no fixed order."""
+    """The outputs of each node in the order of the workflow; ComfyUI reports them in no fixed order."""
     outputs = run.entry.get("outputs") or {}
     order = {node_id: position for position, node_id in enumerate(run.workflow)}
     for node_id in sorted(outputs, key=lambda node_id: order.get(node_id, len(order))):

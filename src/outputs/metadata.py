@@ -1,6 +1,6 @@
-"""The workflow in a picture: put in and taken out, without touching a pixel.
+"""The workflow in the metadata of a picture: written and removed without re-encoding the picture.
 
-ComfyUI and its editor keep texts in PNG chunks of type `tEXt`, under the keywords `prompt` and `workflow`; in other
+ComfyUI and its editor store texts in PNG chunks of type `tEXt`, under the keywords `prompt` and `workflow`; in other
 formats in EXIF, each as `keyword:text` in a tag of its own.
 """
 
@@ -16,29 +16,29 @@ from PIL import Image
 METADATA_KEYWORDS = ("prompt", "workflow")
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TEXTS = (b"tEXt", b"iTXt", b"zTXt")
-_MOST_TEXTS = 10
-_FIRST_TAG = 0x0110  # EXIF `Model`; ComfyUI's own savers go down from there
+_TEXT_CHUNKS = (b"tEXt", b"iTXt", b"zTXt")
+_MAX_TEXTS = 10
+_FIRST_TAG = 0x0110  # EXIF `Model`; ComfyUI's own save nodes use this tag and the ones below it
 
 
 def rewrite_png(source: Path, target: Path, texts: Mapping[str, str]) -> None:
-    """Copy a PNG with these texts in the place of those that it has; every other chunk byte for byte.
+    """Copy a PNG with its texts replaced by these; every other chunk is copied byte for byte.
 
-    Raises ValueError if it is no PNG, or cut short.
+    Raises ValueError if it is not a PNG, or truncated.
     """
     content = source.read_bytes()
-    with target.open("wb") as written:
-        written.write(_SIGNATURE)
+    with target.open("wb") as file:
+        file.write(_SIGNATURE)
         for kind, chunk in _chunks(content):
-            if kind not in _TEXTS:
-                written.write(chunk)
+            if kind not in _TEXT_CHUNKS:
+                file.write(chunk)
             if kind == b"IHDR":
                 for keyword, text in texts.items():
-                    written.write(_text_chunk(keyword, text))
+                    file.write(_text_chunk(keyword, text))
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    """Each chunk whole: length, type, data, checksum."""
+    """The type of each chunk, and the whole chunk: length, type, data, checksum."""
     if not content.startswith(_SIGNATURE):
         raise ValueError("no PNG")
     view, position = memoryview(content), len(_SIGNATURE)
@@ -54,7 +54,7 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:
-    """`iTXt` where the text is not Latin-1, as the PNG specification wants it; else `tEXt`."""
+    """A `tEXt` chunk; if the text is not Latin-1, an `iTXt` chunk, as the PNG specification requires."""
     try:
         kind, data = b"tEXt", keyword.encode("latin-1") + b"\0" + text.encode("latin-1")
     except UnicodeEncodeError:
@@ -63,8 +63,8 @@ def _text_chunk(keyword: str, text: str) -> bytes:
 
 
 def as_exif(texts: Mapping[str, str]) -> Image.Exif:
-    """EXIF with these texts in it."""
+    """EXIF data with these texts."""
     exif = Image.Exif()
-    for number, (keyword, text) in enumerate(list(texts.items())[:_MOST_TEXTS]):
+    for number, (keyword, text) in enumerate(list(texts.items())[:_MAX_TEXTS]):
         exif[_FIRST_TAG - number] = f"{keyword}:{text}"
     return exif

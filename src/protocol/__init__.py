@@ -1,8 +1,8 @@
-"""ComfyUI's own HTTP and websocket protocol, served over an executor that is handed in.
+"""ComfyUI's own HTTP and websocket protocol, served over a given executor.
 
-executor  what runs the prompts: the interface, and what goes through it
+executor  the interface of what runs the prompts, and its data types
 report    the events and the history entry of one run
-queue     the prompts that wait, the one that runs, and the history
-clients   the websockets, by client id
+queue     the pending prompts, the running one, and the history
+clients   the websocket connections, by client id
 server    the routes
 """

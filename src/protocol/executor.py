@@ -1,4 +1,4 @@
-"""What runs the prompts of a protocol server: the interface, and what goes through it."""
+"""The interface of what runs a protocol server's prompts, and its data types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .report import RunReport
 
 @dataclass(frozen=True)
 class Folders:
-    """Where files are, as /view calls the folders."""
+    """The folders that /view serves; it names them by `type`."""
 
     input: Path
     output: Path
@@ -21,8 +21,8 @@ class Folders:
 
 
 @dataclass
-class Verdict:
-    """What is said to a POST /prompt: the ids of the output nodes that may run; `error` is set if none may."""
+class ValidationResult:
+    """The outcome of validating a prompt: the ids of the output nodes that will run; `error` is set if none will."""
 
     outputs: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
@@ -30,7 +30,7 @@ class Verdict:
 
 
 class Executor(Protocol):
-    """Runs prompts. `execute` is called from a thread, one prompt at a time; all else from the event loop."""
+    """Runs prompts. `execute` is called from a thread, one prompt at a time; everything else from the event loop."""
 
     @property
     def folders(self) -> Folders:
@@ -44,17 +44,17 @@ class Executor(Protocol):
     def devices(self) -> Sequence[Mapping[str, Any]]:
         """What it runs on, as /system_stats lists it."""
 
-    def prepare(self, prompt: dict[str, Any]) -> Verdict:
-        """Validate a prompt, whose values may be converted in place."""
+    def validate(self, prompt: dict[str, Any]) -> ValidationResult:
+        """Validate a prompt; its values may be converted in place."""
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
-        """Run a prompt to its end, and report its ending: `succeeded`, `interrupted` or `failed`."""
+        """Run a prompt until it ends, and report how: `succeeded`, `interrupted` or `failed`."""
 
     def interrupt(self) -> None:
-        """Have the prompt that runs end soon."""
+        """Ask the running prompt to stop; this does not wait for it."""
 
     def free_memory(self) -> None:
         """Drop cached results."""
 
     def object_info(self) -> Mapping[str, Mapping[str, Any]]:
-        """Every node class, as /object_info gives it."""
+        """Every node class, as /object_info returns it."""

@@ -1,4 +1,4 @@
-"""The prompts that wait, the one that runs, and the history of those that ended. May be used from several threads."""
+"""The pending prompts, the running one, and the history of those that ended. May be used from several threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class QueuedPrompt:
-    """A prompt in the queue: the lowest number runs first. `outputs` are the ids of the output nodes that may run."""
+    """A prompt in the queue: the lowest number runs first. `outputs` are the ids of the output nodes that will run."""
 
     number: float
     prompt_id: str
@@ -31,55 +31,55 @@ class PromptQueue:
     running: QueuedPrompt | None = None
     history: dict[str, Any] = field(default_factory=dict)
     _pending: list[tuple[float, int, QueuedPrompt]] = field(default_factory=list)
-    _count: int = 0
+    _counter: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def next_number(self, is_front: bool) -> float:
         """The number of the next prompt, which goes to the end of the queue or before all others."""
-        self._count += 1
-        return float(-self._count if is_front else self._count)
+        self._counter += 1
+        return float(-self._counter if is_front else self._counter)
 
     def put(self, queued: QueuedPrompt) -> None:
         """Queue a prompt."""
         with self._changed:
-            heapq.heappush(self._pending, (queued.number, self._count, queued))
+            heapq.heappush(self._pending, (queued.number, self._counter, queued))
             self._changed.notify()
 
     def take(self) -> QueuedPrompt:
-        """The next prompt, once there is one; it counts as running then."""
+        """Wait for the next prompt, and make it the running one."""
         with self._changed:
             while not self._pending:
                 self._changed.wait()
             self.running = heapq.heappop(self._pending)[2]
             return self.running
 
-    def end(self, entry: dict[str, Any]) -> None:
-        """Put the prompt that runs into the history."""
+    def finish(self, entry: dict[str, Any]) -> None:
+        """Move the running prompt into the history."""
         if self.running is not None:
             self.history[self.running.prompt_id] = entry
             self.running = None
 
     def delete(self, prompt_ids: Collection[str]) -> None:
-        """Drop prompts that wait."""
+        """Delete pending prompts."""
         self._keep(lambda queued: queued.prompt_id not in prompt_ids)
 
     def clear(self) -> None:
-        """Drop all that wait."""
+        """Delete all pending prompts."""
         self._keep(lambda queued: False)
 
-    def forget(self, prompt_ids: Iterable[str]) -> None:
-        """Drop entries of the history."""
+    def delete_history(self, prompt_ids: Iterable[str]) -> None:
+        """Delete entries of the history."""
         for prompt_id in prompt_ids:
             self.history.pop(prompt_id, None)
 
     @property
     def pending(self) -> list[QueuedPrompt]:
-        """Those that wait, in order."""
+        """The pending prompts in the order in which they will run."""
         return [queued for _, _, queued in sorted(self._pending, key=lambda entry: entry[:2])]
 
     @property
     def remaining(self) -> int:
-        """How many wait or run."""
+        """The number of prompts that are pending or running."""
         return len(self._pending) + (1 if self.running else 0)
 
     def _keep(self, is_kept: Callable[[QueuedPrompt], bool]) -> None:

@@ -1,4 +1,4 @@
-"""The events and the history entry of one run, in the order and with the data that ComfyUI gives them."""
+"""The events and the history entry of one run, in ComfyUI's order and with ComfyUI's data."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Ui = dict[str, Any]
-"""What an output node shows: `{"images": [{"filename", "subfolder", "type"}]}` and the like."""
+NodeUi = dict[str, Any]
+"""What an output node reports to the client: `{"images": [{"filename", "subfolder", "type"}]}` and the like."""
 
 Send = Callable[[str, "dict[str, Any] | bytes"], None]
 """Sends an event (type, data) to the client that queued the prompt; a picture's bytes go as a binary frame."""
 
 
 class RunReport:
-    """Hears what happens to a prompt, sends the events, and has the history entry at the end."""
+    """Is called for everything that happens to a prompt: sends the events, and builds the history entry."""
 
     def __init__(self, prompt_id: str, prompt: Mapping[str, Any], send: Send) -> None:
         self._prompt_id = prompt_id
         self._prompt = prompt
         self._send = send
         self._messages: list[list[Any]] = []
-        self._outputs: dict[str, Ui] = {}
+        self._outputs: dict[str, NodeUi] = {}
         self._states: dict[str, dict[str, Any]] = {}
 
     def started(self) -> None:
         """The run begins."""
-        self._send_kept("execution_start")
+        self._send_and_record("execution_start")
 
-    def cached(self, nodes: Mapping[str, Ui | None]) -> None:
-        """These nodes will not run: their results are at hand, with what they show."""
+    def cached(self, nodes: Mapping[str, NodeUi | None]) -> None:
+        """The nodes that will not run because their results are cached, with what each reports to the client."""
         self._outputs.update({node_id: ui for node_id, ui in nodes.items() if ui is not None})
-        self._send_kept("execution_cached", nodes=list(nodes))
+        self._send_and_record("execution_cached", nodes=list(nodes))
 
     def node_started(self, node_id: str) -> None:
         """A node begins to run."""
@@ -47,8 +47,8 @@ class RunReport:
         """The node that runs sends a picture over the websocket."""
         self._send("picture", png)
 
-    def output(self, node_id: str, ui: Ui | None) -> None:
-        """What a node shows, if it is an output node."""
+    def output(self, node_id: str, ui: NodeUi | None) -> None:
+        """A node has results; `ui` is None unless it is an output node."""
         if ui is not None:
             self._outputs[node_id] = ui
             self._send_event("executed", node=node_id, display_node=node_id, output=ui)
@@ -58,12 +58,12 @@ class RunReport:
         self._send_state(node_id, "finished", 1, 1)
 
     def succeeded(self) -> None:
-        """The run ended well."""
-        self._send_kept("execution_success")
+        """The run ended without an error."""
+        self._send_and_record("execution_success")
 
     def interrupted(self, node_id: str, executed: Sequence[str]) -> None:
-        """Somebody ended the run at a node; `executed` are the nodes that have run."""
-        self._send_kept(
+        """The run was interrupted at a node; `executed` are the nodes that have run."""
+        self._send_and_record(
             "execution_interrupted", node_id=node_id, node_type=self._class_of(node_id), executed=list(executed)
         )
 
@@ -71,7 +71,7 @@ class RunReport:
         self, node_id: str, executed: Sequence[str], exception_type: str, message: str, traceback: Sequence[str] = ()
     ) -> None:
         """A node raised, which ended the run."""
-        self._send_kept(
+        self._send_and_record(
             "execution_error",
             node_id=node_id,
             node_type=self._class_of(node_id),
@@ -84,7 +84,7 @@ class RunReport:
         )
 
     def entry(self, queue_item: Sequence[Any]) -> dict[str, Any]:
-        """The history entry; `queue_item` is the prompt as /queue shows it."""
+        """The history entry; `queue_item` is the prompt as /queue returns it."""
         succeeded = self._messages[-1][0] == "execution_success"
         return {
             "prompt": queue_item,
@@ -105,16 +105,16 @@ class RunReport:
     def _send_event(self, kind: str, **data: Any) -> None:
         self._send(kind, {**data, "prompt_id": self._prompt_id})
 
-    def _send_kept(self, kind: str, **data: Any) -> None:
-        """An event that the history keeps."""
+    def _send_and_record(self, kind: str, **data: Any) -> None:
+        """Send an event that is also kept in the history."""
         message = {**data, "prompt_id": self._prompt_id, "timestamp": int(time.time() * 1000)}
         self._messages.append([kind, message])
         self._send(kind, message)
 
-    def _send_state(self, node_id: str, state: str, value: int, most: int) -> None:
+    def _send_state(self, node_id: str, state: str, value: int, maximum: int) -> None:
         ids = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), node_id)
-        progress = {"value": value, "max": most, "state": state, "prompt_id": self._prompt_id, "parent_node_id": None}
-        self._states[node_id] = {**progress, **ids}
+        progress = {"value": value, "max": maximum, "state": state, "prompt_id": self._prompt_id}
+        self._states[node_id] = {**progress, "parent_node_id": None, **ids}
         self._send_event("progress_state", nodes=dict(self._states))
 
     def _class_of(self, node_id: str) -> str:

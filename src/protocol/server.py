@@ -1,4 +1,4 @@
-"""The HTTP routes of ComfyUI, and the thread that hands prompts to the executor."""
+"""The HTTP routes of ComfyUI, and the thread that runs prompts on the executor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _NO_PROMPT = {
 
 @dataclass
 class Server:
-    """ComfyUI's server over an executor. Everything but `prompt_worker` runs on the event loop."""
+    """ComfyUI's server over an executor. Everything except `prompt_worker` runs on the event loop."""
 
     executor: Executor
     argv: list[str]
@@ -73,18 +73,18 @@ class Server:
         if "prompt" not in body:
             return web.json_response({"error": _NO_PROMPT, "node_errors": {}}, status=400)
         number = self._queue.next_number(bool(body.get("front")))
-        verdict = self.executor.prepare(body["prompt"])
-        if verdict.error:
-            return web.json_response({"error": verdict.error, "node_errors": verdict.node_errors}, status=400)
+        result = self.executor.validate(body["prompt"])
+        if result.error:
+            return web.json_response({"error": result.error, "node_errors": result.node_errors}, status=400)
         extra_data = dict(body.get("extra_data") or {})
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
         if "number" in body:
             number = float(body["number"])
         prompt_id = str(body.get("prompt_id") or uuid.uuid4())
-        self._queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, verdict.outputs))
+        self._queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, result.outputs))
         await self._broadcast_status()
-        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": verdict.node_errors})
+        return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": result.node_errors})
 
     async def remaining(self, request: web.Request) -> web.Response:
         """GET /prompt."""
@@ -97,7 +97,7 @@ class Server:
         return web.json_response({"queue_running": running, "queue_pending": pending})
 
     async def change_queue(self, request: web.Request) -> web.Response:
-        """POST /queue: delete or clear what waits."""
+        """POST /queue: delete some or all pending prompts."""
         body = await request.json()
         if body.get("clear"):
             self._queue.clear()
@@ -107,7 +107,7 @@ class Server:
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """POST /interrupt: what runs, or only the prompt that is named if it does."""
+        """POST /interrupt: stop the running prompt; if `prompt_id` is given, only if that is the one."""
         body = await request.json() if request.can_read_body else {}
         prompt_id, running = body.get("prompt_id"), self._queue.running
         if prompt_id is None or (running and running.prompt_id == prompt_id):
@@ -145,7 +145,7 @@ class Server:
             on_loop(self._broadcast_status())
             report = RunReport(queued.prompt_id, queued.prompt, send)
             self.executor.execute(queued, report)
-            self._queue.end(report.entry(queued.as_json()))
+            self._queue.finish(report.entry(queued.as_json()))
             on_loop(self._broadcast_status())
             send("executing", {"node": None, "prompt_id": queued.prompt_id})
 
@@ -165,14 +165,14 @@ class Server:
         return web.json_response(self._queue.history)
 
     async def show_entry(self, request: web.Request) -> web.Response:
-        """GET /history/{id}: empty until the prompt ended."""
+        """GET /history/{id}: empty until the prompt has ended."""
         prompt_id, history = request.match_info["prompt_id"], self._queue.history
         return web.json_response({prompt_id: history[prompt_id]} if prompt_id in history else {})
 
     async def change_history(self, request: web.Request) -> web.Response:
-        """POST /history: delete or clear entries."""
+        """POST /history: delete some or all entries."""
         body = await request.json()
-        self._queue.forget(list(self._queue.history) if body.get("clear") else body.get("delete", []))
+        self._queue.delete_history(list(self._queue.history) if body.get("clear") else body.get("delete", []))
         return web.Response()
 
     async def view(self, request: web.Request) -> web.StreamResponse:

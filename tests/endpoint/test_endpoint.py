@@ -189,10 +189,10 @@ def test_a_stop_is_told_again_after_a_moment_until_the_worker_has_stopped_the_jo
         queue.cancel(job)
         heard = []
         for clock[0] in (0.0, 0.01, 0.5, 0.51, 2.0):
-            heard.append(["job"] if queue.to_stop("worker") == [job.id] else [])
-        queue.runs_only("worker", ())
+            heard.append(["job"] if queue.jobs_to_stop("worker") == [job.id] else [])
+        queue.note_running("worker", ())
         clock[0] = 4.0
-        return [*heard, queue.to_stop("worker")]
+        return [*heard, queue.jobs_to_stop("worker")]
 
     assert asyncio.run(told()) == [["job"], [], ["job"], [], ["job"], []]
 

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from src.comfy.client import ComfyClient
 from src.comfy.events import Event, EventStream
-from src.protocol.executor import Executor, Folders, Verdict
+from src.protocol.executor import Executor, Folders, ValidationResult
 from src.protocol.queue import QueuedPrompt
 from src.protocol.report import RunReport
 from src.protocol.server import Server
@@ -34,9 +34,9 @@ class SayingExecutor:
     stopped: threading.Event = field(default_factory=threading.Event)
     freed: int = 0
 
-    def prepare(self, prompt: dict[str, Any]) -> Verdict:
+    def validate(self, prompt: dict[str, Any]) -> ValidationResult:
         known = all(node["class_type"] == "Say" for node in prompt.values())
-        return Verdict(list(prompt)) if known else Verdict(error=REFUSED)
+        return ValidationResult(list(prompt)) if known else ValidationResult(error=REFUSED)
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
         report.started()
