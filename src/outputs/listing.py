@@ -85,8 +85,8 @@ def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile
     senders = [node_id for node_id, node in run.workflow.items() if node.get("class_type") == FRAME_SENDER]
     if run.has_all_frames:  # a node that was left out, behind a branch that is switched off, had nothing to send
         senders = [node_id for node_id in senders if node_id in run.node_seconds]
-    heard = {frame.node_id for frame in run.frames}
-    lost = [node_id for node_id in senders if not run.has_all_frames or node_id not in heard]
+    received = {frame.node_id for frame in run.frames}
+    lost = [node_id for node_id in senders if not run.has_all_frames or node_id not in received]
     if lost:
         raise OutputMissing("pictures of SaveImageWebsocket were lost on the way", node_ids=lost)
     folder = folders.output / job_folder
