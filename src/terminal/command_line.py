@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..settings import Settings, variable, written
+from ..settings import Settings, format_value, variable
 
 _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
@@ -47,7 +47,7 @@ def _settings_help() -> str:
     """Every setting with its default and what it means."""
     told = ["settings, from the environment or from a file .secrets beside serverless_worker.py:"]
     for setting in fields(Settings):
-        default = written(setting.default)
+        default = format_value(setting.default)
         meaning = setting.metadata["meaning"].replace("`", "")
         told.append(f"  {variable(setting)}" + (f" ({default})" if default else ""))
         told.append(textwrap.fill(meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
