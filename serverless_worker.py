@@ -34,7 +34,7 @@ def main() -> int:
         if options.doctor or testing or options.serve:
             return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):
-            return command_line.say_what_can_be_done()
+            return command_line.print_usage_hint()
         _take_jobs(options, settings, timeline)
     except WorkerError as error:
         job_log.print_error(error)
@@ -75,7 +75,7 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
         find_comfyui(settings)
     arguments = ["--draft"] if options.draft else []
     endpoint = EndpointOptions(options.port, options.workers, arguments, settings.serve_api_key)
-    serve(endpoint, local_worker_environment(), lambda: command_line.say_serving(options.port, options.workers))
+    serve(endpoint, local_worker_environment(), lambda: command_line.print_serving(options.port, options.workers))
     return 0
 
 
