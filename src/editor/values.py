@@ -173,7 +173,7 @@ class Values:
         if isinstance(value, str):
             if widget and widget.name == "filename_prefix" and class_type in _SAVERS:
                 value = self._replaced(value)
-            if widget and widget.schema and widget.schema.limits.get("dynamicPrompts") is True:
+            if widget and widget.schema and widget.schema.parameters.get("dynamicPrompts") is True:
                 value = choose_texts(value, self._moment.choose)
             if widget and widget.name == "sampler_name" and class_type in _SAMPLERS:
                 value = value.removeprefix("sample_")
@@ -280,7 +280,7 @@ def _without_former(schema: NodeSchema, widgets: Sequence[Widget], values: list[
 
 def _former(name: str, config: InputSchema, names: Collection[str]) -> list[str]:
     """The widgets that an input had when all were widgets: itself and what becomes of it; none of a plain socket."""
-    if name not in names and not config.limits.get("forceInput"):
+    if name not in names and not config.parameters.get("forceInput"):
         return []
-    has_control = config.limits.get("control_after_generate") or name in SEEDS
+    has_control = config.parameters.get("control_after_generate") or name in SEEDS
     return [name, name] if has_control else [name]

@@ -53,7 +53,7 @@ class Widget:
         """The value that a new one has."""
         if self.schema is None:
             return ""
-        default = self.schema.limits.get("default")
+        default = self.schema.parameters.get("default")
         if default is not None and (default or self.kind != "COMBO"):
             return default
         if self.kind == "COMBO":
@@ -91,7 +91,7 @@ _ADDED = {
 
 def kind_of(schema: InputSchema) -> str:
     """The type by which the editor chooses a widget."""
-    widget_type = schema.limits.get("widgetType")
+    widget_type = schema.parameters.get("widgetType")
     return widget_type if isinstance(widget_type, str) else schema.kind
 
 
@@ -99,7 +99,7 @@ def is_widget(schema: InputSchema) -> bool:
     """Whether an input is a widget, which has a socket too; else it is a socket only."""
     kind = kind_of(schema)
     known = kind in _PLAIN or kind in _BROWSERS_OWN or kind in (_RECORDING, _DYNAMIC_COMBO)
-    return known and not schema.limits.get("forceInput")
+    return known and not schema.parameters.get("forceInput")
 
 
 def needs_browser(schema: NodeSchema) -> bool:
@@ -113,7 +113,7 @@ def widgets_of(class_type: str, schema: NodeSchema, values: Saved) -> list[Widge
     for name, config in schema.inputs.items():
         if is_widget(config):
             found.extend(_with_followers(name, config, values, len(found)))
-    if any(config.limits.get(flag) for config in schema.inputs.values() for flag in _UPLOADS):
+    if any(config.parameters.get(flag) for config in schema.inputs.values() for flag in _UPLOADS):
         found.append(Widget("upload", is_sent=False))
     if class_type in _ADDED:
         found.append(_ADDED[class_type])
@@ -122,16 +122,16 @@ def widgets_of(class_type: str, schema: NodeSchema, values: Saved) -> list[Widge
 
 def _with_followers(name: str, config: InputSchema, values: Saved, place: int) -> Iterator[Widget]:
     yield Widget(name, config)
-    kind, control = kind_of(config), config.limits.get("control_after_generate")
+    kind, control = kind_of(config), config.parameters.get("control_after_generate")
     behind = Widget(control if isinstance(control, str) else _CONTROL, is_sent=False, is_control=True)
     if kind == "INT" and (control or (control is None and name in SEEDS)):
         yield behind
     elif kind == "COMBO":
-        if isinstance(remote := config.limits.get("remote"), Mapping):
+        if isinstance(remote := config.parameters.get("remote"), Mapping):
             yield Widget("Auto-refresh after generation", is_sent=False)
             if remote.get("refresh_button"):
                 yield Widget("refresh")
-        if control and not config.limits.get("multi_select"):
+        if control and not config.parameters.get("multi_select"):
             yield behind
             yield Widget("control_filter_list", is_sent=False)
     elif kind == "BOUNDING_BOX":
@@ -163,5 +163,5 @@ def _first_option(config: InputSchema) -> Any:
 
 def _options(config: InputSchema) -> list[Mapping[str, Any]]:
     """The options of a dynamic combo: `{"key", "inputs"}` each."""
-    options = config.limits.get("options")
+    options = config.parameters.get("options")
     return [option for option in options if isinstance(option, Mapping)] if isinstance(options, list) else []
