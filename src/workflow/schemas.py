@@ -25,7 +25,7 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STR
 class InputSchema:
     """One input: its type (`INT`, `MODEL`, …, `COMBO` for a list), its parameters, and the options of a list.
 
-    `parameters` is the object beside the type in a node's `INPUT_TYPES`: default, min, max, forceInput, ….
+    `parameters` is the object after the type in a node's `INPUT_TYPES`: default, min, max, forceInput, ….
     """
 
     kind: str
