@@ -17,7 +17,7 @@ from src import job_log
 from src.comfy.install import draft_installation, find_comfyui
 from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
-from src.settings import Settings, on_runpod, own_environment, read_settings
+from src.settings import Settings, local_worker_environment, on_runpod, read_settings
 from src.terminal import command_line
 from src.worker.boot_timeline import BootTimeline
 
@@ -34,7 +34,7 @@ def main() -> int:
         if options.doctor or testing or options.serve:
             return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):
-            return command_line.say_what_can_be_done()
+            return command_line.print_usage_hint()
         _take_jobs(options, settings, timeline)
     except WorkerError as error:
         job_log.print_error(error)
@@ -75,7 +75,7 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
         find_comfyui(settings)
     arguments = ["--draft"] if options.draft else []
     endpoint = EndpointOptions(options.port, options.workers, arguments, settings.serve_api_key)
-    serve(endpoint, own_environment(), lambda: command_line.say_serving(options.port, options.workers))
+    serve(endpoint, local_worker_environment(), lambda: command_line.print_serving(options.port, options.workers))
     return 0
 
 

@@ -25,7 +25,7 @@ from src.comfy.prompt import run_prompt
 from src.comfy.run_limits import RunLimits
 from src.deadline import Deadline
 from src.endpoint.server import EndpointOptions, running_endpoint
-from src.settings import own_environment, read_settings
+from src.settings import local_worker_environment, read_settings
 from src.workflow import Overrides, apply_overrides
 
 STEPS = 50
@@ -71,7 +71,7 @@ async def _measure(concurrency: int, jobs: int, arguments: str, engine_seconds: 
 def worker_environment(arguments: str, concurrency: int) -> dict[str, str]:
     """What a quiet worker is started with; `arguments` are the engine's."""
     return {
-        **{name: value for name, value in own_environment().items() if name in _KEPT},
+        **{name: value for name, value in local_worker_environment().items() if name in _KEPT},
         "CONCURRENCY": str(concurrency),
         "COMFYUI_ARGS": arguments,
         "LOG_LEVEL": "ERROR",

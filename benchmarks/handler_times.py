@@ -44,7 +44,7 @@ from src.comfy.install import find_comfyui
 from src.job import handler as job_handler
 from src.job.handler import Worker
 from src.job.run import JobRunner
-from src.settings import read_settings, tame_sdk
+from src.settings import configure_sdk_environment, read_settings
 
 _WARM_UP = 10
 _BOOT_SECONDS = 120.0
@@ -160,7 +160,7 @@ def _bare(engine: ComfyEngine) -> Iterator[Handle]:
 
 
 def _peer(files: Path) -> Handle:
-    tame_sdk()
+    configure_sdk_environment()
     sys.path.insert(0, str(files))
     module = _load(files / "handler.py")
 

@@ -22,7 +22,7 @@ from src.errors import InvalidInput, WorkerError
 from src.job.fields import InputFields, OutputFields
 from src.job.request import read_job
 from src.models.manifest import read_manifest, shipped_manifest
-from src.settings import Settings, read_settings, variable, written
+from src.settings import Settings, format_value, read_settings, variable
 from src.workflow import check_workflow
 from src.workflow.stored import stored_workflow
 
@@ -53,7 +53,7 @@ def test_the_settings_table_is_the_settings() -> None:
     expected = [
         (
             variable(setting),
-            f"`{written(setting.default)}`" if written(setting.default) else "",
+            f"`{format_value(setting.default)}`" if format_value(setting.default) else "",
             setting.metadata["meaning"],
         )
         for setting in fields(Settings)
@@ -293,7 +293,7 @@ def test_the_hub_asks_for_settings_that_there_are() -> None:
     assert {"title", "description", "type", "category", "config"} <= hub.keys()
     assert "12.8" in hub["config"]["allowedCudaVersions"] and "13.0" in hub["config"]["allowedCudaVersions"]
     for preset in hub["config"]["presets"]:
-        given = {name: written(value) for name, value in preset["defaults"].items()}
+        given = {name: format_value(value) for name, value in preset["defaults"].items()}
         shipped_manifest().expand(read_settings(given).models)
         assert given.keys() <= set(keys)
     (test,) = json.loads((ROOT / ".runpod" / "hub-tests.json").read_text())["tests"]

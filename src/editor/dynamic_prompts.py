@@ -1,22 +1,22 @@
-"""Dynamic prompts: `{a cat|a {big|small} dog}` is one of its parts, by chance each time the editor queues."""
+"""Dynamic prompts: of `{a cat|a {big|small} dog}` the editor chooses one option at random each time it queues."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 
-_PARTS = re.compile(r"\\.?|[{|}]|[^\\{|}]+", re.DOTALL)
+_TOKENS = re.compile(r"\\.?|[{|}]|[^\\{|}]+", re.DOTALL)
 _ESCAPED = re.compile(r"\\([{}|])")
 _LINE_END = re.compile("[\n\r\u2028\u2029]")
 
 
 def choose_texts(text: str, choose: Callable[[Sequence[str]], str]) -> str:
-    """The text without comments and with one part of each block, which may hold others; `\\{` is a brace.
+    """The text without comments and with one option of each block; blocks may be nested, and `\\{` is a brace.
 
-    A block that does not end goes on to the end of the text.
+    A block that is not closed extends to the end of the text.
     """
-    blocks: list[list[list[str]]] = [[[]]]  # of each block that is open, the options so far, in pieces
-    for part in _PARTS.findall(_without_comments(text)):
+    blocks: list[list[list[str]]] = [[[]]]  # of each open block its options so far, each as a list of chunks
+    for part in _TOKENS.findall(_without_comments(text)):
         if part == "{":
             blocks.append([[]])
         elif part == "}" and len(blocks) > 1:
@@ -31,27 +31,27 @@ def choose_texts(text: str, choose: Callable[[Sequence[str]], str]) -> str:
 
 
 def _close(blocks: list[list[list[str]]], choose: Callable[[Sequence[str]], str]) -> None:
-    options = ["".join(pieces) for pieces in blocks.pop()]
+    options = ["".join(chunks) for chunks in blocks.pop()]
     blocks[-1][-1].append(choose(options))
 
 
 def _without_comments(text: str) -> str:
-    """Without `/* … */`, and from `//` to the end of the line. What does not end is no comment of the first kind."""
-    kept, place = [], 0
-    is_open = "*/" in text
-    while (start := text.find("/", place)) >= 0:
+    """The text without `/* … */` comments and without `//` comments. An unclosed `/*` is not a comment."""
+    kept, position = [], 0
+    has_comment_end = "*/" in text
+    while (start := text.find("/", position)) >= 0:
         end = -1
-        if is_open and text.startswith("/*", start):
+        if has_comment_end and text.startswith("/*", start):
             end = text.find("*/", start + 2)
-            is_open = end >= 0
-            end = end + 2 if is_open else -1
+            has_comment_end = end >= 0
+            end = end + 2 if has_comment_end else -1
         elif text.startswith("//", start):
             found = _LINE_END.search(text, start)
             end = found.start() if found else len(text)
         if end < 0:
-            kept.append(text[place : start + 1])
-            place = start + 1
+            kept.append(text[position : start + 1])
+            position = start + 1
         else:
-            kept.append(text[place:start])
-            place = end
-    return "".join([*kept, text[place:]])
+            kept.append(text[position:start])
+            position = end
+    return "".join([*kept, text[position:]])

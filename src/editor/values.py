@@ -1,4 +1,4 @@
-"""The value of every widget, as the editor holds it after it has opened a file and is about to queue."""
+"""The value of every widget, as the editor has it after it has opened a file and is about to queue."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from ..workflow.schemas import InputSchema, NodeSchema
 from .document import refuse
 from .dynamic_prompts import choose_texts
-from .links import PRIMITIVE, Placed, users_of
-from .widgets import SEEDS, Widget, widgets_of
+from .links import PRIMITIVE, PlacedNode, consumers_of
+from .widgets import SEED_INPUTS, Widget, widgets_of
 
-# Classes in whose `filename_prefix` the editor itself puts dates and values of other nodes.
-_SAVERS = frozenset(
+# Classes in whose `filename_prefix` the editor itself replaces dates and the values of other nodes.
+_SAVE_CLASSES = frozenset(
     {
         "SaveImage",
         "SaveVideo",
@@ -32,21 +32,21 @@ _SAVERS = frozenset(
         "SaveLatent",
     }
 )
-_LONGEST_NAME = 4096  # of Linux
+_MAX_NAME_LENGTH = 4096  # characters; PATH_MAX of Linux
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
-_REPLACES = "Run widget replace on values"
-_PROXIES = "proxyWidgets"
-_SEARCH_NAME = "Node name for S&R"
+_REPLACE_PROPERTY = "Run widget replace on values"
+_PROXY_WIDGETS = "proxyWidgets"
+_SEARCH_NAME_PROPERTY = "Node name for S&R"
 _PLACEHOLDER = re.compile("%([^%]+)%")
-_NOT_IN_A_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
+_INVALID_IN_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
 _DATE_PART = re.compile("d{1,2}|h{1,2}|m{1,2}|M{1,2}|s{1,2}|y{2,4}")
-# Widgets of node packs that save their values by name, and do not send this one.
-_PREVIEW = "videopreview"
+# In node packs that save widget values by name: a widget that is saved but not sent.
+_UNSENT_WIDGET = "videopreview"
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a conversion takes from outside: the local time, and which of several a `{a|b}` gives."""
+class ConversionContext:
+    """The inputs of a conversion besides the file: the local time, and how an option of `{a|b}` is chosen."""
 
     now: time.struct_time
     choose: Callable[[Sequence[str]], str] = random.choice
@@ -55,58 +55,60 @@ class Moment:
 class Values:
     """The values of the widgets of all placed nodes."""
 
-    def __init__(self, places: Iterable[Placed], moment: Moment) -> None:
-        self._places, self._moment = list(places), moment
-        self._held: dict[str, dict[str, Any]] = {}
-        """By placed id: name of a widget to its value."""
+    def __init__(self, placed_nodes: Iterable[PlacedNode], context: ConversionContext) -> None:
+        self._placed_nodes, self._context = list(placed_nodes), context
+        self._values: dict[str, dict[str, Any]] = {}
+        """By the id of a placed node: name of a widget -> its value."""
         self._widgets: dict[str, list[Widget]] = {}
         self._promoted: dict[str, dict[int, Any]] = {}
-        """By the id of a subgraph node: number of an input to the value of the widget there."""
-        in_file = sorted(self._places, key=lambda placed: placed.place, reverse=True)
-        self._by_title = {placed.title: placed.id for placed in in_file}
-        """The first node of that title."""
+        """By the id of a subgraph node: number of an input -> the value of its promoted widget."""
+        last_to_first = sorted(self._placed_nodes, key=lambda placed: placed.file_position, reverse=True)
+        self._by_title = {placed.title: placed.id for placed in last_to_first}
+        """By title: the id of the first node with it."""
         self._by_search_name = {
-            name: placed.id for placed in in_file if isinstance(name := placed.node.properties.get(_SEARCH_NAME), str)
+            name: placed.id
+            for placed in last_to_first
+            if isinstance(name := placed.node.properties.get(_SEARCH_NAME_PROPERTY), str)
         }
-        for placed in self._places:
+        for placed in self._placed_nodes:
             if placed.schema is not None and placed.subgraph is None:
-                self._widgets[placed.id], self._held[placed.id] = _saved_values(placed, placed.schema)
-        for placed in reversed(self._places):  # inner subgraph nodes first
+                self._widgets[placed.id], self._values[placed.id] = _saved_values(placed, placed.schema)
+        for placed in reversed(self._placed_nodes):  # inner subgraph nodes first
             if placed.subgraph is not None and placed.inner:
-                self._promoted[placed.id] = self._promoted_of(placed)
-        for placed in self._places:
+                self._promoted[placed.id] = self._promoted_values(placed)
+        for placed in self._placed_nodes:
             if placed.node.class_type == PRIMITIVE:
-                self._apply(placed)
+                self._apply_primitive(placed)
 
-    def sent(self, placed: Placed) -> dict[str, Any]:
-        """What a node's widgets send."""
-        held = self._held.get(placed.id, {})
+    def sent_inputs(self, placed: PlacedNode) -> dict[str, Any]:
+        """The inputs that a node's widgets contribute to the prompt: name -> value."""
+        node_values = self._values.get(placed.id, {})
         known = {widget.name: widget for widget in self._widgets.get(placed.id, ())}
         return {
-            name: self._final(placed, known.get(name), value)
-            for name, value in held.items()
+            name: self._queued_value(placed, known.get(name), value)
+            for name, value in node_values.items()
             if name not in known or known[name].is_sent
         }
 
-    def promoted(self, host: Placed, socket: int) -> Any:
-        """What the widget at an input of a subgraph node holds; None if there is none."""
+    def promoted_value(self, host: PlacedNode, socket: int) -> Any:
+        """The value of the widget at an input of a subgraph node; None if there is no widget."""
         return self._promoted.get(host.id, {}).get(socket)
 
-    def has_promoted(self, host: Placed, socket: int) -> bool:
-        """Whether there is a widget at that input."""
+    def has_promoted(self, host: PlacedNode, socket: int) -> bool:
+        """Whether a subgraph node has a widget at that input."""
         return socket in self._promoted.get(host.id, {})
 
     # --- Subgraphs and primitives ------------------------------------------------------------------------
 
-    def _promoted_of(self, host: Placed) -> dict[int, Any]:
-        """The widgets that a subgraph node has by its inputs, each with its own value where the file has one."""
+    def _promoted_values(self, host: PlacedNode) -> dict[int, Any]:
+        """The widgets of a subgraph node: input number -> its own saved value, else that of the inner widget."""
         found: dict[int, Any] = {}
         for number, port in enumerate(host.subgraph.inputs if host.subgraph else ()):
-            inner = [value for link in port.links for value in self._behind(host, link)]
+            inner = [value for link in port.links for value in self._inner_value(host, link)]
             if inner:
                 found[number] = inner[0]
         saved = host.node.values if isinstance(host.node.values, list) else []
-        proxies = host.node.properties.get(_PROXIES)
+        proxies = host.node.properties.get(_PROXY_WIDGETS)
         if not isinstance(proxies, list):
             if saved and len(saved) != len(found):
                 refuse(f"it has {len(saved)} values for the {len(found)} widgets of its inputs", host.node, host.id)
@@ -114,8 +116,11 @@ class Values:
         self._check_proxies(host, found, proxies, saved)
         return found
 
-    def _check_proxies(self, host: Placed, found: Mapping[int, Any], proxies: list[Any], saved: list[Any]) -> None:
-        """Newer versions show the widgets inside: refuse a file in which an older one has left other values."""
+    def _check_proxies(self, host: PlacedNode, found: Mapping[int, Any], proxies: list[Any], saved: list[Any]) -> None:
+        """Refuse a file in which an older editor has saved other values than the inner widgets have.
+
+        Newer versions show the inner widgets.
+        """
         if len(proxies) != len(saved):
             return
         numbers = {port.name: number for number, port in enumerate(host.subgraph.inputs if host.subgraph else ())}
@@ -130,80 +135,80 @@ class Values:
                     host.id,
                 )
 
-    def _behind(self, host: Placed, link: str) -> list[Any]:
-        """The value of the widget at the inner end of a link from an input of a subgraph."""
+    def _inner_value(self, host: PlacedNode, link: str) -> list[Any]:
+        """The value of the widget that a link from an input of a subgraph leads to; an empty list if there is none."""
         for placed in host.inner.values():
             for number, socket in enumerate(placed.inputs):
                 if socket.link == link:
                     if placed.subgraph is not None:
-                        return [self.promoted(placed, number)] if self.has_promoted(placed, number) else []
-                    held = self._held.get(placed.id, {})
-                    return [held[socket.widget]] if socket.widget in held else []
+                        return [self.promoted_value(placed, number)] if self.has_promoted(placed, number) else []
+                    node_values = self._values.get(placed.id, {})
+                    return [node_values[socket.widget]] if socket.widget in node_values else []
         return []
 
-    def _apply(self, primitive: Placed) -> None:
-        """Put a primitive's value into the widgets that it is connected to."""
-        users = list(users_of(primitive))
+    def _apply_primitive(self, primitive: PlacedNode) -> None:
+        """Copy a primitive's value to the widgets that it is linked to."""
+        consumers = list(consumers_of(primitive))
         saved = primitive.node.values
         if isinstance(saved, list) and saved:
             value = saved[0]
         else:
-            own = [value for user, number in users for value in self._value_at(user, number)]
+            own = [value for consumer, number in consumers for value in self._value_at(consumer, number)]
             if not own:
                 return
             value = own[0]
-        if isinstance(value, str) and primitive.node.properties.get(_REPLACES):
-            value = self._replaced(value)
-        for user, number in users:
-            if user.subgraph is not None and self.has_promoted(user, number):
-                self._promoted[user.id][number] = value
-            elif (name := user.inputs[number].widget) in self._held.get(user.id, {}):
-                self._held[user.id][str(name)] = value
+        if isinstance(value, str) and primitive.node.properties.get(_REPLACE_PROPERTY):
+            value = self._replace_placeholders(value)
+        for consumer, number in consumers:
+            if consumer.subgraph is not None and self.has_promoted(consumer, number):
+                self._promoted[consumer.id][number] = value
+            elif (name := consumer.inputs[number].widget) in self._values.get(consumer.id, {}):
+                self._values[consumer.id][str(name)] = value
 
-    def _value_at(self, placed: Placed, number: int) -> list[Any]:
+    def _value_at(self, placed: PlacedNode, number: int) -> list[Any]:
         if placed.subgraph is not None:
-            return [self.promoted(placed, number)] if self.has_promoted(placed, number) else []
-        held, name = self._held.get(placed.id, {}), placed.inputs[number].widget
-        return [held[name]] if name in held else []
+            return [self.promoted_value(placed, number)] if self.has_promoted(placed, number) else []
+        node_values, name = self._values.get(placed.id, {}), placed.inputs[number].widget
+        return [node_values[name]] if name in node_values else []
 
-    # --- What the editor does to a value when it queues ---------------------------------------------------
+    # --- How the editor changes a value when it queues ----------------------------------------------------
 
-    def _final(self, placed: Placed, widget: Widget | None, value: Any) -> Any:
+    def _queued_value(self, placed: PlacedNode, widget: Widget | None, value: Any) -> Any:
         class_type = placed.node.class_type
         if isinstance(value, str):
-            if widget and widget.name == "filename_prefix" and class_type in _SAVERS:
-                value = self._replaced(value)
-            if widget and widget.schema and widget.schema.limits.get("dynamicPrompts") is True:
-                value = choose_texts(value, self._moment.choose)
+            if widget and widget.name == "filename_prefix" and class_type in _SAVE_CLASSES:
+                value = self._replace_placeholders(value)
+            if widget and widget.schema and widget.schema.parameters.get("dynamicPrompts") is True:
+                value = choose_texts(value, self._context.choose)
             if widget and widget.name == "sampler_name" and class_type in _SAMPLERS:
                 value = value.removeprefix("sample_")
         if widget and widget.kind == "CURVE" and isinstance(value, list):
-            return {"__type__": "CURVE", **wrapped(value)}
-        return wrapped(value)
+            return {"__type__": "CURVE", **wrap_list(value)}
+        return wrap_list(value)
 
-    def _replaced(self, text: str) -> str:
-        """`%date:yyyy-MM-dd%` and `%node.widget%` by what they mean; anything else stays, also for ComfyUI itself."""
-        if len(text) > _LONGEST_NAME:
+    def _replace_placeholders(self, text: str) -> str:
+        """Replace `%date:yyyy-MM-dd%` and `%node.widget%`; others stay, because ComfyUI itself replaces some."""
+        if len(text) > _MAX_NAME_LENGTH:
             return text
 
-        def meaning(match: re.Match[str]) -> str:
-            found = self._meaning(match[1])
-            return match[0] if found is None else found[:_LONGEST_NAME]
+        def replacement(match: re.Match[str]) -> str:
+            found = self._placeholder_value(match[1])
+            return match[0] if found is None else found[:_MAX_NAME_LENGTH]
 
-        return _PLACEHOLDER.sub(meaning, text)
+        return _PLACEHOLDER.sub(replacement, text)
 
-    def _meaning(self, text: str) -> str | None:
+    def _placeholder_value(self, text: str) -> str | None:
         name, dot, widget = text.partition(".")
         if not dot or "." in widget:
-            return self._date(text[5:]) if text.startswith("date:") else None
-        named = self._by_search_name.get(name) or self._by_title.get(name)
-        held = self._held.get(named, {}) if named else {}
-        if widget not in held:
+            return self._format_date(text[5:]) if text.startswith("date:") else None
+        node_id = self._by_search_name.get(name) or self._by_title.get(name)
+        node_values = self._values.get(node_id, {}) if node_id else {}
+        if widget not in node_values:
             return None
-        return _NOT_IN_A_NAME.sub("_", _as_text(held[widget]))
+        return _INVALID_IN_NAME.sub("_", _as_text(node_values[widget]))
 
-    def _date(self, form: str) -> str:
-        now = self._moment.now
+    def _format_date(self, pattern: str) -> str:
+        now = self._context.now
         parts = {
             "d": now.tm_mday, "M": now.tm_mon, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec,
         }  # fmt: skip
@@ -214,16 +219,16 @@ class Values:
                 return {2: f"{now.tm_year % 100:02}", 4: str(now.tm_year)}.get(len(text), text)
             return f"{parts[text[0]]:02}" if len(text) == 2 else str(parts[text[0]])
 
-        return _DATE_PART.sub(part, form)
+        return _DATE_PART.sub(part, pattern)
 
 
-def wrapped(value: Any) -> Any:
-    """A list as ComfyUI takes it for a value: bare, it would be a link."""
+def wrap_list(value: Any) -> Any:
+    """Wrap a list so that ComfyUI takes it as a value: unwrapped, it would be a link."""
     return {"__value__": value} if isinstance(value, list) else value
 
 
 def _as_text(value: Any) -> str:
-    """As JavaScript puts a value into a text."""
+    """A value as text, as JavaScript converts it."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -233,54 +238,56 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _saved_values(placed: Placed, schema: NodeSchema) -> tuple[list[Widget], dict[str, Any]]:
-    """The widgets of a node and what the file says they hold. Raises GuiFormatWorkflow if the two do not fit."""
+def _saved_values(placed: PlacedNode, schema: NodeSchema) -> tuple[list[Widget], dict[str, Any]]:
+    """The widgets of a node and their values in the file. Raises GuiFormatWorkflow if the two do not match."""
     node, saved = placed.node, placed.node.values
     if isinstance(saved, dict):
         widgets = widgets_of(node.class_type, schema, saved)
         missing = [widget.name for widget in widgets if widget.is_sent and widget.name not in saved]
         if missing and node.is_active:
             refuse(f"it has no value for {', '.join(missing)[:200]}", node, placed.id)
-        return widgets, {name: value for name, value in saved.items() if name != _PREVIEW}
+        return widgets, {name: value for name, value in saved.items() if name != _UNSENT_WIDGET}
     widgets = widgets_of(node.class_type, schema, saved)
-    in_file = [widget for widget in widgets if widget.is_saved]
-    values = _without_former(schema, widgets, saved)
-    pairs, left = list(zip(in_file, values, strict=False)), values[len(in_file) :]
-    is_short = any(widget.is_sent for widget in in_file[len(values) :])
-    # What a node shows of its last run, which it does not send: a text, of partner nodes and of those without widgets.
-    shows = not in_file or schema.is_partner
-    has_more = any(not _is_nothing(value) and not (shows and isinstance(value, str)) for value in left)
-    is_unsure = has_more or ((is_short or left) and not all(widget.fits(value) for widget, value in pairs))
+    saved_widgets = [widget for widget in widgets if widget.is_saved]
+    values = _without_former_widgets(schema, widgets, saved)
+    pairs, surplus = list(zip(saved_widgets, values, strict=False)), values[len(saved_widgets) :]
+    is_short = any(widget.is_sent for widget in saved_widgets[len(values) :])
+    # Partner nodes and nodes without widgets save a text that they show of their last run. It is not sent.
+    shows_text = not saved_widgets or schema.is_partner
+    has_more = any(not _is_empty(value) and not (shows_text and isinstance(value, str)) for value in surplus)
+    is_unsure = has_more or ((is_short or surplus) and not all(widget.fits(value) for widget, value in pairs))
     if is_unsure and node.is_active:
         refuse(
-            f"its file has {len(saved)} values for its {len(in_file)} widgets, so which is which is not sure: the "
-            "node's class has changed since the file was saved",
+            f"its file has {len(saved)} values for its {len(saved_widgets)} widgets, so which is which is not sure: "
+            "the node's class has changed since the file was saved",
             node,
             placed.id,
         )
     return widgets, {**{widget.name: widget.default for widget in widgets}, **{w.name: value for w, value in pairs}}
 
 
-def _is_nothing(value: Any) -> bool:
-    """Whether a value that no widget takes is empty: of a button, of a preview."""
+def _is_empty(value: Any) -> bool:
+    """Whether a surplus value is empty, like that of a button or of a preview."""
     return value is None or value is False or value == ""
 
 
-def _without_former(schema: NodeSchema, widgets: Sequence[Widget], values: list[Any]) -> list[Any]:
-    """Without the values of inputs that were widgets once and are sockets now, if the file has as many as there were.
+def _without_former_widgets(schema: NodeSchema, widgets: Sequence[Widget], values: list[Any]) -> list[Any]:
+    """Drop the values of inputs that used to be widgets and are sockets now, if the file has that many values.
 
-    So does the editor, but older versions lose count behind a seed.
+    The editor does so too, but older versions miscount after a seed.
     """
     names = {widget.name for widget in widgets}
-    former = [name in names for name, config in schema.inputs.items() for name in _former(name, config, names)]
-    if all(former) or len(former) != len(values):
+    still_widgets = [
+        name in names for name, config in schema.inputs.items() for name in _former_widgets(name, config, names)
+    ]
+    if all(still_widgets) or len(still_widgets) != len(values):
         return values
-    return [value for value, is_widget in zip(values, former, strict=True) if is_widget]
+    return [value for value, is_widget in zip(values, still_widgets, strict=True) if is_widget]
 
 
-def _former(name: str, config: InputSchema, names: Collection[str]) -> list[str]:
-    """The widgets that an input had when all were widgets: itself and what becomes of it; none of a plain socket."""
-    if name not in names and not config.limits.get("forceInput"):
+def _former_widgets(name: str, config: InputSchema, names: Collection[str]) -> list[str]:
+    """The widgets that an input had formerly: its own and `control_after_generate`; none for a plain socket."""
+    if name not in names and not config.parameters.get("forceInput"):
         return []
-    has_control = config.limits.get("control_after_generate") or name in SEEDS
+    has_control = config.parameters.get("control_after_generate") or name in SEED_INPUTS
     return [name, name] if has_control else [name]

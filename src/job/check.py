@@ -15,7 +15,7 @@ from ..models.manifest import where_to_get
 from ..models.supply import ModelSupply
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow import Slot, apply_overrides, fields_of
+from ..workflow import Slot, apply_overrides, overridable_fields
 from ..workflow.graph import Graph, Workflow
 from .prepare import bucket_for, delivery_plan, partner_key
 from .request import Request
@@ -71,7 +71,7 @@ class JobChecker:
             {"name": field.name, "candidates": list(field.candidates)}
             if field.candidates
             else {"name": field.name, "value": field.value, "node_id": field.node_id, "title": field.title}
-            for field in fields_of(workflow)
+            for field in overridable_fields(workflow)
         ]
         inputs = [
             {"node_id": node_id, "title": graph.title(node_id), "input": name, "name": graph.inputs(node_id)[name]}

@@ -13,7 +13,7 @@ from ..inputs.files import StagedFile, fetch_rules
 from ..outputs import Encoding, Plan
 from ..settings import Delivery, Settings
 from ..storage.bucket import Bucket
-from ..workflow import Applied, outline_of
+from ..workflow import AppliedOverrides, outline_of
 from ..workflow.graph import Workflow
 from .request import Request
 
@@ -23,7 +23,7 @@ class PreparedJob:
     """A job that is ready to be queued. `input_seconds` is how long fetching its files took."""
 
     request: Request
-    applied: Applied
+    applied: AppliedOverrides
     files: Mapping[str, StagedFile]
     input_seconds: float
     plan: Plan

@@ -25,7 +25,7 @@ from ..models.supply import ModelSupply
 from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow import apply_overrides, renew_nodes, seeds_of
+from ..workflow import apply_overrides, rerun_nodes, seeds_of
 from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions
@@ -87,7 +87,7 @@ class JobRunner:
                 job = PreparedJob(request, applied, files, input_seconds, plan, encoding, extra_data)
 
                 def attempt(to_renew: Sequence[str]) -> Result:
-                    return self._run_with_models(job, renew_nodes(applied.workflow, to_renew), limits, report)
+                    return self._run_with_models(job, rerun_nodes(applied.workflow, to_renew), limits, report)
 
                 return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
 

@@ -1,21 +1,21 @@
 """The settings of the worker: each is an environment variable, read once into one frozen object.
 
 settings     the table: variable, default, meaning, parser
-values       what the text of a variable may be
-bucket       what a bucket needs to be reached
-environment  reads the table from the environment; what child processes get of it
+values       parsers for the text of a variable
+bucket       the connection settings of a bucket
+environment  reads the table from the environment; the environment of child processes
 """
 
 from .bucket import BucketConfig, endpoint_and_bucket
 from .environment import (
     child_environment,
+    configure_sdk_environment,
+    local_worker_environment,
     may_be_secret,
     on_runpod,
-    own_environment,
     read_settings,
-    tame_sdk,
 )
-from .settings import Delivery, ImageFormat, Settings, variable, written
+from .settings import Delivery, ImageFormat, Settings, format_value, variable
 
 __all__ = [
     "BucketConfig",
@@ -23,12 +23,12 @@ __all__ = [
     "ImageFormat",
     "Settings",
     "child_environment",
+    "configure_sdk_environment",
     "endpoint_and_bucket",
+    "format_value",
+    "local_worker_environment",
     "may_be_secret",
     "on_runpod",
-    "own_environment",
     "read_settings",
-    "tame_sdk",
     "variable",
-    "written",
 ]

@@ -13,10 +13,10 @@ _AWS_BUCKET = re.compile(r"(?P<bucket>[a-z0-9.-]+)\.(?P<host>s3[.-][a-z0-9.-]*am
 class BucketConfig:
     """An S3-compatible bucket and how its files are named and linked.
 
-    `prefix` may hold `{date}` (YYYY-MM-DD, UTC) and `{job_id}`. With `public_url` links are that and the key, else
-    signed ones that work for `url_seconds`. All files of a job have `upload_seconds`. Jobs may read what is below
-    `input_prefix`. `is_from_job`: a caller brought it, so its endpoint is not trusted. `is_for_models`:
-    it keeps models.
+    `prefix` may hold `{date}` (YYYY-MM-DD, UTC) and `{job_id}`. With `public_url` a link is that URL and the key,
+    otherwise a presigned URL that is valid for `url_seconds`. `upload_seconds` is the time limit for all files of a
+    job together. Jobs may read the objects below `input_prefix`. `is_from_job`: the job's input named this bucket, so
+    its endpoint is not trusted. `is_for_models`: it stores models.
     """
 
     endpoint_url: str
@@ -34,12 +34,14 @@ class BucketConfig:
 
 
 def endpoint_and_bucket(url: str) -> tuple[str, str]:
-    """The endpoint and the bucket in a URL that may have it: in its path, as Cloudflare's console shows it, or in
-    front of the host, as RunPod's documentation has it for AWS.
+    """The endpoint and the bucket name of a URL; the name is empty if the URL has none.
+
+    The bucket may be in the path, as in Cloudflare's console, or in front of the host, as RunPod's documentation
+    writes it for AWS.
     """
-    place = urlsplit(url)
-    in_host = _AWS_BUCKET.fullmatch(place.netloc)
+    parts = urlsplit(url)
+    in_host = _AWS_BUCKET.fullmatch(parts.netloc)
     if in_host:
-        return f"{place.scheme}://{in_host['host']}", in_host["bucket"]
-    in_path = place.path.strip("/")
-    return (f"{place.scheme}://{place.netloc}", in_path) if in_path and "/" not in in_path else (url, "")
+        return f"{parts.scheme}://{in_host['host']}", in_host["bucket"]
+    in_path = parts.path.strip("/")
+    return (f"{parts.scheme}://{parts.netloc}", in_path) if in_path and "/" not in in_path else (url, "")

@@ -1,4 +1,4 @@
-"""The environment: settings are read from it, and child processes get theirs; the only reader of `os.environ`."""
+"""Reads the settings from the environment and builds that of child processes; the only reader of `os.environ`."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from ..errors import InvalidSetting
 from .settings import Settings, variable
 
 _SECRETS = REPOSITORY / ".secrets"
-_SDK_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
+_SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
-# Names that a child process must not see: the platform's own variables and whatever looks like a secret.
+# Names that a child process must not see: RunPod's own variables and every name that looks like a secret.
 _WITHHELD = re.compile(
     r"^(RUNPOD|R2|S3|BUCKET|AWS|HF|HUGGING_?FACE)_"
     r"|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY"
     r"|_(KEY|PAT|PASS|DSN|AUTH)$|^DATABASE_URL$|CONNECTION_STRING|^AUTHORIZATION$",
     re.IGNORECASE,
 )
-# Of those, the ones that are no secret and that model loaders read.
+# Names that match the pattern but are no secrets, and that model loaders read.
 _NOT_SECRET = frozenset({"HF_HOME", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_ENDPOINT", "TOKENIZERS_PARALLELISM"})
 
 
 def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
-    """`Settings` from the environment (ours with `.secrets` behind it, unless one is given).
+    """`Settings` from `environment`; by default `os.environ`, with `.secrets` for variables that are not set there.
 
-    Raises InvalidSetting, naming the variable, its value and what would be right; also for a part of a bucket.
+    Raises InvalidSetting, naming the variable, its value and what would be valid; also for a bucket of which only
+    some variables are set.
     """
     environment = {**_secrets(), **os.environ} if environment is None else environment
     given = {}
@@ -40,12 +41,12 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
         if value is not None and value.strip():
             given[setting.name] = _parsed(setting, value)
     settings = Settings(**given)
-    _ = settings.bucket, settings.models_bucket
+    _ = settings.bucket, settings.models_bucket  # raises InvalidSetting for an incomplete bucket
     return settings
 
 
 def _secrets() -> dict[str, str]:
-    """What the file `.secrets` at the top of the repository says: KEY=value lines, as in `.secrets.example`."""
+    """The variables in the file `.secrets` at the top of the repository: KEY=value lines, as in `.secrets.example`."""
     return {name: value for name, value in dotenv_values(_SECRETS, interpolate=False).items() if value is not None}
 
 
@@ -53,42 +54,43 @@ def _parsed(setting: Field[Any], value: str) -> Any:
     try:
         return setting.metadata["parse"](value)
     except ValueError as error:
-        told = "what it is" if "@" in value else repr(value[:80])  # an address with a password
-        raise InvalidSetting(f"{variable(setting)} must be {error}, not {told}") from error
+        shown = "what it is" if "@" in value else repr(value[:80])  # a URL may contain a password
+        raise InvalidSetting(f"{variable(setting)} must be {error}, not {shown}") from error
 
 
 def on_runpod() -> bool:
-    """Whether a RunPod queue is there to take jobs from: what the SDK itself tests."""
+    """Whether there is a RunPod queue to take jobs from: the same variable that the SDK tests."""
     return bool(os.environ.get("RUNPOD_WEBHOOK_GET_JOB"))
 
 
-def tame_sdk() -> None:
-    """Keep the SDK from printing every job's input and output, and from its own fitness checks.
+def configure_sdk_environment() -> None:
+    """Keep the SDK from printing every job's input and output, and from running its own fitness checks.
 
-    Its default level is DEBUG, which prints them. Its checks import torch, dial 8.8.8.8 and end a worker whose network
-    is filtered; ours are in `fitness`. The SDK reads these variables when `runpod` is imported.
+    Its default log level is DEBUG, which prints inputs and outputs. Its checks import torch, connect to 8.8.8.8 and
+    end a worker whose network is filtered; this worker's own are in `fitness`. The SDK reads these variables when
+    `runpod` is imported.
     """
     for name in ("RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL"):
         level = os.environ.get(name, "").upper()
-        if level and level not in _SDK_LEVELS:  # the SDK would not even start
+        if level and level not in _SDK_LOG_LEVELS:  # the SDK would fail at import
             os.environ[name] = "WARN" if level == "WARNING" else "INFO"
     os.environ.setdefault("RUNPOD_LOG_LEVEL", "INFO")
     os.environ.setdefault("RUNPOD_SKIP_AUTO_SYSTEM_CHECKS", "true")
     os.environ.setdefault("RUNPOD_SKIP_GPU_CHECK", "true")
 
 
-def own_environment() -> dict[str, str]:
-    """Our environment for worker processes of our own, which are to take jobs whatever we do."""
+def local_worker_environment() -> dict[str, str]:
+    """The environment for worker processes started by this one: its own without `MODE_TO_RUN`, so they take jobs."""
     return {name: value for name, value in os.environ.items() if name != "MODE_TO_RUN"}
 
 
 def may_be_secret(name: str) -> bool:
-    """Whether a variable of that name may hold a secret, or is the platform's own."""
+    """Whether a variable of that name may hold a secret or is one of RunPod's own."""
     return name not in _NOT_SECRET and _WITHHELD.search(name) is not None
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment for ComfyUI: ours without the platform's variables and without secrets."""
-    passed = settings.comfyui_pass_env
-    kept = {name: value for name, value in os.environ.items() if name in passed or not may_be_secret(name)}
+    """The environment for ComfyUI: this process's own, without RunPod's variables and without secrets."""
+    allowed = settings.comfyui_pass_env
+    kept = {name: value for name, value in os.environ.items() if name in allowed or not may_be_secret(name)}
     return {**kept, "PYTHONUNBUFFERED": "1"}

@@ -15,13 +15,13 @@ Delivery = Literal["auto", "base64", "bucket"]
 
 
 def _setting(name: str, default: Any, meaning: str, parse: Callable[[str], Any], is_secret: bool = False) -> Any:
-    about = {"name": name, "meaning": meaning, "parse": parse, "is_secret": is_secret}
-    return field(default=default, repr=not is_secret, metadata=about)
+    metadata = {"name": name, "meaning": meaning, "parse": parse, "is_secret": is_secret}
+    return field(default=default, repr=not is_secret, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Every setting of the worker. Each field's metadata holds its variable, meaning and parser."""
+    """Every setting of the worker. The metadata of a field holds its variable, meaning and parser."""
 
     comfyui_path: str = _setting(
         "COMFYUI_PATH",
@@ -65,7 +65,7 @@ class Settings:
         "JOB_RETRIES",
         1,
         "How often a job runs again after ComfyUI died or hung, within its `JOB_TIMEOUT`",
-        values.whole(0, 10),
+        values.whole_number(0, 10),
     )
     stall_timeout: float = _setting(
         "STALL_TIMEOUT",
@@ -77,7 +77,7 @@ class Settings:
         "CONCURRENCY",
         1,
         "Jobs that the worker takes at a time; ComfyUI runs one after the other",
-        values.whole(1, 16),
+        values.whole_number(1, 16),
     )
     interrupt_grace: float = _setting(
         "INTERRUPT_GRACE",
@@ -110,7 +110,9 @@ class Settings:
         "`examples/`",
         values.text,
     )
-    max_input_files: int = _setting("MAX_INPUT_FILES", 50, "Files that one job may bring", values.whole(0, 1000))
+    max_input_files: int = _setting(
+        "MAX_INPUT_FILES", 50, "Files that one job may bring", values.whole_number(0, 1000)
+    )
     max_input_file: float = _setting(
         "MAX_INPUT_FILE_MB",
         512.0,
@@ -127,7 +129,7 @@ class Settings:
         "MAX_INPUT_MEGAPIXELS",
         150,
         "Largest picture that a job may bring, all its frames together, in millions of pixels",
-        values.whole(1, 1000),
+        values.whole_number(1, 1000),
     )
     input_timeout: float = _setting(
         "INPUT_TIMEOUT", 120.0, "Seconds that fetching all files of a job may take", values.seconds
@@ -151,7 +153,7 @@ class Settings:
         values.one_of(*get_args(ImageFormat)),
     )
     output_quality: int = _setting(
-        "OUTPUT_QUALITY", 90, "Quality of images that are re-encoded, 1 to 100", values.whole(1, 100)
+        "OUTPUT_QUALITY", 90, "Quality of images that are re-encoded, 1 to 100", values.whole_number(1, 100)
     )
     output_delivery: Delivery = _setting(
         "OUTPUT_DELIVERY",
@@ -189,7 +191,7 @@ class Settings:
         "BUCKET_URL_SECONDS",
         604800,
         "Seconds that a signed link works, at most 7 days",
-        values.whole(1, 604800),
+        values.whole_number(1, 604800),
     )
     bucket_input_prefix: str = _setting(
         "BUCKET_INPUT_PREFIX",
@@ -316,7 +318,7 @@ class Settings:
 
     @property
     def bucket(self) -> BucketConfig | None:
-        """The bucket, None if none is set. Raises InvalidSetting if only a part of it is."""
+        """The bucket for results, None if none is set. Raises InvalidSetting if only some of its variables are set."""
         if not self.bucket_endpoint_url:
             return None
         endpoint, in_url = endpoint_and_bucket(self.bucket_endpoint_url)
@@ -346,7 +348,7 @@ class Settings:
 
     @property
     def models_bucket(self) -> BucketConfig | None:
-        """The bucket that keeps models, None if none is set. Raises InvalidSetting if only a part of it is."""
+        """The bucket for models, None if none is set. Raises InvalidSetting if only some of its variables are set."""
         if not self.r2_endpoint:
             return None
         endpoint, in_url = endpoint_and_bucket(self.r2_endpoint)
@@ -366,7 +368,7 @@ class Settings:
         )
 
     def public(self) -> dict[str, Any]:
-        """Each setting under its variable, for whoever may see the worker from outside: secrets only as `set`."""
+        """Variable name -> value, fit to show to callers: of a secret only `"set"`, or `""` if it is not set."""
         return {
             variable(setting): ("set" if getattr(self, setting.name) else "")
             if setting.metadata["is_secret"]
@@ -375,8 +377,8 @@ class Settings:
         }
 
 
-def written(value: object) -> str:
-    """The value of a setting as a person would write it into a variable."""
+def format_value(value: object) -> str:
+    """The value of a setting as text, as one would write it into its environment variable."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
@@ -385,5 +387,5 @@ def written(value: object) -> str:
 
 
 def variable(setting: Field[Any]) -> str:
-    """The environment variable of a field of `Settings`."""
+    """The name of the environment variable of a field of `Settings`."""
     return str(setting.metadata["name"])

@@ -1,6 +1,7 @@
-"""What the text of an environment variable may be: one parser a kind.
+"""Parsers for the text of environment variables, one for each kind of value.
 
-Each takes the text and gives the value, or raises ValueError with what would be right: "VARIABLE must be …".
+Each takes the text and returns the value. For an invalid text it raises ValueError, whose message completes the
+sentence "VARIABLE must be …".
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ def text(value: str) -> str:
 
 
 def names(value: str) -> tuple[str, ...]:
-    """Texts with commas between them."""
+    """Comma-separated names."""
     return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def flag(value: str) -> bool:
-    """A yes or a no."""
+    """A boolean."""
     word = value.strip().lower()
     if word in _TRUE:
         return True
@@ -34,28 +35,28 @@ def flag(value: str) -> bool:
     raise ValueError("true or false")
 
 
-def whole(least: int, most: int) -> Callable[[str], int]:
-    """A whole number."""
+def whole_number(minimum: int, maximum: int) -> Callable[[str], int]:
+    """A parser for whole numbers from `minimum` to `maximum`."""
 
     def parse(value: str) -> int:
-        if not value.strip().isdecimal() or len(value) > 12 or not least <= int(value) <= most:
-            raise ValueError(f"a whole number from {least} to {most}")
+        if not value.strip().isdecimal() or len(value) > 12 or not minimum <= int(value) <= maximum:
+            raise ValueError(f"a whole number from {minimum} to {maximum}")
         return int(value)
 
     return parse
 
 
-def number(most: float, unit: str) -> Callable[[str], float]:
-    """A number of a unit, above 0."""
+def number(maximum: float, unit: str) -> Callable[[str], float]:
+    """A parser for numbers above 0 and at most `maximum`; `unit` is for the error message."""
 
     def parse(value: str) -> float:
         try:
-            given = float(value)
+            parsed = float(value)
         except ValueError:
-            given = -1.0
-        if not 0 < given <= most:
-            raise ValueError(f"a number of {unit} above 0 and at most {most:g}")
-        return given
+            parsed = -1.0
+        if not 0 < parsed <= maximum:
+            raise ValueError(f"a number of {unit} above 0 and at most {maximum:g}")
+        return parsed
 
     return parse
 
@@ -64,7 +65,7 @@ seconds = number(604800, "seconds")  # 7 days
 
 
 def one_of(*words: str) -> Callable[[str], str]:
-    """One of a few words."""
+    """A parser for one of these words, in upper or lower case."""
 
     def parse(value: str) -> str:
         word = value.strip().lower()
@@ -76,27 +77,27 @@ def one_of(*words: str) -> Callable[[str], str]:
 
 
 def log_level(value: str) -> str:
-    """A level of the log, in capitals."""
+    """A log level, returned in upper case."""
     return one_of("debug", "info", "warning", "error")(value).upper()
 
 
 def checks(value: str) -> tuple[str, ...]:
-    """Names of fitness checks."""
-    wanted = () if value.strip().lower() == "none" else names(value.lower())
-    if set(wanted) - {"disk", "gpu"}:
+    """Names of fitness checks; an empty tuple for `none`."""
+    selected = () if value.strip().lower() == "none" else names(value.lower())
+    if set(selected) - {"disk", "gpu"}:
         raise ValueError("disk, gpu, both with a comma between them, or none")
-    return wanted
+    return selected
 
 
 def port(value: str) -> int:
-    """A port, or 0."""
+    """A port number, or 0 for any free one."""
     if not value.strip().isdecimal() or int(value) > 65535:
         raise ValueError("a port from 1 to 65535, or 0 for any free one")
     return int(value)
 
 
 def cache(value: str) -> str:
-    """What ComfyUI keeps."""
+    """The mode of ComfyUI's cache."""
     word = value.strip().lower()
     if not _CACHE.fullmatch(word):
         raise ValueError("classic, none or lru:N (N results kept)")
@@ -104,7 +105,7 @@ def cache(value: str) -> str:
 
 
 def url(value: str) -> str:
-    """An address without a slash at its end."""
+    """An http or https URL, returned without a slash at its end."""
     parts = urlsplit(value.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in value:
         raise ValueError("a URL like https://host without query and user")
@@ -112,7 +113,7 @@ def url(value: str) -> str:
 
 
 def prefix(value: str) -> str:
-    """A folder in a bucket, with places to fill in."""
+    """A key prefix in a bucket, which may contain the placeholders `{date}` and `{job_id}`."""
     folder = value.strip().strip("/")
     if set(re.findall(r"{[^}]*}?", folder)) - {"{date}", "{job_id}"} or ".." in folder.split("/"):
         raise ValueError("a path that may hold {date} and {job_id}")

@@ -1,6 +1,8 @@
-"""What a person starts in a terminal.
+"""The commands that a user runs in a terminal.
 
-command_line  the flags, and what is said before anything runs
-test_job      one job from a file or the command line, watched, what it made saved
+command_line  the flags, and what is printed before anything runs
+local_test    one job from a file or the command line: its progress shown, its files saved
 doctor        what is there and what is missing on this machine
+models        the commands of `python -m src.models`
+workflow      the command of `python -m src.workflow`
 """

@@ -1,4 +1,4 @@
-"""The flags, and what is said on a terminal before anything runs. Imports little: ComfyUI is waited for."""
+"""The flags, and what is printed before anything runs. Imports little, so that ComfyUI is started without delay."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..settings import Settings, variable, written
+from ..settings import Settings, format_value, variable
 
 _USAGE = """\
 python serverless_worker.py --test --draft              an image now: no ComfyUI, no model, no GPU
@@ -22,7 +22,7 @@ python serverless_worker.py                             take jobs from RunPod (w
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for. `for_sdk` are the arguments that are not ours."""
+    """The parsed command line. `for_sdk` are the arguments that are passed on to RunPod's SDK."""
 
     testing: bool
     test_input: str | None
@@ -37,25 +37,25 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells the settings too, for --help only: an error does not need them."""
+    """Adds the settings to --help."""
 
     def format_help(self) -> str:
         return f"{super().format_help()}\n{_settings_help()}"
 
 
 def _settings_help() -> str:
-    """Every setting with its default and what it means."""
-    told = ["settings, from the environment or from a file .secrets beside serverless_worker.py:"]
+    """Every setting with its default and its meaning."""
+    lines = ["settings, from the environment or from a file .secrets beside serverless_worker.py:"]
     for setting in fields(Settings):
-        default = written(setting.default)
+        default = format_value(setting.default)
         meaning = setting.metadata["meaning"].replace("`", "")
-        told.append(f"  {variable(setting)}" + (f" ({default})" if default else ""))
-        told.append(textwrap.fill(meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
-    return "\n".join(told) + "\n"
+        lines.append(f"  {variable(setting)}" + (f" ({default})" if default else ""))
+        lines.append(textwrap.fill(meaning, 110, initial_indent=" " * 6, subsequent_indent=" " * 6))
+    return "\n".join(lines) + "\n"
 
 
 def parse(arguments: list[str]) -> Options:
-    """Our flags out of the arguments; ends the process for --help and for what nobody knows."""
+    """The worker's own flags and those for the SDK. Exits the process for --help and for an unknown argument."""
     parser = _Parser(
         prog="serverless_worker.py",
         description=f"A RunPod Serverless worker for ComfyUI.\n\n{_USAGE}",
@@ -78,32 +78,31 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--workers", metavar="N", type=_worker_count, default=1, help="worker processes of --serve (1)"
     )
-    ours, rest = parser.parse_known_args(arguments)
+    flags, rest = parser.parse_known_args(arguments)
     known = [flag for action in parser._actions for flag in action.option_strings]
-    for_sdk = _arguments_of_sdk(rest, known, parser)
+    _check_sdk_arguments(rest, known, parser)
     return Options(
-        testing=ours.test or ours.test_input is not None,
-        test_input=ours.test_input,
-        overrides={name: value for name in ("prompt", "seed") if (value := getattr(ours, name)) is not None},
-        draft=ours.draft,
-        output=ours.output,
-        serve=ours.serve,
-        doctor=ours.doctor,
-        port=ours.port,
-        workers=ours.workers,
-        for_sdk=for_sdk,
+        testing=flags.test or flags.test_input is not None,
+        test_input=flags.test_input,
+        overrides={name: value for name in ("prompt", "seed") if (value := getattr(flags, name)) is not None},
+        draft=flags.draft,
+        output=flags.output,
+        serve=flags.serve,
+        doctor=flags.doctor,
+        port=flags.port,
+        workers=flags.workers,
+        for_sdk=rest,
     )
 
 
-def _arguments_of_sdk(rest: list[str], known: list[str], parser: argparse.ArgumentParser) -> list[str]:
-    """What is left must be the SDK's flags and their values."""
+def _check_sdk_arguments(rest: list[str], known: list[str], parser: argparse.ArgumentParser) -> None:
+    """Exit with an error unless the remaining arguments are the SDK's flags and their values."""
     is_value = False
     for argument in rest:
         if not argument.startswith("--rp_") and not is_value:
-            near = difflib.get_close_matches(argument, known, n=1)
-            parser.error(f"unknown argument {argument}" + (f"; did you mean {near[0]}?" if near else "; see --help"))
+            close = difflib.get_close_matches(argument, known, n=1)
+            parser.error(f"unknown argument {argument}" + (f"; did you mean {close[0]}?" if close else "; see --help"))
         is_value = argument.startswith("--rp_")
-    return rest
 
 
 def _port(text: str) -> int:
@@ -118,8 +117,8 @@ def _worker_count(text: str) -> int:
     return int(text)
 
 
-def say_serving(port: int, workers: int) -> None:
-    """Where the local endpoint answers, and how to try it."""
+def print_serving(port: int, workers: int) -> None:
+    """Print the URL of the local endpoint and how to try it."""
     url = f"http://127.0.0.1:{port}/v2/local"
     print(
         f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it. Try it:\n"
@@ -129,8 +128,8 @@ def say_serving(port: int, workers: int) -> None:
     )
 
 
-def say_what_can_be_done() -> int:
-    """For somebody who started the worker where there is no RunPod queue."""
+def print_usage_hint() -> int:
+    """Print the usage where there is no RunPod queue to take jobs from; the exit status."""
     print(
         "Not on RunPod (RUNPOD_WEBHOOK_GET_JOB is not set), so there are no jobs to take. "
         f"To try it, add a flag:\n\n{_USAGE}"

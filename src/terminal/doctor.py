@@ -1,4 +1,4 @@
-"""What is there and what is missing on this machine, with what to do: `python serverless_worker.py --doctor`."""
+"""What is there and what is missing on this machine, and how to fix it: `python serverless_worker.py --doctor`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ..storage.bucket import Bucket
 from ..worker import fitness
 
 _TORCH_SECONDS = 120.0
-_ASK_TORCH = (
+_TORCH_SCRIPT = (
     "import json, torch; c = torch.cuda.is_available(); "
     "print(json.dumps([torch.__version__, torch.version.cuda, torch.cuda.get_device_name(0) if c else None]))"
 )
 
 
 class State(Enum):
-    """How a check came out: as it should be, perhaps not, or so that the worker cannot work."""
+    """The result of a check: good, worth knowing, or so bad that the worker cannot run."""
 
     GOOD = "ok"
     NOTE = "note"
@@ -37,15 +37,15 @@ class State(Enum):
 
 
 class Finding(NamedTuple):
-    """What a check found, for a person."""
+    """What a check found, as text for the user; `what` names the thing that was checked."""
 
     what: str
     state: State
-    told: str
+    message: str
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """Every check, one after the other."""
+    """Run every check, one after the other."""
     yield Finding("Python", State.GOOD, platform.python_version())
     installation: Installation | None = None
     try:
@@ -55,8 +55,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield Finding("ComfyUI", State.BAD, error.message)
     if installation:
         yield _torch(installation, settings)
-    yield _checked("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver())
-    yield _checked("disk", lambda: fitness.CHECKS["disk"](settings), "enough is free for what jobs write")
+    yield _run_check("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver_message())
+    yield _run_check("disk", lambda: fitness.CHECKS["disk"](settings), "enough is free for what jobs write")
     yield _volume()
     yield from _models(settings, installation)
     yield _bucket("results", settings.bucket, "none; they come in the answer, up to RESULT_LIMIT_MB")
@@ -65,22 +65,22 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def run_doctor(settings: Settings) -> int:
-    """Print a line a check; the exit status: 1 if something keeps the worker from working."""
+    """Print a line for each check; the exit status: 1 if something keeps the worker from running."""
     print(f"worker {VERSION}")
     failed = False
     for finding in examine(settings):
         failed |= finding.state is State.BAD
-        print(f"{finding.state.value:>6}  {finding.what}: {finding.told}", flush=True)
+        print(f"{finding.state.value:>6}  {finding.what}: {finding.message}", flush=True)
     print("something has to be mended" if failed else "the worker can run here")
     return int(failed)
 
 
 def _torch(installation: Installation, settings: Settings) -> Finding:
-    """Whether ComfyUI's Python has torch, and torch a GPU."""
+    """Whether ComfyUI's Python can import torch, and whether torch finds a GPU."""
     try:
-        command = [installation.start[0], "-c", _ASK_TORCH]
-        asked = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TORCH_SECONDS)
-        version, cuda, device = json.loads(asked.stdout)
+        command = [installation.start[0], "-c", _TORCH_SCRIPT]
+        process = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_TORCH_SECONDS)
+        version, cuda, device = json.loads(process.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return Finding(
             "torch",
@@ -93,20 +93,20 @@ def _torch(installation: Installation, settings: Settings) -> Finding:
     if "--cpu" in settings.comfyui_args.split():
         return Finding("torch", State.GOOD, f"{version}, on the CPU (COMFYUI_ARGS)")
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
-    cure = "on a machine without one set COMFYUI_ARGS=--cpu"
-    return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {cure}")
+    remedy = "on a machine without one set COMFYUI_ARGS=--cpu"
+    return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {remedy}")
 
 
-def _driver() -> str:
+def _driver_message() -> str:
     return "answers" if Path("/dev/nvidiactl").exists() else "none, so no GPU of NVIDIA"
 
 
-def _checked(what: str, check: Callable[[], None], told: str) -> Finding:
+def _run_check(what: str, check: Callable[[], None], message: str) -> Finding:
     try:
         check()
     except WorkerError as error:
         return Finding(what, State.BAD, error.message)
-    return Finding(what, State.GOOD, told)
+    return Finding(what, State.GOOD, message)
 
 
 def _volume() -> Finding:
@@ -120,34 +120,34 @@ def _volume() -> Finding:
 
 
 def _models(settings: Settings, installation: Installation | None) -> Iterator[Finding]:
-    """Whether what MODELS names is there, or would come."""
+    """Whether the models named in MODELS are there, or would be downloaded at the start."""
     try:
-        wanted = known_manifest(settings).expand(settings.models)
+        models = known_manifest(settings).expand(settings.models)
     except WorkerError as error:
         yield Finding("models", State.BAD, error.message)
         return
-    if not wanted:
+    if not models:
         yield Finding(
             "models", State.NOTE, "MODELS names none; `python -m src.models sets` lists those that are known"
         )
         return
     places = find_places(settings, installation.directory if installation else Path("ComfyUI").absolute())
-    missing = [model.file for model in wanted if places.find(model) is None]
+    missing = [model.file for model in models if places.find(model) is None]
     if not missing:
-        yield Finding("models", State.GOOD, f"all {len(wanted)} that MODELS names are here")
+        yield Finding("models", State.GOOD, f"all {len(models)} that MODELS names are here")
         return
-    names = f"{len(missing)} of {len(wanted)} that MODELS names are not here: {', '.join(missing[:5])}"
-    cure = "they are fetched at the start (DOWNLOAD_MODELS)"
+    names = f"{len(missing)} of {len(models)} that MODELS names are not here: {', '.join(missing[:5])}"
+    remedy = "they are fetched at the start (DOWNLOAD_MODELS)"
     if not settings.download_models:
-        cure = "set DOWNLOAD_MODELS=true, or `python -m src.models fetch` them"
-    yield Finding("models", State.NOTE if settings.download_models else State.BAD, f"{names}; {cure}")
+        remedy = "set DOWNLOAD_MODELS=true, or `python -m src.models fetch` them"
+    yield Finding("models", State.NOTE if settings.download_models else State.BAD, f"{names}; {remedy}")
 
 
-def _bucket(of_what: str, config: BucketConfig | None, without: str) -> Finding:
-    what = f"bucket of {of_what}"
+def _bucket(purpose: str, config: BucketConfig | None, message_without: str) -> Finding:
+    what = f"bucket of {purpose}"
     if config is None:
-        return Finding(what, State.NOTE, without)
-    return _checked(what, Bucket(config).check, f"{config.name} can be looked into")
+        return Finding(what, State.NOTE, message_without)
+    return _run_check(what, Bucket(config).check, f"{config.name} can be looked into")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
@@ -155,5 +155,5 @@ def _keys(settings: Settings) -> Iterator[Finding]:
         ("HF_TOKEN", settings.hf_token, "only models whose licence has to be accepted need one"),
         ("COMFY_ORG_API_KEY", settings.comfy_org_api_key, "only paid partner nodes need one"),
     ):
-        told = "set" if value else f"not set; {use}"
-        yield Finding(name, State.GOOD if value else State.NOTE, told)
+        message = "set" if value else f"not set; {use}"
+        yield Finding(name, State.GOOD if value else State.NOTE, message)

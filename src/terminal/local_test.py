@@ -1,4 +1,4 @@
-"""One job on this machine: read from a file or the command line, watched, and what it made saved."""
+"""One job on this machine: read from a file or the command line, run with its progress shown, its files saved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _SHOWN_CHARACTERS = 40
 
 
 def run_test(options: Options, settings: Settings) -> int:
-    """Run the test job, showing how far it is, and save what it makes; the exit status."""
+    """Run the test job, show its progress and save its files; the exit status."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the SDK is not in this process
     job, workflow = _checked_test_job(options, settings)
     installation = draft_installation() if options.draft else find_comfyui(settings)
@@ -44,7 +44,7 @@ def run_test(options: Options, settings: Settings) -> int:
             runner.begin_models()
             engine.wait_ready()
             runner.supply.wait()
-            set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.of(workflow))))
+            set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.reporter_for(workflow))))
             answer = asyncio.run(handler(job))
     progress.ended()
     return show_answer(answer, options.output)
@@ -53,13 +53,13 @@ def run_test(options: Options, settings: Settings) -> int:
 def _checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, Any], Workflow]:
     """The job to run, and its workflow.
 
-    Raises InvalidInput for what is wrong with it, which so shows before anything is booted.
+    Raises InvalidInput if something is wrong with it, so that this shows before ComfyUI is started.
     """
     job = test_job(options)
     _check_output(options.output)
     try:
         request = read_job(job, lambda name: stored_workflow(name, settings))
-    except GuiFormatWorkflow:  # it takes ComfyUI to convert it
+    except GuiFormatWorkflow:  # only a running ComfyUI can convert it
         return job, {}
     apply_overrides(request.workflow, request.overrides)
     return job, request.workflow
@@ -75,14 +75,14 @@ def test_job(options: Options) -> dict[str, Any]:
         raise InvalidInput(f"{source} is no JSON: {problem}") from error
     except RecursionError as error:
         raise InvalidInput(f"{source} is nested too deeply") from error
-    job_input = _unwrapped(given)
+    job_input = _unwrap(given)
     if isinstance(job_input, dict):
         job_input = {**job_input, **options.overrides}
     return {"id": "test", "input": job_input}
 
 
 def _test_text(given: str | None) -> tuple[str, str]:
-    """The JSON text and what to call it in a message."""
+    """The JSON text, and the name of its source for error messages."""
     if given is not None and given.lstrip().startswith(("{", "[")):
         return given, "--test_input"
     file = _TEST_INPUT if given is None else Path(given.removeprefix("@"))
@@ -96,8 +96,8 @@ def _test_text(given: str | None) -> tuple[str, str]:
         raise InvalidInput(f"{file} is not UTF-8 text") from error
 
 
-def _unwrapped(given: object) -> object:
-    """The input in what a person has at hand: `{"input": …}`, `{"workflow": …}`, or just a workflow of any format."""
+def _unwrap(given: object) -> object:
+    """The job input in what the user gave: `{"input": …}`, `{"workflow": …}`, or just a workflow in either format."""
     if not isinstance(given, dict):
         return given
     if "input" in given and "class_type" not in given:
@@ -106,7 +106,7 @@ def _unwrapped(given: object) -> object:
 
 
 def _check_output(folder: Path) -> None:
-    """Make the folder that a test saves to. Raises InvalidInput if that cannot be, before anything is done."""
+    """Create the folder that a test saves to. Raises InvalidInput if that fails, before anything runs."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -117,7 +117,7 @@ def _check_output(folder: Path) -> None:
 
 
 class Progress:
-    """Progress lines on stderr: one that rewrites itself on a terminal, one an event elsewhere."""
+    """Progress on stderr: one line that is rewritten on a terminal, elsewhere a line for each event."""
 
     def __init__(self, workflow: Workflow, engine: str) -> None:
         self._graph = Graph(workflow)
@@ -126,16 +126,16 @@ class Progress:
         self._last = ""
 
     def booting(self) -> None:
-        """Before the engine is ready."""
+        """Show that the engine is starting."""
         self._show(f"starting {self._engine} …")
 
-    def of(self, workflow: Workflow) -> Report:
-        """What hears the events of a run of this workflow."""
+    def reporter_for(self, workflow: Workflow) -> Report:
+        """The function to call with each event of a run of this workflow."""
         self._graph = Graph(workflow)
         return self.report
 
     def report(self, event: Event) -> None:
-        """While a prompt runs."""
+        """Show the node that runs, and its step."""
         if event.node_id is not None and event.node_id in self._graph:
             step = f": step {event.step} of {event.steps}" if event.steps else ""
             self._show(f"node {event.node_id} {self._graph.title(event.node_id)}{step}")
@@ -163,8 +163,8 @@ class Progress:
 
 def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
     """Print the answer with base64 shortened, and save its files below `folder`; the exit status."""
-    print(json.dumps(_shortened(answer), indent=2, ensure_ascii=False), flush=True)
-    for name, data in _contents(answer):
+    print(json.dumps(_shorten_base64(answer), indent=2, ensure_ascii=False), flush=True)
+    for name, data in _answer_files(answer):
         content = base64.b64decode(data)
         file = _free_name(folder / name.lstrip("/"))
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -173,14 +173,14 @@ def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
     return 0 if answer.get("status") == "success" else 1
 
 
-def _contents(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _answer_files(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Name and base64 of every file that the answer holds."""
     yield from zip(answer.get("filenames", []), answer.get("images", []), strict=True)
     yield from ((file["name"], file["data"]) for file in answer.get("files", []) if "data" in file)
 
 
 def _free_name(file: Path) -> Path:
-    """`file`, or a name with a number if there is such a file: nobody's image is overwritten."""
+    """`file`, or if it exists that name with a number, so that nothing is overwritten."""
     number, free = 2, file
     while free.exists():
         free = file.with_stem(f"{file.stem}-{number}")
@@ -188,12 +188,12 @@ def _free_name(file: Path) -> Path:
     return free
 
 
-def _shortened(value: Any, key: str = "") -> Any:
+def _shorten_base64(value: Any, key: str = "") -> Any:
     """JSON in which base64 is cut short."""
     if isinstance(value, Mapping):
-        return {name: _shortened(part, name) for name, part in value.items()}
+        return {name: _shorten_base64(part, name) for name, part in value.items()}
     if isinstance(value, list):
-        return [_shortened(part, key) for part in value]
+        return [_shorten_base64(part, key) for part in value]
     if key not in ("images", "data") or not isinstance(value, str) or len(value) <= _SHOWN_CHARACTERS:
         return value
     return f"{value[:_SHOWN_CHARACTERS]}… ({len(value):,} characters)"

@@ -40,8 +40,8 @@ python -m src.models schema                      the JSON schema of a manifest o
 
 
 def run(options: argparse.Namespace) -> int:
-    """Do what the arguments say; the exit status: 0 all is well, 1 something is not."""
-    job_log.configure("INFO" if options.command in _MOVING and not sys.stderr.isatty() else "WARNING")
+    """Run the command; the exit status: 0 success, 1 failure, 130 interrupted."""
+    job_log.configure("INFO" if options.command in _TRANSFER_COMMANDS and not sys.stderr.isatty() else "WARNING")
     try:
         status = COMMANDS[options.command](_Context.make(options))
         sys.stdout.flush()
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     except WorkerError as error:
         print(f"{error.error_code}: {error.message}", file=sys.stderr)
         return 1
-    except BrokenPipeError:  # `… | head` has seen enough
+    except BrokenPipeError:  # the reader of a pipe has closed it, like `… | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 class _Context:
-    """What every command needs."""
+    """The options and what all commands derive from them."""
 
     def __init__(self, options: argparse.Namespace, settings: Settings) -> None:
         self.options = options
@@ -73,12 +73,12 @@ class _Context:
 
     @property
     def models(self) -> list[Model]:
-        """Those that were named, else all."""
+        """The models that were named, by default all."""
         return self.manifest.expand(self.names) if self.names else list(self.manifest.models)
 
     @property
     def places(self) -> Places:
-        """Of the folder that was named alone, else of the worker."""
+        """Only the folder given with --folder, by default the folders that the worker itself uses."""
         if self.options.folder:
             folder = Path(self.options.folder).expanduser().absolute()
             return Places((folder,), folder)
@@ -107,10 +107,10 @@ class _Context:
                 digests.setdefault(f"{folder}/{model.file}", set()).add(str(model.sha256))
         return Mirror(self.places.target, store, keys, {key: frozenset(found) for key, found in digests.items()})
 
-    def may(self, what: str) -> bool:
-        """Whether it is to be done: not in a dry run; says so then."""
+    def is_real_run(self, done: str) -> bool:
+        """Whether to go on. In a dry run it prints that nothing was `done` (fetched, removed, …) and returns False."""
         if self.options.dry_run:
-            print(f"dry run: nothing was {what}")
+            print(f"dry run: nothing was {done}")
         return not self.options.dry_run
 
 
@@ -150,8 +150,8 @@ def _fetch(context: _Context) -> int:
     missing = fetcher.missing(models)
     for model in missing:
         print(f"{model.folder}/{model.file}: {model.about}")
-    if context.may("fetched"):
-        fetcher.fetch(missing, _nothing)
+    if context.is_real_run("fetched"):
+        fetcher.fetch(missing, _never_stop)
         print(f"{len(missing)} fetched to {context.places.target}")
         if len(missing) < len(models):
             print(f"{len(models) - len(missing)} were there, of the right size (verify reads them)")
@@ -159,7 +159,7 @@ def _fetch(context: _Context) -> int:
 
 
 def _verify(context: _Context) -> int:
-    """Named models, or every model of the folders: its form, and its digest where one is known."""
+    """Verify the named models, or every model in the folders: the file format, and the digest where one is known."""
     places = context.places
     if context.options.folder:
         for root in places.roots:
@@ -182,7 +182,7 @@ def _backup(context: _Context) -> int:
     if not steps:
         print(f"nothing to store: {mirror.store.name} has everything")
         return 0
-    if not context.may("stored"):
+    if not context.is_real_run("stored"):
         return 0
     failures = mirror.back_up(steps)
     for failure in failures:
@@ -198,7 +198,7 @@ def _restore(context: _Context) -> int:
     if not steps:
         print(f"nothing to bring: all that {mirror.store.name} has of it is in {mirror.root}")
         return 0
-    if not context.may("brought"):
+    if not context.is_real_run("brought"):
         return 0
     kept = [step for step in steps if step.replaces and not context.options.yes]
     pace = Pace(context.settings.download_stall_timeout)
@@ -214,12 +214,12 @@ def _restore(context: _Context) -> int:
 def _prune(context: _Context) -> int:
     if context.options.bucket:
         mirror = context.mirror
-        doomed = mirror.only_stored()
-        return _remove(context, doomed, lambda: mirror.store.delete(doomed))
+        to_delete = mirror.only_stored()
+        return _remove(context, to_delete, lambda: mirror.store.delete(to_delete))
     root = context.places.target
     check_is_of_models(root)
-    left = [path for path in leftovers_below(root) if not is_in_use(path)]
-    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in left}
+    leftovers = [path for path in leftovers_below(root) if not is_in_use(path)]
+    sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in leftovers}
     if context.names:
         known, needed = _keys(context.manifest.models), _keys(context.models)
         sizes |= {key: (root / key).stat().st_size for key in files_below(root) if key in known - needed}
@@ -238,7 +238,7 @@ def _remove(context: _Context, sizes: dict[str, int], remove: Callable[[], None]
         print("nothing to remove")
     elif not context.options.yes:
         print(f"nothing was removed: --yes removes these {len(sizes)} files, {sum(sizes.values()) / 1e9:.2f} GB")
-    elif context.may("removed"):
+    elif context.is_real_run("removed"):
         remove()
         print(f"{len(sizes)} files removed, {sum(sizes.values()) / 1e9:.2f} GB")
     return 0
@@ -257,7 +257,7 @@ def _schema(context: _Context) -> int:
     return 0
 
 
-_MOVING = ("fetch", "backup", "restore")  # of which a log tells how far they are; on a terminal a bar does
+_TRANSFER_COMMANDS = ("fetch", "backup", "restore")  # they log their progress; on a terminal a progress bar shows it
 COMMANDS: dict[str, Callable[[_Context], int]] = {
     "sets": _sets,
     "list": _list,
@@ -271,12 +271,12 @@ COMMANDS: dict[str, Callable[[_Context], int]] = {
 }
 
 
-def _nothing() -> None:
-    """Ctrl-C ends a command; nothing else does."""
+def _never_stop() -> None:
+    """The check that a download calls to learn whether to stop: only Ctrl-C stops a command."""
 
 
 def _keys(models: Iterable[Model]) -> set[str]:
-    """Where files of these models may be, below a root."""
+    """The paths below a root at which files of these models may be."""
     return {f"{folder}/{model.file}" for model in models for folder in folders_for(model.folder)}
 
 

@@ -1,4 +1,4 @@
-"""The command of `python -m src.workflow`: a file of the editor in API format, by a ComfyUI's own node classes."""
+"""The command of `python -m src.workflow`: convert a workflow from the editor's save format to API format."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..workflow.checks import check_json, check_workflow
 
 
 def run(options: argparse.Namespace) -> int:
-    """Convert a file; the exit status: 0 it is written, 1 it cannot be converted."""
+    """Convert a file; the exit status: 0 written, 1 it cannot be converted."""
     job_log.configure("WARNING")
     try:
         text = json.dumps(_converted(_read(options.file), options.url), indent=2, ensure_ascii=False) + "\n"
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _converted(saved: object, url: str | None) -> Mapping[str, Any]:
     if not is_editor_workflow(saved):
-        return check_workflow(saved)  # it is in API format already, or says what it is
+        return check_workflow(saved)  # already in API format; otherwise this raises what is wrong with it
     check_json(saved, "workflow")
     document = read_document(saved)
     with _comfyui(url) as client:
@@ -49,7 +49,7 @@ def _converted(saved: object, url: str | None) -> Mapping[str, Any]:
 
 @contextmanager
 def _comfyui(url: str | None) -> Iterator[ComfyClient]:
-    """The ComfyUI at that address, or one that is started for this."""
+    """A client of the ComfyUI at that URL, or of one that is started for this."""
     if url is not None:
         client = ComfyClient(url)
         try:

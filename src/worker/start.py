@@ -13,7 +13,7 @@ from ..job.handler import Worker, handler, set_worker
 from ..job.run import JobRunner
 from ..job_log import print_error
 from ..launch.comfy_launcher import die_with_parent
-from ..settings import Settings, tame_sdk
+from ..settings import Settings, configure_sdk_environment
 from .boot_timeline import BootTimeline
 from .fitness import check_fitness
 from .progress import ProgressSender, Send
@@ -50,7 +50,7 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
 
 def _import_sdk() -> Send:
     """Import RunPod's SDK; the function that sends progress."""
-    tame_sdk()
+    configure_sdk_environment()
     from runpod.serverless.modules import rp_progress  # while ComfyUI boots, because the import sleeps for a second
 
     # The public function sends from a thread that cannot be waited for; this is what that thread runs.

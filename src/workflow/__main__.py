@@ -20,8 +20,8 @@ def _url(text: str) -> str:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m src.workflow", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    told = "write a workflow that the editor saved in API format, as the editor's Export (API) would"
-    command = commands.add_parser("convert", help=told, description=told)
+    help_text = "write a workflow that the editor saved in API format, as the editor's Export (API) would"
+    command = commands.add_parser("convert", help=help_text, description=help_text)
     command.add_argument("file", type=Path, metavar="FILE.json")
     command.add_argument("--output", type=Path, metavar="FILE.json", help="where to write it; else it is printed")
     command.add_argument(

@@ -1,8 +1,8 @@
-"""Is this a graph that ComfyUI can run without harm?
+"""Can ComfyUI run this workflow without harm?
 
-ComfyUI checks what its output nodes can reach; some of the rest ends its only worker thread while HTTP goes on
-answering. Everything of that kind is refused here: a node without `inputs`, a link to nowhere in an input that
-no class declares, a cycle, a chain deeper than its recursion.
+ComfyUI validates only what its output nodes depend on. Some errors elsewhere end its only worker thread while its
+HTTP server keeps answering. All of those are refused here: a node without `inputs`, a link to a missing node in an
+input that the class does not declare, a cycle, a chain of nodes deeper than its recursion limit.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from .graph import Graph, Workflow, as_link
 
 MAX_CHARACTERS = 20_000_000  # RunPod takes no request over 20 MB
 MAX_DEPTH = 100  # of lists and objects inside one another; json's own recursion ends near 1,000
-MAX_CHAIN = 900  # nodes one behind the other: 900 seen to run on 0.3.64, 985 seen to exceed its recursion
+MAX_CHAIN = 900  # nodes in a chain: on ComfyUI 0.3.64 900 were seen to run, and 985 to exceed its recursion limit
 
-_CHARACTERS_PER_VALUE = 4  # about what a small number and its comma take in JSON
+_CHARACTERS_PER_VALUE = 4  # roughly a small number and its comma in JSON
 _INT_RANGE = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
-_PREFIX = "filename_prefix"
-# Names of inputs that mean files in node packs; a picture or a sound that is linked is no text.
-_LIKE_A_FILE = re.compile(r"image|audio|video|file|path|dir|folder|mask|model|mesh|latent", re.IGNORECASE)
-# By their last word: `image_prompt` is a text, `prompt_file` is not.
-_LIKE_A_TEXT = re.compile(
+_FILENAME_PREFIX = "filename_prefix"
+# Names of inputs that may take a file name in node packs. Linked images and audio are not strings, so not checked.
+_FILE_INPUT = re.compile(r"image|audio|video|file|path|dir|folder|mask|model|mesh|latent", re.IGNORECASE)
+# Names of inputs that take text, by their last word: `image_prompt` does, `prompt_file` does not.
+_TEXT_INPUT = re.compile(
     r"(^|_)(prompt|text|positive|negative|description|caption|regex|pattern|delimiter|separator|type|format|mode|method)$",
     re.IGNORECASE,
 )
-_EDITORS_OWN = frozenset({"audioUI", "videopreview", "video-preview", "upload", "choose file to upload"})
-_WEB = re.compile(r"https?://|data:", re.IGNORECASE)
-# Ways of FFmpeg and of loaders to say "another file".
-_PROTOCOL = re.compile(
+_EDITOR_ONLY_INPUTS = frozenset({"audioUI", "videopreview", "video-preview", "upload", "choose file to upload"})
+_URL = re.compile(r"https?://|data:", re.IGNORECASE)
+# FFmpeg protocols and Windows drives: with these a loader would open a file elsewhere.
+_OUTSIDE_PATH = re.compile(
     r"(file|concatf?|subfile|pipe|crypto|cache|async|fd|unix|hls|tee|smb)[:,+]|[a-z]:[\\/]", re.IGNORECASE
 )
-_LONGEST_PATH = 4096  # of Linux
+_MAX_PATH_LENGTH = 4096  # characters; PATH_MAX of Linux
 EXPORT_HINT = (
     "In ComfyUI choose Workflow > Export (API) and send that file "
     '(older versions: enable Dev mode in the settings, then "Save (API Format)")'
@@ -45,7 +45,7 @@ EXPORT_HINT = (
 
 
 def check_workflow(value: object) -> Workflow:
-    """`value` if it is a sound graph. Raises InvalidWorkflow, with the node and what would be right."""
+    """Return `value` if it is a valid workflow. Raises InvalidWorkflow, naming the node and what would be valid."""
     nodes = _as_nodes(value)
     characters = 0
     for node_id, node in nodes.items():
@@ -65,7 +65,8 @@ def check_workflow(value: object) -> Workflow:
 def _as_nodes(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidWorkflow(
-            f"workflow must be an object in ComfyUI's API format, {{node id: node}}, not {_kind(value)}. {EXPORT_HINT}"
+            f"workflow must be an object in ComfyUI's API format, {{node id: node}}, not {_json_type(value)}. "
+            f"{EXPORT_HINT}"
         )
     if not value:
         raise InvalidWorkflow(f"workflow has no nodes. {EXPORT_HINT}")
@@ -81,7 +82,7 @@ def _as_nodes(value: object) -> dict[str, Any]:
 def _check_node(where: str, node: object) -> None:
     if not isinstance(node, dict):
         raise InvalidWorkflow(
-            f"{where} must be an object with class_type and inputs, not {_kind(node)}. {EXPORT_HINT}"
+            f"{where} must be an object with class_type and inputs, not {_json_type(node)}. {EXPORT_HINT}"
         )
     if not isinstance(node.get("class_type"), str) or not node["class_type"]:
         raise InvalidWorkflow(f"{where} has no class_type (the name of its node class). {EXPORT_HINT}")
@@ -91,8 +92,8 @@ def _check_node(where: str, node: object) -> None:
         )
 
 
-def _kind(value: object) -> str:
-    """What a person would call a value's JSON type."""
+def _json_type(value: object) -> str:
+    """The JSON type of a value, for an error message."""
     names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number" if isinstance(value, (int, float)) else type(value).__name__)
 
@@ -101,14 +102,14 @@ def _kind(value: object) -> str:
 
 
 def check_json(value: object, where: str) -> None:
-    """Raise InvalidWorkflow for what JSON cannot carry, and for what is nested too deeply or too large."""
+    """Raise InvalidWorkflow for a value that JSON cannot represent, that is nested too deeply or that is too large."""
     _check_json(value, where, 0)
 
 
 def _check_json(value: object, where: str, characters: int) -> int:
-    """Refuse what JSON cannot carry, without recursion: the value may be nested 10,000 deep.
+    """Refuse what JSON cannot represent, without recursion because the value may be nested 10,000 levels deep.
 
-    `characters` counts those of the values before this one; returned is the count with it.
+    `characters` is the size of the values checked before this one; the return value includes this one.
     """
     waiting: list[tuple[object, int]] = [(value, 0)]
     while waiting:
@@ -170,25 +171,25 @@ def _check_links(graph: Graph) -> None:
 
 
 def _check_order(graph: Graph) -> None:
-    """Refuse cycles and chains that are too long, by removing nodes that need no other, level by level."""
-    needs = {node_id: {link.node_id for _, link in graph.links(node_id)} for node_id in graph}
-    needed_by: dict[str, list[str]] = {node_id: [] for node_id in graph}
-    for node_id, others in needs.items():
+    """Refuse cycles and chains that are too long: remove the nodes that depend on no other, level by level."""
+    dependencies = {node_id: {link.node_id for _, link in graph.links(node_id)} for node_id in graph}
+    dependents: dict[str, list[str]] = {node_id: [] for node_id in graph}
+    for node_id, others in dependencies.items():
         for other in others:
-            needed_by[other].append(node_id)
-    level = [node_id for node_id, others in needs.items() if not others]
-    levels = done = 0
+            dependents[other].append(node_id)
+    level = [node_id for node_id, others in dependencies.items() if not others]
+    levels = removed = 0
     while level:
-        levels, done = levels + 1, done + len(level)
-        following = []
+        levels, removed = levels + 1, removed + len(level)
+        next_level = []
         for node_id in level:
-            for user in needed_by[node_id]:
-                needs[user].discard(node_id)
-                if not needs[user]:
-                    following.append(user)
-        level = following
-    if done < len(needs):
-        stuck = [graph.describe(node_id) for node_id, others in needs.items() if others]
+            for dependent in dependents[node_id]:
+                dependencies[dependent].discard(node_id)
+                if not dependencies[dependent]:
+                    next_level.append(dependent)
+        level = next_level
+    if removed < len(dependencies):
+        stuck = [graph.describe(node_id) for node_id, others in dependencies.items() if others]
         raise InvalidWorkflow(f"workflow has a cycle: no order to run these nodes in: {', '.join(stuck[:10])}")
     if levels > MAX_CHAIN:
         raise InvalidWorkflow(
@@ -196,49 +197,51 @@ def _check_order(graph: Graph) -> None:
         )
 
 
-# --- Names of files -----------------------------------------------------------------------------------
+# --- File names ---------------------------------------------------------------------------------------
 
 
 def _check_file_names(graph: Graph) -> None:
-    """Refuse names that would leave ComfyUI's input or output folder (0.3.64 itself reads any path).
+    """Refuse file names that lead out of ComfyUI's input or output folder (ComfyUI 0.3.64 itself reads any path).
 
-    Of a node that loads something each text is checked, of the others those whose input is called like a file's; also
-    inside lists and objects, which some nodes take. What is called like a text, and what only the editor reads, is no
-    name.
+    This checks every text of a node whose class name contains "load", and of other nodes every text in an input that
+    is named like a file, also inside lists and objects, which some nodes take. It skips inputs that are named like a
+    text, and those that only the editor reads.
     """
     for node_id in graph:
-        loads = "load" in graph.class_of(node_id).lower()
+        is_loader = "load" in graph.class_of(node_id).lower()
         for name, value in graph.inputs(node_id).items():
             where = f"node {graph.describe(node_id)}: {name[:80]}"
             _check_wrapped(where, value)
-            if name == _PREFIX and isinstance(value, (dict, list)) and as_link(value) is None:
+            if name == _FILENAME_PREFIX and isinstance(value, (dict, list)) and as_link(value) is None:
                 raise InvalidWorkflow(f"{where} must be a text or a link")
-            is_name = name == _PREFIX or ((loads or _LIKE_A_FILE.search(name)) and not _LIKE_A_TEXT.search(name))
-            if not is_name or name in _EDITORS_OWN or as_link(value) is not None:
+            is_name = name == _FILENAME_PREFIX or (
+                (is_loader or _FILE_INPUT.search(name)) and not _TEXT_INPUT.search(name)
+            )
+            if not is_name or name in _EDITOR_ONLY_INPUTS or as_link(value) is not None:
                 continue
-            bad = next((text for text in _texts(value) if _leaves_folder(name, text)), None)
-            if bad is not None:
-                raise InvalidWorkflow(f"{where} must be a name inside ComfyUI's own folder, not {bad[:80]!a}")
+            outside = next((text for text in _strings(value) if _leaves_folder(name, text)), None)
+            if outside is not None:
+                raise InvalidWorkflow(f"{where} must be a name inside ComfyUI's own folder, not {outside[:80]!a}")
 
 
 def _check_wrapped(where: str, value: object) -> None:
-    """ComfyUI unwraps `{"__value__": …}`, which the editor writes around lists; anything else would hide there."""
+    """Refuse `{"__value__": …}` around anything but a list: ComfyUI unwraps it, which would hide other values."""
     if isinstance(value, dict) and "__value__" in value and not isinstance(value["__value__"], list):
         raise InvalidWorkflow(f'{where}: {{"__value__": …}} must hold a list; put another value there as it is')
 
 
-def _texts(value: object) -> Iterator[str]:
-    """Every text in a value of JSON."""
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a JSON value."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, (list, dict)):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
+            yield from _strings(part)
 
 
 def _leaves_folder(name: str, value: str) -> bool:
-    if len(value) > _LONGEST_PATH or _WEB.match(value):  # base64, or what a pack loads from the web
+    if len(value) > _MAX_PATH_LENGTH or _URL.match(value):  # base64, or a URL that a node pack downloads
         return False
     parts = value.replace("\\", "/").split("/")
-    is_absolute = value.startswith("/") and name != _PREFIX  # a prefix is put below our folder
-    return ".." in parts or "\0" in value or is_absolute or bool(_PROTOCOL.match(value))
+    is_absolute = value.startswith("/") and name != _FILENAME_PREFIX  # a prefix is put below the job's folder
+    return ".." in parts or "\0" in value or is_absolute or bool(_OUTSIDE_PATH.match(value))

@@ -1,4 +1,4 @@
-"""The workflow with the files of a job where it names them."""
+"""Replaces the names of a job's files in a workflow by the paths at which they are."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .graph import Graph, Workflow, editable
+from .graph import Graph, Workflow, editable_copy
 from .slots import text_inputs
 
-_FROM_INPUT = " [input]"  # ComfyUI's own mark for "in the input folder"
-_WANTS_WHOLE_PATH = re.compile(r"^VHS_.*Path$")  # Video Helper Suite's nodes that open a path as it stands
+_FROM_INPUT = " [input]"  # ComfyUI's own suffix for a file in its input folder
+_TAKES_ABSOLUTE_PATH = re.compile(r"^VHS_.*Path$")  # nodes of Video Helper Suite that open any path
 
 
 @dataclass(frozen=True)
 class PlacedFile:
-    """Where a job's file lies: `relative` to ComfyUI's input folder, and `whole`."""
+    """The path of a job's file: `relative` to ComfyUI's input folder, and `absolute`."""
 
     relative: str
-    whole: str
+    absolute: str
 
 
 def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[dict[str, Any], set[str]]:
-    """A copy in which every input that is the name of a file has its place, and the names that some input has.
+    """A copy in which every input that is the name of a file is its path instead, and the names that were found.
 
-    Any text of any node counts, also one inside an object, but for prompts and `filename_prefix`.
+    This looks at every text of every node, also inside objects, except prompts and `filename_prefix`.
     """
-    graph, placed = Graph(workflow), editable(workflow)
+    graph, placed = Graph(workflow), editable_copy(workflow)
     used: set[str] = set()
     for node_id in graph:
-        others = text_inputs(graph, node_id) if "clip" in graph.inputs(node_id) else ()
-        is_whole = bool(_WANTS_WHOLE_PATH.search(graph.class_of(node_id)))
+        skipped = text_inputs(graph, node_id) if "clip" in graph.inputs(node_id) else ()
+        is_absolute = bool(_TAKES_ABSOLUTE_PATH.search(graph.class_of(node_id)))
         for name, value in graph.inputs(node_id).items():
-            if name != "filename_prefix" and name not in others:
-                placed[node_id]["inputs"][name] = _placed(value, files, is_whole, used)
+            if name != "filename_prefix" and name not in skipped:
+                placed[node_id]["inputs"][name] = _replace_names(value, files, is_absolute, used)
     return placed, used
 
 
-def _placed(value: Any, files: Mapping[str, PlacedFile], is_whole: bool, used: set[str]) -> Any:
+def _replace_names(value: Any, files: Mapping[str, PlacedFile], is_absolute: bool, used: set[str]) -> Any:
     if isinstance(value, dict):
-        return {key: _placed(part, files, is_whole, used) for key, part in value.items()}
+        return {key: _replace_names(part, files, is_absolute, used) for key, part in value.items()}
     name = value.removesuffix(_FROM_INPUT) if isinstance(value, str) else ""
     if name not in files:
         return value
     used.add(name)
-    return files[name].whole if is_whole else files[name].relative
+    return files[name].absolute if is_absolute else files[name].relative

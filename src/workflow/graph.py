@@ -1,7 +1,7 @@
-"""What a node, a link and a chain of links are in ComfyUI's API format.
+"""Nodes, links and chains of links in ComfyUI's API format.
 
 A workflow is `{node id: {"class_type": str, "inputs": {name: value}, "_meta": {"title": str}}}`. A value that
-is a list of two, `[node id, output slot]`, is a link; every other value is the input itself.
+is a list of two, `[node id, output slot]`, is a link; every other value is the value of the input itself.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-_SHOWN_NODES = 20
+_MAX_LISTED_NODES = 20
 
 Workflow = Mapping[str, Any]
 """A workflow in API format. The functions of this package never edit one."""
 
 
-def editable(workflow: Workflow) -> dict[str, Any]:
-    """A copy whose nodes and inputs can be set. The values in it are the same ones: replace them, never edit them."""
+def editable_copy(workflow: Workflow) -> dict[str, Any]:
+    """A copy whose inputs can be set. The values are shared with the original: replace them, never edit them."""
     return {node_id: {**node, "inputs": {**node["inputs"]}} for node_id, node in workflow.items()}
 
 
 class Link(NamedTuple):
-    """Where an input's value comes from."""
+    """The output of a node from which an input gets its value."""
 
     node_id: str
     slot: int
 
 
 def as_link(value: object) -> Link | None:
-    """`value` as a link, or None if ComfyUI would not take it for one."""
+    """`value` as a link, or None if ComfyUI would not treat it as one."""
     if isinstance(value, list) and len(value) == 2:
         node_id, slot = value
         if isinstance(node_id, str) and type(slot) in (int, float):
@@ -37,14 +37,14 @@ def as_link(value: object) -> Link | None:
 
 
 class Graph:
-    """A checked workflow with the questions that overrides ask of it."""
+    """A checked workflow, with look-ups of nodes, inputs and links in both directions."""
 
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
-        self._users: dict[str, list[tuple[str, str]]] = {}
+        self._consumers: dict[str, list[tuple[str, str]]] = {}
         for node_id in workflow:
             for name, link in self.links(node_id):
-                self._users.setdefault(link.node_id, []).append((node_id, name))
+                self._consumers.setdefault(link.node_id, []).append((node_id, name))
 
     def __contains__(self, node_id: str) -> bool:
         return node_id in self.workflow
@@ -73,15 +73,15 @@ class Graph:
         return as_link(self.inputs(node_id).get(name))
 
     def feeds_others(self, node_id: str) -> bool:
-        """Whether any node takes something from this one."""
-        return node_id in self._users
+        """Whether an input of any node is linked to this node."""
+        return node_id in self._consumers
 
-    def users(self, node_id: str) -> list[tuple[str, str]]:
-        """The inputs that take something from a node: (node id, input name)."""
-        return self._users.get(node_id, [])
+    def consumers(self, node_id: str) -> list[tuple[str, str]]:
+        """The inputs that are linked to a node: (node id, input name)."""
+        return self._consumers.get(node_id, [])
 
     def title(self, node_id: str) -> str:
-        """The title a person gave the node, or its class."""
+        """The title that the user gave the node, or its class."""
         meta = self.workflow[node_id].get("_meta")
         title = meta.get("title") if isinstance(meta, Mapping) else None
         return title if isinstance(title, str) and title else self.class_of(node_id)
@@ -92,42 +92,42 @@ class Graph:
         name = class_type if title == class_type else f'{class_type} "{title}"'
         return "".join(c if c.isprintable() else "?" for c in f"{node_id} ({name})"[:200])
 
-    def listed(self, node_ids: Sequence[str]) -> str:
-        """Nodes for a message, with a comma between them."""
-        shown = ", ".join(self.describe(node_id) for node_id in node_ids[:_SHOWN_NODES])
-        more = len(node_ids) - _SHOWN_NODES
+    def describe_all(self, node_ids: Sequence[str]) -> str:
+        """Nodes for a message, comma-separated."""
+        shown = ", ".join(self.describe(node_id) for node_id in node_ids[:_MAX_LISTED_NODES])
+        more = len(node_ids) - _MAX_LISTED_NODES
         return shown if more <= 0 else f"{shown} and {more} more"
 
     def candidates(self, node_ids: Sequence[str]) -> list[dict[str, str]]:
-        """Nodes for a program to choose from."""
+        """Nodes for a program to choose from, as they are listed in an error's details."""
         return [
             {"node_id": node_id[:200], "class_type": self.class_of(node_id)[:200], "title": self.title(node_id)[:200]}
-            for node_id in node_ids[:_SHOWN_NODES]
+            for node_id in node_ids[:_MAX_LISTED_NODES]
         ]
 
 
 def walk(start: Link, follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
     """Every link that `follow` leads to from `start`, each once, nearest first."""
-    seen, waiting = set(), [start]
-    while waiting:
-        link = waiting.pop(0)
+    seen, queue = set(), [start]
+    while queue:
+        link = queue.pop(0)
         if link not in seen:
             seen.add(link)
             yield link
-            waiting.extend(follow(link))
+            queue.extend(follow(link))
 
 
-def nodes_behind(graph: Graph, node_ids: Iterable[str]) -> list[str]:
-    """The given nodes and all that they depend on, through any links, in the order of the workflow."""
-    seen, waiting = set(), list(node_ids)
-    while waiting:
-        node_id = waiting.pop()
+def with_dependencies(graph: Graph, node_ids: Iterable[str]) -> list[str]:
+    """The given nodes and all nodes that they depend on, in the order of the workflow."""
+    seen, queue = set(), list(node_ids)
+    while queue:
+        node_id = queue.pop()
         if node_id not in seen:
             seen.add(node_id)
-            waiting.extend(link.node_id for _, link in graph.links(node_id))
+            queue.extend(link.node_id for _, link in graph.links(node_id))
     return [node_id for node_id in graph if node_id in seen]
 
 
 def unique(node_ids: Iterable[str]) -> list[str]:
-    """Each once, in order."""
+    """The node ids without duplicates, in their order."""
     return list(dict.fromkeys(node_ids))

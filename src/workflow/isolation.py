@@ -1,7 +1,8 @@
-"""The workflow with a folder of its own for its outputs.
+"""Gives the outputs of a workflow a folder of their own.
 
-ComfyUI caches its nodes: an identical prompt names the files of the run before, which are gone by then. A prefix
-that differs for each job runs the saving nodes again (and nothing else), and keeps jobs apart.
+ComfyUI caches the results of nodes: for an identical prompt its history names the files of the previous run, which
+are deleted by then. A `filename_prefix` that differs for each job makes the saving nodes run again (and no others),
+and keeps the files of different jobs apart.
 """
 
 from __future__ import annotations
@@ -10,24 +11,24 @@ import uuid
 from collections.abc import Iterable
 from typing import Any
 
-from .graph import Workflow, editable
+from .graph import Workflow, editable_copy
 
-_PREFIX = "filename_prefix"
-_MARK = "serverless_worker_mark"  # a name that no class declares
+_FILENAME_PREFIX = "filename_prefix"
+_MARKER_INPUT = "serverless_worker_mark"  # an input that no class declares
 _JOIN_NODE = "StringConcatenate"  # in ComfyUI since 0.3.30
 
 
 def isolate_outputs(workflow: Workflow, folder: str) -> dict[str, Any]:
     """A copy in which every `filename_prefix` lies in `folder` (a relative name) below the output folder."""
-    isolated = editable(workflow)
+    isolated = editable_copy(workflow)
     for node_id, node in workflow.items():
-        prefix = node["inputs"].get(_PREFIX)
+        prefix = node["inputs"].get(_FILENAME_PREFIX)
         if isinstance(prefix, str):
-            isolated[node_id]["inputs"][_PREFIX] = f"{folder}/{prefix}"
-        elif isinstance(prefix, list):  # computed by another node: join the folder to what that gives
+            isolated[node_id]["inputs"][_FILENAME_PREFIX] = f"{folder}/{prefix}"
+        elif isinstance(prefix, list):  # computed by another node: put the folder in front of its result
             join = f"{node_id}.{folder}"
             isolated[join] = _join(folder, prefix)
-            isolated[node_id]["inputs"][_PREFIX] = [join, 0]
+            isolated[node_id]["inputs"][_FILENAME_PREFIX] = [join, 0]
     return isolated
 
 
@@ -35,14 +36,14 @@ def _join(folder: str, link: list[Any]) -> dict[str, Any]:
     return {"class_type": _JOIN_NODE, "inputs": {"string_a": folder, "string_b": link, "delimiter": "/"}}
 
 
-def renew_nodes(workflow: Workflow, node_ids: Iterable[str]) -> dict[str, Any]:
-    """A copy in which the given nodes run again although nothing that they use has changed.
+def rerun_nodes(workflow: Workflow, node_ids: Iterable[str]) -> dict[str, Any]:
+    """A copy in which the given nodes run again although their inputs have not changed.
 
-    ComfyUI's cache key counts every input that a node carries, also those its class does not declare, which are
-    not handed to it.
+    ComfyUI's cache key includes every input of a node, also those that its class does not declare and that are not
+    passed to it.
     """
-    renewed = editable(workflow)
+    changed = editable_copy(workflow)
     for node_id in node_ids:
-        if node_id in renewed:
-            renewed[node_id]["inputs"][_MARK] = uuid.uuid4().hex
-    return renewed
+        if node_id in changed:
+            changed[node_id]["inputs"][_MARKER_INPUT] = uuid.uuid4().hex
+    return changed

@@ -1,4 +1,4 @@
-"""The workflow as the editor would roughly have saved it.
+"""The workflow in roughly the form in which the editor would have saved it.
 
 Some node packs look themselves up in `extra_pnginfo["workflow"]`, which the editor always sends, and fail without it.
 """
@@ -11,7 +11,7 @@ from .graph import Graph, Workflow, as_link
 
 
 def outline_of(workflow: Workflow) -> dict[str, Any]:
-    """Its nodes with id, class, title and plain values, without links or places: to be read by nodes, not people."""
+    """The nodes with id, class, title and values, without links and positions: for node packs, not for the editor."""
     graph = Graph(workflow)
     return {
         "version": 0.4,

@@ -1,4 +1,4 @@
-"""The kinds of overrides, a row of a table each, and the place in a workflow that a value of each kind goes into."""
+"""The table of the kinds of overrides, and the inputs of a workflow that each kind sets."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from .slots import Slot
 
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of override: its fields, how people call what it takes, where it usually is and how it is found.
+class OverrideKind:
+    """One kind of override.
 
-    `is_usual` says whether the node with the usual id may be taken where nothing was found, `holds` what a primitive
-    node must hold to be named for it.
+    `fields` are the job's input fields with its values, `node_field` is the one that names a node, and `takes`
+    describes the value in messages. `inputs` returns the inputs of a node that take the value, `find` the nodes found
+    by following links. `holds` is the type that a primitive node's value must have if the caller names that node.
+    `usual_id` is the id that such a node usually has; `is_usual` tells whether the node with that id may be used if
+    `find` finds none. `must_agree`: the override is ambiguous if the nodes found hold different values.
     """
 
     fields: tuple[str, ...]
@@ -31,34 +34,34 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """How people call it."""
+        """Its name in messages."""
         return " and ".join(self.fields)
 
 
-PROMPT = Kind(
+PROMPT = OverrideKind(
     ("prompt",), "prompt_node_id", "a prompt text", slots.text_inputs, targets.find_prompt_nodes, str,
     usual_id="6", is_usual=targets.may_be_prompt,
 )  # fmt: skip
-NEGATIVE_PROMPT = Kind(
+NEGATIVE_PROMPT = OverrideKind(
     ("negative_prompt",), "negative_prompt_node_id", "a negative prompt text", slots.negative_text_inputs,
     targets.find_negative_prompt_nodes, str,
 )  # fmt: skip
-SEED = Kind(
+SEED = OverrideKind(
     ("seed",), "seed_node_id", "a seed", slots.seed_inputs, targets.find_seed_nodes, int,
     usual_id="25", must_agree=False,
 )  # fmt: skip
-SIZE = Kind(
+SIZE = OverrideKind(
     ("width", "height"), "size_node_id", "a width and a height", slots.size_inputs, targets.find_size_nodes, (),
-    usual_id="27", is_usual=targets.makes_empty,
+    usual_id="27", is_usual=targets.makes_empty_latent,
 )  # fmt: skip
-BATCH_SIZE = Kind(
+BATCH_SIZE = OverrideKind(
     ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, targets.find_batch_nodes, int,
 )  # fmt: skip
 
 
-def _of_sampling(name: str, takes: str, holds: type | tuple[type, ...]) -> Kind:
-    knob = sampling.KNOBS[name]
-    return Kind((name,), f"{name}_node_id", takes, knob.inputs, knob.find, holds)
+def _sampling_kind(name: str, takes: str, holds: type | tuple[type, ...]) -> OverrideKind:
+    setting = sampling.SAMPLING_SETTINGS[name]
+    return OverrideKind((name,), f"{name}_node_id", takes, setting.inputs, setting.find, holds)
 
 
 KINDS = (
@@ -67,12 +70,12 @@ KINDS = (
     SEED,
     SIZE,
     BATCH_SIZE,
-    _of_sampling("steps", "a number of steps", int),
-    _of_sampling("cfg", "a cfg", (int, float)),
-    _of_sampling("guidance", "a guidance", (int, float)),
-    _of_sampling("denoise", "a denoise", (int, float)),
-    _of_sampling("sampler_name", "a sampler's name", str),
-    _of_sampling("scheduler", "a scheduler's name", str),
+    _sampling_kind("steps", "a number of steps", int),
+    _sampling_kind("cfg", "a cfg", (int, float)),
+    _sampling_kind("guidance", "a guidance", (int, float)),
+    _sampling_kind("denoise", "a denoise", (int, float)),
+    _sampling_kind("sampler_name", "a sampler's name", str),
+    _sampling_kind("scheduler", "a scheduler's name", str),
 )
 NODE_FIELDS = (*(kind.node_field for kind in KINDS), "loras_node_id")
 """The names of the input fields that name a node."""
@@ -81,15 +84,15 @@ NODE_FIELDS = (*(kind.node_field for kind in KINDS), "loras_node_id")
 # --- Which nodes ---------------------------------------------------------------------------------------
 
 
-def usual_node(graph: Graph, kind: Kind) -> str:
-    """Where nothing was found: the node with the usual id, if it takes such a value."""
+def usual_node(graph: Graph, kind: OverrideKind) -> str:
+    """The node with the usual id, if no other was found. Raises NoOverrideTarget unless it takes such a value."""
     usual = kind.usual_id
     if usual in graph and _inputs(graph, kind, usual) and kind.is_usual(graph, usual):
         return usual
     raise _no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}")
 
 
-def named_node(graph: Graph, kind: Kind, node_id: str) -> str:
+def named_node(graph: Graph, kind: OverrideKind, node_id: str) -> str:
     """The node that the caller named. Raises NoOverrideTarget unless it is there and takes such a value."""
     if node_id not in graph:
         raise _no_target(graph, kind, f"{kind.node_field}: the workflow has no node {node_id[:80]!r}")
@@ -98,20 +101,20 @@ def named_node(graph: Graph, kind: Kind, node_id: str) -> str:
     return node_id
 
 
-def _inputs(graph: Graph, kind: Kind, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that a value of this kind goes into; of a primitive node, its value if the type fits."""
+def _inputs(graph: Graph, kind: OverrideKind, node_id: str) -> tuple[str, ...]:
+    """The inputs of a node that take a value of this kind; of a primitive node, its value if the type fits."""
     names = kind.inputs(graph, node_id)
-    held = slots.primitive_input(graph, node_id)
-    if names or held is None or not kind.holds:
+    value_input = slots.primitive_input(graph, node_id)
+    if names or value_input is None or not kind.holds:
         return names
-    value = graph.inputs(node_id)[held]
-    return (held,) if isinstance(value, kind.holds) and not isinstance(value, bool) else ()
+    value = graph.inputs(node_id)[value_input]
+    return (value_input,) if isinstance(value, kind.holds) and not isinstance(value, bool) else ()
 
 
-def slots_of(graph: Graph, kind: Kind, node_id: str, is_named: bool = False) -> list[Slot]:
-    """Where the value is to be written: in the node, or in a primitive node that holds it for no other purpose.
+def slots_of(graph: Graph, kind: OverrideKind, node_id: str, is_named: bool = False) -> list[Slot]:
+    """The inputs to write the value to: those of the node, or of a primitive node that holds the value for them alone.
 
-    An input that another node computes can be overwritten only in a node that the caller has named.
+    An input that another node computes is overwritten only in a node that the caller has named.
     """
     found = []
     for name in _inputs(graph, kind, node_id):
@@ -129,8 +132,8 @@ def slots_of(graph: Graph, kind: Kind, node_id: str, is_named: bool = False) -> 
     return found
 
 
-def value_of(graph: Graph, kind: Kind, node_id: str) -> str:
-    """What a node now holds for this kind, to tell whether several nodes agree."""
+def value_of(graph: Graph, kind: OverrideKind, node_id: str) -> str:
+    """The current value of a node for this kind, for comparing it with that of other nodes."""
     found = [slots.value_slot(graph, node_id, name) or Slot(node_id, name) for name in kind.inputs(graph, node_id)]
     return repr([graph.inputs(slot.node_id)[slot.name] for slot in found])
 
@@ -138,10 +141,10 @@ def value_of(graph: Graph, kind: Kind, node_id: str) -> str:
 # --- Candidates for the message --------------------------------------------------------------------------
 
 
-def _no_target(graph: Graph, kind: Kind, problem: str) -> NoOverrideTarget:
-    fitting = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
+def _no_target(graph: Graph, kind: OverrideKind, problem: str) -> NoOverrideTarget:
+    candidates = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
     if kind is NEGATIVE_PROMPT:
-        fitting = [node_id for node_id in fitting if node_id not in targets.find_prompt_nodes(graph)]
-    one = f"name one with {kind.node_field}: {graph.listed(fitting)}"
-    remedy = one if fitting else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
-    return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(fitting))
+        candidates = [node_id for node_id in candidates if node_id not in targets.find_prompt_nodes(graph)]
+    name_one = f"name one with {kind.node_field}: {graph.describe_all(candidates)}"
+    remedy = name_one if candidates else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
+    return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(candidates))

@@ -1,8 +1,8 @@
-"""Which node does an override of the sampling mean: steps, cfg, guidance, denoise, sampler_name, scheduler?
+"""Which node does an override of steps, cfg, guidance, denoise, sampler_name or scheduler apply to?
 
-A sampler has such an input itself (KSampler), or is given it by a node behind one of its links (SamplerCustomAdvanced:
-the scheduler behind `sigmas`, the guider behind `guider`). Where no sampler leads to one, every node that has the
-input and matters to an output counts.
+A sampler has such an input itself (KSampler), or gets the value from a node upstream (SamplerCustomAdvanced: from the
+scheduler linked to its `sigmas`, from the guider linked to its `guider`). If no sampler leads to such a node, every
+used node that has the input counts.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from .targets import used_nodes
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One setting of the sampling: the names of its input, and the links behind which it may be (empty: all)."""
+class SamplingSetting:
+    """One setting of sampling: the names of its input, and prefixes of the linked inputs to follow upstream to it."""
 
     names: tuple[str, ...]
-    behind: tuple[str, ...]
+    linked_inputs: tuple[str, ...]
 
     def inputs(self, graph: Graph, node_id: str) -> tuple[str, ...]:
-        """The input of a node that takes it, empty if it takes none."""
+        """The input of a node that takes this setting, empty if there is none."""
         return tuple(name for name in self.names if name in graph.inputs(node_id))[:1]
 
     def find(self, graph: Graph) -> list[str]:
-        """The nodes that hold it for the samplers."""
+        """The nodes that hold this setting for the samplers."""
         used = used_nodes(graph)
         samplers = [node_id for node_id in used if graph.link(node_id, "latent_image")]
-        found = unique(holder for sampler in samplers for holder in self._holders(graph, sampler))
+        found = unique(node_id for sampler in samplers for node_id in self._nodes_upstream(graph, sampler))
         return found or [node_id for node_id in used if self.inputs(graph, node_id)]
 
-    def _holders(self, graph: Graph, sampler: str) -> list[str]:
+    def _nodes_upstream(self, graph: Graph, sampler: str) -> list[str]:
         if self.inputs(graph, sampler):
             return [sampler]
 
@@ -42,18 +42,18 @@ class Knob:
         return unique(link.node_id for link in reached if self.inputs(graph, link.node_id))
 
     def _links(self, graph: Graph, node_id: str) -> list[Link]:
-        """The links of a node behind which its setting may be; a node of another kind is passed through."""
+        """The links of a node to follow upstream: those of `linked_inputs`, and all links of a reroute."""
         links = list(graph.links(node_id))
-        on_the_way = [link for name, link in links if name.startswith(self.behind)]
-        return on_the_way or [link for _, link in links if graph.class_of(node_id).startswith("Reroute")]
+        matching = [link for name, link in links if name.startswith(self.linked_inputs)]
+        return matching or [link for _, link in links if graph.class_of(node_id).startswith("Reroute")]
 
 
-KNOBS = {
-    "steps": Knob(("steps",), ("sigmas",)),
-    "cfg": Knob(("cfg", "cfg_conds"), ("guider",)),
-    "guidance": Knob(("guidance",), ("guider", "positive", "conditioning")),
-    "denoise": Knob(("denoise",), ("sigmas",)),
-    "sampler_name": Knob(("sampler_name",), ("sampler",)),
-    "scheduler": Knob(("scheduler",), ("sigmas",)),
+SAMPLING_SETTINGS = {
+    "steps": SamplingSetting(("steps",), ("sigmas",)),
+    "cfg": SamplingSetting(("cfg", "cfg_conds"), ("guider",)),
+    "guidance": SamplingSetting(("guidance",), ("guider", "positive", "conditioning")),
+    "denoise": SamplingSetting(("denoise",), ("sigmas",)),
+    "sampler_name": SamplingSetting(("sampler_name",), ("sampler",)),
+    "scheduler": SamplingSetting(("scheduler",), ("sigmas",)),
 }
-"""Name of an override to where it is."""
+"""By the name of the override."""

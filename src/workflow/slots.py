@@ -1,4 +1,4 @@
-"""Which inputs of a node take a text, a seed, a size, and where the value of an input is held."""
+"""Which inputs of a node take a text, a seed, a size; and the slot that holds the value of an input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from .graph import Graph, Link
 
-# Inputs that a prompt's text goes into, for encoders with more than one or another name than text or prompt.
+# The inputs that take the prompt's text, for encoders that have several or whose input is not named text or prompt.
 # From the node schemas of ComfyUI 0.3.64.
 TEXT_INPUTS: dict[str, tuple[str, ...]] = {
     "CLIPTextEncodeFlux": ("clip_l", "t5xxl"),
@@ -24,9 +24,9 @@ _NEGATIVE_TEXT_INPUTS = ("negative_prompt", "negative")
 SEED_INPUTS = ("noise_seed", "seed")
 SIZE_INPUTS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 
-# Nodes that hold one value for others (core primitives and common packs): its input is the value.
+# Names of the input that holds the value in primitive nodes (those of ComfyUI and of common node packs).
 VALUE_INPUTS = ("value", "string", "text", "prompt", "seed", "number", "int")
-PASSES_ON = re.compile(r"^Reroute\b|switch", re.IGNORECASE)
+PASS_THROUGH_CLASS = re.compile(r"^Reroute\b|switch", re.IGNORECASE)
 
 
 class Slot(NamedTuple):
@@ -40,10 +40,10 @@ class Slot(NamedTuple):
 
 
 def value_slot(graph: Graph, node_id: str, name: str) -> Slot | None:
-    """Where to write the value of an input: there, or in the primitive node that it is linked to.
+    """Where to write the value of an input: the input itself, or that of the primitive node it is linked to.
 
-    A primitive that also feeds something of another kind (seed and steps, width and height, a negative prompt) is
-    left alone: the input itself is the place then. None if the input is absent, or if a node computes its value.
+    A primitive that also feeds inputs of another kind (seed and steps, width and height, a negative prompt) is left
+    alone; then it is the input itself. None if the input is absent, or if a node computes its value.
     """
     slot = own = Slot(node_id, name)
     is_shared = False
@@ -51,31 +51,33 @@ def value_slot(graph: Graph, node_id: str, name: str) -> Slot | None:
         link = graph.link(*slot)
         if link is None:
             return None if slot.name not in graph.inputs(slot.node_id) else own if is_shared else slot
-        following = _source_input(graph, link)
-        if following is None:
+        next_input = _source_input(graph, link)
+        if next_input is None:
             return None
-        is_shared = is_shared or any(not _same_kind(graph, own, user) for user in graph.users(link.node_id))
-        slot = Slot(link.node_id, following)
+        is_shared = is_shared or any(
+            not _same_kind(graph, own, consumer) for consumer in graph.consumers(link.node_id)
+        )
+        slot = Slot(link.node_id, next_input)
     return None
 
 
-def _same_kind(graph: Graph, slot: Slot, user: tuple[str, str]) -> bool:
-    """Whether another input that takes the same value should change with this one."""
+def _same_kind(graph: Graph, slot: Slot, consumer: tuple[str, str]) -> bool:
+    """Whether another input with the same source should change together with this one."""
     for word in ("seed", "width", "height", "batch", "steps", "cfg", "guidance", "denoise", "sampler", "scheduler"):
         if word in slot.name:
-            return word in user[1]
-    return user == slot or bool(PASSES_ON.search(graph.class_of(user[0])))
+            return word in consumer[1]
+    return consumer == slot or bool(PASS_THROUGH_CLASS.search(graph.class_of(consumer[0])))
 
 
 def _source_input(graph: Graph, link: Link) -> str | None:
-    """The one input that a primitive or reroute node hands on."""
+    """The one input that a primitive or reroute node passes on."""
     if graph.class_of(link.node_id).startswith("Reroute"):
         return next(iter(graph.inputs(link.node_id)), None)
     return primitive_input(graph, link.node_id)
 
 
 def primitive_input(graph: Graph, node_id: str) -> str | None:
-    """The input of a node that only holds a value for others, None for every other node."""
+    """The value input of a primitive node, which only holds a value for other nodes; None for every other node."""
     inputs = graph.inputs(node_id)
     is_primitive = "primitive" in graph.class_of(node_id).lower() or len(inputs) == 1 or "seed" in inputs
     is_primitive = is_primitive and not any(graph.links(node_id))
@@ -88,15 +90,15 @@ def text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
     known = TEXT_INPUTS.get(graph.class_of(node_id))
     if known is not None:
         return tuple(name for name in known if name in inputs)
-    # A linked `positive` is conditioning, no text.
+    # A linked `positive` is conditioning, not text.
     return tuple(n for n in _COMMON_TEXT_INPUTS if n in inputs and (n != "positive" or isinstance(inputs[n], str)))[:1]
 
 
 def negative_text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that take a negative prompt: one of that name, else those of an encoder."""
+    """The inputs of a node that take a negative prompt: one with such a name, else the text inputs of an encoder."""
     inputs = graph.inputs(node_id)
     own = tuple(n for n in _NEGATIVE_TEXT_INPUTS if n in inputs and (n != "negative" or isinstance(inputs[n], str)))
-    return own[:1] or (text_inputs(graph, node_id) if holds_text(graph, node_id) else ())
+    return own[:1] or (text_inputs(graph, node_id) if takes_prompt(graph, node_id) else ())
 
 
 def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
@@ -110,15 +112,15 @@ def size_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
 
 
 def batch_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The input of a node that says how many pictures there are to be, empty if it has none."""
+    """The input of a node that sets the batch size, empty if it has none."""
     if graph.class_of(node_id) == "RepeatLatentBatch":
         return ("amount",) if "amount" in graph.inputs(node_id) else ()
     return ("batch_size",) if "batch_size" in graph.inputs(node_id) else ()
 
 
-def holds_text(graph: Graph, node_id: str) -> bool:
-    """Whether a node takes a prompt: an encoder (it has a clip) or a model's own prompt input."""
-    if graph.class_of(node_id) == "GLIGENTextBoxApply":  # it adds a box to the prompt that it is given
+def takes_prompt(graph: Graph, node_id: str) -> bool:
+    """Whether a node takes a prompt: a text encoder (it has a `clip` input) or a node with its own prompt input."""
+    if graph.class_of(node_id) == "GLIGENTextBoxApply":  # it adds a box to a prompt from upstream
         return False
     names = text_inputs(graph, node_id)
     values = [graph.inputs(node_id)[name] for name in names]

@@ -1,31 +1,31 @@
-"""Which node does an override mean? Found by following links from the samplers, never by titles.
+"""Which node does an override apply to? Found by following links from the samplers, never by titles.
 
-One search for each kind of override returns the nodes that hold the value (`sampling` has those for steps and the
-like):
+For each kind of override a function returns the nodes that hold the value (those for steps and the like are in
+`sampling`):
 
-    prompt           from what a sampler calls positive, against the flow, to the text encoders
-    negative_prompt  the same for negative, but for encoders that are positive too
-    seed             the samplers and noise nodes that start from noise
-    size             from a sampler's latent image, against the flow, to the node that sets width and height
-    batch_size       of those the ones that set how many; else a node that repeats the latent
+    prompt           upstream from a sampler's `positive` to the text encoders
+    negative_prompt  the same from `negative`, without encoders that also reach a `positive`
+    seed             the samplers and noise nodes that add noise
+    size             upstream from a sampler's `latent_image` to the node that sets width and height
+    batch_size       of those the nodes that have a batch size; else a node that repeats the latent
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .graph import Graph, Link, nodes_behind, unique, walk
+from .graph import Graph, Link, unique, walk, with_dependencies
 from .slots import (
-    PASSES_ON,
+    PASS_THROUGH_CLASS,
     batch_inputs,
-    holds_text,
     negative_text_inputs,
     seed_inputs,
     size_inputs,
+    takes_prompt,
 )
 
-# They have a width and a height, yet a person who says "width" does not mean them (counted on the stock templates).
-_NOT_A_PICTURE_SIZE = frozenset(
+# They have a width and a height, but not of the image that the user means (counted on ComfyUI's stock templates).
+_NOT_IMAGE_SIZE = frozenset(
     {
         "LatentUpscale",
         "LatentCrop",
@@ -36,7 +36,7 @@ _NOT_A_PICTURE_SIZE = frozenset(
     }
 )
 
-# Inputs that carry something else than conditioning, so a prompt is not found behind them.
+# Inputs that are no conditioning, so there is no prompt upstream of them.
 _NOT_CONDITIONING = frozenset(
     {
         *("model", "clip", "vae", "image", "images", "pixels", "mask", "latent", "latent_image", "samples"),
@@ -48,15 +48,15 @@ _LATENT_INPUTS = ("latent_image", "latent", "samples", "samples1", "samples2", "
 
 
 def find_prompt_nodes(graph: Graph) -> list[str]:
-    """Text encoders that reach a positive input; if nothing has one, every node with a prompt of its own."""
+    """Text encoders upstream of a positive input; if there is no such input, every node that takes a prompt."""
     starts = [link for node_id in used_nodes(graph) for link in _positive_links(graph, node_id)]
     if starts:
         return unique(encoder for link in starts for encoder in _encoders(graph, link, "positive"))
-    return [node_id for node_id in used_nodes(graph) if holds_text(graph, node_id) and may_be_prompt(graph, node_id)]
+    return [node_id for node_id in used_nodes(graph) if takes_prompt(graph, node_id) and may_be_prompt(graph, node_id)]
 
 
 def find_negative_prompt_nodes(graph: Graph) -> list[str]:
-    """Text encoders that reach a negative input and no positive one; else nodes with an input of that name."""
+    """Text encoders upstream of a negative input and of no positive one; else nodes with a negative prompt input."""
     links = [link for node_id in used_nodes(graph) for link in _negative_links(graph, node_id)]
     positive = find_prompt_nodes(graph)
     found = unique(encoder for link in links for encoder in _encoders(graph, link, "negative"))
@@ -66,64 +66,64 @@ def find_negative_prompt_nodes(graph: Graph) -> list[str]:
 
 
 def may_be_prompt(graph: Graph, node_id: str) -> bool:
-    """Whether a node is not the source of something negative."""
-    links = (graph.link(user, "negative") for user in graph)
+    """Whether a node is not upstream of a negative input."""
+    links = (graph.link(other, "negative") for other in graph)
     return not any(node_id in _encoders(graph, link, "negative") for link in links if link)
 
 
-def makes_empty(graph: Graph, node_id: str) -> bool:
+def makes_empty_latent(graph: Graph, node_id: str) -> bool:
     """Whether a node makes an empty latent or image of a size."""
     return graph.class_of(node_id).startswith("Empty") and bool(size_inputs(graph, node_id))
 
 
 def find_seed_nodes(graph: Graph) -> list[str]:
-    """Samplers and noise nodes that start from noise; if there are none, every node with a seed."""
+    """Samplers and noise nodes that add noise; if there are none, every node with a seed."""
     seeded = [node_id for node_id in used_nodes(graph) if seed_inputs(graph, node_id)]
     samplers = [node_id for node_id in seeded if {"latent_image", "noise_seed"} & graph.inputs(node_id).keys()]
     return [node_id for node_id in samplers or seeded if _adds_noise(graph, node_id)]
 
 
 def find_size_nodes(graph: Graph) -> list[str]:
-    """Nodes that set the size of what is sampled; if nothing samples, those that make an empty image."""
+    """Nodes that set the size of the sampled latent; without a sampler, those that make an empty latent or image."""
     starts = (graph.link(node_id, "latent_image") for node_id in used_nodes(graph))
     found = unique(node_id for link in starts if link for node_id in _latent_sources(graph, link))
     if found or any(graph.link(node_id, "latent_image") for node_id in graph):
         return found
-    return [node_id for node_id in used_nodes(graph) if makes_empty(graph, node_id)]
+    return [node_id for node_id in used_nodes(graph) if makes_empty_latent(graph, node_id)]
 
 
 def find_batch_nodes(graph: Graph) -> list[str]:
-    """Of the nodes that set the size, those that set how many; else those that repeat a latent."""
+    """Of the nodes that set the size, those with a batch size; else those that repeat a latent."""
     sized = [node_id for node_id in find_size_nodes(graph) if batch_inputs(graph, node_id)]
     return sized or [node_id for node_id in used_nodes(graph) if graph.class_of(node_id) == "RepeatLatentBatch"]
 
 
 def find_latent_upscales(graph: Graph, samplers: Iterable[str]) -> list[str]:
-    """`LatentUpscale` nodes (to a width and height) that enlarge what the given samplers made, at first hand."""
-    made_by = set(samplers)
+    """`LatentUpscale` nodes (to a width and height) that are linked directly to one of the given samplers."""
+    sampler_ids = set(samplers)
     return [
         node_id
         for node_id in graph
         if graph.class_of(node_id) == "LatentUpscale"
         and (link := graph.link(node_id, "samples"))
-        and link.node_id in made_by
+        and link.node_id in sampler_ids
     ]
 
 
 def find_image_scales(graph: Graph, samplers: Iterable[str]) -> list[str]:
-    """`ImageScale` nodes that bring what the given samplers made to a width and height of their own."""
-    made_by = set(samplers)
+    """`ImageScale` nodes downstream of the given samplers that have a width and height of their own."""
+    sampler_ids = set(samplers)
     return [
         node_id
         for node_id in graph
         if graph.class_of(node_id) == "ImageScale"
-        and made_by & set(nodes_behind(graph, [node_id]))
+        and sampler_ids & set(with_dependencies(graph, [node_id]))
         and not any(name in ("width", "height") for name, _ in graph.links(node_id))
     ]
 
 
 def samplers_of(graph: Graph, size_node: str) -> list[str]:
-    """The nodes whose latent image comes from a size node."""
+    """The samplers whose latent image comes from a node that sets the size."""
     return [
         node_id
         for node_id in graph
@@ -132,7 +132,7 @@ def samplers_of(graph: Graph, size_node: str) -> list[str]:
 
 
 def used_nodes(graph: Graph) -> list[str]:
-    """Nodes that matter to an output: a sampler or encoder that feeds nobody is left over from editing."""
+    """Nodes that are in use: a sampler or encoder that feeds no other node is a remnant of editing and is left out."""
     return [
         node_id
         for node_id in graph
@@ -144,36 +144,36 @@ def used_nodes(graph: Graph) -> list[str]:
 
 
 def _positive_links(graph: Graph, node_id: str) -> list[Link]:
-    """What a sampler or guider takes as positive. A node that hands conditioning on is no start of its own."""
+    """The positive links of a sampler or guider. Of a node that only passes conditioning on there are none."""
     positive = graph.link(node_id, "positive")
     if positive:
         return [positive] if graph.link(node_id, "model") else []
     if "guider" in graph.class_of(node_id).lower():
-        names = ("conditioning", "cond1")  # cond2 has the role of a negative: what the reference alone gives
+        names = ("conditioning", "cond1")  # cond2 acts as a negative: the result of the reference alone
         return [link for name in names if (link := graph.link(node_id, name))]
     return []
 
 
 def _negative_links(graph: Graph, node_id: str) -> list[Link]:
-    """What a sampler or guider takes as negative."""
+    """The negative links of a sampler or guider."""
     is_guider = "guider" in graph.class_of(node_id).lower()
     names = ("negative", "cond2") if is_guider else ("negative",) if graph.link(node_id, "model") else ()
     return [link for name in names if (link := graph.link(node_id, name))]
 
 
 def _encoders(graph: Graph, start: Link, role: str) -> list[str]:
-    """The text encoders behind what a node takes as `role`: positive or negative."""
+    """The text encoders upstream of a link with that role: positive or negative."""
 
     def follow(link: Link) -> list[Link]:
-        if holds_text(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
+        if takes_prompt(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
             return []
         return _conditioning_links(graph, link.node_id, role)
 
-    return [link.node_id for link in walk(start, follow) if holds_text(graph, link.node_id)]
+    return [link.node_id for link in walk(start, follow) if takes_prompt(graph, link.node_id)]
 
 
 def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
-    """What feeds a node that hands conditioning on. One that takes both roles keeps them apart."""
+    """The links that feed conditioning to a node that passes it on. A node that takes both roles keeps them apart."""
     links = list(graph.links(node_id))
     of_role = [link for name, link in links if name.startswith(role)]
     if of_role or any(name.startswith(("positive", "negative")) for name, _ in links):
@@ -196,11 +196,11 @@ def _latent_sources(graph: Graph, start: Link) -> list[str]:
     def follow(link: Link) -> list[Link]:
         if _sets_size(graph, link.node_id):
             return []
-        passes_on = PASSES_ON.search(graph.class_of(link.node_id))
-        return [source for name, source in graph.links(link.node_id) if passes_on or name in _LATENT_INPUTS]
+        passes_through = PASS_THROUGH_CLASS.search(graph.class_of(link.node_id))
+        return [source for name, source in graph.links(link.node_id) if passes_through or name in _LATENT_INPUTS]
 
     return [link.node_id for link in walk(start, follow) if _sets_size(graph, link.node_id)]
 
 
 def _sets_size(graph: Graph, node_id: str) -> bool:
-    return bool(size_inputs(graph, node_id)) and graph.class_of(node_id) not in _NOT_A_PICTURE_SIZE
+    return bool(size_inputs(graph, node_id)) and graph.class_of(node_id) not in _NOT_IMAGE_SIZE

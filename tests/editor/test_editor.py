@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from src.editor import class_types, convert, is_editor_workflow, read_document
 from src.editor.dynamic_prompts import choose_texts
-from src.editor.values import Moment
+from src.editor.values import ConversionContext
 from src.errors import GuiFormatWorkflow, InvalidWorkflow
 from src.job.request import read_job
 from src.workflow import check_workflow
@@ -148,7 +148,7 @@ def test_placeholders_of_a_file_name_are_filled_in_by_the_editor() -> None:
     file = saved([{**empty(1), "properties": {"Node name for S&R": "Empty/1"}}, node], [[1, 1, 0, 2, 0, "IMAGE"]])
     document = read_document(file)
     schemas = {name: read_schema(told[name]) for name in class_types(document)}
-    moment = Moment(time.struct_time((2026, 3, 4, 5, 6, 7, 0, 0, 0)))
+    moment = ConversionContext(time.struct_time((2026, 3, 4, 5, 6, 7, 0, 0, 0)))
     prefix = convert(document, schemas, moment)["2"]["inputs"]["filename_prefix"]
     assert prefix == "2026-03-04_05.06.07/64%Other.width%%width%%a.b.c%"
 
@@ -157,8 +157,8 @@ def test_one_of_several_texts_is_chosen_as_the_editor_does() -> None:
     told = {"T": class_of(("text", ["STRING", {"dynamicPrompts": True}]))}
     document = read_document(saved([saved_node(1, "T", ["{a|{b|c}} \\{d\\|\\} {e|f"])], []))
     schemas = {"T": read_schema(told["T"])}
-    first = convert(document, schemas, Moment(time.localtime(), lambda options: options[0]))
-    last = convert(document, schemas, Moment(time.localtime(), lambda options: options[-1]))
+    first = convert(document, schemas, ConversionContext(time.localtime(), lambda options: options[0]))
+    last = convert(document, schemas, ConversionContext(time.localtime(), lambda options: options[-1]))
     assert [prompt["1"]["inputs"]["text"] for prompt in (first, last)] == ["a {d|} e", "c {d|} f"]
 
 

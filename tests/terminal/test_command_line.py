@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from src.errors import InvalidInput
-from src.settings import Settings, variable, written
+from src.settings import Settings, format_value, variable
 from src.terminal import command_line, local_test
 
 from .. import workflows
@@ -191,6 +191,6 @@ def test_a_test_input_that_cannot_be_read_says_why(given: str, said: str) -> Non
 def test_help_tells_every_setting_with_its_default(tmp_path: Path) -> None:
     told = run("--help", folder=tmp_path).stdout
     for setting in fields(Settings):
-        default = written(setting.default)
+        default = format_value(setting.default)
         assert f"\n  {variable(setting)}{f' ({default})' if default else ''}\n" in told
     assert "what is there and what is missing" in told

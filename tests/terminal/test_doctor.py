@@ -20,7 +20,7 @@ from ..worker_process import ROOT
 
 def found(settings: Settings) -> dict[str, tuple[State, str]]:
     """Name of a check to what it found."""
-    return {finding.what: (finding.state, finding.told) for finding in examine(settings)}
+    return {finding.what: (finding.state, finding.message) for finding in examine(settings)}
 
 
 def comfyui(folder: Path, python: str = sys.executable) -> Settings:
@@ -71,9 +71,9 @@ def test_models_that_are_named_and_not_here_are_told_with_the_way_to_get_them(tm
 def test_a_bucket_is_looked_into(storage: Storage) -> None:
     config: BucketConfig = storage.config
     good = doctor._bucket("results", config, "")
-    assert (good.state, good.told) == (State.GOOD, f"{config.name} can be looked into")
+    assert (good.state, good.message) == (State.GOOD, f"{config.name} can be looked into")
     bad = doctor._bucket("results", replace(config, name="no-such-bucket"), "")
-    assert (bad.state, "no-such-bucket" in bad.told) == (State.BAD, True)
+    assert (bad.state, "no-such-bucket" in bad.message) == (State.BAD, True)
 
 
 @pytest.mark.skipif(isinstance(REAL, str), reason=str(REAL))
