@@ -40,7 +40,7 @@ class ModelServer:
     """The next responses are cut off after this share (0 to 1) of their bytes."""
     stall: list[float] = field(default_factory=list)
     """The next responses stall for this many seconds after half of their bytes."""
-    chunk_delay: float = 0.0
+    pace: float = 0.0
     """Seconds before each 64 KB of a response."""
     is_silent: bool = False
     """Whether requests for files get no response at all."""
@@ -226,8 +226,8 @@ class _Handler(BaseHTTPRequestHandler):
             if stall is not None and position >= len(content) // 2:
                 self.server.stopping.wait(stall)
                 stall = None
-            if state.chunk_delay and not is_probe:
-                time.sleep(state.chunk_delay)
+            if state.pace and not is_probe:
+                time.sleep(state.pace)
             self.wfile.write(content[position : min(position + _WRITE_BYTES, end)])
             state.sent += min(position + _WRITE_BYTES, end) - position
         if cut is not None:

@@ -110,7 +110,7 @@ def test_a_model_without_a_digest_is_checked_by_what_the_hub_says(tmp_path: Path
 def test_signed_links_that_expire_are_asked_for_again(tmp_path: Path, server: ModelServer) -> None:
     fetcher = fetcher_for(tmp_path, server, from_hub())
     server.cut = [0.5]
-    server.chunk_delay = 0.002
+    server.pace = 0.002
     ender = threading.Timer(0.3, lambda: setattr(server, "signatures", server.signatures + 5))
     server.valid = 3
     ender.start()
@@ -185,7 +185,7 @@ def test_stalls_without_end_end_it_and_what_came_is_kept(tmp_path: Path, server:
 
 def test_nothing_but_a_drip_is_a_stall(tmp_path: Path, server: ModelServer) -> None:
     server.has_ranges = False
-    server.chunk_delay = 0.6  # 64 KB in more than the time of a stall
+    server.pace = 0.6  # 64 KB in more than the time of a stall
     with pytest.raises(ModelFetchFailed, match=r"nothing came for 0\.5 s, twice"):
         fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
 
@@ -207,7 +207,7 @@ def run_apart(folder: Path, server: ModelServer, environment: dict[str, str] | N
 
 def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Path, server: ModelServer) -> None:
     folder = tmp_path / "models"
-    server.chunk_delay = 0.01
+    server.pace = 0.01
     process = run_apart(folder, server)
     parts = parts_of(folder / "vae" / "a.safetensors")
     end = time.monotonic() + 30
@@ -219,7 +219,7 @@ def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Pa
     assert process.stdout
     process.stdout.close()
     assert (folder / "vae" / "a.safetensors.lock").exists()
-    server.chunk_delay, before = 0.0, server.sent
+    server.pace, before = 0.0, server.sent
     (file,) = fetch(replace(fetcher_for(folder, server, from_web(server)), pace=Pace()))
     assert file.read_bytes() == CONTENT
     assert server.sent - before < len(CONTENT)
@@ -228,7 +228,7 @@ def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Pa
 
 def test_two_workers_that_want_the_same_file_fetch_it_once(tmp_path: Path, server: ModelServer) -> None:
     folder = tmp_path / "models"
-    server.chunk_delay = 0.002
+    server.pace = 0.002
     processes = [run_apart(folder, server) for _ in range(3)]
     outputs = [process.communicate(timeout=60)[0].decode() for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0], outputs
@@ -240,7 +240,7 @@ def test_ctrl_c_ends_it_at_once_and_what_came_is_kept(tmp_path: Path, server: Mo
     import signal
 
     folder = tmp_path / "models"
-    server.chunk_delay = 0.05
+    server.pace = 0.05
     process = run_apart(folder, server)
     parts = parts_of(folder / "vae" / "a.safetensors")
     end = time.monotonic() + 30
@@ -255,7 +255,7 @@ def test_ctrl_c_ends_it_at_once_and_what_came_is_kept(tmp_path: Path, server: Mo
 
 
 def test_who_no_longer_waits_ends_it(tmp_path: Path, server: ModelServer) -> None:
-    server.chunk_delay, stop = 0.05, threading.Event()
+    server.pace, stop = 0.05, threading.Event()
 
     def check() -> None:
         if stop.is_set():
@@ -292,7 +292,7 @@ def test_a_server_that_ends_each_connection_costs_no_more_of_them(tmp_path: Path
         most[0] = max(most[0], len(list(Path("/proc/self/fd").iterdir())))
 
     before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
-    server.chunk_delay = 0.001
+    server.pace = 0.001
     fetch(replace(fetcher, pace=Pace(20.0, 1 << 17)), check=check)  # 77 ranges
     assert most[0] - before < 40
 
@@ -304,7 +304,7 @@ def test_a_range_that_was_not_asked_for_is_not_taken(tmp_path: Path, server: Mod
 
 
 def test_a_server_that_does_not_say_how_large_a_file_is_is_told_at_once(tmp_path: Path, server: ModelServer) -> None:
-    server.has_ranges, server.has_length, server.chunk_delay = False, False, 0.5
+    server.has_ranges, server.has_length, server.pace = False, False, 0.5
     started = time.monotonic()
     with pytest.raises(ModelFetchFailed, match="does not say how large the file is"):
         fetch(fetcher_for(tmp_path, server, from_web(server)))

@@ -120,7 +120,7 @@ def test_without_download_models_nothing_is_fetched_and_the_log_says_what_is_mis
 
 
 def test_a_worker_that_ends_does_not_wait_for_its_models(server: ModelServer, volume: Path, tmp_path: Path) -> None:
-    server.chunk_delay = 0.2
+    server.pace = 0.2
     supply = ModelSupply.make(settings_of(server, volume, models=("tiny",)), tmp_path)
     supply.begin()
     time.sleep(0.5)
@@ -173,7 +173,7 @@ def empty(real: tuple[Bench, Path], shared_server: ModelServer, tiny: dict[str, 
     for file in volume.rglob("*"):  # but no folder: ComfyUI 0.3.64 cannot bear that one goes
         if file.is_file() and file.name != ENCODER:
             file.unlink()
-    shared_server.files, shared_server.requests, shared_server.chunk_delay = dict(tiny), [], 0.0
+    shared_server.files, shared_server.requests, shared_server.pace = dict(tiny), [], 0.0
     time.sleep(0.02)  # ComfyUI looks at the time of folders
     return bench, volume
 
@@ -305,20 +305,20 @@ def test_a_cure_ends_with_the_jobs_time_and_the_next_job_goes_on(
     empty: tuple[Bench, Path], shared_server: ModelServer, tiny: dict[str, bytes]
 ) -> None:
     bench, volume = empty
-    shared_server.chunk_delay = 0.2  # some ten seconds
+    shared_server.pace = 0.2  # some ten seconds
     answer = with_settings(bench, job_timeout=4.0).run(workflow=workflows.generative())
     assert (answer["error_type"], answer["error_code"]) == ("timeout", "job_timeout")
     assert "send the job again" in answer["error"]
     left = [folder / f"{name}.safetensors.partial" for folder, name in _places(volume)]
     assert any(path.exists() for path in left)
-    shared_server.chunk_delay, before = 0.0, shared_server.sent
+    shared_server.pace, before = 0.0, shared_server.sent
     assert bench.run(workflow=workflows.generative())["status"] == "success"
     assert shared_server.sent - before < sum(len(tiny[f"{name}.safetensors"]) for _, name in _places(volume))
 
 
 def test_a_cancelled_job_ends_its_cure(empty: tuple[Bench, Path], shared_server: ModelServer) -> None:
     bench, _ = empty
-    shared_server.chunk_delay, stop = 0.2, threading.Event()
+    shared_server.pace, stop = 0.2, threading.Event()
     threading.Timer(1.5, stop.set).start()
     job_handler.set_worker(bench.worker)
     started = time.monotonic()
@@ -326,7 +326,7 @@ def test_a_cancelled_job_ends_its_cure(empty: tuple[Bench, Path], shared_server:
     answer = job_handler.answer_job(job, stop)
     assert answer["error_code"] == "cancelled"
     assert time.monotonic() - started < 30
-    shared_server.chunk_delay = 0.0
+    shared_server.pace = 0.0
     assert bench.run(workflow=workflows.still())["status"] == "success"
 
 
