@@ -1,1 +1,1 @@
-"""Speed, measured side by side in one run. Each module is a command: `python -m benchmarks.NAME`."""
+"""Benchmarks of this worker, alone and against worker-comfyui. `python -m benchmarks --list` lists them."""

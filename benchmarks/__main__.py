@@ -16,7 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ALONE = (
+STANDALONE = (  # need neither --peer nor --root
     "boot",
     "overhead",
     "busy_queue",
@@ -32,7 +32,7 @@ ALONE = (
 
 
 def main() -> int:
-    """Run them, or list them; 1 if one failed."""
+    """Run or list the benchmarks; the exit status is 1 if any failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path)
     parser.add_argument("--root", type=Path)
@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="only say what there is")
     options = parser.parse_args()
     peer = ["--peer", str(options.peer)] if options.peer else []
-    commands = {name: list[str]() for name in ALONE}
+    commands = {name: list[str]() for name in STANDALONE}
     if options.peer or options.list:
         commands["versus"] = peer
     if options.root or options.list:
@@ -54,12 +54,12 @@ def main() -> int:
             continue
         print(f"\n== {name}: {summary(name)}", flush=True)
         if not options.list:
-            failed |= not _run(name, arguments, options.write if name in ALONE else None)
+            failed |= not _run(name, arguments, options.write if name in STANDALONE else None)
     return int(failed)
 
 
 def _run(name: str, arguments: list[str], folder: Path | None) -> bool:
-    """Run one, show what it prints as it comes, and keep it; whether that went well."""
+    """Run one benchmark, pass on what it prints and save it to the folder. Whether it succeeded."""
     command = [sys.executable, "-u", "-m", f"benchmarks.{name}", *arguments]
     lines = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -68,8 +68,8 @@ def _run(name: str, arguments: list[str], folder: Path | None) -> bool:
             lines.append(line)
     if folder and process.returncode == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        kept = f"{summary(name)}\n\n{''.join(line for line in lines if not line.startswith('---'))}"
-        (folder / f"{name}.txt").write_text(kept, encoding="utf-8")
+        report = f"{summary(name)}\n\n{''.join(line for line in lines if not line.startswith('---'))}"
+        (folder / f"{name}.txt").write_text(report, encoding="utf-8")
     return process.returncode == 0
 
 

@@ -29,13 +29,13 @@ from src.settings import local_worker_environment, read_settings
 from src.workflow import Overrides, apply_overrides
 
 STEPS = 50
-"""Of a job; the draft engine takes `--step-seconds` for each."""
-_KEPT = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
+"""Sampling steps of a job; the draft engine takes `--step-seconds` for each."""
+_INHERITED_VARIABLES = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What one run gave; times in seconds."""
+    """Results of one run; times in seconds, `busy` as a share of the time."""
 
     concurrency: int
     wall: float
@@ -44,7 +44,7 @@ class Figures:
 
 
 def main() -> None:
-    """Print a table, one row a concurrency, and the figures as JSON."""
+    """Print a table with one row per concurrency, and the figures as JSON."""
     options = _parse()
     print(f"{options.jobs} jobs of {options.seconds:g} s, one worker, {os.cpu_count()} cores")
     print(f"{'concurrency':>11} {'wall s':>8} {'busy':>6} {'idle ms/job':>12}")
@@ -60,18 +60,18 @@ async def _measure(concurrency: int, jobs: int, arguments: str, engine_seconds: 
     endpoint, environment = EndpointOptions(port, 1, ["--draft"]), worker_environment(arguments, concurrency)
     url = f"http://127.0.0.1:{port}/v2/local"
     async with running_endpoint(endpoint, environment), aiohttp.ClientSession() as session:
-        await _run_all(session, url, 1, 0)  # the worker has booted then
+        await _run_all(session, url, 1, 0)  # waits until the worker has booted
         started = time.monotonic()
         answers = await _run_all(session, url, jobs, 1)
         wall = time.monotonic() - started
-    own = len(answers) * engine_seconds
-    return Figures(concurrency, wall, own / wall, (wall - own) / jobs)
+    busy = len(answers) * engine_seconds
+    return Figures(concurrency, wall, busy / wall, (wall - busy) / jobs)
 
 
 def worker_environment(arguments: str, concurrency: int) -> dict[str, str]:
-    """What a quiet worker is started with; `arguments` are the engine's."""
+    """Environment variables of a worker that logs errors only; `arguments` are COMFYUI_ARGS."""
     return {
-        **{name: value for name, value in local_worker_environment().items() if name in _KEPT},
+        **{name: value for name, value in local_worker_environment().items() if name in _INHERITED_VARIABLES},
         "CONCURRENCY": str(concurrency),
         "COMFYUI_ARGS": arguments,
         "LOG_LEVEL": "ERROR",
@@ -80,14 +80,14 @@ def worker_environment(arguments: str, concurrency: int) -> dict[str, str]:
 
 
 def _engine_seconds(arguments: str) -> float:
-    """What the engine itself needs for one job: from `execution_start` to `execution_success`, median of three."""
+    """Seconds from `execution_start` to `execution_success` of one job, the median of three."""
     settings = replace(read_settings({}), comfyui_args=arguments)
     limits = RunLimits(Deadline(600.0), 600.0, 10.0)
     times = []
     with ComfyEngine(draft_installation(), settings) as engine:
         engine.ensure_ready()
         for seed in range(3):
-            workflow = apply_overrides(waiting_workflow(), Overrides(seed=seed)).workflow
+            workflow = apply_overrides(sampling_workflow(), Overrides(seed=seed)).workflow
             messages = dict(run_prompt(engine, workflow, limits, lambda event: None).entry["status"]["messages"])
             times.append(messages["execution_success"]["timestamp"] - messages["execution_start"]["timestamp"])
     return float(statistics.median(times)) / 1000
@@ -97,14 +97,14 @@ async def _run_all(session: aiohttp.ClientSession, url: str, jobs: int, first_se
     ids = []
     for seed in range(first_seed, first_seed + jobs):
         async with session.post(
-            f"{url}/run", json={"input": {"workflow": waiting_workflow(), "seed": seed}}
+            f"{url}/run", json={"input": {"workflow": sampling_workflow(), "seed": seed}}
         ) as response:
             ids.append((await response.json())["id"])
-    return [await ended(session, url, job_id) for job_id in ids]
+    return [await wait_until_completed(session, url, job_id) for job_id in ids]
 
 
-async def ended(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[str, Any]:
-    """The status of a job of a local endpoint once it has completed; ends the program if it fails."""
+async def wait_until_completed(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[str, Any]:
+    """Poll a job of a local endpoint until it has completed; its status. Exits the program if it fails."""
     while True:
         async with session.get(f"{url}/status/{job_id}") as response:
             status: dict[str, Any] = await response.json()
@@ -115,7 +115,7 @@ async def ended(session: aiohttp.ClientSession, url: str, job_id: str) -> dict[s
         await asyncio.sleep(0.01)
 
 
-def waiting_workflow() -> dict[str, Any]:
+def sampling_workflow() -> dict[str, Any]:
     """A workflow of `STEPS` steps for the draft engine."""
 
     def node(class_type: str, **inputs: Any) -> dict[str, Any]:

@@ -22,14 +22,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contenders import PEER_FLAGS, peer_files, picture
+from benchmarks.contenders import PEER_FLAGS, copy_peer_files, empty_image_workflow
 from tests.container import ENTRY, ENVIRONMENT, running
 from tests.loopback_queue import LoopbackQueue, serving
 
 Start = Callable[[LoopbackQueue, Path], Any]
+"""Starts a container that takes jobs from the queue; the folder is for its files and log."""
 
-_HANG = 180.0
-_SERIAL = f"""#!/bin/bash
+_TIMEOUT_SECONDS = 180.0
+_SERIAL_START_SCRIPT = f"""#!/bin/bash
 /opt/comfyui/bin/python -c 'import torch'
 cd /comfyui
 /opt/comfyui/bin/python -u main.py {" ".join(PEER_FLAGS)} --cpu &
@@ -42,33 +43,33 @@ def main() -> None:
     """Print a table and the figures as JSON."""
     options = _parse()
     seconds: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        starts: dict[str, Start] = {"ours": lambda queue, place: _ours(options.root, queue, place)}
+    with tempfile.TemporaryDirectory() as temporary:
+        starts: dict[str, Start] = {"ours": lambda queue, folder: _start_ours(options.root, queue, folder)}
         if options.peer:
-            over = Path(folder) / "over"
-            over.mkdir()
-            files = _files_over(options.peer, over)
-            starts["serial"] = lambda queue, place: _serial(options.root, files, queue, place)
+            overlay = Path(temporary) / "overlay"
+            overlay.mkdir()
+            _write_peer_overlay(options.peer, overlay)
+            starts["serial"] = lambda queue, folder: _start_serial(options.root, overlay, queue, folder)
         for run in range(options.runs):
             for name, start in starts.items():
-                place = Path(folder) / f"{name}{run}"
-                place.mkdir()
-                seconds.setdefault(name, []).append(_first_answer(start, place))
+                folder = Path(temporary) / f"{name}{run}"
+                folder.mkdir()
+                seconds.setdefault(name, []).append(_time_to_first_answer(start, folder))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(f"container start to first answer, median of {options.runs}, {os.cpu_count()} cores")
     for name, median in medians.items():
-        told = " ".join(f"{value:.2f}" for value in seconds[name])
-        print(f"{name:>8} {median:>7.2f} s  {median / medians['ours']:>5.2f} x  ({told})")
+        runs = " ".join(f"{value:.2f}" for value in seconds[name])
+        print(f"{name:>8} {median:>7.2f} s  {median / medians['ours']:>5.2f} x  ({runs})")
     print(json.dumps(seconds))
 
 
-def _first_answer(start: Start, place: Path) -> float:
+def _time_to_first_answer(start: Start, folder: Path) -> float:
     with serving() as queue:
-        queue.put("one", {"workflow": picture(7)})
+        queue.put("one", {"workflow": empty_image_workflow(7)})
         began = time.monotonic()
-        with start(queue, place) as container:
+        with start(queue, folder) as container:
             while not queue.posted:
-                if not container.alive or time.monotonic() - began > _HANG:
+                if not container.alive or time.monotonic() - began > _TIMEOUT_SECONDS:
                     raise SystemExit(f"no answer: {container.log[-3000:]}")
                 time.sleep(0.01)
             seconds = time.monotonic() - began
@@ -79,19 +80,18 @@ def _first_answer(start: Start, place: Path) -> float:
     return seconds
 
 
-def _ours(root: Path, queue: LoopbackQueue, place: Path) -> Any:
-    return running(root, ENTRY, {**ENVIRONMENT, **queue.environment}, place)
+def _start_ours(root: Path, queue: LoopbackQueue, folder: Path) -> Any:
+    return running(root, ENTRY, {**ENVIRONMENT, **queue.environment}, folder)
 
 
-def _serial(root: Path, files: Path, queue: LoopbackQueue, place: Path) -> Any:
+def _start_serial(root: Path, overlay: Path, queue: LoopbackQueue, folder: Path) -> Any:
     environment = {**ENVIRONMENT, **queue.environment, "COMFYUI_ARGS": ""}
-    return running(root, ["/usr/bin/tini", "--", "/bin/bash", "/peer/start.sh"], environment, place, over=files)
+    return running(root, ["/usr/bin/tini", "--", "/bin/bash", "/peer/start.sh"], environment, folder, overlay=overlay)
 
 
-def _files_over(checkout: Path, folder: Path) -> Path:
-    """What is laid over the image for the peer: its files, and the start script."""
-    (peer_files(checkout, folder) / "start.sh").write_text(_SERIAL)
-    return folder
+def _write_peer_overlay(checkout: Path, folder: Path) -> None:
+    """Write what is overlaid on the image for the peer: its files, and the start script."""
+    (copy_peer_files(checkout, folder) / "start.sh").write_text(_SERIAL_START_SCRIPT)
 
 
 def _parse() -> argparse.Namespace:

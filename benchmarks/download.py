@@ -28,7 +28,7 @@ _SERVE = (
     "import sys; from aiohttp import web; app = web.Application(); app.router.add_static('/', sys.argv[1]); "
     "web.run_app(app, host='127.0.0.1', port=int(sys.argv[2]), print=None, access_log=None)"
 )
-_WAIT_SECONDS = 20.0
+_START_SECONDS = 20.0
 
 
 def main() -> None:
@@ -40,27 +40,27 @@ def main() -> None:
         (root / "served").mkdir()
         digests = {name: _write(root / "served" / name, options.megabytes) for name in names}
         with _server(root / "served") as url:
-            ways = _ways(root, url, digests, options.megabytes * 1_000_000)
-            measured: dict[str, list[tuple[float, int]]] = {way: [] for way in ways}
+            commands = _commands(root, url, digests, options.megabytes * 1_000_000)
+            measured: dict[str, list[tuple[float, int]]] = {way: [] for way in commands}
             for _ in range(options.runs):
-                for way, command in ways.items():
+                for way, command in commands.items():
                     measured[way].append(_measure(command, root / "target"))
-    _show(measured, options)
+    _print_table(measured, options)
 
 
 def _write(file: Path, megabytes: int) -> str:
-    """Random bytes; their digest."""
+    """Write random bytes to a file; their SHA-256."""
     digest = hashlib.sha256()
     with file.open("wb") as opened:
         for _ in range(megabytes):
-            piece = os.urandom(1_000_000)
-            digest.update(piece)
-            opened.write(piece)
+            chunk = os.urandom(1_000_000)
+            digest.update(chunk)
+            opened.write(chunk)
     return digest.hexdigest()
 
 
-def _ways(root: Path, url: str, digests: dict[str, str], size: int) -> dict[str, Callable[[Path], list[str]]]:
-    """Name to the command that brings all files to a folder."""
+def _commands(root: Path, url: str, digests: dict[str, str], size: int) -> dict[str, Callable[[Path], list[str]]]:
+    """The name of each tool, and a function from a target folder to the command that downloads all files there."""
     manifest = root / "manifest.json"
     common = {"folder": "vae", "licence": "MIT", "commercial_ok": True, "size": size}
     models = [
@@ -114,7 +114,7 @@ def _server(folder: Path) -> Iterator[str]:
         port = probe.getsockname()[1]
     process = subprocess.Popen([sys.executable, "-c", _SERVE, str(folder), str(port)])
     try:
-        end = time.monotonic() + _WAIT_SECONDS
+        end = time.monotonic() + _START_SECONDS
         while socket.socket().connect_ex(("127.0.0.1", port)):
             if process.poll() is not None or time.monotonic() > end:
                 sys.exit("the server did not start")
@@ -125,7 +125,7 @@ def _server(folder: Path) -> Iterator[str]:
         process.wait()
 
 
-def _show(measured: dict[str, list[tuple[float, int]]], options: argparse.Namespace) -> None:
+def _print_table(measured: dict[str, list[tuple[float, int]]], options: argparse.Namespace) -> None:
     total = options.megabytes * options.files
     speeds = {way: total / statistics.median(seconds for seconds, _ in runs) for way, runs in measured.items()}
     fastest = max((speed for way, speed in speeds.items() if way != "ours"), default=0.0)

@@ -34,7 +34,7 @@ _GRAIN = 8
 
 
 def main() -> None:
-    """Print a table: format, bytes of the answer, share of the original's, the handler's median time."""
+    """Print a table: format, size of the answer, its share of the original's size, the handler's median time."""
     options = _parse()
     job_log.configure("ERROR")
     settings = replace(read_settings(), result_limit=100.0)
@@ -44,42 +44,43 @@ def main() -> None:
         job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
         print(f"one picture of {options.side}², {options.jobs} jobs a format, default quality")
         print(f"{'format':>9} {'answer MB':>10} {'share':>6} {'job ms':>8} {'encoding ms':>12}")
-        whole = 0
-        for wanted in _FORMATS:
-            answers = [_answer(content, wanted, number) for number in range(options.jobs + 1)][1:]
+        original_size = 0
+        for image_format in _FORMATS:
+            answers = [_run_job(content, image_format, number) for number in range(options.jobs + 1)][1:]
             size = json_size(answers[0][0])
-            whole = whole or size
-            took = statistics.median(seconds for _, seconds in answers)
-            encoding = statistics.median(answer["timings"]["encode"] for answer, _ in answers)
-            print(f"{wanted:>9} {size / 1e6:>10.2f} {size / whole:>6.2f} {took * 1000:>8.0f} {encoding * 1000:>12.0f}")
+            original_size = original_size or size
+            job_ms = statistics.median(seconds for _, seconds in answers) * 1000
+            encoding_ms = statistics.median(answer["timings"]["encode"] for answer, _ in answers) * 1000
+            share = size / original_size
+            print(f"{image_format:>9} {size / 1e6:>10.2f} {share:>6.2f} {job_ms:>8.0f} {encoding_ms:>12.0f}")
 
 
 def photograph(side: int) -> str:
-    """A picture as base64 PNG: noise blown up softly, with grain on it."""
-    chance = random.Random(1)
-    rough = Image.frombytes("RGB", (12, 12), chance.randbytes(12 * 12 * 3)).resize(
+    """A picture as base64 PNG: coarse noise, smoothly upscaled, with film grain."""
+    generator = random.Random(1)
+    rough = Image.frombytes("RGB", (12, 12), generator.randbytes(12 * 12 * 3)).resize(
         (side, side), Image.Resampling.BICUBIC
     )
-    grain = Image.frombytes("RGB", (side, side), bytes(b % _GRAIN for b in chance.randbytes(side * side * 3)))
+    grain = Image.frombytes("RGB", (side, side), bytes(b % _GRAIN for b in generator.randbytes(side * side * 3)))
     file = io.BytesIO()
     ImageChops.add(rough, grain).save(file, "PNG")
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _answer(content: str, wanted: str, number: int) -> tuple[dict[str, Any], float]:
+def _run_job(content: str, image_format: str, number: int) -> tuple[dict[str, Any], float]:
     workflow = {
         "1": {"class_type": "LoadImage", "inputs": {"image": "photograph.png"}},
-        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": f"{wanted}{number}"}},
+        "9": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": f"{image_format}{number}"}},
     }
-    given = {
+    job_input = {
         "workflow": workflow,
         "images": [{"name": "photograph.png", "image": content}],
-        "output": {"format": wanted},
+        "output": {"format": image_format},
     }
     began = time.monotonic()
-    answer = asyncio.run(job_handler.handler({"id": "format", "input": given}))
+    answer = asyncio.run(job_handler.handler({"id": "format", "input": job_input}))
     if answer["status"] != "success":
-        raise SystemExit(f"{wanted}: {answer['error']}")
+        raise SystemExit(f"{image_format}: {answer['error']}")
     return answer, time.monotonic() - began
 
 

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.contenders import picture
+from benchmarks.contenders import empty_image_workflow
 from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import draft_installation, find_comfyui
@@ -24,11 +24,11 @@ from src.job.handler import Worker
 from src.job.run import JobRunner
 from src.settings import read_settings
 
-_CLEARED_SECONDS = 0.1  # in which the worker clears up after its answer
+_CLEANUP_SECONDS = 0.1  # the worker cleans up after it has answered
 
 
 def main() -> None:
-    """Print a row every so many jobs."""
+    """Run the jobs, and print a row after every `--every` of them."""
     options = _parse()
     job_log.configure("ERROR")
     settings = read_settings()
@@ -41,28 +41,30 @@ def main() -> None:
         print("  jobs  worker MB  open files  threads  ComfyUI MB  files left  ms a job")
         began = time.monotonic()
         for number in range(1, options.jobs + 1):
-            answer = loop.run_until_complete(job_handler.handler({"id": "g", "input": {"workflow": picture(number)}}))
+            answer = loop.run_until_complete(
+                job_handler.handler({"id": "g", "input": {"workflow": empty_image_workflow(number)}})
+            )
             if answer["status"] != "success":
                 raise SystemExit(f"job {number}: {answer['error']}")
             if number % options.every == 0:
-                each = (time.monotonic() - began) / options.every * 1000
-                _row(engine, number, each)
+                job_milliseconds = (time.monotonic() - began) / options.every * 1000
+                _print_row(engine, number, job_milliseconds)
                 began = time.monotonic()
 
 
-def _row(engine: ComfyEngine, jobs: int, each: float) -> None:
+def _print_row(engine: ComfyEngine, jobs: int, job_milliseconds: float) -> None:
     gc.collect()
-    time.sleep(_CLEARED_SECONDS)
+    time.sleep(_CLEANUP_SECONDS)
     folders = engine.process.folders
     left = [f for folder in (folders.input, folders.output, folders.temp) for f in folder.rglob("*") if f.is_file()]
     opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
-    own, comfyui = _resident("self"), _resident(str(engine.process.pid))
-    shown = f"{jobs:>6} {own:>10.1f} {opened:>11} {threading.active_count():>8} {comfyui:>11.1f}"
-    print(f"{shown} {len(left):>11} {each:>9.1f}")
+    own, comfyui = _resident_megabytes("self"), _resident_megabytes(str(engine.process.pid))
+    row = f"{jobs:>6} {own:>10.1f} {opened:>11} {threading.active_count():>8} {comfyui:>11.1f}"
+    print(f"{row} {len(left):>11} {job_milliseconds:>9.1f}")
 
 
-def _resident(process: str) -> float:
-    """Megabytes that a process has in memory."""
+def _resident_megabytes(process: str) -> float:
+    """Resident memory of a process (its id, or `self`) in megabytes."""
     found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
     return int(found.group(1)) / 1000 if found else 0.0
 

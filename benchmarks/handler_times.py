@@ -35,9 +35,9 @@ import pybase64
 import requests
 import websocket
 
-from benchmarks.contenders import PEER_PORT, comfyui_arguments, peer_comfyui, peer_files
-from benchmarks.memory import _status
-from benchmarks.overhead import _workflow
+from benchmarks.contenders import PEER_PORT, comfyui_arguments, copy_peer_files, peer_comfyui_command
+from benchmarks.memory import process_memory
+from benchmarks.overhead import noisy_workflow
 from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import find_comfyui
@@ -51,38 +51,38 @@ _BOOT_SECONDS = 120.0
 _MB = 1_000_000
 
 Handle = Callable[[dict[str, Any]], tuple[dict[str, Any], float]]
-"""Runs a job: its answer, and the seconds that ComfyUI itself took."""
+"""Runs a job. Returns its answer, and the seconds that ComfyUI itself took."""
 
 
 def main() -> None:
-    """Measure every case with one handler."""
+    """Measure every case with one handler, and print the results as JSON."""
     options = _parse()
-    with tempfile.TemporaryDirectory() as folder, _handler(options, Path(folder)) as handle:
+    with tempfile.TemporaryDirectory() as folder, _make_handler(options, Path(folder)) as handle:
         for seed in range(_WARM_UP):
-            handle({"id": f"warm-{seed}", "input": {"workflow": _workflow(64, seed, 4)}})
+            handle({"id": f"warm-{seed}", "input": {"workflow": noisy_workflow(64, seed, 4)}})
         print(json.dumps([_measure(handle, *case) for case in json.loads(options.cases)]))
 
 
 def _measure(handle: Handle, side: int, pictures: int, jobs: int) -> dict[str, Any]:
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before, times, size = _status("VmRSS"), [], 0
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
+    before, times, size = process_memory("VmRSS"), [], 0
     for seed in range(jobs):
-        job = {"id": f"job-{side}-{seed}", "input": {"workflow": _workflow(side, 100 + seed, pictures)}}
+        job = {"id": f"job-{side}-{seed}", "input": {"workflow": noisy_workflow(side, 100 + seed, pictures)}}
         began = time.monotonic()
-        answer, own = handle(job)
-        times.append((time.monotonic() - began - own) * 1000)
+        answer, execution_seconds = handle(job)
+        times.append((time.monotonic() - began - execution_seconds) * 1000)
         images = answer.get("images") or []
         if len(images) != pictures:
             raise SystemExit(f"{len(images)} pictures in place of {pictures}: {str(answer)[:1000]}")
         size = sum(map(len, images))
         del answer, images
-    growth = (_status("VmHWM") - before) / _MB
+    growth = (process_memory("VmHWM") - before) / _MB
     return {"side": side, "pictures": pictures, "ms": times, "growth_mb": growth, "answer_mb": size / _MB}
 
 
 @contextmanager
-def _handler(options: argparse.Namespace, folder: Path) -> Iterator[Handle]:
+def _make_handler(options: argparse.Namespace, folder: Path) -> Iterator[Handle]:
     settings = replace(read_settings(), comfyui_args=comfyui_arguments(folder), result_limit=1000.0)
     installation = find_comfyui(settings)
     job_log.configure("ERROR")
@@ -90,38 +90,38 @@ def _handler(options: argparse.Namespace, folder: Path) -> Iterator[Handle]:
         with ComfyEngine(installation, settings) as engine:
             engine.wait_ready()
             if options.bare:
-                with _bare(engine) as handle:
+                with _bare_client(engine) as handle:
                     yield handle
             else:
                 job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
-                yield _ours(engine)
+                yield _our_handler(engine)
         return
-    command = peer_comfyui(installation, settings.comfyui_args, folder)
+    command = peer_comfyui_command(installation, settings.comfyui_args, folder)
     comfyui = subprocess.Popen(
         command, cwd=installation.directory, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
     try:
-        _wait_for(f"http://127.0.0.1:{PEER_PORT}/", comfyui)
+        _wait_until_ready(f"http://127.0.0.1:{PEER_PORT}/", comfyui)
         Path("/tmp/comfyui.pid").write_text(str(comfyui.pid))  # where the peer's start script puts it
-        yield _peer(peer_files(options.peer, folder))
+        yield _peer_handler(copy_peer_files(options.peer, folder))
     finally:
         comfyui.kill()
         comfyui.wait()
 
 
-def _ours(engine: ComfyEngine) -> Handle:
+def _our_handler(engine: ComfyEngine) -> Handle:
     seconds: list[float] = []
     history = engine.client.history
 
-    def noting(prompt_id: str) -> dict[str, Any] | None:
+    def recording_history(prompt_id: str) -> dict[str, Any] | None:
         entry = history(prompt_id)
         if entry:
-            seconds.append(_own_seconds(entry))
+            seconds.append(_execution_seconds(entry))
         return entry
 
-    engine.client.history = noting  # type: ignore[method-assign]
+    engine.client.history = recording_history  # type: ignore[method-assign]
 
-    loop = asyncio.new_event_loop()  # one for all jobs, as in the SDK
+    loop = asyncio.new_event_loop()  # one loop for all jobs, as in the SDK
 
     def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
         answer = loop.run_until_complete(job_handler.handler(job))
@@ -133,39 +133,40 @@ def _ours(engine: ComfyEngine) -> Handle:
 
 
 @contextmanager
-def _bare(engine: ComfyEngine) -> Iterator[Handle]:
-    """The least that a client can do, with nothing checked."""
-    place, output = urlsplit(engine.process.url), engine.process.folders.output
-    http = HTTPConnection(str(place.hostname), place.port)
-    events = websocket.create_connection(f"ws://{place.netloc}/ws?clientId=bare", timeout=60)
+def _bare_client(engine: ComfyEngine) -> Iterator[Handle]:
+    """The lower limit: a client that does only what it must, and checks nothing."""
+    address, output = urlsplit(engine.process.url), engine.process.folders.output
+    http = HTTPConnection(str(address.hostname), address.port)
+    events = websocket.create_connection(f"ws://{address.netloc}/ws?clientId=bare", timeout=60)
 
-    def ask(method: str, route: str, body: str | None = None) -> dict[str, Any]:
+    def request(method: str, route: str, body: str | None = None) -> dict[str, Any]:
         http.request(method, route, body, {"Content-Type": "application/json"} if body else {})
         answer: dict[str, Any] = json.loads(http.getresponse().read())
         return answer
 
     def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
         prompt = {"prompt": job["input"]["workflow"], "client_id": "bare"}
-        prompt_id = ask("POST", "/prompt", json.dumps(prompt))["prompt_id"]
+        prompt_id = request("POST", "/prompt", json.dumps(prompt))["prompt_id"]
         while True:
             event = json.loads(events.recv())
             if event["type"] == "executing" and event["data"]["node"] is None:
                 break
-        entry = ask("GET", f"/history/{prompt_id}")[prompt_id]
-        files = [output / image["filename"] for made in entry["outputs"].values() for image in made["images"]]
-        return {"images": [pybase64.b64encode_as_string(file.read_bytes()) for file in files]}, _own_seconds(entry)
+        entry = request("GET", f"/history/{prompt_id}")[prompt_id]
+        files = [output / image["filename"] for node in entry["outputs"].values() for image in node["images"]]
+        images = [pybase64.b64encode_as_string(file.read_bytes()) for file in files]
+        return {"images": images}, _execution_seconds(entry)
 
     with closing(http), closing(events):
         yield handle
 
 
-def _peer(files: Path) -> Handle:
+def _peer_handler(files: Path) -> Handle:
     configure_sdk_environment()
     sys.path.insert(0, str(files))
-    module = _load(files / "handler.py")
+    module = _import_file(files / "handler.py")
 
     def handle(job: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        with Path(os.devnull).open("w") as nothing, contextlib.redirect_stdout(nothing):
+        with Path(os.devnull).open("w") as devnull, contextlib.redirect_stdout(devnull):
             began = time.monotonic()
             answer = module.handler(job)
             wall = time.monotonic() - began
@@ -173,13 +174,13 @@ def _peer(files: Path) -> Handle:
         entry = next(
             iter(requests.get(f"http://127.0.0.1:{PEER_PORT}/history?max_items=1", timeout=30).json().values())
         )
-        # The look into the history is ours, not the handler's: its time must not count.
-        return {**answer, "images": images}, _own_seconds(entry) + time.monotonic() - began - wall
+        # Reading the history is the benchmark's work, not the handler's: its time must not count.
+        return {**answer, "images": images}, _execution_seconds(entry) + time.monotonic() - began - wall
 
     return handle
 
 
-def _load(file: Path) -> ModuleType:
+def _import_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("handler", file)
     if spec is None or spec.loader is None:
         raise SystemExit(f"{file} is no Python module")
@@ -188,13 +189,13 @@ def _load(file: Path) -> ModuleType:
     return module
 
 
-def _own_seconds(entry: dict[str, Any]) -> float:
-    """From `execution_start` to `execution_success`, by ComfyUI's clock of milliseconds."""
-    at = {name: data["timestamp"] for name, data in entry["status"]["messages"] if "timestamp" in data}
-    return float(at["execution_success"] - at["execution_start"]) / 1000
+def _execution_seconds(entry: dict[str, Any]) -> float:
+    """Seconds from `execution_start` to `execution_success`, by the timestamps (milliseconds) of a history entry."""
+    timestamps = {name: data["timestamp"] for name, data in entry["status"]["messages"] if "timestamp" in data}
+    return float(timestamps["execution_success"] - timestamps["execution_start"]) / 1000
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + _BOOT_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(requests.RequestException):

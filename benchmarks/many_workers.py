@@ -21,7 +21,7 @@ from typing import Any
 
 import aiohttp
 
-from benchmarks.busy_queue import STEPS, ended, waiting_workflow, worker_environment
+from benchmarks.busy_queue import STEPS, sampling_workflow, wait_until_completed, worker_environment
 from benchmarks.scaling import Endpoint, simulate
 from src.endpoint.server import EndpointOptions, running_endpoint
 
@@ -29,7 +29,7 @@ _LOAD = 0.7
 
 
 def main() -> None:
-    """Print a row a number of workers."""
+    """Print a table with one row per number of workers."""
     options = _parse()
     print(f"jobs of {options.seconds:g} s, {os.cpu_count()} cores; waits in seconds, by chance at {_LOAD:.0%} load")
     print(" workers  full queue s/job   gain    wait  simulated    95 %  simulated")
@@ -37,34 +37,34 @@ def main() -> None:
     for workers in options.workers:
         each, waits, expected = asyncio.run(_measure(workers, options))
         first = first or each
-        late, expected_late = (sorted(w)[int(len(w) * 0.95)] for w in (waits, expected))
+        p95, expected_p95 = (sorted(w)[int(len(w) * 0.95)] for w in (waits, expected))
         print(
             f"{workers:>8} {each:>17.3f} {first / each:>6.2f} {statistics.mean(waits):>7.2f} "
-            f"{statistics.mean(expected):>10.2f} {late:>7.2f} {expected_late:>10.2f}"
+            f"{statistics.mean(expected):>10.2f} {p95:>7.2f} {expected_p95:>10.2f}"
         )
 
 
 async def _measure(workers: int, options: argparse.Namespace) -> tuple[float, list[float], list[float]]:
-    """Seconds a job of a full queue; the waits of jobs that come by chance; those of the simulation."""
+    """Seconds per job of a full queue, the waits of randomly arriving jobs, and their simulated waits."""
     url = f"http://127.0.0.1:{options.port}/v2/local"
     environment = worker_environment(f"--step-seconds {options.seconds / STEPS}", 1)
     endpoint = EndpointOptions(options.port, workers, ["--draft"])
     async with running_endpoint(endpoint, environment), aiohttp.ClientSession() as session:
-        await _until_ready(session, url, workers)
+        await _wait_until_ready(session, url, workers)
         await _run(session, url, [0.0] * workers)
         count = options.jobs * workers
         began = time.monotonic()
         await _run(session, url, [0.0] * count)
         each = (time.monotonic() - began) / count
-        chance = random.Random(workers)
-        times = list(accumulate(chance.expovariate(_LOAD / each) for _ in range(count)))
+        generator = random.Random(workers)
+        times = list(accumulate(generator.expovariate(_LOAD / each) for _ in range(count)))
         waits = await _run(session, url, times)
-    job = each * workers  # with the SDK's gap after each
+    job = each * workers  # includes the SDK's gap between jobs
     expected = simulate(Endpoint(workers, 1e9, 0.0, 0.0, job, min_workers=workers), times, until=times[-1])
     return each, waits, list(expected.waits)
 
 
-async def _until_ready(session: aiohttp.ClientSession, url: str, workers: int) -> None:
+async def _wait_until_ready(session: aiohttp.ClientSession, url: str, workers: int) -> None:
     while True:
         async with session.get(f"{url}/health") as response:
             if (await response.json())["workers"]["ready"] >= workers:
@@ -73,16 +73,16 @@ async def _until_ready(session: aiohttp.ClientSession, url: str, workers: int) -
 
 
 async def _run(session: aiohttp.ClientSession, url: str, times: list[float]) -> list[float]:
-    """Send a job at each of those times; the seconds that each waited for a worker, by the endpoint's clock."""
+    """Send a job at each of those times; the seconds that each waited for a worker, as the endpoint reports it."""
     began = time.monotonic()
 
-    async def one(number: int, at: float) -> dict[str, Any]:
+    async def run_job(number: int, at: float) -> dict[str, Any]:
         await asyncio.sleep(max(0.0, began + at - time.monotonic()))
-        job = {"input": {"workflow": waiting_workflow(), "seed": number}}
+        job = {"input": {"workflow": sampling_workflow(), "seed": number}}
         async with session.post(f"{url}/run", json=job) as response:
-            return await ended(session, url, (await response.json())["id"])
+            return await wait_until_completed(session, url, (await response.json())["id"])
 
-    answers = await asyncio.gather(*(one(number, at) for number, at in enumerate(times)))
+    answers = await asyncio.gather(*(run_job(number, at) for number, at in enumerate(times)))
     return [answer["delayTime"] / 1000 for answer in answers]
 
 

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead import _workflow
+from benchmarks.overhead import noisy_workflow
 from src import job_log
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import draft_installation, find_comfyui
@@ -37,58 +37,59 @@ from src.settings import BucketConfig, read_settings
 from src.storage.bucket import Bucket
 
 _MB = 1_000_000
-_BOUND = 60.0
+_BOUND_MB = 60.0
 
 
 def main() -> None:
-    """Print a table: way, bytes of the file and of the answer, growth, and the bound 1.5 x bytes returned + 60 MB."""
+    """Print a table: way, size of the file and of the answer, growth, and the bound 1.5 x bytes returned + 60 MB."""
     options = _parse()
     job_log.configure("ERROR")
     settings = replace(read_settings(), result_limit=1000.0)
     installation = draft_installation() if options.draft else find_comfyui(settings)
-    with ComfyEngine(installation, settings) as engine, storage("memory") as config:
+    with ComfyEngine(installation, settings) as engine, loopback_buckets("memory") as config:
         engine.wait_ready()
         runner = replace(JobRunner.make(engine, settings), bucket=Bucket(config))
         runner.check_bucket()
-        asyncio.run(_job(runner, 64, 0, {}))  # what is imported and made once
-        asyncio.run(_job(runner, 64, 1, {"delivery": "bucket"}))
-        print(f"{installation.name}; before the jobs the handler has {_status('VmRSS') / _MB:.0f} MB")
+        asyncio.run(_run_job(runner, 64, 0, {}))  # what is imported and created once
+        asyncio.run(_run_job(runner, 64, 1, {"delivery": "bucket"}))
+        print(f"{installation.name}; before the jobs the handler has {process_memory('VmRSS') / _MB:.0f} MB")
         print(f"{'way':>8} {'file MB':>8} {'answer MB':>10} {'growth MB':>10} {'bound MB':>9}")
         for way, output, limit in (
             ("base64", {"delivery": "base64"}, 1000.0),
             ("bucket", {"delivery": "bucket"}, 1000.0),
             ("refused", {"delivery": "base64"}, 9.5),
         ):
-            own = replace(runner, settings=replace(settings, result_limit=limit))
-            _measure(way, own, options.side, output)
+            limited = replace(runner, settings=replace(settings, result_limit=limit))
+            _measure(way, limited, options.side, output)
 
 
 def _measure(way: str, runner: JobRunner, side: int, output: dict[str, Any]) -> None:
     gc.collect()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    before = _status("VmRSS")
-    answer = asyncio.run(_job(runner, side, int(time.time() * 1000) % 2**31, output))
-    growth = _status("VmHWM") - before
+    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, the peak
+    before = process_memory("VmRSS")
+    answer = asyncio.run(_run_job(runner, side, int(time.time() * 1000) % 2**31, output))
+    growth = process_memory("VmHWM") - before
     size = answer["files"][0]["size_bytes"]
     returned = json_size(answer) if answer["status"] == "success" else 0
-    bound = 1.5 * max(returned, size if way == "bucket" else 0) + _BOUND * _MB
+    bound = 1.5 * max(returned, size if way == "bucket" else 0) + _BOUND_MB * _MB
     print(f"{way:>8} {size / _MB:>8.1f} {returned / _MB:>10.1f} {growth / _MB:>10.1f} {bound / _MB:>9.1f}")
 
 
-async def _job(runner: JobRunner, side: int, seed: int, output: dict[str, Any]) -> dict[str, Any]:
+async def _run_job(runner: JobRunner, side: int, seed: int, output: dict[str, Any]) -> dict[str, Any]:
     job_handler.set_worker(Worker(runner))
-    return await job_handler.handler({"id": "memory", "input": {"workflow": _workflow(side, seed), "output": output}})
+    job_input = {"workflow": noisy_workflow(side, seed), "output": output}
+    return await job_handler.handler({"id": "memory", "input": job_input})
 
 
-def _status(name: str) -> int:
-    """A size in bytes from the kernel's account of this process."""
+def process_memory(name: str) -> int:
+    """A value of /proc/self/status in bytes: VmRSS (resident memory) or VmHWM (its peak)."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     return int(found.group(1)) * 1024 if found else 0
 
 
 @contextmanager
-def storage(*buckets: str) -> Iterator[BucketConfig]:
-    """Buckets on loopback; the first one is the worker's."""
+def loopback_buckets(*buckets: str) -> Iterator[BucketConfig]:
+    """Run an S3 server on loopback and create these buckets; the configuration names the first one."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

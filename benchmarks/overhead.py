@@ -30,7 +30,7 @@ _WARM_UP = 5
 
 
 def main() -> None:
-    """Print a table: size of the picture, bytes of the answer, median and 95th percentile in milliseconds."""
+    """Print a table: size of the picture, size of the answer, median and 95th percentile in milliseconds."""
     options = _parse()
     job_log.configure("WARNING")
     settings = replace(read_settings(), result_limit=100.0)
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 async def _measure(engine: ComfyEngine, size: int, jobs: int) -> None:
-    ended = _ends_of_runs(engine)
+    ended = _record_run_ends(engine)
     overheads, length = [], 0
     for seed in range(jobs + _WARM_UP):
-        answer = await job_handler.handler({"id": f"job-{seed}", "input": {"workflow": _workflow(size, seed)}})
+        answer = await job_handler.handler({"id": f"job-{seed}", "input": {"workflow": noisy_workflow(size, seed)}})
         overheads.append(time.time() * 1000 - ended[-1])
         length = sum(map(len, answer["images"]))
     overheads = sorted(overheads[_WARM_UP:])
@@ -56,22 +56,24 @@ async def _measure(engine: ComfyEngine, size: int, jobs: int) -> None:
     print(f"{size:>9}² {length / 1e6:>10.2f} {statistics.median(overheads):>10.1f} {p95:>8.1f}")
 
 
-def _ends_of_runs(engine: ComfyEngine) -> list[float]:
-    """Grows by the time of `execution_success` (ms since 1970) of each run whose history entry is read."""
+def _record_run_ends(engine: ComfyEngine) -> list[float]:
+    """A list that gets the time of `execution_success` (ms since 1970) of each run whose history entry is read."""
     ended: list[float] = []
     history = engine.client.history
 
-    def noting(prompt_id: str) -> dict[str, Any] | None:
+    def recording_history(prompt_id: str) -> dict[str, Any] | None:
         entry = history(prompt_id)
         if entry:
-            ended.extend(m[1]["timestamp"] for m in entry["status"]["messages"] if m[0] == "execution_success")
+            messages = entry["status"]["messages"]
+            ended.extend(data["timestamp"] for name, data in messages if name == "execution_success")
         return entry
 
-    engine.client.history = noting  # type: ignore[method-assign]
+    engine.client.history = recording_history  # type: ignore[method-assign]
     return ended
 
 
-def _workflow(size: int, seed: int, pictures: int = 1) -> dict[str, Any]:
+def noisy_workflow(size: int, seed: int, pictures: int = 1) -> dict[str, Any]:
+    """A workflow that saves pictures of noise, `size` pixels square."""
     return {
         "1": {
             "class_type": "EmptyImage",

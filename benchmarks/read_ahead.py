@@ -46,14 +46,14 @@ _WAYS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Figures:
-    """Seconds since ComfyUI's start."""
+    """Seconds from ComfyUI's start until jobs are taken, and until the first job is answered."""
 
     ready: float
     first_image: float
 
 
 def main() -> None:
-    """Print a table, one row a way, medians of the runs, and the ratio of the job's time to the first row's."""
+    """Print a table with one row per way: medians of the runs, and the ratio of the job's time to the first row's."""
     options = _parse()
     job_log.configure(options.log)
     with tempfile.TemporaryDirectory(prefix="read-ahead-") as folder:
@@ -61,19 +61,19 @@ def main() -> None:
         make_models(root / "models")
         (root / "warm.json").write_text(json.dumps(generative()))
         measured: dict[str, list[Figures]] = {way: [] for way in _WAYS}
-        _measure(root, {"read_ahead": True}, options)  # what the system keeps of ComfyUI itself
+        _measure(root, {"read_ahead": True}, options)  # brings ComfyUI's own files into the page cache
         for _ in range(options.runs):
             for way, changes in _WAYS.items():
                 measured[way].append(_measure(root, changes, options))
-    _show(measured, options)
+    _print_table(measured, options)
 
 
 def _measure(root: Path, changes: dict[str, Any], options: argparse.Namespace) -> Figures:
     with slow_volume(root / "models", root / "volume", options.latency_ms, options.mb_per_second) as volume:
-        given = {**changes, "models_dir": str(volume)}
-        if "warmup_workflow" in given:
-            given["warmup_workflow"] = str(root / given["warmup_workflow"])
-        settings = replace(read_settings(), **given)
+        overrides = {**changes, "models_dir": str(volume)}
+        if "warmup_workflow" in overrides:
+            overrides["warmup_workflow"] = str(root / overrides["warmup_workflow"])
+        settings = replace(read_settings(), **overrides)
         started = time.monotonic()
         with ComfyEngine(find_comfyui(settings), settings) as engine:
             _make_ready(engine, settings)
@@ -86,7 +86,7 @@ def _measure(root: Path, changes: dict[str, Any], options: argparse.Namespace) -
 
 
 def _make_ready(engine: ComfyEngine, settings: Settings) -> None:
-    """What a worker does before it takes jobs; the files that are read are those of the job's workflow."""
+    """Do what a worker does before it takes jobs. The files that are read ahead are those of the job's workflow."""
     runner, request = JobRunner.make(engine, settings), read_warm_up(settings)
     runner.supply.begin(generative())
     engine.ensure_ready()
@@ -96,19 +96,19 @@ def _make_ready(engine: ComfyEngine, settings: Settings) -> None:
     job_handler.set_worker(Worker(runner))
 
 
-def _show(measured: dict[str, list[Figures]], options: argparse.Namespace) -> None:
+def _print_table(measured: dict[str, list[Figures]], options: argparse.Namespace) -> None:
     print(
         f"volume: {options.latency_ms:g} ms a read, {options.mb_per_second:g} MB/s; {options.runs} runs, medians; "
         f"{os.cpu_count()} cores"
     )
     print(f"{'models':>22} {'ready s':>8} {'job s':>7} {'first image s':>14} {'job, ratio':>11}")
-    base = 0.0
+    baseline = 0.0
     for way, figures in measured.items():
-        ready = statistics.median(one.ready for one in figures)
-        job = statistics.median(one.first_image - one.ready for one in figures)
-        first_image = statistics.median(one.first_image for one in figures)
-        base = base or job
-        print(f"{way:>22} {ready:>8.2f} {job:>7.2f} {first_image:>14.2f} {job / base:>11.2f}")
+        ready = statistics.median(run.ready for run in figures)
+        job = statistics.median(run.first_image - run.ready for run in figures)
+        first_image = statistics.median(run.first_image for run in figures)
+        baseline = baseline or job
+        print(f"{way:>22} {ready:>8.2f} {job:>7.2f} {first_image:>14.2f} {job / baseline:>11.2f}")
 
 
 def _parse() -> argparse.Namespace:

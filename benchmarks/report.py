@@ -1,4 +1,4 @@
-"""The figures of `benchmarks.versus` as a table in Markdown, and as plots."""
+"""The figures of `benchmarks.versus` as a Markdown table and as plots."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ mpl.use("Agg")
 from matplotlib import pyplot
 
 Rows = list[tuple[str, float, float, str]]
-"""What, ours, the peer's, unit."""
+"""The name of a measure, our figure, the peer's (or the limit), unit."""
 
 OURS, PEER = "ours", "worker-comfyui"
 
 
 def table(figures: dict[str, Any]) -> str:
-    """A Markdown table, a row a measure, with the ratio ours / worker-comfyui."""
+    """A Markdown table with one row per measure, and the ratio ours / worker-comfyui."""
     lines = ["| | ours | worker-comfyui | ratio |", "|---|---|---|---|"]
     for what, own, other, unit in rows(figures):
         lines.append(f"| {what} | {own:.3g} {unit} | {other:.3g} {unit} | **{own / other:.2f}** |")
-    for what, own, limit, unit in _beside_limit(figures):
+    for what, own, limit, unit in _limit_rows(figures):
         lines.append(f"| {what} ({limit:.3g} {unit}) | {own:.3g} {unit} | | {own / limit:.2f} |")
     return "\n".join(lines)
 
 
 def rows(figures: dict[str, Any]) -> Rows:
-    """The measures that both have."""
-    return [row for name, read in _CASES.items() if name in figures for row in read(figures[name])]
+    """The measures that exist for both workers."""
+    return [row for name, read_rows in _READERS.items() if name in figures for row in read_rows(figures[name])]
 
 
-def _beside_limit(figures: dict[str, Any]) -> Rows:
-    """The measures for which there is a limit: what ComfyUI itself and a client that checks nothing take."""
+def _limit_rows(figures: dict[str, Any]) -> Rows:
+    """The measures with a lower limit: what ComfyUI itself and a client that checks nothing take."""
     found = [
         (
             f"cold start, {cache} page cache, beside ComfyUI's own boot and a bare client",
@@ -58,8 +58,8 @@ def _beside_limit(figures: dict[str, Any]) -> Rows:
 
 def _cold(cold: dict[str, dict[str, list[float]]]) -> Rows:
     return [
-        (f"cold start, {cache} page cache", statistics.median(by[OURS]), statistics.median(by[PEER]), "s")
-        for cache, by in cold.items()
+        (f"cold start, {cache} page cache", statistics.median(seconds[OURS]), statistics.median(seconds[PEER]), "s")
+        for cache, seconds in cold.items()
     ]
 
 
@@ -74,29 +74,31 @@ def _busy(busy: list[dict[str, Any]]) -> Rows:
 
 
 def _overhead(entries: list[dict[str, Any]]) -> Rows:
-    return _pairs(entries, "handler beside ComfyUI", lambda entry: statistics.median(entry["ms"]), "ms")
+    return _rows_per_case(entries, "handler beside ComfyUI", lambda entry: statistics.median(entry["ms"]), "ms")
 
 
 def _memory(entries: list[dict[str, Any]]) -> Rows:
-    return _pairs(entries, "handler's peak memory", lambda entry: statistics.median(entry["growth_mb"]), "MB")
+    return _rows_per_case(entries, "handler's peak memory", lambda entry: statistics.median(entry["growth_mb"]), "MB")
 
 
-def _pairs(entries: list[dict[str, Any]], what: str, read: Callable[[dict[str, Any]], float], unit: str) -> Rows:
+def _rows_per_case(
+    entries: list[dict[str, Any]], what: str, measure: Callable[[dict[str, Any]], float], unit: str
+) -> Rows:
     peers = {(entry["side"], entry["pictures"]): entry for entry in entries if entry["name"] == PEER}
     found = []
     for entry in entries:
         if entry["name"] == OURS:
             side, pictures = entry["side"], entry["pictures"]
-            found.append((f"{what}, {pictures} x {side}²", read(entry), read(peers[side, pictures]), unit))
+            found.append((f"{what}, {pictures} x {side}²", measure(entry), measure(peers[side, pictures]), unit))
     return found
 
 
 def _memory_bucket(entries: list[dict[str, Any]]) -> Rows:
     what = "handler's peak memory, to a bucket"
-    return _pairs(entries, what, lambda entry: statistics.median(entry["growth_mb"]), "MB")
+    return _rows_per_case(entries, what, lambda entry: statistics.median(entry["growth_mb"]), "MB")
 
 
-_CASES: dict[str, Callable[[Any], Rows]] = {
+_READERS: dict[str, Callable[[Any], Rows]] = {
     "cold": _cold,
     "busy": _busy,
     "overhead": _overhead,
@@ -106,17 +108,17 @@ _CASES: dict[str, Callable[[Any], Rows]] = {
 
 
 def write(figures: dict[str, Any], folder: Path) -> None:
-    """Keep the figures (figures.json), their table and a plot a case in a folder.
+    """Save the figures (figures.json), their table and one plot per case to a folder.
 
-    Its README.md also shows what other benchmarks have left there (`python -m benchmarks --write`).
+    Its README.md also shows the output of other benchmarks (*.txt) that `python -m benchmarks --write` saved there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    plots = [_plot(name, read(figures[name]), folder) for name, read in _CASES.items() if name in figures]
+    plots = [_plot(name, read_rows(figures[name]), folder) for name, read_rows in _READERS.items() if name in figures]
     if "boot" in figures:
         plots.append(folder / "boot.png")
         boot.draw(figures["boot"], plots[-1])
-    told = [
+    lines = [
         "# Performance",
         "",
         f"Made by `python -m benchmarks.versus --write {folder}`: {figures['engine']} on the CPU,",
@@ -126,24 +128,34 @@ def write(figures: dict[str, Any], folder: Path) -> None:
         table(figures),
         "",
         *[f"![{plot.stem}]({plot.name})\n" for plot in plots],
-        *[_shown(file) for file in sorted(folder.glob("*.txt"))],
+        *[_section(file) for file in sorted(folder.glob("*.txt"))],
     ]
-    (folder / "README.md").write_text("\n".join(told).rstrip() + "\n", encoding="utf-8")
+    (folder / "README.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
 
 
-def _shown(file: Path) -> str:
+def _section(file: Path) -> str:
     summary, _, printed = file.read_text(encoding="utf-8").partition("\n\n")
     return f"## {summary.rstrip('.')}\n\n`python -m benchmarks.{file.stem}`:\n\n```text\n{printed.rstrip()}\n```\n"
 
 
 def _plot(name: str, measures: Rows, folder: Path) -> Path:
     figure, axes = pyplot.subplots(figsize=(8, 0.6 + 0.55 * len(measures)), layout="constrained")
-    places = range(len(measures))
-    axes.barh([place - 0.2 for place in places], [own for _, own, _, _ in measures], 0.38, label=OURS, color="#2a7ae2")
+    positions = range(len(measures))
     axes.barh(
-        [place + 0.2 for place in places], [other for _, _, other, _ in measures], 0.38, label=PEER, color="#b0b7c3"
+        [y - 0.2 for y in positions],
+        [own for _, own, _, _ in measures],
+        0.38,
+        label=OURS,
+        color="#2a7ae2",
     )
-    axes.set_yticks(list(places), [what.replace("`", "") for what, _, _, _ in measures], fontsize=8)
+    axes.barh(
+        [y + 0.2 for y in positions],
+        [other for _, _, other, _ in measures],
+        0.38,
+        label=PEER,
+        color="#b0b7c3",
+    )
+    axes.set_yticks(list(positions), [what.replace("`", "") for what, _, _, _ in measures], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(measures[0][3])
     axes.spines[["top", "right"]].set_visible(False)

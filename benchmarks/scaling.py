@@ -24,7 +24,7 @@ DAY = 86400.0
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Settings of an endpoint and what its jobs are like; all times in seconds."""
+    """Settings of an endpoint, and how long its cold start and each job take; all times in seconds."""
 
     max_workers: int
     idle_timeout: float
@@ -36,19 +36,19 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How long each job waited until it began, and the worker seconds that are billed."""
+    """How long each job waited until it began, and the billed worker seconds."""
 
     waits: tuple[float, ...]
     billed: float
 
     def percentile(self, share: float) -> float:
-        """The wait that this share of the jobs does not exceed."""
+        """The wait that this share (0 to 1) of the jobs does not exceed."""
         return sorted(self.waits)[min(len(self.waits) - 1, int(share * len(self.waits)))] if self.waits else 0.0
 
 
 @dataclass
 class _Worker:
-    """A worker that runs, or boots until `free_at`."""
+    """A worker that boots or is busy until `free_at`, then idle."""
 
     began: float
     free_at: float
@@ -58,8 +58,8 @@ class _Worker:
 def simulate(endpoint: Endpoint, arrivals: list[float], until: float = DAY) -> Outcome:
     """Run jobs that arrive at those times (ascending) through an endpoint, first come, first served.
 
-    A queued job goes to the worker that is free first. Where none is free within the queue delay and there may be one
-    more, a worker is started then; the job takes whichever is free first.
+    A queued job goes to the worker that is free first. If none is free within the queue delay and the maximum is not
+    reached, another worker is started after that delay; the job takes whichever worker is free first.
     """
     workers = [_Worker(0.0, 0.0, always_on=True) for _ in range(endpoint.min_workers)]
     waits, billed = [], 0.0
@@ -82,26 +82,26 @@ def simulate(endpoint: Endpoint, arrivals: list[float], until: float = DAY) -> O
 
 
 def arrivals(kind: str, per_hour: float, seed: int = 1, until: float = DAY) -> list[float]:
-    """Times at which jobs arrive in a day: `steady`, `bursts` of ten, or a `day` with its peak at 14 o'clock."""
-    chance = random.Random(seed)
-    return list(_KINDS[kind](per_hour / 3600, chance, until))
+    """Times at which jobs arrive in a day: `steady`, `bursts` of ten, or a `day` with its peak at 2 p.m."""
+    generator = random.Random(seed)
+    return list(_KINDS[kind](per_hour / 3600, generator, until))
 
 
-def _steady(rate: float, chance: random.Random, until: float) -> Iterator[float]:
-    at = chance.expovariate(rate)
+def _steady(rate: float, generator: random.Random, until: float) -> Iterator[float]:
+    at = generator.expovariate(rate)
     while at < until:
         yield at
-        at += chance.expovariate(rate)
+        at += generator.expovariate(rate)
 
 
-def _bursts(rate: float, chance: random.Random, until: float) -> Iterator[float]:
-    for at in _steady(rate / 10, chance, until):
+def _bursts(rate: float, generator: random.Random, until: float) -> Iterator[float]:
+    for at in _steady(rate / 10, generator, until):
         yield from [at] * 10
 
 
-def _day(rate: float, chance: random.Random, until: float) -> Iterator[float]:
-    for at in _steady(2 * rate, chance, until):  # thinned to a rate between 0 and 2
-        if chance.random() < (1 + math.cos((at / 3600 - 14) / 24 * 2 * math.pi)) / 2:
+def _day(rate: float, generator: random.Random, until: float) -> Iterator[float]:
+    for at in _steady(2 * rate, generator, until):  # then thinned to between 0 and 2 times the rate
+        if generator.random() < (1 + math.cos((at / 3600 - 14) / 24 * 2 * math.pi)) / 2:
             yield at
 
 
@@ -109,33 +109,37 @@ _KINDS = {"steady": _steady, "bursts": _bursts, "day": _day}
 
 
 def main() -> None:
-    """Print the table, and draw it if asked to."""
+    """Print the table, and draw it with `--plot`."""
     options = _parse()
     times = arrivals(options.arrivals, options.per_hour)
     print(f"{len(times)} jobs a day ({options.arrivals}), {options.job:g} s each, cold start {options.cold_start:g} s")
     print(f"{'max workers':>11} {'idle s':>7} {'wait s':>7} {'95 % s':>7} {'$ a day':>8} {'$ a job':>8}")
     points = []
-    for most in options.max_workers:
+    for max_workers in options.max_workers:
         for idle in options.idle_timeout:
-            endpoint = Endpoint(most, idle, options.queue_delay, options.cold_start, options.job, options.min_workers)
+            endpoint = Endpoint(
+                max_workers, idle, options.queue_delay, options.cold_start, options.job, options.min_workers
+            )
             outcome = simulate(endpoint, times)
             cost = outcome.billed * options.price
-            wait, late = statistics.median(outcome.waits), outcome.percentile(0.95)
-            points.append((most, idle, late, cost))
-            print(f"{most:>11} {idle:>7g} {wait:>7.1f} {late:>7.1f} {cost:>8.2f} {cost / len(times):>8.4f}")
+            wait, p95 = statistics.median(outcome.waits), outcome.percentile(0.95)
+            points.append((max_workers, idle, p95, cost))
+            print(f"{max_workers:>11} {idle:>7g} {wait:>7.1f} {p95:>7.1f} {cost:>8.2f} {cost / len(times):>8.4f}")
     if options.plot:
         _plot(points, options.plot)
 
 
 def _plot(points: list[tuple[int, float, float, float]], file: Path) -> None:
-    from matplotlib import pyplot  # noqa: PLC0415  only for a picture
+    from matplotlib import pyplot  # noqa: PLC0415  only needed for the chart
 
     figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
-    for most in dict.fromkeys(point[0] for point in points):
-        own = [point for point in points if point[0] == most]
-        axes.plot([cost for *_, cost in own], [late for _, _, late, _ in own], "o-", label=f"{most} workers at most")
-        for _, idle, late, cost in own:
-            axes.annotate(f"{idle:g} s", (cost, late), fontsize=7, xytext=(3, 3), textcoords="offset points")
+    for max_workers in dict.fromkeys(point[0] for point in points):
+        line = [point for point in points if point[0] == max_workers]
+        axes.plot(
+            [cost for *_, cost in line], [p95 for _, _, p95, _ in line], "o-", label=f"{max_workers} workers at most"
+        )
+        for _, idle, p95, cost in line:
+            axes.annotate(f"{idle:g} s", (cost, p95), fontsize=7, xytext=(3, 3), textcoords="offset points")
     axes.set_xlabel("dollars a day")
     axes.set_ylabel("wait that 95 % do not exceed, s")
     axes.legend(frameon=False, fontsize=8)

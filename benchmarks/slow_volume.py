@@ -22,8 +22,8 @@ from typing import Any
 _MOUNT_SECONDS = 10.0
 
 
-class Line:
-    """What a volume's network gives: `latency` seconds a request, `speed` bytes a second for all together."""
+class NetworkLink:
+    """The network of a volume: `latency` seconds per request, `speed` bytes per second shared by all requests."""
 
     def __init__(self, latency: float, speed: float) -> None:
         self._latency = latency
@@ -31,8 +31,8 @@ class Line:
         self._free_at = 0.0
         self._lock = threading.Lock()
 
-    def carry(self, size: int) -> None:
-        """Wait as long as that many bytes take."""
+    def transfer(self, size: int) -> None:
+        """Wait as long as the transfer of that many bytes takes."""
         with self._lock:
             self._free_at = max(self._free_at, time.monotonic()) + size / self._speed
             end = self._free_at
@@ -40,39 +40,40 @@ class Line:
 
 
 def main() -> None:
-    """Mount and serve."""
+    """Mount the folder, and serve it until it is unmounted."""
     options = _parse()
-    import mfusepy  # noqa: PLC0415  only this program needs it
+    import mfusepy  # noqa: PLC0415  only needed by this program
 
-    line = Line(options.latency_ms / 1000, options.mb_per_second * 1e6)
-    operations = _operations(mfusepy, options.source, line)
-    # As network file systems do, what was read is kept until the file changes; FUSE alone would forget at each open.
+    link = NetworkLink(options.latency_ms / 1000, options.mb_per_second * 1e6)
+    operations = _operations(mfusepy, options.source, link)
+    # As with network file systems, what was read stays cached until the file changes; without auto_cache, FUSE would
+    # drop it at each open.
     mfusepy.FUSE(operations, str(options.mount), foreground=True, ro=True, auto_cache=True)
 
 
-def _operations(mfusepy: Any, source: Path, line: Line) -> Any:
+def _operations(mfusepy: Any, source: Path, link: NetworkLink) -> Any:
     class ReadOnly(mfusepy.Operations):  # type: ignore[misc]
         use_ns = True
 
         def getattr(self, path: str, fh: int | None = None) -> dict[str, Any]:
             try:
-                told = os.lstat(f"{source}{path}")
+                stat = os.lstat(f"{source}{path}")
             except OSError as error:
                 raise mfusepy.FuseOSError(error.errno or errno.EIO) from error
             names = ("st_mode", "st_nlink", "st_size", "st_uid", "st_gid")
-            times = {f"st_{kind}time": getattr(told, f"st_{kind}time_ns") for kind in "amc"}
-            return {**{name: getattr(told, name) for name in names}, **times}
+            times = {f"st_{kind}time": getattr(stat, f"st_{kind}time_ns") for kind in "amc"}
+            return {**{name: getattr(stat, name) for name in names}, **times}
 
         def readdir(self, path: str, fh: int) -> list[str]:
-            return [".", "..", *os.listdir(f"{source}{path}")]  # noqa: PTH208  names are what is wanted
+            return [".", "..", *os.listdir(f"{source}{path}")]  # noqa: PTH208  only the names are needed
 
         def open(self, path: str, flags: int) -> int:
             return os.open(f"{source}{path}", os.O_RDONLY)
 
         def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
-            piece = os.pread(fh, size, offset)
-            line.carry(len(piece))
-            return piece
+            data = os.pread(fh, size, offset)
+            link.transfer(len(data))
+            return data
 
         def release(self, path: str, fh: int) -> None:
             os.close(fh)
@@ -82,7 +83,7 @@ def _operations(mfusepy: Any, source: Path, line: Line) -> Any:
 
 @contextmanager
 def slow_volume(source: Path, mount: Path, latency_ms: float, mb_per_second: float) -> Iterator[Path]:
-    """The folder `source` at `mount`, with nothing of it in memory."""
+    """Mount the folder `source` at `mount`, slowed down, with nothing of it in the page cache."""
     mount.mkdir(exist_ok=True)
     flags = ["--latency-ms", str(latency_ms), "--mb-per-second", str(mb_per_second)]
     process = subprocess.Popen(

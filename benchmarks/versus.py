@@ -28,14 +28,14 @@ from typing import Any
 from benchmarks import boot, report
 from benchmarks.contenders import (
     Contender,
+    cached_bytecode,
     comfyui_arguments,
     drop_page_cache,
-    kept_bytecode,
-    ours,
-    peer,
-    picture,
+    empty_image_workflow,
+    our_worker,
+    peer_worker,
 )
-from benchmarks.memory import storage
+from benchmarks.memory import loopback_buckets
 from src.comfy.engine import ComfyEngine
 from src.comfy.install import Installation, find_comfyui
 from src.comfy.prompt import run_prompt
@@ -46,32 +46,33 @@ from src.settings import read_settings
 from tests.loopback_queue import LoopbackQueue, serving
 from tests.worker_process import WorkerProcess
 
-_HANG = 240.0
-_BUSY = ((0.05, 20), (1.0, 10), (5.0, 3))
-"""Seconds of a job, and how many."""
-_OVERHEAD = [[64, 1, 40], [512, 1, 30], [1024, 1, 20], [2048, 1, 6], [512, 4, 10], [512, 16, 6]]
-_MEMORY = [[2048, 16, 1]]
+_TIMEOUT_SECONDS = 240.0
+_BUSY_CASES = ((0.05, 20), (1.0, 10), (5.0, 3))
+"""Seconds that a job takes, and the number of jobs."""
+_OVERHEAD_CASES = [[64, 1, 40], [512, 1, 30], [1024, 1, 20], [2048, 1, 6], [512, 4, 10], [512, 16, 6]]
+_MEMORY_CASES = [[2048, 16, 1]]
+"""Side of a picture in pixels, pictures per job, number of jobs."""
 
 
 class Versus:
-    """The cases, with what they share."""
+    """The cases (a public method each), and what they share."""
 
     def __init__(self, installation: Installation, checkout: Path, folder: Path, runs: int) -> None:
         self._folder, self._runs, self._checkout = folder, runs, checkout
         self._installation = installation
         self._arguments = comfyui_arguments(folder)
-        self._ours = ours(installation, self._arguments)
-        self._peer = peer(checkout, installation, self._arguments, folder)
-        self._places = 0
+        self._ours = our_worker(installation, self._arguments)
+        self._peer = peer_worker(checkout, installation, self._arguments, folder)
+        self._folders = 0
         self.timeline: list[boot.Span] = []
-        """Of the last cold start of ours."""
+        """Of our worker's last cold start."""
 
     def cold(self) -> dict[str, Any]:
         """Seconds from the start of the process to the first answer, with ComfyUI's own boot as the limit."""
         found: dict[str, dict[str, list[float]]] = {}
-        for run in range(self._runs + 1):  # the first only warms the page cache
+        for run in range(self._runs + 1):  # the first run only fills the page cache
             for cache in ("warm", "dropped") if run else ("warm",):
-                for name, measure in self._starts():
+                for name, measure in self._ways_to_start():
                     if cache == "dropped" and not drop_page_cache():
                         continue
                     seconds = measure()
@@ -80,90 +81,93 @@ class Versus:
                         print(f"cold start, {cache} cache: {name} {seconds:.2f} s", flush=True)
         return found
 
-    def _starts(self) -> list[tuple[str, Any]]:
-        starts: list[tuple[str, Any]] = [(c.name, lambda c=c: self._first_answer(c)) for c in (self._ours, self._peer)]
-        return [*starts, ("limit", self._bare_boot)]
+    def _ways_to_start(self) -> list[tuple[str, Any]]:
+        ways: list[tuple[str, Any]] = [
+            (c.name, lambda c=c: self._time_to_first_answer(c)) for c in (self._ours, self._peer)
+        ]
+        return [*ways, ("limit", self._time_bare_boot)]
 
-    def _first_answer(self, contender: Contender) -> float:
+    def _time_to_first_answer(self, contender: Contender) -> float:
         with serving() as queue:
-            queue.put("first", {"workflow": picture(0)})
+            queue.put("first", {"workflow": empty_image_workflow(0)})
             began = time.monotonic()
-            with contender.started(queue, self._place()) as worker:
-                _wait(queue, 1, worker)
+            with contender.started(queue, self._new_folder()) as worker:
+                _wait_for_answers(queue, 1, worker)
                 seconds = time.monotonic() - began
-                self.timeline = boot.spans(worker.log) or self.timeline
+                self.timeline = boot.read_spans(worker.log) or self.timeline
                 return seconds
 
-    def _bare_boot(self) -> float:
-        """ComfyUI with our flags and launcher, asked by a bare client as soon as it answers."""
+    def _time_bare_boot(self) -> float:
+        """Seconds until ComfyUI, with our flags and launcher, has run a job that was sent as soon as it was ready."""
         settings = replace(read_settings({}), comfyui_args=self._arguments)
         began = time.monotonic()
         with ComfyEngine(self._installation, settings) as engine:
             engine.wait_ready()
-            run_prompt(engine, picture(0), RunLimits(Deadline(_HANG), _HANG, 10.0), lambda event: None)
+            limits = RunLimits(Deadline(_TIMEOUT_SECONDS), _TIMEOUT_SECONDS, 10.0)
+            run_prompt(engine, empty_image_workflow(0), limits, lambda event: None)
             return time.monotonic() - began
 
     def busy(self) -> list[dict[str, Any]]:
-        """Seconds a job of a full queue, by length of the job and CONCURRENCY."""
+        """Seconds per job of a full queue, by duration of the job and CONCURRENCY."""
         found = []
-        for seconds, jobs in _BUSY:
+        for seconds, jobs in _BUSY_CASES:
             for contender, concurrency in [(self._ours, n) for n in (1, 2, 3)] + [(self._peer, 1)]:
-                with self._warm(contender, concurrency) as (queue, worker):
-                    each = [_full_queue(queue, worker, seconds, jobs, first) for first in (100, 200)]
+                with self._warm_worker(contender, concurrency) as (queue, worker):
+                    each = [_time_full_queue(queue, worker, seconds, jobs, first) for first in (100, 200)]
                 entry = {"job": seconds, "name": contender.name, "concurrency": concurrency, "each": min(each)}
                 found.append(entry)
                 print(f"busy queue: {entry}", flush=True)
         return found
 
     @contextmanager
-    def _warm(self, contender: Contender, concurrency: int) -> Iterator[tuple[LoopbackQueue, WorkerProcess]]:
+    def _warm_worker(self, contender: Contender, concurrency: int) -> Iterator[tuple[LoopbackQueue, WorkerProcess]]:
         with serving() as queue:
-            queue.put("warm", {"workflow": picture(1)})
-            with contender.started(queue, self._place(), CONCURRENCY=str(concurrency)) as worker:
-                _wait(queue, 1, worker)
+            queue.put("warm", {"workflow": empty_image_workflow(1)})
+            with contender.started(queue, self._new_folder(), CONCURRENCY=str(concurrency)) as worker:
+                _wait_for_answers(queue, 1, worker)
                 yield queue, worker
 
     def overhead(self) -> list[dict[str, Any]]:
-        """Milliseconds that a handler takes beside ComfyUI's own execution."""
-        return self._handlers(_OVERHEAD)
+        """Milliseconds that a handler takes in addition to ComfyUI's own execution."""
+        return self._measure_handlers(_OVERHEAD_CASES)
 
     def memory(self) -> list[dict[str, Any]]:
-        """Megabytes that a handler's process grows by at its peak, the pictures as base64."""
-        return self._handlers(_MEMORY)
+        """Megabytes by which a handler's process grows at its peak, with the pictures as base64."""
+        return self._measure_handlers(_MEMORY_CASES)
 
     def memory_bucket(self) -> list[dict[str, Any]]:
-        """The same with the pictures in a bucket: so many are too large for RunPod as base64."""
-        with storage("worker", time.strftime("%m-%y")) as bucket:  # the peer's is named so
-            place = {
+        """The same with the pictures in a bucket: as base64, so many are too large for RunPod."""
+        with loopback_buckets("worker", time.strftime("%m-%y")) as bucket:  # the peer names its bucket after the month
+            environment = {
                 "BUCKET_ENDPOINT_URL": bucket.endpoint_url,
                 "BUCKET_ACCESS_KEY_ID": bucket.access_key_id,
                 "BUCKET_SECRET_ACCESS_KEY": bucket.secret_access_key,
                 "BUCKET_NAME": bucket.name,
                 "OUTPUT_DELIVERY": "bucket",
             }
-            return self._handlers(_MEMORY, place)
+            return self._measure_handlers(_MEMORY_CASES, environment)
 
-    def _handlers(
+    def _measure_handlers(
         self, cases: list[list[int]], environment: Mapping[str, str] = MappingProxyType({})
     ) -> list[dict[str, Any]]:
-        """Each handler in turn, `--runs` times, in a process of its own; the jobs of a case are put together."""
+        """Measure each handler in turn, `--runs` times, each time in a new process; the jobs of a case are pooled."""
         handlers = {self._ours.name: [], self._peer.name: ["--peer", str(self._checkout)]}
         if not environment:
             handlers["limit"] = ["--bare"]
         found: dict[tuple[str, int, int], dict[str, Any]] = {}
         for _ in range(self._runs):
-            for name, more in handlers.items():
-                for entry in self._measured(name, [json.dumps(cases), *more], environment):
+            for name, flags in handlers.items():
+                for entry in self._run_handler(name, [json.dumps(cases), *flags], environment):
                     case = (name, entry["side"], entry["pictures"])
-                    kept = found.setdefault(case, {"name": name, **entry, "ms": [], "growth_mb": []})
-                    kept["ms"].extend(entry["ms"])
-                    kept["growth_mb"].append(entry["growth_mb"])
+                    pooled = found.setdefault(case, {"name": name, **entry, "ms": [], "growth_mb": []})
+                    pooled["ms"].extend(entry["ms"])
+                    pooled["growth_mb"].append(entry["growth_mb"])
         for (name, side, pictures), entry in found.items():
             median, growth = statistics.median(entry["ms"]), statistics.median(entry["growth_mb"])
             print(f"handler: {name}, {pictures} x {side}²: {median:.1f} ms, grows by {growth:.0f} MB", flush=True)
         return list(found.values())
 
-    def _measured(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    def _run_handler(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> list[dict[str, Any]]:
         command = [sys.executable, "-m", "benchmarks.handler_times", *arguments]
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=900, env={**os.environ, **environment}
@@ -173,22 +177,22 @@ class Versus:
         entries: list[dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
         return entries
 
-    def _place(self) -> Path:
-        self._places += 1
-        return self._folder / f"worker{self._places}"
+    def _new_folder(self) -> Path:
+        self._folders += 1
+        return self._folder / f"worker{self._folders}"
 
 
-def _full_queue(queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, first: int) -> float:
+def _time_full_queue(queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, first: int) -> float:
     before = len(queue.posted)
     began = time.monotonic()
     for number in range(first, first + jobs):
-        queue.put(f"busy-{number}", {"workflow": _sleep(seconds, number)})
-    _wait(queue, before + jobs, worker)
+        queue.put(f"busy-{number}", {"workflow": _sleep_workflow(seconds, number)})
+    _wait_for_answers(queue, before + jobs, worker)
     return (time.monotonic() - began) / jobs
 
 
-def _wait(queue: LoopbackQueue, count: int, worker: WorkerProcess) -> None:
-    deadline = time.monotonic() + _HANG
+def _wait_for_answers(queue: LoopbackQueue, count: int, worker: WorkerProcess) -> None:
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while len(queue.posted) < count:
         if worker.process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{len(queue.posted)} of {count} answers:\n{worker.log[-3000:]}")
@@ -198,18 +202,18 @@ def _wait(queue: LoopbackQueue, count: int, worker: WorkerProcess) -> None:
         raise SystemExit(f"a job failed: {str(failed[0])[:2000]}")
 
 
-def _sleep(seconds: float, color: int) -> dict[str, Any]:
+def _sleep_workflow(seconds: float, color: int) -> dict[str, Any]:
     inputs = {"image": ["1", 0], "seconds": seconds, "steps": 0}
-    workflow = picture(color)
+    workflow = empty_image_workflow(color)
     workflow["9"]["inputs"]["images"] = ["2", 0]
     return {**workflow, "2": {"class_type": "WorkerTestSleep", "inputs": inputs}}
 
 
 def main() -> None:
-    """Run the cases, print their table, and keep it."""
+    """Run the cases, print their table, and save everything with `--write`."""
     options = _parse()
     installation = find_comfyui(read_settings())
-    with tempfile.TemporaryDirectory() as folder, kept_bytecode(installation):
+    with tempfile.TemporaryDirectory() as folder, cached_bytecode(installation):
         versus = Versus(installation, options.peer.resolve(), Path(folder), options.runs)
         figures: dict[str, Any] = {
             "engine": installation.name,

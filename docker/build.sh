@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build, try and push the image. Run it from anywhere; docker/BUILD_COMMANDS.md explains each command.
+# Build, test and push the image. Run it from anywhere; docker/BUILD_COMMANDS.md explains each command.
 set -euo pipefail
 
 usage() {
@@ -64,7 +64,7 @@ case $variant in
     *) fail "--variant must be cu128, cu130 or cpu, not '$variant'" ;;
 esac
 
-# --- What can be said before anything is built ---------------------------------------------------------
+# --- Checks before the build ---------------------------------------------------------------------------
 
 git_version() {
     git -C "$repository" describe --tags --always --dirty --match 'v*' 2> /dev/null || echo unversioned
@@ -84,7 +84,7 @@ check_builder() {
     esac
 }
 
-# Whether the registry of the image knows us: better asked before an hour of building than after it.
+# Check that we are logged in to the image's registry: better before an hour of building than after it.
 check_login() {
     local registry=docker.io name=${image%%/*} file
     [[ $image == */* ]] || fail "to push, say whose image it is: --image YOU/$image"
@@ -137,7 +137,7 @@ else
     run buildah build --layers "${arguments[@]}" ${more[@]+"${more[@]}"} "$repository"
 fi
 
-# --- Try it: a job without models, on the CPU -----------------------------------------------------------
+# --- Smoke test: a job without models, on the CPU -------------------------------------------------------
 
 if [[ $smoke_test == yes ]]; then
     job=(--test_input examples/smoke_workflow.json --output /tmp/output)

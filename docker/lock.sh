@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# For maintainers: resolve anew what the image installs and write docker/constraints/. Needs the Python of the image.
+# For maintainers: resolve the Python packages of the image again and write docker/constraints/. Run it with the
+# image's version of Python.
 # usage: docker/lock.sh COMFYUI_FOLDER     a checkout of the version that the Dockerfile names
 set -euo pipefail
 [[ $# -eq 1 && -f $1/requirements.txt ]] || { echo "usage: $0 COMFYUI_FOLDER" >&2; exit 2; }
@@ -8,7 +9,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 arg() { sed -n "s/^ARG $1=//p" Dockerfile | head -n 1; }
 
-# resolve FILE WHAT ARGUMENT…: what pip installs for ARGUMENT… in a new environment, without torch and its libraries.
+# resolve FILE WHAT ARGUMENT…: write what `pip install ARGUMENT…` installs in a new environment, without torch and its
+# libraries, to constraints/FILE.
 resolve() {
     local file=$1 what=$2 environment
     shift 2

@@ -1,7 +1,7 @@
-"""Does the image work? Boots its ComfyUI on the CPU, looks for the classes of its custom nodes, runs a job.
+"""Check that the image works: boot its ComfyUI on the CPU, check for the classes of its custom nodes, run a job.
 
-Runs at the end of the build, in the worker's folder and with its Python; the proof that it writes says what was found.
-Ends with an error, which fails the build, if anything is missing.
+Runs at the end of the build, in the worker's folder and with its Python. It writes what it found to a file, the proof.
+If anything is missing it exits with an error, which fails the build.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ LOCK = Path(__file__).with_name("custom_nodes.lock")
 
 
 def prove(proof: Path) -> None:
-    """Write the proof, or end with an error that says what is wrong."""
+    """Write the proof, or exit with an error that says what is wrong."""
     installed = {folder.name for folder in Path(os.environ["COMFYUI_PATH"], "custom_nodes").iterdir()}
     known = json.loads(LOCK.read_text(encoding="utf-8"))["custom_nodes"]
     packs = [pack for pack in known if pack["name"] in installed]
     needed = {class_type: pack["name"] for pack in packs for class_type in pack["classes"]}
-    told, answer = asyncio.run(_asked(list(needed)))
+    engine_info, answer = asyncio.run(_check_engine(list(needed)))
 
-    if told["missing"]:
-        sys.exit("\n".join(f"custom node {needed[missing]}: ComfyUI has no {missing}" for missing in told["missing"]))
+    if engine_info["missing"]:
+        missing = engine_info["missing"]
+        sys.exit("\n".join(f"custom node {needed[name]}: ComfyUI has no {name}" for name in missing))
     if answer["status"] != "success" or not answer["images"]:
         sys.exit(f"the job failed: {answer.get('error')}")
-    found = {"comfyui": told["comfyui"], "custom_nodes": {pack["name"]: pack["commit"] for pack in packs}}
+    found = {"comfyui": engine_info["comfyui"], "custom_nodes": {pack["name"]: pack["commit"] for pack in packs}}
     proof.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"proved: {json.dumps(found)}, and a job that made {answer['filenames'][0]}", flush=True)
 
 
-async def _asked(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the engine says of classes, and the answer to the job of `examples/smoke_workflow.json`."""
+async def _check_engine(class_types: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """ComfyUI's version and which classes it lacks, and the answer to the job of `examples/smoke_workflow.json`."""
     from src.comfy.engine import ComfyEngine
     from src.comfy.install import find_comfyui
     from src.job.handler import Worker, handler, set_worker

@@ -23,8 +23,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 class CustomNode:
     """An entry of the lock file.
 
-    `classes` are some that it must bring, `requirements` what pip installs for it (in place of its own list, which
-    pins nothing), `system_packages` Debian's that it needs, `build_packages` those that only pip needs.
+    `classes` are some node classes that it must provide. `requirements` are what pip installs for it, instead of its
+    own requirements, which pin nothing. `system_packages` are Debian packages that it needs, `build_packages` those
+    that are needed only while pip installs.
     """
 
     name: str
@@ -40,7 +41,7 @@ class CustomNode:
 
 
 def read_lock(file: Path) -> list[CustomNode]:
-    """The entries of a lock file. Raises SystemExit, saying which is wrong, unless each has a whole commit."""
+    """The entries of a lock file. Raises SystemExit if one has no full commit hash, or a requirement without `==`."""
     nodes = []
     for entry in json.loads(file.read_text(encoding="utf-8"))["custom_nodes"]:
         values: dict[str, Any] = dict(entry)
@@ -55,41 +56,41 @@ def read_lock(file: Path) -> list[CustomNode]:
     return nodes
 
 
-def chosen(nodes: list[CustomNode], wanted: str) -> list[CustomNode]:
-    """Those whose name or group is among the `wanted` (comma-separated). Raises SystemExit for an unknown one."""
-    words = {word.strip() for word in wanted.split(",")} - {""}
+def select(nodes: list[CustomNode], selection: str) -> list[CustomNode]:
+    """The nodes whose name or group is in `selection` (comma-separated). Raises SystemExit for an unknown one."""
+    words = {word.strip() for word in selection.split(",")} - {""}
     known = {node.name for node in nodes} | {node.group for node in nodes}
     if unknown := sorted(words - known):
         sys.exit(f"CUSTOM_NODES: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
     return [node for node in nodes if node.name in words or node.group in words]
 
 
-def clone(repository: str, wanted: str, commit: str, folder: Path, hint: str) -> None:
-    """Put what `wanted` (a tag or commit) is into a folder, without history.
+def clone(repository: str, reference: str, commit: str, folder: Path, hint: str) -> None:
+    """Check out `reference` (a tag or commit) of a repository into a folder, without history.
 
     Raises SystemExit, with the `hint`, if it is not `commit`.
     """
     folder.mkdir(parents=True)
     git = ["git", "-C", str(folder)]
     _run([*git, "init", "--quiet"])
-    _run([*git, "fetch", "--quiet", "--depth", "1", repository, wanted])
+    _run([*git, "fetch", "--quiet", "--depth", "1", repository, reference])
     found = subprocess.run([*git, "rev-parse", "FETCH_HEAD^{commit}"], check=True, capture_output=True, text=True)
     if found.stdout.strip() != commit:
-        sys.exit(f"{wanted} of {repository} is commit {found.stdout.strip()}, not {commit}. {hint}")
+        sys.exit(f"{reference} of {repository} is commit {found.stdout.strip()}, not {commit}. {hint}")
     _run([*git, "checkout", "--quiet", "FETCH_HEAD"])
     shutil.rmtree(folder / ".git")
     _compile(folder)
 
 
-def write_needs(nodes: list[CustomNode], folder: Path) -> None:
-    """Write what the image has to install for custom nodes, each thing once: a file a line for pip, two for apt."""
+def write_requirements(nodes: list[CustomNode], folder: Path) -> None:
+    """Write what the image has to install for custom nodes, without duplicates: one file for pip, two for apt."""
     for name in ("requirements", "system_packages", "build_packages"):
-        needed = dict.fromkeys(need for node in nodes for need in getattr(node, name))
-        (folder / f"{name}.txt").write_text("".join(f"{need}\n" for need in needed))
+        names = dict.fromkeys(requirement for node in nodes for requirement in getattr(node, name))
+        (folder / f"{name}.txt").write_text("".join(f"{requirement}\n" for requirement in names))
 
 
 def _compile(folder: Path) -> None:
-    """Compile to bytecode. Templates that are no Python may lie among the files: those it leaves."""
+    """Compile to bytecode. Files that do not compile are skipped: some `.py` files are templates, not Python."""
     subprocess.run([sys.executable, "-m", "compileall", "-q", "-j", "0", str(folder)], check=False)
 
 
@@ -100,7 +101,7 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> None:
-    """The command line, as the Dockerfile calls it."""
+    """The command line, as the Dockerfile uses it."""
     parser = argparse.ArgumentParser(description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     comfyui = commands.add_parser("comfyui")
@@ -117,11 +118,11 @@ def main() -> None:
         hint = "If that is what you want, build with --build-arg COMFYUI_COMMIT=… of it."
         clone(options.repository, options.version, options.commit, options.folder, hint)
         return
-    wanted = chosen(read_lock(options.lock), options.wanted)
+    selected = select(read_lock(options.lock), options.wanted)
     options.folder.mkdir()
-    for node in wanted:
+    for node in selected:
         clone(node.repository, node.commit, node.commit, options.folder / node.name, "Look at its repository.")
-    write_needs(wanted, options.folder)
+    write_requirements(selected, options.folder)
 
 
 if __name__ == "__main__":

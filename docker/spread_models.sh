@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Fetch models and spread them over folders, each of which becomes a layer: the largest eight alone, the rest together.
+# Download models and spread them over folders that each become an image layer: one for each of the eight largest files,
+# one for the rest.
 set -euo pipefail
 [[ $# -eq 2 ]] || { echo "usage: $0 FOLDER SET,…" >&2; exit 2; }
 baked=$1 sets=$2
@@ -23,5 +24,5 @@ while IFS=' ' read -r _ file; do
     layer=$((layer + 1))
 done < <(find "$baked/fetched" -type f -printf '%s %P\n' | sort -k1,1nr -k2)
 rm -r "$baked/fetched"
-# A file that is the same gives the same layer, whenever it was fetched.
+# Fixed times: the same file gives the same layer, whenever it was downloaded.
 find "$baked" -exec touch --no-dereference --date=@0 {} +

@@ -33,18 +33,18 @@ import requests
 
 Json = dict[str, Any]
 Tell = Callable[[Json], None]
-"""Hears the status of a job each time that it was asked for."""
+"""Called with the status of a job each time it was polled."""
 
 RUNPOD = "https://api.runpod.ai/v2"
 LOCAL = "http://127.0.0.1:8000/v2/local"
 _SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
 _ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 _CONNECT_SECONDS, _READ_SECONDS, _SYNC_SECONDS = 10.0, 60.0, 120.0
-_FIRST_POLL, _LONGEST_POLL, _POLL_GROWTH = 0.25, 2.0, 1.3
+_FIRST_POLL_SECONDS, _MAX_POLL_SECONDS, _POLL_GROWTH = 0.25, 2.0, 1.3
 _ATTEMPTS = 5
-_LIMITS = {"run": 10_000_000, "runsync": 20_000_000}
-"""RunPod's limit for a request by that route, in bytes."""
-_CURES = {
+_MAX_REQUEST_BYTES = {"run": 10_000_000, "runsync": 20_000_000}
+"""RunPod's limit for the size of a request, by route."""
+_REMEDIES = {  # by HTTP status
     401: "the key is not accepted: make one in RunPod's console (Settings > API keys) and set RUNPOD_API_KEY",
     403: "this key may not use this endpoint: it needs access to Serverless",
     404: "there is no such endpoint, or the job is too old: check RUNPOD_ENDPOINT_ID (the id, not the name)",
@@ -53,7 +53,7 @@ _CURES = {
 
 
 class JobError(Exception):
-    """A job that gave no result: what went wrong and what to do. `answer` is what the endpoint said."""
+    """A job gave no result: what went wrong and what to do. `answer` is the endpoint's answer."""
 
     def __init__(self, message: str, answer: Json | None = None) -> None:
         super().__init__(message)
@@ -62,7 +62,7 @@ class JobError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What a job made: the files as saved, its seed if it has one, and the worker's whole answer."""
+    """The result of a job: the saved files, its seed if it has one, warnings, and the worker's complete answer."""
 
     files: list[Path]
     seed: int | None
@@ -72,58 +72,59 @@ class Result:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """An endpoint of the worker: `url` is `https://api.runpod.ai/v2/ID`, or that of a local one."""
+    """An endpoint of the worker: `url` is `https://api.runpod.ai/v2/ID`, or the URL of a local one."""
 
     url: str
     key: str = field(default="", repr=False)
 
     @staticmethod
     def of(endpoint_id: str, key: str) -> Endpoint:
-        """The endpoint with that id on RunPod."""
+        """The RunPod endpoint with that id."""
         return Endpoint(f"{RUNPOD}/{endpoint_id}", key)
 
     def run(
         self, job_input: Json, tell: Tell = lambda status: None, timeout: float = 900.0, sync: bool = False
     ) -> Json:
-        """The worker's answer to one job; the job is cancelled if this is interrupted, or `timeout` seconds pass.
+        """Run one job; the worker's answer. The job is cancelled on an interrupt, or after `timeout` seconds.
 
-        `sync` sends it by /runsync, which takes up to 20 MB and keeps results for a minute only. Raises JobError.
+        `sync` uses /runsync, which accepts up to 20 MB and keeps results for only a minute. Raises JobError.
         """
         route = "runsync" if sync else "run"
         body = json.dumps({"input": job_input}).encode()
-        if len(body) > _LIMITS[route]:
+        limit = _MAX_REQUEST_BYTES[route]
+        if len(body) > limit:
             raise JobError(
-                f"the request is {len(body) / 1e6:.1f} MB and RunPod takes {_LIMITS[route] // 10**6} MB by /{route}: "
+                f"the request is {len(body) / 1e6:.1f} MB and RunPod takes {limit // 10**6} MB by /{route}: "
                 "send smaller files, or URLs to them" + ("" if sync else ", or use /runsync, which takes 20 MB")
             )
         end = time.monotonic() + timeout
-        status = self._ask("POST", route, body)
+        status = self._request("POST", route, body)
         job_id = status.get("id")
         if not isinstance(job_id, str):
             raise JobError(f"the endpoint gave no id for the job: {str(status)[:300]}", status)
         try:
-            wait = _FIRST_POLL
+            wait = _FIRST_POLL_SECONDS
             while status.get("status") not in _ENDED:
                 tell(status)
                 if time.monotonic() > end:
                     raise JobError(f"the job did not end within {timeout:g} s and was cancelled; raise the timeout")
                 time.sleep(wait)
-                wait = min(wait * _POLL_GROWTH, _LONGEST_POLL)
-                status = self._ask("GET", f"status/{job_id}")
+                wait = min(wait * _POLL_GROWTH, _MAX_POLL_SECONDS)
+                status = self._request("GET", f"status/{job_id}")
             tell(status)
         except BaseException:
             if status.get("status") not in _ENDED:
                 with contextlib.suppress(JobError, KeyboardInterrupt):
-                    self._ask("POST", f"cancel/{job_id}")
+                    self._request("POST", f"cancel/{job_id}")
             raise
-        return _output(status)
+        return _worker_answer(status)
 
     def health(self) -> Json:
         """How many jobs and workers there are. Raises JobError."""
-        return self._ask("GET", "health")
+        return self._request("GET", "health")
 
-    def _ask(self, method: str, route: str, body: bytes | None = None) -> Json:
-        """What the endpoint says. Tried again after what passes by itself, unless a job might run twice by it."""
+    def _request(self, method: str, route: str, body: bytes | None = None) -> Json:
+        """The endpoint's answer. Transient failures are retried, unless the retry could run a job twice."""
         seconds = _SYNC_SECONDS if route == "runsync" else _READ_SECONDS
         headers = {"Content-Type": "application/json"} if body else {}
         if self.key:
@@ -142,10 +143,10 @@ class Endpoint:
                     raise JobError(f"{self.url} did not answer within {seconds:g} s") from error
             else:
                 if response.ok:
-                    return _decoded(response)
+                    return _decode(response)
                 reason = _reason(response)
-                is_passing = response.status_code in (429, 503) or (response.status_code >= 500 and not body)
-                if is_last or not is_passing:
+                is_transient = response.status_code in (429, 503) or (response.status_code >= 500 and not body)
+                if is_last or not is_transient:
                     raise JobError(reason)
             time.sleep(0.5 * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
@@ -167,21 +168,22 @@ def generate(
     sync: bool = False,
     **fields: Any,
 ) -> Result:
-    """Run a workflow (API format, as the editor saves it, or the name of a stored one) and save what it makes.
+    """Run a workflow and save the files that it makes in `folder`.
 
-    `images` and `files` are name (as the workflow has it) to a path or URL. `fields` are any of docs/input.md: prompt,
-    seed, width, height, steps, overrides, output, … Raises JobError.
+    The workflow is in API format, as the editor saves it, or the name of a stored one. `images` and `files` map the
+    names that the workflow uses to paths or URLs. `fields` are any other fields of docs/input.md: prompt, seed, width,
+    height, steps, overrides, output, … Raises JobError.
     """
     job_input: Json = {**({"workflow": workflow} if workflow is not None else {}), **fields}
     for kind, key, given in (("images", "image", images), ("files", "data", files)):
         if given:
-            job_input[kind] = [_attached(name, source, key) for name, source in given.items()]
+            job_input[kind] = [_input_file(name, source, key) for name, source in given.items()]
     answer = endpoint.run(job_input, tell, timeout, sync)
-    saved = list(_saved(answer, Path(folder)))
+    saved = list(_save_files(answer, Path(folder)))
     return Result(saved, answer.get("seed"), [str(warning) for warning in answer.get("warnings") or []], answer)
 
 
-# --- What the endpoint says -----------------------------------------------------------------------------
+# --- The endpoint's answers -----------------------------------------------------------------------------
 
 
 def _was_refused(error: Exception) -> bool:
@@ -189,7 +191,7 @@ def _was_refused(error: Exception) -> bool:
     return isinstance(error, requests.exceptions.ConnectTimeout) or "NewConnectionError" in str(error)
 
 
-def _decoded(response: requests.Response) -> Json:
+def _decode(response: requests.Response) -> Json:
     try:
         decoded = response.json()
     except ValueError as error:
@@ -200,18 +202,18 @@ def _decoded(response: requests.Response) -> Json:
 
 
 def _reason(response: requests.Response) -> str:
-    """What a refusal means and what to do."""
+    """What an HTTP error means and what to do."""
     with contextlib.suppress(ValueError, AttributeError):
-        told = response.json().get("error")
-        if told:
-            return f"{response.status_code}: {_CURES.get(response.status_code, 'refused')} ({str(told)[:300]})"
+        message = response.json().get("error")
+        if message:
+            return f"{response.status_code}: {_REMEDIES.get(response.status_code, 'refused')} ({str(message)[:300]})"
     if response.status_code >= 500:
         return f"{response.status_code}: the endpoint has a fault of its own; try again later"
-    return f"{response.status_code}: {_CURES.get(response.status_code, response.text[:300])}"
+    return f"{response.status_code}: {_REMEDIES.get(response.status_code, response.text[:300])}"
 
 
-def _output(status: Json) -> Json:
-    """The answer in the status of a job that ended. Raises JobError for any that is no success."""
+def _worker_answer(status: Json) -> Json:
+    """The worker's answer in the status of an ended job. Raises JobError unless it succeeded."""
     output, state = status.get("output"), status.get("status")
     if state == "CANCELLED":
         raise JobError("the job was cancelled", status)
@@ -222,8 +224,8 @@ def _output(status: Json) -> Json:
         )
     answer = output if isinstance(output, dict) else {}
     if state == "FAILED" or answer.get("status") == "error":
-        code, told = answer.get("error_code"), answer.get("error") or status.get("error") or "no reason was given"
-        raise JobError(f"{told}" + (f" [{code}]" if code else ""), {**status, **answer})
+        code, message = answer.get("error_code"), answer.get("error") or status.get("error") or "no reason was given"
+        raise JobError(f"{message}" + (f" [{code}]" if code else ""), {**status, **answer})
     if not isinstance(output, dict):
         raise JobError(
             "the job ended well, but its result is not there: it was too large for RunPod (10 MB by /run, 20 MB by "
@@ -236,7 +238,7 @@ def _output(status: Json) -> Json:
 # --- Files ----------------------------------------------------------------------------------------------
 
 
-def _attached(name: str, source: Path | str, key: str) -> Json:
+def _input_file(name: str, source: Path | str, key: str) -> Json:
     if isinstance(source, str) and source.startswith(("https://", "http://", "s3://", "data:")):
         return {"name": name, "url" if not source.startswith("data:") else key: source}
     try:
@@ -245,26 +247,26 @@ def _attached(name: str, source: Path | str, key: str) -> Json:
         raise JobError(f"{source} cannot be read: {error.strerror}") from error
 
 
-def _saved(answer: Json, folder: Path) -> Iterator[Path]:
-    """Each file of the answer, saved below the folder under a name of its own."""
+def _save_files(answer: Json, folder: Path) -> Iterator[Path]:
+    """Save each file of the answer below the folder, under an unused name; the paths."""
     pictures = answer.get("images") or []
-    mark = answer.get("seed") if answer.get("seed") is not None else str(answer.get("prompt_id", ""))[:8]
+    suffix = answer.get("seed") if answer.get("seed") is not None else str(answer.get("prompt_id", ""))[:8]
     for entry in answer.get("files") or []:
         if "image_index" in entry:
             content = base64.b64decode(pictures[entry["image_index"]])
         elif "data" in entry:
             content = base64.b64decode(entry["data"])
         elif entry.get("url"):
-            content = _downloaded(entry["url"])
-        else:  # in a bucket without links
+            content = _download(entry["url"])
+        else:  # in a bucket, without a presigned URL
             continue
-        place = _free(folder / _safe(str(entry.get("name") or "file")), str(mark))
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(content)
-        yield place
+        file = _unused_path(folder / _safe_path(str(entry.get("name") or "file")), str(suffix))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content)
+        yield file
 
 
-def _downloaded(url: str) -> bytes:
+def _download(url: str) -> bytes:
     try:
         response = requests.get(url, timeout=(_CONNECT_SECONDS, _READ_SECONDS))
         response.raise_for_status()
@@ -273,25 +275,25 @@ def _downloaded(url: str) -> bytes:
     return response.content
 
 
-def _safe(name: str) -> Path:
-    """A name from an answer without a way out of the folder."""
+def _safe_path(name: str) -> Path:
+    """A file name of an answer as a relative path that cannot lead out of the folder."""
     parts = [re.sub(r"[^\w.+-]", "_", part) for part in re.split(r"[/\\]", name)]
     return Path(*([part for part in parts if part.strip(".")] or ["file"]))
 
 
-def _free(place: Path, mark: str) -> Path:
-    """`name-mark.png`, with a number where there is one already."""
-    stem = f"{place.stem.strip('_') or 'file'}-{mark}" if mark else place.stem
+def _unused_path(file: Path, suffix: str) -> Path:
+    """`name-suffix.png`, with a number appended if that file exists."""
+    stem = f"{file.stem.strip('_') or 'file'}-{suffix}" if suffix else file.stem
     for number in range(1, 100_000):
-        found = place.with_name(f"{stem}{'' if number == 1 else f'-{number}'}{place.suffix}")
-        if not found.exists():
-            return found
-    raise JobError(f"{place.parent} is full of files called {stem}")
+        candidate = file.with_name(f"{stem}{'' if number == 1 else f'-{number}'}{file.suffix}")
+        if not candidate.exists():
+            return candidate
+    raise JobError(f"{file.parent} is full of files called {stem}")
 
 
 def contact_sheet(pictures: Sequence[Path], place: Path, side: int = 256) -> Path:
-    """One picture of all of them, side by side, each at most `side` pixels. Needs Pillow."""
-    from PIL import Image, ImageOps  # noqa: PLC0415  only here
+    """Save a contact sheet to `place`: the pictures in a grid, each at most `side` pixels. Needs Pillow."""
+    from PIL import Image, ImageOps  # noqa: PLC0415  only needed here
 
     columns = max(1, round(len(pictures) ** 0.5 + 0.4))
     rows = -(-len(pictures) // columns)
@@ -309,7 +311,7 @@ def contact_sheet(pictures: Sequence[Path], place: Path, side: int = 256) -> Pat
 
 
 class Progress:
-    """One line on stderr: how far the job is, what runs, how long it has taken."""
+    """One line on stderr: the progress of the job, the node that runs, the seconds so far."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -317,13 +319,13 @@ class Progress:
 
     def tell(self, status: Json) -> None:
         """Show the status of a job."""
-        state, told = str(status.get("status", "")), status.get("output")
-        told = told if isinstance(told, dict) and state == "IN_PROGRESS" else {}
+        state, output = str(status.get("status", "")), status.get("output")
+        progress = output if isinstance(output, dict) and state == "IN_PROGRESS" else {}
         line = {"IN_QUEUE": "waiting for a worker", "IN_PROGRESS": "running"}.get(state, state.lower())
-        if "percent" in told:
-            step = f", step {told['step']} of {told['steps']}" if told.get("steps") else ""
-            done = int(told["percent"]) // 5
-            line = f"[{'#' * done}{'.' * (20 - done)}] {told['percent']} % {told.get('node', '')}{step}"
+        if "percent" in progress:
+            step = f", step {progress['step']} of {progress['steps']}" if progress.get("steps") else ""
+            done = int(progress["percent"]) // 5
+            line = f"[{'#' * done}{'.' * (20 - done)}] {progress['percent']} % {progress.get('node', '')}{step}"
         line = "".join(c for c in line if c.isprintable())[:100]
         if sys.stderr.isatty():
             shown = f"{line}  {time.monotonic() - self._began:.0f} s"
@@ -334,22 +336,22 @@ class Progress:
 
 
 def show(picture: Path) -> None:
-    """Show a picture where the terminal can: iTerm2, WezTerm, kitty."""
+    """Show a picture in terminals that can: iTerm2, WezTerm, kitty."""
     if not sys.stdout.isatty():
         return
     content = base64.b64encode(picture.read_bytes()).decode()
     if os.environ.get("TERM_PROGRAM") in ("iTerm.app", "WezTerm"):
         print(f"\x1b]1337;File=inline=1;width=40;preserveAspectRatio=1:{content}\a")
     elif "kitty" in os.environ.get("TERM", "") and picture.suffix == ".png":
-        pieces = [content[start : start + 4096] for start in range(0, len(content), 4096)]
-        for number, piece in enumerate(pieces):
+        chunks = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+        for number, chunk in enumerate(chunks):
             head = "a=T,f=100,c=40," if number == 0 else ""
-            sys.stdout.write(f"\x1b_G{head}m={int(number < len(pieces) - 1)};{piece}\x1b\\")
+            sys.stdout.write(f"\x1b_G{head}m={int(number < len(chunks) - 1)};{chunk}\x1b\\")
         print()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one job; the exit status: 0 its files are saved, 1 it failed, 2 the arguments, 130 it was cancelled."""
+    """Run one job. The exit status: 0 files saved, 1 job failed, 2 wrong arguments, 130 cancelled."""
     options = _parse(arguments)
     progress = Progress()
     try:
@@ -380,7 +382,7 @@ def main(arguments: list[str] | None = None) -> int:
     for file in result.files:
         print(file)
     if options.sheet and len(pictures) > 1:
-        print(contact_sheet(pictures, _free(Path(options.output) / "sheet.png", str(result.seed or ""))))
+        print(contact_sheet(pictures, _unused_path(Path(options.output) / "sheet.png", str(result.seed or ""))))
     if not options.no_show:
         for picture in pictures:
             show(picture)
@@ -403,7 +405,7 @@ def endpoint_of(options: argparse.Namespace) -> Endpoint:
 
 
 def _secrets() -> dict[str, str]:
-    """NAME=VALUE lines of `.secrets`."""
+    """The NAME=VALUE lines of `.secrets`."""
     try:
         lines = _SECRETS.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -413,7 +415,7 @@ def _secrets() -> dict[str, str]:
 
 
 def read_workflow(given: str | None) -> Json | str | None:
-    """The workflow of a file, or the name of one that the worker has. Raises JobError."""
+    """The workflow in a file; a name of a stored workflow is returned as it is. Raises JobError."""
     if given is None or (not Path(given).is_file() and not given.endswith(".json") and "/" not in given):
         return given
     try:
@@ -471,8 +473,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="any field of docs/input.md: steps=8",
     )
     for kind in ("image", "file"):
-        told = f"{'a picture' if kind == 'image' else 'any file'} for the workflow; NAME is what the workflow calls it"
-        add(f"--{kind}", action="append", type=_attachment, default=[], metavar="[NAME=]PATH_OR_URL", help=told)
+        text = f"{'a picture' if kind == 'image' else 'any file'} for the workflow; NAME is what the workflow calls it"
+        add(f"--{kind}", action="append", type=_attachment, default=[], metavar="[NAME=]PATH_OR_URL", help=text)
     add("--output", default="output", metavar="FOLDER", help="where files are saved (default: output)")
     add("--sheet", action="store_true", help="a contact sheet too, of several pictures")
     add("--no-show", action="store_true", help="do not show pictures in the terminal")

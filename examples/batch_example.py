@@ -19,26 +19,26 @@ from examples.api_example import LOCAL, Endpoint, JobError, Json, endpoint_of, g
 
 
 async def main() -> int:
-    """Run them all; how many failed."""
+    """Run all jobs; the number of those that failed."""
     options = _parse()
     try:
         endpoint, workflow = endpoint_of(options), read_workflow(options.workflow)
     except JobError as error:
         print(error, file=sys.stderr)
         return 1
-    free = asyncio.Semaphore(options.at_a_time)
+    slots = asyncio.Semaphore(options.at_a_time)
     jobs = [
-        _one(free, endpoint, workflow, prompt, seed, options.output)
+        _run_job(slots, endpoint, workflow, prompt, seed, options.output)
         for prompt, seed in product(options.prompts, options.seeds)
     ]
     return sum(await asyncio.gather(*jobs))
 
 
-async def _one(
-    free: asyncio.Semaphore, endpoint: Endpoint, workflow: Json | str | None, prompt: str, seed: int, folder: str
+async def _run_job(
+    slots: asyncio.Semaphore, endpoint: Endpoint, workflow: Json | str | None, prompt: str, seed: int, folder: str
 ) -> int:
-    """One job, once there is room for it; 1 if it failed."""
-    async with free:
+    """Run one job as soon as a slot is free; 1 if it failed, else 0."""
+    async with slots:
         try:
             result = await asyncio.to_thread(
                 generate, endpoint, workflow, prompt=prompt, seed=seed, folder=Path(folder) / f"seed-{seed}"

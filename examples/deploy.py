@@ -36,8 +36,8 @@ _DEFAULTS: dict[str, Any] = {
     "timeout": 900,
     "flashboot": True,
 }
-_INIT_TIMEOUT = {"RUNPOD_INIT_TIMEOUT": "800"}  # models may take longer than RunPod's 7 minutes
-_CURES = {
+_INIT_TIMEOUT = {"RUNPOD_INIT_TIMEOUT": "800"}  # downloading models may take longer than RunPod's 7 minutes
+_REMEDIES = {  # by HTTP status
     401: ["RUNPOD_API_KEY is not accepted: make a key in RunPod's console, Settings > API keys"],
     403: ["this key may not do that: it needs write access to Serverless"],
     429: ["too many requests: wait a minute"],
@@ -49,7 +49,7 @@ class DeployError(Exception):
 
 
 class RunPod:
-    """The few routes of RunPod's REST API v2 that this needs."""
+    """The routes of RunPod's REST API v2 that are needed here."""
 
     def __init__(self, url: str, key: str) -> None:
         self._url = url.rstrip("/") + "/v2/serverless"
@@ -65,11 +65,11 @@ class RunPod:
         return found[0] if found else None
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Create an endpoint; what RunPod says of it."""
+        """Create an endpoint; RunPod's description of it. Raises DeployError."""
         return self._call("POST", "", body)
 
     def update(self, endpoint_id: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Change an endpoint; what RunPod says of it."""
+        """Change an endpoint; RunPod's description of it. Raises DeployError."""
         return self._call("PATCH", f"/{endpoint_id}", body)
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -89,35 +89,35 @@ class RunPod:
 
 
 def _reason(status: int, answer: Any) -> str:
-    """What an answer that is a no says: RFC 9457's `title` and `detail`, and RunPod's list of `errors`."""
-    told = answer if isinstance(answer, dict) else {}
-    reasons = [told.get("detail") or told.get("title") or "no reason given", *(told.get("errors") or [])]
-    return f"RunPod's API answered {status}: " + "; ".join(map(str, [*reasons, *_CURES.get(status, [])]))
+    """The message of an error answer: RFC 9457's `title` and `detail`, and RunPod's list of `errors`."""
+    problem = answer if isinstance(answer, dict) else {}
+    reasons = [problem.get("detail") or problem.get("title") or "no reason given", *(problem.get("errors") or [])]
+    return f"RunPod's API answered {status}: " + "; ".join(map(str, [*reasons, *_REMEDIES.get(status, [])]))
 
 
-def creation(options: argparse.Namespace) -> dict[str, Any]:
-    """The body that creates an endpoint: what was given, with the defaults behind it."""
+def creation_body(options: argparse.Namespace) -> dict[str, Any]:
+    """The request body that creates an endpoint: the given options, and defaults for the others."""
     for name, default in _DEFAULTS.items():
         if getattr(options, name) is None:
             setattr(options, name, default)
     if not options.image:
         raise DeployError(f"there is no endpoint {options.name!r} yet: say its image (--image YOU/NAME:TAG)")
     options.env = {**_INIT_TIMEOUT, **options.env}
-    return {"name": options.name, "type": "QUEUE", **_given(options), "env": options.env}
+    return {"name": options.name, "type": "QUEUE", **_requested_fields(options), "env": options.env}
 
 
-def update(options: argparse.Namespace, current: dict[str, Any]) -> dict[str, Any]:
-    """The body that changes an endpoint: what was given, and what RunPod would drop or refuse beside it."""
-    body = _given(options)
-    gpu, had = body.get("gpu", {}), current.get("gpu") or {}
+def update_body(options: argparse.Namespace, current: dict[str, Any]) -> dict[str, Any]:
+    """The request body that changes an endpoint: the given options, and what RunPod would otherwise drop or refuse."""
+    body = _requested_fields(options)
+    gpu, current_gpu = body.get("gpu", {}), current.get("gpu") or {}
     if current.get("type", "QUEUE") != "QUEUE":
         raise DeployError(
             f"the endpoint {options.name!r} is no queue ({current['type']}): the worker needs one of its own"
         )
-    if had.get("excludedTypes") and set(gpu.get("pools", [])) == set(had.get("pools") or []):
-        gpu["excludedTypes"] = had["excludedTypes"]
+    if current_gpu.get("excludedTypes") and set(gpu.get("pools", [])) == set(current_gpu.get("pools") or []):
+        gpu["excludedTypes"] = current_gpu["excludedTypes"]
     if "minCudaVersion" in gpu:
-        gpu["allowedCudaVersions"] = []  # the two exclude each other
+        gpu["allowedCudaVersions"] = []  # RunPod accepts only one of the two
     if "workers" in body:
         body["workers"] = {**(current.get("workers") or {}), **body["workers"]}
     if options.env:
@@ -127,34 +127,34 @@ def update(options: argparse.Namespace, current: dict[str, Any]) -> dict[str, An
     return body
 
 
-def _given(options: argparse.Namespace) -> dict[str, Any]:
+def _requested_fields(options: argparse.Namespace) -> dict[str, Any]:
     workers = {"min": options.min_workers, "max": options.max_workers, "idleTimeout": options.idle_timeout}
     gpu = {"pools": options.gpu, "minCudaVersion": options.cuda}
     body = {
         "image": options.image,
         "registry": options.registry,
         "disk": options.disk,
-        "gpu": _known(gpu) or None,
-        "workers": _known(workers) or None,
+        "gpu": _without_none(gpu) or None,
+        "workers": _without_none(workers) or None,
         "scaling": _scaling(options.queue_delay),
         "timeout": None if options.timeout is None else options.timeout * 1000,
         "flashboot": None if options.flashboot is None else ("FLASHBOOT" if options.flashboot else "OFF"),
         "networkVolumes": options.volume or None,
         "dataCenterIds": options.data_center or None,
     }
-    return _known(body)
+    return _without_none(body)
 
 
 def _scaling(queue_delay: float | None) -> dict[str, Any] | None:
     return None if queue_delay is None else {"type": "QUEUE_DELAY", "queueDelay": queue_delay}
 
 
-def _known(values: dict[str, Any]) -> dict[str, Any]:
+def _without_none(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def shown(body: dict[str, Any], given: dict[str, str]) -> str:
-    """The body for a terminal: of its variables only those that were given, and no secret."""
+def format_body(body: dict[str, Any], given: dict[str, str]) -> str:
+    """The body as JSON for the terminal: shows the values of given variables only, and no secrets."""
     variables = {
         name: "(kept)" if name not in given else "(hidden)" if _is_hidden(name, value) else value
         for name, value in body.get("env", {}).items()
@@ -222,7 +222,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Deploy; the exit status."""
+    """Create or update the endpoint; the exit status."""
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     key = os.environ.get("RUNPOD_API_KEY") or dotenv_values(_SECRETS).get("RUNPOD_API_KEY")
     try:
@@ -230,9 +230,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise DeployError("set RUNPOD_API_KEY, in the environment or in .secrets; RunPod's console makes one")
         runpod = RunPod(options.api_url, key)
         current = runpod.find(options.name)
-        body = creation(options) if current is None else update(options, current)
+        body = creation_body(options) if current is None else update_body(options, current)
         print("POST /v2/serverless" if current is None else f"PATCH /v2/serverless/{current['id']}")
-        print(shown(body, options.env))
+        print(format_body(body, options.env))
         if options.dry_run:
             return 0
         endpoint = runpod.create(body) if current is None else runpod.update(current["id"], body)

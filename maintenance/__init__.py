@@ -1,1 +1,1 @@
-"""Commands for maintainers: what has to be looked at again when ComfyUI or its editor changes."""
+"""Commands for maintainers: regenerate or check what depends on the code, on ComfyUI or on its editor."""

@@ -1,4 +1,4 @@
-"""`python -m maintenance.draft_schema URL`: the node classes of the draft engine, from the ComfyUI at that URL."""
+"""`python -m maintenance.draft_schema URL`: write the draft engine's node schemas, from the ComfyUI at that URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from src.draft.schema import FILE, excerpt
 
 
 def main() -> None:
-    """Write the excerpt of what its /object_info answers."""
+    """Write the excerpt of its /object_info."""
     with urllib.request.urlopen(f"{sys.argv[1]}/object_info") as response:
         answer = json.load(response)
     lines = (f"{json.dumps(name)}: {json.dumps(schema)}" for name, schema in excerpt(answer, sorted(NODES)).items())

@@ -44,6 +44,7 @@ _BOOT_SECONDS = 180.0
 _LOAD_MILLISECONDS = 120_000
 
 _VIEWS = ("audioUI", "preview", "compare_view")
+"""Inputs that show something in the editor and that no node class takes."""
 _EXPORT = """async (workflow) => {
   await window.app.loadGraphData(workflow, true, false)
   return await window.app.graphToPrompt()
@@ -65,21 +66,21 @@ _WIDGETS = """() => {
 
 
 def main() -> int:
-    """Compare, and print a line a file and how many of each there are."""
+    """Compare, and print a line for each file that is not equal and a count of each outcome."""
     options = _parse()
     installation = find_comfyui(read_settings())
     if options.fixtures:
         return _write_fixtures(options, installation.directory, installation.start[0])
     exported = _exports(options, installation.directory, installation.start[0])
-    schemas = {name: read_schema(told) for name, told in exported["object_info"].items()}
+    schemas = {name: read_schema(info) for name, info in exported["object_info"].items()}
     if options.classes:
         return _compare_classes(exported["widgets"], schemas)
     counts: Counter[str] = Counter()
     for name, entry in exported["files"].items():
-        outcome, told = _compare(entry["workflow"], entry["export"], schemas)
+        outcome, details = _compare(entry["workflow"], entry["export"], schemas)
         counts[outcome] += 1
         if outcome != "equal":
-            print(f"{outcome:>9}  {name}: {told}")
+            print(f"{outcome:>9}  {name}: {details}")
     total = sum(counts.values())
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), f"of {total} files")
     return 1 if counts["different"] else 0
@@ -90,67 +91,67 @@ def _compare(
 ) -> tuple[str, str]:
     theirs = export.get("output")
     try:
-        ours = _converted(workflow, schemas)
+        ours = _convert_file(workflow, schemas)
         if theirs is None:
             return "different", f"converted, but the editor says {str(export)[:300]}"
-        difference = _difference(_bare(ours), _bare(theirs), "")
+        difference = _difference(_without_titles(ours), _without_titles(theirs), "")
         if not difference:
             return "equal", ""
-        if not _difference(_seen(ours), _seen(theirs), ""):
+        if not _difference(_without_views(ours), _without_views(theirs), ""):
             return "equal but for views", difference
-        saved = _converted(export["workflow"], schemas)
-        if not _difference(_seen(saved), _seen(theirs), ""):
+        saved = _convert_file(export["workflow"], schemas)
+        if not _difference(_without_views(saved), _without_views(theirs), ""):
             return "equal as saved", difference
     except WorkerError as error:
         return "failed", error.message
     return "different", difference
 
 
-def _converted(workflow: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> dict[str, Any]:
+def _convert_file(workflow: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> dict[str, Any]:
     document = read_document(workflow)
     return convert(document, {name: schemas.get(name) for name in class_types(document)})
 
 
-def _seen(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what only the editor looks at."""
+def _without_views(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Without titles and without inputs that only show something in the editor."""
     return {
         node_id: {**node, "inputs": {name: value for name, value in node["inputs"].items() if name not in _VIEWS}}
-        for node_id, node in _bare(prompt).items()
+        for node_id, node in _without_titles(prompt).items()
     }
 
 
-def _bare(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """Without titles."""
+def _without_titles(prompt: Mapping[str, Any]) -> dict[str, Any]:
+    """Without `_meta`, which holds the titles of nodes."""
     return {
         node_id: {name: value for name, value in node.items() if name != "_meta"} for node_id, node in prompt.items()
     }
 
 
-def _difference(ours: Any, theirs: Any, where: str) -> str:
-    """The first one."""
+def _difference(ours: Any, theirs: Any, path: str) -> str:
+    """The first difference, as text; empty if there is none. `path` is where in the prompt both values are."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *(key for key in theirs if key not in ours)]:
-            place = f"{where}/{key}"
+            key_path = f"{path}/{key}"
             if key not in ours:
-                return f"{place} is only in the editor's: {str(theirs[key])[:200]}"
+                return f"{key_path} is only in the editor's: {str(theirs[key])[:200]}"
             if key not in theirs:
-                return f"{place} is only in ours: {str(ours[key])[:200]}"
-            if found := _difference(ours[key], theirs[key], place):
+                return f"{key_path} is only in ours: {str(ours[key])[:200]}"
+            if found := _difference(ours[key], theirs[key], key_path):
                 return found
         return ""
     is_same = ours == theirs and isinstance(ours, bool) == isinstance(theirs, bool)
-    return "" if is_same else f"{where}: ours {str(ours)[:200]!r}, the editor's {str(theirs)[:200]!r}"
+    return "" if is_same else f"{path}: ours {str(ours)[:200]!r}, the editor's {str(theirs)[:200]!r}"
 
 
 def _compare_classes(widgets: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> int:
     different = 0
     for name, schema in sorted(schemas.items()):
-        told = widgets.get(name, {"error": "the editor has no such class"})
-        theirs = told.get("error") or [[w[0], w[1]] for w in told["widgets"]]
+        found = widgets.get(name, {"error": "the editor has no such class"})
+        theirs = found.get("error") or [[w[0], w[1]] for w in found["widgets"]]
         ours = [[widget.name, widget.is_sent] for widget in widgets_of(name, schema, []) if widget.is_saved]
         if ours != theirs:
             different += 1
-            print(f"{name}: ours {ours}, the editor's {told.get('error') or told['widgets']}")
+            print(f"{name}: ours {ours}, the editor's {found.get('error') or found['widgets']}")
     print(f"{different} different of {len(schemas)} classes")
     return 1 if different else 0
 
@@ -158,40 +159,41 @@ def _compare_classes(widgets: Mapping[str, Any], schemas: Mapping[str, NodeSchem
 def _write_fixtures(options: argparse.Namespace, comfyui: Path, python: str) -> int:
     workflows = {name: make() for name, make in FILES.items()}
     with _comfyui(comfyui, python) as url:
-        told, files = _get(f"{url}/object_info"), _from_editor(url, workflows, options.chromium)["files"]
+        object_info, files = _get(f"{url}/object_info"), _from_editor(url, workflows, options.chromium)["files"]
         version = _get(f"{url}/system_stats")["system"]["comfyui_version"]
     used = {name for workflow in workflows.values() for name in class_types(read_document(workflow))}
-    exports = {name: _bare(entry["export"]["output"]) for name, entry in files.items() if _is_known(entry, told)}
+    known = {name: entry for name, entry in files.items() if _is_known(entry, object_info)}
+    exports = {name: _without_titles(entry["export"]["output"]) for name, entry in known.items()}
     for file, content in (
         ("editor_exports.json", exports),
-        ("editor_object_info.json", {name: told[name] for name in sorted(used) if name in told}),
+        ("editor_object_info.json", {name: object_info[name] for name in sorted(used) if name in object_info}),
     ):
         path = _TESTS / file
-        kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        path.write_text(json.dumps({**kept, version: content}, indent=1) + "\n", encoding="utf-8")
+        versions = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        path.write_text(json.dumps({**versions, version: content}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def _is_known(entry: Mapping[str, Any], told: Mapping[str, Any]) -> bool:
-    """Whether that ComfyUI has all classes of a file: the editor exports nodes of others without a class."""
-    return class_types(read_document(entry["workflow"])) <= told.keys()
+def _is_known(entry: Mapping[str, Any], object_info: Mapping[str, Any]) -> bool:
+    """Whether that ComfyUI has all node classes of a file: the editor exports unknown nodes without a class."""
+    return class_types(read_document(entry["workflow"])) <= object_info.keys()
 
 
 # --- The editor's side ----------------------------------------------------------------------------------
 
 
 def _exports(options: argparse.Namespace, comfyui: Path, python: str) -> dict[str, Any]:
-    kept = options.exports / f"{comfyui.parent.name}.json" if options.exports else None
-    if kept and kept.exists():
-        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+    cache = options.exports / f"{comfyui.parent.name}.json" if options.exports else None
+    if cache and cache.exists():
+        found: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8"))
         return found
     files = options.files or _templates(comfyui)
     workflows = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
     with _comfyui(comfyui, python) as url:
         exported = {"object_info": _get(f"{url}/object_info"), **_from_editor(url, workflows, options.chromium)}
-    if kept:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(exported), encoding="utf-8")
+    if cache:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(json.dumps(exported), encoding="utf-8")
     return exported
 
 
@@ -204,7 +206,7 @@ def _templates(comfyui: Path) -> list[Path]:
 
 def _from_editor(url: str, workflows: Mapping[str, Any], chromium: str) -> dict[str, Any]:
     try:
-        from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415  only here, and large
+        from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415  only needed here, and large
     except ImportError:
         raise SystemExit("pip install playwright") from None
     exported: dict[str, Any] = {}
@@ -235,7 +237,7 @@ def _from_editor(url: str, workflows: Mapping[str, Any], chromium: str) -> dict[
 
 @contextmanager
 def _comfyui(directory: Path, python: str) -> Iterator[str]:
-    """The whole ComfyUI, with its editor."""
+    """Run the complete ComfyUI, with its editor; its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

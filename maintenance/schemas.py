@@ -1,4 +1,4 @@
-"""The JSON schemas in docs/, made from the code: `python -m maintenance.schemas` writes them."""
+"""The JSON schemas in docs/, generated from the code: `python -m maintenance.schemas` writes them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from src.models.manifest import OwnManifest
 from src.outputs.fields import Answer
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
-_PARTS = {"loras": "LoraFields", "output": "OutputFields", "images": "FileFields"}
+_NESTED_FIELDS = {"loras": "LoraFields", "output": "OutputFields", "images": "FileFields"}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Each schema by the name of its file."""
+    """File name to schema."""
     return {
         "input.schema.json": _input_schema(),
         "output.schema.json": _without_defaults(Answer.model_json_schema()),
@@ -25,21 +25,21 @@ def schemas() -> dict[str, dict[str, Any]]:
 
 
 def _input_schema() -> dict[str, Any]:
-    """That of `input`, each field with what the worker says of one that does not fit."""
+    """The schema of `input`. The description of a field is the worker's error message for invalid values."""
     schema = InputFields.model_json_schema()
     _describe(schema["properties"], "")
-    for field, part in _PARTS.items():
-        _describe(schema["$defs"][part]["properties"], f"{field}.")
+    for field, definition in _NESTED_FIELDS.items():
+        _describe(schema["$defs"][definition]["properties"], f"{field}.")
     return schema
 
 
 def _describe(properties: Mapping[str, dict[str, Any]], prefix: str) -> None:
-    for name, told in properties.items():
-        told["description"] = RULES[prefix + name]
+    for name, field_schema in properties.items():
+        field_schema["description"] = RULES[prefix + name]
 
 
 def _without_defaults(schema: Any) -> Any:
-    """A field that is missing from an answer has no value; pydantic wants one to know that it may be missing."""
+    """The schema without `default`: pydantic needs one for optional fields, but in an answer they are then missing."""
     if isinstance(schema, list):
         return [_without_defaults(item) for item in schema]
     if not isinstance(schema, dict):
@@ -48,7 +48,7 @@ def _without_defaults(schema: Any) -> Any:
 
 
 def main() -> None:
-    """Write them."""
+    """Write the schemas to docs/."""
     for name, schema in schemas().items():
         (_DOCS / name).write_text(json.dumps(schema, indent=2) + "\n", encoding="utf-8")
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The start of the image: prepares the container and becomes the worker, so that signals reach it.
-# What it reads is in docs/deploy.md. Arguments are serverless_worker.py's.
+# The image's entrypoint: prepares the container, then execs the worker, so that signals reach it. Its environment
+# variables are in docs/deploy.md. Arguments are passed to serverless_worker.py.
 set -euo pipefail
 
 worker=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -10,14 +10,15 @@ workspace=${WORKSPACE_DIR:-/workspace}
 
 say() { printf 'start.sh: %s\n' "$*" >&2; }
 
-# A network volume is /workspace on a Pod and /runpod-volume here: what was set up on a Pod finds its paths.
+# A network volume is mounted at /workspace on a Pod, at /runpod-volume on Serverless: with this link, paths that were
+# set up on a Pod work here too.
 link_volume() {
     if [[ -d $volume && ! -e $workspace && ! -L $workspace ]]; then
         ln -s "$volume" "$workspace" 2> /dev/null || say "$workspace cannot be linked to $volume: read-only?"
     fi
 }
 
-# ComfyUI allocates and frees gigabytes: tcmalloc gives them back where glibc keeps fragments.
+# ComfyUI allocates and frees gigabytes: tcmalloc returns them to the system where glibc's malloc keeps fragments.
 preload_tcmalloc() {
     local library
     [[ -z ${LD_PRELOAD:-} ]] || return 0

@@ -1,4 +1,4 @@
-"""Engines that the tests share: the draft engine always, a real ComfyUI where one is found."""
+"""The engines that the tests share: always the draft engine, and a real ComfyUI if one is found."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .tiny_models import make_paths
 
 ANSWERS = Draft202012Validator(schemas()["output.schema.json"])
 ENGINES = ("draft", "real")
-# More settings for the real engine, unless the environment has them: tests run where there is no GPU.
+# Arguments of the real ComfyUI, unless the environment sets them: the tests run without a GPU.
 REAL_ARGS = os.environ.get("COMFYUI_ARGS", "--cpu")
 
 
@@ -44,19 +44,19 @@ REAL = _real_installation()
 
 
 def pytest_report_header() -> str:
-    """Say which engines are used."""
+    """Print which engines are used."""
     if isinstance(REAL, str):
         return f"engines: draft engine; real ComfyUI skipped: {REAL}"
     return f"engines: draft engine, {REAL.name}"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say it again where it is read: at the end."""
+    """Print it again at the end, where it is noticed."""
     terminalreporter.write_line(pytest_report_header())
 
 
 def installation(name: str) -> Installation:
-    """The engine of that name; skips the test if it is not here."""
+    """The engine of that name; skips the test if it is not available."""
     if name == "draft":
         return draft_installation()
     if isinstance(REAL, str):
@@ -66,17 +66,17 @@ def installation(name: str) -> Installation:
 
 @pytest.fixture(scope="session")
 def model_paths(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file for --extra-model-paths-config that leads to the tiny models and the test nodes."""
+    """A file for --extra-model-paths-config, with the paths of the tiny models and the test nodes."""
     return make_paths(tmp_path_factory.mktemp("models"))
 
 
 def settings_for(name: str, model_paths: Path | None = None, **changes: Any) -> Settings:
-    """Settings with what an engine needs to run here."""
+    """Settings for that engine in tests: the arguments that it needs, and the given changes."""
     arguments = ""
     if name == "real":
         nodes = "--disable-all-custom-nodes --whitelist-custom-nodes worker_test_nodes websocket_image_save.py"
-        more = f"--extra-model-paths-config {model_paths}" if model_paths else ""
-        arguments = f"{REAL_ARGS} {nodes} {more}"
+        paths = f"--extra-model-paths-config {model_paths}" if model_paths else ""
+        arguments = f"{REAL_ARGS} {nodes} {paths}"
     return replace(read_settings({}), comfyui_args=arguments, **changes)
 
 
@@ -89,7 +89,7 @@ class Bench:
 
     @property
     def engine(self) -> ComfyEngine:
-        """Its engine."""
+        """The worker's engine."""
         return self.worker.runner.engine
 
     def run(self, **fields: Any) -> dict[str, Any]:
@@ -97,14 +97,14 @@ class Bench:
         return self.handle({"id": "test-job", "input": fields})
 
     def handle(self, job: Any) -> dict[str, Any]:
-        """The handler's answer to a job, which is what its schema says."""
+        """The handler's answer to a job, validated against docs/output.schema.json."""
         job_handler.set_worker(self.worker)
         answer: dict[str, Any] = asyncio.run(job_handler.handler(job))
         ANSWERS.validate(answer)
         return answer
 
-    def remembered(self) -> list[str]:
-        """The prompts in ComfyUI's history, after some time for those that are just being forgotten."""
+    def prompts_in_history(self) -> list[str]:
+        """The ids of the prompts in ComfyUI's history; waits up to 10 seconds for those that are just being deleted."""
         end = time.monotonic() + 10
         while (history := self.engine.client._json("GET", "/history")) and time.monotonic() < end:
             time.sleep(0.02)
@@ -114,15 +114,15 @@ class Bench:
         """Files and folders that jobs left behind."""
         self.worker.runner.turns.wait_cleared()
         folders = self.engine.process.folders
-        found = [path for folder in (folders.input, folders.output, folders.temp) for path in folder.rglob("*")]
-        # ComfyUI makes this one by itself: newer versions while they start, 0.3.64 when it is asked for its nodes.
-        own = folders.input / "3d"
-        return [str(path) for path in found if path != own or not path.is_dir()]
+        paths = [path for folder in (folders.input, folders.output, folders.temp) for path in folder.rglob("*")]
+        # ComfyUI creates this folder itself: newer versions at startup, 0.3.64 on a request to /object_info.
+        created_by_comfyui = folders.input / "3d"
+        return [str(path) for path in paths if path != created_by_comfyui or not path.is_dir()]
 
 
 @contextmanager
 def booted(name: str, settings: Settings) -> Iterator[Bench]:
-    """A bench with an engine of its own."""
+    """A bench with its own engine."""
     with ComfyEngine(installation(name), settings) as engine:
         engine.wait_ready()
         yield Bench(name, Worker(JobRunner.make(engine, settings)))
@@ -130,7 +130,7 @@ def booted(name: str, settings: Settings) -> Iterator[Bench]:
 
 @pytest.fixture(scope="session", params=ENGINES)
 def bench(request: pytest.FixtureRequest, model_paths: Path) -> Iterator[Bench]:
-    """One booted worker an engine for the whole run."""
+    """For each engine, one booted worker for the whole test run."""
     installation(request.param)
     with booted(request.param, settings_for(request.param, model_paths)) as shared:
         yield shared
@@ -138,6 +138,6 @@ def bench(request: pytest.FixtureRequest, model_paths: Path) -> Iterator[Bench]:
 
 @pytest.fixture(scope="session")
 def draft_bench() -> Iterator[Bench]:
-    """A booted worker with the draft engine, for what does not depend on the engine."""
+    """A booted worker with the draft engine, for tests that do not depend on the engine."""
     with booted("draft", settings_for("draft")) as shared:
         yield shared

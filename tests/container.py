@@ -1,6 +1,7 @@
-"""An image's root filesystem as a container, without an engine: its own processes, mounts and overlay; the host's network.
+"""Run an image's root filesystem as a container without Docker: own processes and mounts, but the host's network.
 
-Needs Linux and root. The filesystem is a folder: `buildah mount`, or `docker export` unpacked. It is not changed.
+Needs Linux and root. The root filesystem is a folder (`buildah mount`, or an unpacked `docker export`). It is not
+changed: all writes go to an overlay.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-# The image's own entry point and variables: no engine is there to read them from its configuration.
+# The image's entrypoint and environment, which a container engine would read from the image's configuration.
 ENTRY = ["/usr/bin/tini", "--", "/worker/src/start.sh"]
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
@@ -42,18 +43,18 @@ exec chroot "$root" /usr/bin/env -i "$@"
 
 
 class Container:
-    """A running container. `first` is its PID 1 as the host sees it; `log` is what it said."""
+    """A running container. `init_pid` is the host's process id of its PID 1; `log` is its output so far."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
         self._process = process
         self._log = log
-        self.first = 0
+        self.init_pid = 0
         deadline = time.monotonic() + 10
-        while not self.first:
+        while not self.init_pid:
             assert time.monotonic() < deadline and process.poll() is None, self.log
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-            self.first = int(children[0]) if children else 0
-        self._namespace = Path(f"/proc/{self.first}/ns/pid").readlink()
+            self.init_pid = int(children[0]) if children else 0
+        self._namespace = Path(f"/proc/{self.init_pid}/ns/pid").readlink()
 
     @property
     def log(self) -> str:
@@ -64,7 +65,7 @@ class Container:
         return self._process.poll() is None
 
     def processes(self) -> list[str]:
-        """The command of every process in it."""
+        """The command line of every process in the container."""
         found = []
         for folder in Path("/proc").iterdir():
             try:
@@ -75,9 +76,9 @@ class Container:
         return found
 
     def stop(self, seconds: float) -> tuple[int, float]:
-        """SIGTERM to PID 1: the exit status and the seconds until nothing was left."""
+        """Send SIGTERM to PID 1. The exit status, and the seconds until no process was left."""
         began = time.monotonic()
-        os.kill(self.first, signal.SIGTERM)
+        os.kill(self.init_pid, signal.SIGTERM)
         status = self._process.wait(timeout=seconds)
         while self.processes():
             assert time.monotonic() - began < seconds, self.processes()
@@ -85,7 +86,7 @@ class Container:
         return status, time.monotonic() - began
 
     def wait_for_log(self, text: str, seconds: float) -> None:
-        """Until it has said that."""
+        """Wait until the log has that text."""
         deadline = time.monotonic() + seconds
         while text not in self.log:
             assert time.monotonic() < deadline and self._process.poll() is None, self.log[-5000:]
@@ -101,18 +102,19 @@ def running(
     *,
     read_only: bool = False,
     volume: str = "",
-    over: Path | None = None,
+    overlay: Path | None = None,
 ) -> Iterator[Container]:
-    """A command in a container whose root filesystem is `root`; what is left of it ends with the block.
+    """Run a command in a container whose root filesystem is `root`; what still runs is killed at the end of the block.
 
-    `read_only`: the root filesystem cannot be written (its /tmp always can). `volume`: a place that is empty and
-    writable. `over`: a folder whose files are laid over the image's. `folder` is for what it needs, and its log.
+    `read_only`: the root filesystem is read-only (its /tmp is always writable). `volume`: a path in the container for
+    an empty, writable mount. `overlay`: a folder whose files are overlaid on the image's. `folder` is for the
+    container's mounts and log.
     """
-    place = folder / "container"
-    place.mkdir(parents=True)
+    mounts = folder / "container"
+    mounts.mkdir(parents=True)
     variables = [f"{name}={value}" for name, value in environment.items()]
     mode = "read-only" if read_only else "writable"
-    arguments = [str(place), str(root), mode, volume, str(over or ""), *variables, *command]
+    arguments = [str(mounts), str(root), mode, volume, str(overlay or ""), *variables, *command]
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     log = folder / "container.log"
     with log.open("wb") as out:

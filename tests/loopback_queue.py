@@ -1,4 +1,4 @@
-"""RunPod's job queue on loopback, as far as a worker sees it: the real SDK takes jobs from it and posts answers."""
+"""RunPod's job queue on loopback, with the routes that a worker uses: the real SDK takes jobs and posts results."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from typing import Any
 
 from aiohttp import web
 
-_HOLD_SECONDS = 0.2  # that a poll without a job is held
+_HOLD_SECONDS = 0.2  # how long a poll is held open while there is no job
 
 
 @dataclass
 class LoopbackQueue:
-    """Jobs to hand out, and what was posted for them. The worker is told where by `environment`."""
+    """Jobs to hand out, and what was posted for them. A worker finds the queue by the variables of `environment`."""
 
     url: str = ""
     waiting: list[dict[str, Any]] = field(default_factory=list)
+    """Jobs that no worker has taken."""
     taken: list[str] = field(default_factory=list)
+    """Ids of the jobs that were taken."""
     posted: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Job id to the results that were posted for it."""
     progress: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Job id to the progress updates that were posted for it."""
     to_stop: list[str] = field(default_factory=list)
+    """Ids of the jobs that the worker shall stop."""
     refuse_results: list[int] = field(default_factory=list)
+    """HTTP statuses with which the next results are refused."""
 
     @property
     def environment(self) -> dict[str, str]:
-        """What RunPod sets for a worker, and nothing of the SDK's own fitness checks, which dial out."""
+        """The variables that RunPod sets for a worker; the SDK's own fitness checks, which use the network, are off."""
         return {
             "RUNPOD_WEBHOOK_GET_JOB": f"{self.url}/v2/local/job-take/$ID?gpu=LOCAL",
             "RUNPOD_WEBHOOK_POST_OUTPUT": f"{self.url}/v2/local/job-done/$RUNPOD_POD_ID/$ID?gpu=LOCAL",
@@ -48,14 +54,14 @@ class LoopbackQueue:
         self.waiting.append({"id": job_id, "input": job_input})
 
     def wait_for(self, count: int, seconds: float) -> None:
-        """Until that many jobs were answered."""
+        """Wait until that many jobs were answered."""
         end = time.monotonic() + seconds
         while len(self.posted) < count:
             assert time.monotonic() < end, f"{len(self.posted)} of {count} jobs answered"
             time.sleep(0.05)
 
     def application(self) -> web.Application:
-        """The worker's routes."""
+        """The routes that a worker uses."""
         application = web.Application(client_max_size=64 * 1024 * 1024)
         application.router.add_get("/v2/local/job-take/{worker}", self._take)
         application.router.add_get("/v2/local/job-take-batch/{worker}", self._take_batch)
@@ -85,14 +91,14 @@ class LoopbackQueue:
         if self.refuse_results:
             return web.Response(status=self.refuse_results.pop(0))
         body = json.loads(await request.read())
-        kept = self.progress if body.get("status") == "IN_PROGRESS" else self.posted
-        kept.setdefault(request.match_info["job"], []).append(body)
+        posts = self.progress if body.get("status") == "IN_PROGRESS" else self.posted
+        posts.setdefault(request.match_info["job"], []).append(body)
         return web.Response()
 
     async def _stop(self, request: web.Request) -> web.Response:
         await asyncio.sleep(_HOLD_SECONDS)
-        stopping, self.to_stop = self.to_stop, []
-        return web.json_response({"jobsToStop": stopping}) if stopping else web.Response(status=204)
+        stopped, self.to_stop = self.to_stop, []
+        return web.json_response({"jobsToStop": stopped}) if stopped else web.Response(status=204)
 
     async def _ping(self, request: web.Request) -> web.Response:
         return web.Response()
@@ -100,7 +106,7 @@ class LoopbackQueue:
 
 @contextmanager
 def serving() -> Iterator[LoopbackQueue]:
-    """A queue that answers, in a thread of its own."""
+    """A queue, served from its own thread."""
     queue, loop = LoopbackQueue(), asyncio.new_event_loop()
     runner = web.AppRunner(queue.application(), access_log=None, shutdown_timeout=1)
 

@@ -1,4 +1,4 @@
-"""Servers of models on loopback: plain files with ranges, a Hugging Face hub, and what goes wrong with both."""
+"""Model servers on loopback: plain files with range requests, a Hugging Face hub, and the faults of both."""
 
 from __future__ import annotations
 
@@ -18,65 +18,69 @@ from urllib.parse import quote, unquote
 
 TOKEN = "hf_good"
 COMMIT = "c" * 40
-_PIECE = 1 << 16
-_CHUNK, _XORB = 1 << 16, 1 << 23
+_WRITE_BYTES = 1 << 16
+_CHUNK, _XORB = 1 << 16, 1 << 23  # bytes of content in a chunk and a xorb of Xet storage
 
 
 @dataclass
 class ModelServer:
-    """Serves `files` at `/files/NAME` and, as a hub does, at `/ORG/REPO/resolve/REVISION/NAME`, by a redirect."""
+    """Serves `files` at `/files/NAME` and, like the hub, at `/ORG/REPO/resolve/REVISION/NAME`, which redirects there."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     url: str = ""
     requests: list[str] = field(default_factory=list)
-    """`METHOD path range`, in the order in which they came."""
+    """`METHOD path range` of each request, in order."""
     tokens: list[tuple[str, str]] = field(default_factory=list)
-    """Path and token of the requests that had one."""
+    """Path and token of each request with a bearer token."""
     statuses: list[tuple[int, dict[str, str]]] = field(default_factory=list)
-    """The next answers about files are these."""
+    """Statuses and headers of the next responses to requests for files, instead of the file."""
     has_ranges: bool = True
+    """Whether range requests are supported."""
     cut: list[float] = field(default_factory=list)
-    """The next answers end after that share of them."""
+    """The next responses are cut off after this share (0 to 1) of their bytes."""
     stall: list[float] = field(default_factory=list)
-    """The next answers send nothing for that many seconds after their half."""
+    """The next responses stall for this many seconds after half of their bytes."""
     pace: float = 0.0
-    """Seconds before each 64 KB."""
+    """Seconds before each 64 KB of a response."""
     is_silent: bool = False
-    """Whether files are not answered at all."""
+    """Whether requests for files get no response at all."""
     closes: bool = False
-    """Whether each answer ends its connection."""
+    """Whether the connection is closed after each response."""
     shift: int = 0
-    """Ranges are answered that many bytes further on."""
+    """Responses to range requests start this many bytes too late (a faulty server)."""
     has_length: bool = True
-    """Whether answers say how long they are."""
+    """Whether responses have a Content-Length."""
     page: bool = False
-    """Whether files are answered with a web page."""
+    """Whether requests for files get a web page."""
     gated: set[str] = field(default_factory=set)
-    """Repositories that want a token."""
+    """Repositories that require a token."""
     signatures: int = 0
-    """Redirects so far; only links of the last `valid` of them work."""
+    """Number of redirects so far. Each gives a new signed URL."""
     valid: int = 10**9
+    """Only the last so many signed URLs are accepted; older ones have expired."""
     has_xet: bool = False
-    """Whether the hub's files are in Xet storage too, which this server then is as well."""
+    """Whether the hub's files are also in Xet storage, which this server then serves too."""
     xet_hangs: bool = False
-    """Whether that storage takes requests and does not answer."""
+    """Whether Xet storage accepts requests but does not answer them."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Path to JSON for other routes."""
+    """Other routes: path to the JSON that is served there."""
     xorbs: dict[str, bytes] = field(default_factory=dict)
+    """Hash to content of the xorbs in Xet storage."""
     sent: int = 0
+    """Bytes of files sent so far."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def host(self) -> str:
-        """Host and port."""
+        """`host:port` of the server."""
         return self.url.removeprefix("http://")
 
     def sha256(self, name: str) -> str:
-        """Of a file."""
+        """The SHA-256 of a file's content."""
         return hashlib.sha256(self.files[name]).hexdigest()
 
     def data_requests(self) -> list[str]:
-        """Those that were about the content of a file, the first look left out."""
+        """The GET requests, except the probes for the first byte."""
         return [line for line in self.requests if line.startswith("GET") and not line.endswith("bytes=0-0")]
 
 
@@ -85,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Log nothing."""
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -118,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             }
             return self._reply(200, json.dumps(access).encode(), headers)
         if path.startswith(("/v1/reconstructions/", "/xorb/")) and state.xet_hangs:
-            self.server.ended.wait(60)
+            self.server.stopping.wait(60)
         if path.startswith("/v1/reconstructions/"):
             return self._reconstruction(path.rpartition("/")[2])
         if path.startswith("/xorb/"):
@@ -147,13 +151,14 @@ class _Handler(BaseHTTPRequestHandler):
             headers |= {"X-Xet-Hash": state.sha256(name), "Link": f'<{route}>; rel="xet-auth"'}
         return self._reply(302, b"", headers)
 
-    # Xet storage, by its API (https://huggingface.co/docs/xet/api): a file is terms, each a run of chunks in a xorb.
+    # The API of Xet storage (https://huggingface.co/docs/xet/api): a file is a list of terms, each a range of chunks in a
+    # xorb.
 
     def _reconstruction(self, digest: str) -> None:
         state = self.server.state
         content = next(content for name, content in state.files.items() if state.sha256(name) == digest)
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        start, end = (int(wanted[1]), int(wanted[2] or len(content) - 1) + 1) if wanted else (0, len(content))
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        start, end = (int(requested[1]), int(requested[2] or len(content) - 1) + 1) if requested else (0, len(content))
         if start >= len(content):
             return self._reply(416, b"", {})
         numbers = range(start // _XORB, -(-min(end, len(content)) // _XORB))
@@ -164,13 +169,13 @@ class _Handler(BaseHTTPRequestHandler):
             data = state.xorbs[name]
             chunks = {"start": 0, "end": -(-len(data) // _CHUNK)}
             terms.append({"hash": name, "unpacked_length": len(data), "range": chunks})
-            place = {"start": 0, "end": len(_packed(data)) - 1}
-            fetch_info[name] = [{"range": chunks, "url": f"{state.url}/xorb/{name}", "url_range": place}]
-        told = {"offset_into_first_range": start % _XORB, "terms": terms, "fetch_info": fetch_info}
-        return self._reply(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+            byte_range = {"start": 0, "end": len(_pack_xorb(data)) - 1}
+            fetch_info[name] = [{"range": chunks, "url": f"{state.url}/xorb/{name}", "url_range": byte_range}]
+        reconstruction = {"offset_into_first_range": start % _XORB, "terms": terms, "fetch_info": fetch_info}
+        return self._reply(200, json.dumps(reconstruction).encode(), {"Content-Type": "application/json"})
 
     def _xorb(self, name: str) -> None:
-        packed = _packed(self.server.state.xorbs[name])
+        packed = _pack_xorb(self.server.state.xorbs[name])
         headers = {"Content-Range": f"bytes 0-{len(packed) - 1}/{len(packed)}"}
         self._reply(206, packed, headers)
 
@@ -181,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         if status:
             return self._reply(status[0], b"not now", status[1])
         if state.is_silent:
-            self.server.ended.wait(60)
+            self.server.stopping.wait(60)
         signature = re.search(r"signature=(\d+)", self.path)
         if signature and int(signature[1]) <= state.signatures - state.valid:
             return self._reply(403, b"expired", {})
@@ -191,20 +196,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply(200, b"<!DOCTYPE html><html>please log in</html>", {"Content-Type": "text/html"})
         content = state.files[name]
         headers = {"ETag": f'"{state.sha256(name)}"', "Content-Type": "application/octet-stream"}
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if not wanted or not state.has_ranges:
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if not requested or not state.has_ranges:
             return self._send(200, content, headers, with_body)
-        start, end = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
+        start, end = int(requested[1]), min(int(requested[2] or len(content) - 1), len(content) - 1)
         start, end = start + state.shift, min(end + state.shift, len(content) - 1)
         headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
         return self._send(206, content[start : end + 1], headers, with_body)
 
     def _send(self, status: int, content: bytes, headers: dict[str, str], with_body: bool) -> None:
         state = self.server.state
-        is_look = len(content) <= 1
+        is_probe = len(content) <= 1
         with state.lock:
-            cut = state.cut.pop(0) if state.cut and not is_look else None
-            stall = state.stall.pop(0) if state.stall and not is_look else None
+            cut = state.cut.pop(0) if state.cut and not is_probe else None
+            stall = state.stall.pop(0) if state.stall and not is_probe else None
         self.send_response(status)
         if state.closes or not state.has_length:
             headers["Connection"] = "close"
@@ -217,14 +222,14 @@ class _Handler(BaseHTTPRequestHandler):
         if not with_body:
             return
         end = len(content) if cut is None else int(len(content) * cut)
-        for position in range(0, end, _PIECE):
+        for position in range(0, end, _WRITE_BYTES):
             if stall is not None and position >= len(content) // 2:
-                self.server.ended.wait(stall)
+                self.server.stopping.wait(stall)
                 stall = None
-            if state.pace and not is_look:
+            if state.pace and not is_probe:
                 time.sleep(state.pace)
-            self.wfile.write(content[position : min(position + _PIECE, end)])
-            state.sent += min(position + _PIECE, end) - position
+            self.wfile.write(content[position : min(position + _WRITE_BYTES, end)])
+            state.sent += min(position + _WRITE_BYTES, end) - position
         if cut is not None:
             self.connection.shutdown(socket.SHUT_RDWR)
 
@@ -237,8 +242,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-def _packed(data: bytes) -> bytes:
-    """Chunks as a xorb holds them, not compressed: version, length (3 bytes), scheme, length again, the bytes."""
+def _pack_xorb(data: bytes) -> bytes:
+    """The chunks of a xorb, uncompressed: each is version, length (3 bytes), compression scheme, length again, bytes."""
     packed = []
     for start in range(0, len(data), _CHUNK):
         chunk = data[start : start + _CHUNK]
@@ -254,15 +259,15 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, state: ModelServer) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.state = state
-        self.ended = threading.Event()
+        self.stopping = threading.Event()
 
     def handle_error(self, *_: object) -> None:
-        """Clients end connections."""
+        """Ignore errors: clients close connections."""
 
 
 @contextmanager
 def model_server(**files: bytes) -> Iterator[ModelServer]:
-    """A server of these files, called `name.safetensors` for `name`."""
+    """Run a server with these files; the file for `name` is called `name.safetensors`."""
     state = ModelServer({f"{name}.safetensors": content for name, content in files.items()})
     server = _Server(state)
     state.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -270,22 +275,22 @@ def model_server(**files: bytes) -> Iterator[ModelServer]:
     try:
         yield state
     finally:
-        server.ended.set()
+        server.stopping.set()
         server.shutdown()
         server.server_close()
 
 
 def weights(size: int, seed: int = 1) -> bytes:
-    """A safetensors file of about that many bytes, the same each time."""
-    head = {"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
-    encoded = json.dumps(head).encode()
+    """A safetensors file with `size` bytes of data, the same for the same seed."""
+    header = {"x": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}
+    encoded = json.dumps(header).encode()
     block = b"".join(hashlib.sha256(f"{seed}-{number}".encode()).digest() for number in range(4096))
     data = (block * (size // len(block) + 1))[:size]
     return len(encoded).to_bytes(8, "little") + encoded + data
 
 
 def entry(name: str, content: bytes, source: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    """A manifest's entry for a file of that content."""
+    """A manifest entry for a file with that content."""
     file = changes.pop("file", PurePosixPath(source.get("path") or source.get("url") or source["key"]).name)
     return {
         "name": name,

@@ -1,6 +1,6 @@
-"""RunPod's REST API v2 on loopback, as far as endpoints go: it keeps them, checks bodies as the schema says, and fails.
+"""RunPod's REST API v2 for endpoints, on loopback: stores them, validates requests, and answers with errors on demand.
 
-The rules are of RunPod's published OpenAPI document (api-reference-v2/openapi.json): `CreateEndpointRequest`,
+The rules are those of RunPod's published OpenAPI document (api-reference-v2/openapi.json): `CreateEndpointRequest`,
 `UpdateEndpointRequest`, `ErrorResponse`.
 """
 
@@ -23,7 +23,7 @@ _GPU = {"pools", "count", "excludedTypes", "allowedCudaVersions", "minCudaVersio
 
 @dataclass
 class Api:
-    """The endpoints, the requests that changed something, and a fault to answer next: (status, body or None)."""
+    """The stored endpoints, the requests that changed something, and the error (status, body) to answer with, if any."""
 
     url: str = ""
     endpoints: list[dict[str, Any]] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Api:
 
 
 def problems(method: str, body: dict[str, Any], current: dict[str, Any]) -> list[str]:
-    """What RunPod would refuse."""
+    """The validation errors of a request."""
     allowed = _COMMON | ({"type"} if method == "POST" else set())
     found = [f"$: additional properties {name!r} not allowed" for name in body if name not in allowed]
     gpu, workers = body.get("gpu", {}), body.get("workers", {})
@@ -61,7 +61,7 @@ def problems(method: str, body: dict[str, Any], current: dict[str, Any]) -> list
 
 @contextmanager
 def serving() -> Iterator[Api]:
-    """The API on a free port."""
+    """Run the API on a free port."""
     api = Api()
 
     class Handler(BaseHTTPRequestHandler):
@@ -91,7 +91,9 @@ def serving() -> Iterator[Api]:
             if self.command == "POST":
                 current = {"id": f"ep{len(api.endpoints) + 1}"}
                 api.endpoints.append(current)
-            if "pools" in body.get("gpu", {}):  # one selection: what is not restated is gone
+            if "pools" in body.get(
+                "gpu", {}
+            ):  # RunPod replaces the selection as a whole: excludedTypes must be sent again
                 (current.get("gpu") or {}).pop("excludedTypes", None)
             current.update({**body, "gpu": {**(current.get("gpu") or {}), **body["gpu"]}} if "gpu" in body else body)
             return self._answer(201 if self.command == "POST" else 200, current)

@@ -1,4 +1,4 @@
-"""A real S3 API on loopback (moto's server), with and without a look at who asks, and a bad line in front of it."""
+"""An S3 server on loopback (moto), with and without authentication, and a faulty proxy in front of it."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from src.settings import BucketConfig
 
 NAME = "pictures"
 _BOOT_SECONDS = 60
-_ACTIONS_WITHOUT_KEY = 3  # what it takes to make a user
+_ACTIONS_WITHOUT_KEY = 3  # the calls that create a user, its key and its policy
 
 
 @dataclass(frozen=True)
 class Storage:
-    """A running server with a bucket, and keys that open it."""
+    """A running server with a bucket, and the credentials for it."""
 
     config: BucketConfig
 
     def client(self) -> Any:
-        """boto3's own client, to look from the other side."""
+        """A plain boto3 client, to check what the code under test stored."""
         return _client("s3", self.config.endpoint_url, self.config.access_key_id, self.config.secret_access_key)
 
     def keys(self) -> list[str]:
-        """All keys in the bucket."""
+        """The keys of all objects in the bucket."""
         return [item["Key"] for item in self.client().list_objects_v2(Bucket=NAME).get("Contents", [])]
 
     def put(self, key: str, content: bytes) -> str:
@@ -55,14 +55,14 @@ def _client(service: str, url: str, key: str = "any", secret: str = "any") -> An
 
 
 @contextmanager
-def _server(strict: bool) -> Iterator[str]:
+def _server(requires_auth: bool) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    count = {"INITIAL_NO_AUTH_ACTION_COUNT": str(_ACTIONS_WITHOUT_KEY)} if strict else {}
+    variables = {"INITIAL_NO_AUTH_ACTION_COUNT": str(_ACTIONS_WITHOUT_KEY)} if requires_auth else {}
     process = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        env={**os.environ, **count},
+        env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -80,16 +80,16 @@ def _server(strict: bool) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def storage() -> Iterator[Storage]:
-    """A server that lets everybody in: signed links can be followed."""
-    with _server(strict=False) as url:
+    """A server without authentication: any credentials and presigned URLs are accepted."""
+    with _server(requires_auth=False) as url:
         _client("s3", url).create_bucket(Bucket=NAME)
         yield Storage(BucketConfig(url, "any", "any", NAME, region="us-east-1"))
 
 
 @pytest.fixture(scope="session")
 def strict_storage() -> Iterator[Storage]:
-    """A server that checks keys and signatures."""
-    with _server(strict=True) as url:
+    """A server that checks access keys and signatures."""
+    with _server(requires_auth=True) as url:
         users = _client("iam", url)
         users.create_user(UserName="worker")
         key = users.create_access_key(UserName="worker")["AccessKey"]
@@ -102,28 +102,29 @@ def strict_storage() -> Iterator[Storage]:
 
 
 @dataclass
-class BadLine:
-    """What is between a client and a server: the next requests are refused, cut or slowed; the rest passes."""
+class FaultyProxy:
+    """A proxy in front of a server: refuses, cuts off or delays requests as these fields say, and forwards the rest."""
 
     target: str
     refuse: int = 0
-    """This many requests get a 503."""
+    """How many of the next requests get a 503."""
     cut: int = 0
-    """This many connections are closed in the middle of a request."""
+    """How many of the next connections are closed in the middle of a request."""
     cut_answer_at: int = 0
-    """The next answer is cut after about this many bytes; 0 for none."""
+    """The next response is cut off after about this many bytes; 0 for none."""
     pause: float = 0.0
-    """Seconds before each answer."""
+    """Seconds before each response."""
     requests: list[str] = field(default_factory=list)
+    """The request line of each request."""
     url: str = ""
     answered: int = 0
-    """Bytes of the answers that were let through."""
+    """Bytes of responses received from the server so far."""
 
 
 @contextmanager
-def bad_line(target: str, **faults: Any) -> Iterator[BadLine]:
-    """A proxy with faults in front of `http://host:port`."""
-    line = BadLine(target, **faults)
+def faulty_proxy(target: str, **faults: Any) -> Iterator[FaultyProxy]:
+    """Run a proxy with these faults in front of `http://host:port`."""
+    proxy = FaultyProxy(target, **faults)
     host, port = target.removeprefix("http://").split(":")
 
     class Handler(socketserver.BaseRequestHandler):
@@ -131,47 +132,47 @@ def bad_line(target: str, **faults: Any) -> Iterator[BadLine]:
             head = self.request.recv(65536)
             if not head:
                 return
-            line.requests.append(head.split(b"\r\n", 1)[0].decode())
-            if line.cut > 0:
-                line.cut -= 1
+            proxy.requests.append(head.split(b"\r\n", 1)[0].decode())
+            if proxy.cut > 0:
+                proxy.cut -= 1
                 return
-            if line.refuse > 0:
-                line.refuse -= 1
+            if proxy.refuse > 0:
+                proxy.refuse -= 1
                 body = b"<Error><Code>SlowDown</Code><Message>later</Message></Error>"
                 answer = b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
                 self.request.sendall(answer + body)
                 return
-            time.sleep(line.pause)
+            time.sleep(proxy.pause)
             with socket.create_connection((host, int(port))) as upstream:
                 upstream.sendall(head)
-                back = threading.Thread(target=_copy, args=(upstream, self.request, line), daemon=True)
-                back.start()
+                downstream = threading.Thread(target=_copy, args=(upstream, self.request, proxy), daemon=True)
+                downstream.start()
                 _copy(self.request, upstream)
-                back.join(10)
+                downstream.join(10)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
         allow_reuse_address = True
 
         def handle_error(self, *_: object) -> None:
-            """Either side may be gone by then."""
+            """Ignore errors: either side may have closed its connection."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
-        line.url = f"http://127.0.0.1:{server.server_address[1]}"
+        proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield line
+        yield proxy
         server.shutdown()
 
 
-def _copy(source: socket.socket, target: socket.socket, line: BadLine | None = None) -> None:
+def _copy(source: socket.socket, target: socket.socket, proxy: FaultyProxy | None = None) -> None:
     try:
-        while piece := source.recv(65536):
-            if line is not None:
-                line.answered += len(piece)
-                if 0 < line.cut_answer_at < line.answered:
-                    line.cut_answer_at = 0
+        while chunk := source.recv(65536):
+            if proxy is not None:
+                proxy.answered += len(chunk)
+                if 0 < proxy.cut_answer_at < proxy.answered:
+                    proxy.cut_answer_at = 0
                     break
-            target.sendall(piece)
+            target.sendall(chunk)
         target.shutdown(socket.SHUT_WR)
     except OSError:
         pass

@@ -1,6 +1,6 @@
-"""Faults, one after the other on one worker: what the caller gets, how long until the next job works, what is left.
+"""Faults on a worker, one after the other: what the caller gets, how long until the next job succeeds, what is left.
 
-Used by the tests and by the table that `python -m benchmarks.faults` prints.
+Used by the tests and by `python -m benchmarks.faults`, which prints the results as a table.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from . import workflows
 from .conftest import Bench
 from .workflows import Workflow, node
 
-LONG = 300.0  # a hang limit, no measure
+_TIMEOUT_SECONDS = 300.0  # only limits a test that hangs
 BOTH = ("draft", "real")
 
-Harm = Callable[[Bench], None]
+Fault = Callable[[Bench], None]
+"""Does something bad to the engine of a bench."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A job, what is done to its engine, and what must come back: a status or an error code.
+    """A job, the faults that its engine gets, and the expected outcome: a status or an error code.
 
-    `before` happens ahead of the job, `during` as soon as ComfyUI runs it, `cancel_after` cancels it that many
-    seconds after it was sent, `behind` has it wait behind another job of ours, which must come out well. `times` sends
-    the same job more than once.
+    `before` is called before the job is sent, `during` as soon as ComfyUI runs it. `cancel_after` cancels the job that
+    many seconds after it was sent. `behind` queues it behind another job, which must succeed. `times` sends the same
+    job more than once.
     """
 
     name: str
     expected: str
     workflow: Callable[[str], Workflow] = lambda engine: fresh()
-    before: Harm | None = None
-    during: Harm | None = None
+    before: Fault | None = None
+    during: Fault | None = None
     cancel_after: float | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     engines: tuple[str, ...] = BOTH
@@ -52,7 +53,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. `seconds` is from the start of the job to the end of the next one, which is a good one."""
+    """The result of a scenario. `seconds` is from the start of the job to the end of the next job, a valid one."""
 
     got: str
     seconds: float
@@ -60,12 +61,12 @@ class Outcome:
     leftovers: list[str]
 
     def is_recovered(self, scenario: Scenario) -> bool:
-        """Whether all is as it must be."""
+        """Whether the job ended as expected, the next one succeeded and no files are left."""
         return self.got == scenario.expected and self.next_is_fine and not self.leftovers
 
 
 def run_scenario(bench: Bench, scenario: Scenario) -> Outcome:
-    """Run one scenario, and a good job after it."""
+    """Run one scenario, and a valid job after it."""
     runner = bench.worker.runner
     worker = replace(bench.worker, runner=replace(runner, settings=replace(runner.settings, **scenario.settings)))
     job_handler.set_worker(worker)
@@ -75,20 +76,20 @@ def run_scenario(bench: Bench, scenario: Scenario) -> Outcome:
     for _ in range(scenario.times):
         answer = asyncio.run(_answer(bench, scenario))
     got = answer["status"] if answer["status"] != "error" else answer["error_code"]
-    following = bench.run(workflow=fresh())
+    next_answer = bench.run(workflow=fresh())
     seconds = time.monotonic() - started
     client = bench.engine.client
-    idle = client.queue_remaining() == 0 and not bench.remembered()
-    return Outcome(got, seconds, following["status"] == "success" and idle, bench.leftovers())
+    idle = client.queue_remaining() == 0 and not bench.prompts_in_history()
+    return Outcome(got, seconds, next_answer["status"] == "success" and idle, bench.leftovers())
 
 
 async def _answer(bench: Bench, scenario: Scenario) -> dict[str, Any]:
     other = None
     if scenario.behind:
-        other = asyncio.ensure_future(_handled(seconds_long(bench.name)))
+        other = asyncio.ensure_future(_run_handler(seconds_long(bench.name)))
         while not bench.engine.client.queue().running:
             await asyncio.sleep(0.01)
-    job = asyncio.ensure_future(_handled(scenario.workflow(bench.name)))
+    job = asyncio.ensure_future(_run_handler(scenario.workflow(bench.name)))
     if scenario.during:
         while not bench.engine.client.queue().running:
             await asyncio.sleep(0.01)
@@ -97,13 +98,13 @@ async def _answer(bench: Bench, scenario: Scenario) -> dict[str, Any]:
         await asyncio.sleep(scenario.cancel_after)
         job.cancel()
     try:
-        answer = await asyncio.wait_for(job, LONG)
+        answer = await asyncio.wait_for(job, _TIMEOUT_SECONDS)
     except asyncio.CancelledError:
         answer = {"status": "cancelled"}
     return answer if other is None or (await other)["status"] == "success" else await other
 
 
-async def _handled(workflow: Workflow) -> dict[str, Any]:
+async def _run_handler(workflow: Workflow) -> dict[str, Any]:
     return await job_handler.handler({"id": "fault", "input": {"workflow": workflow}})
 
 
@@ -111,22 +112,22 @@ async def _handled(workflow: Workflow) -> dict[str, Any]:
 
 
 def fresh(**nodes: Any) -> Workflow:
-    """A still picture that no cache has, with other nodes."""
+    """The `still` workflow with a new color, so that nothing is cached, and with these nodes added or replaced."""
     return {**workflows.still(color=time.time_ns() % 2**24), **nodes}
 
 
 def seconds_long(engine: str) -> Workflow:
-    """A job of about two seconds, which tells its progress."""
+    """A job of about two seconds that reports its progress."""
     return _slow(engine, 100 if engine == "draft" else 20, 2.0)
 
 
 def endless(engine: str) -> Workflow:
-    """A job that takes minutes, and can be interrupted."""
+    """A job that takes minutes and can be interrupted."""
     return _slow(engine, 10_000, 600.0)
 
 
 def silent(engine: str) -> Workflow:
-    """A job that takes minutes, tells nothing and cannot be interrupted (the draft engine's can)."""
+    """A job that takes minutes, reports no progress and cannot be interrupted (on the draft engine it can)."""
     if engine == "draft":
         return _slow(engine, 10_000, 0)
     return fresh(**{"3": node("WorkerTestSleep", image=["2", 0], seconds=600.0, steps=0)})
@@ -141,7 +142,7 @@ def _slow(engine: str, steps: int, seconds: float) -> Workflow:
 
 
 def failing(how: str, times: int = 10**6) -> Callable[[str], Workflow]:
-    """A job with a node that fails in that way, so many times."""
+    """A job with a node that fails in this way, the first `times` times that it runs."""
     return lambda engine: fresh(**{"3": node("WorkerTestFail", image=["2", 0], how=how, times=times)})
 
 
@@ -171,27 +172,27 @@ def _noisy(engine: str) -> Workflow:
     )
 
 
-# --- Harm ----------------------------------------------------------------------------------------------
+# --- Faults --------------------------------------------------------------------------------------------
 
 
-def _send(number: signal.Signals) -> Harm:
-    def harm(bench: Bench) -> None:
+def _send(number: signal.Signals) -> Fault:
+    def inject(bench: Bench) -> None:
         process = bench.engine.process._process
         assert process is not None
         os.kill(process.pid, number)
 
-    return harm
+    return inject
 
 
 def _freeze_idle(bench: Bench) -> None:
-    bench.engine.client.answered_at = 0.0  # as after an idle minute
+    bench.engine.client.answered_at = 0.0  # as if the engine had been idle for a minute
     _send(signal.SIGSTOP)(bench)
 
 
 def _end_worker_thread(bench: Bench) -> None:
     bad = workflows.still()
     bad["1"]["inputs"]["undeclared"] = ["99", 0]
-    with contextlib.suppress(requests.ConnectionError):  # it may be gone before it has answered
+    with contextlib.suppress(requests.ConnectionError):  # it may exit before it answers
         requests.post(f"{bench.engine.process.url}/prompt", json={"prompt": bad, "client_id": "x"}, timeout=10)
 
 
@@ -210,23 +211,23 @@ def _silence_socket(bench: Bench) -> None:
 def _drop_socket_at_the_end(bench: Bench) -> None:
     events, dispatch = bench.engine.events, bench.engine.events._dispatch
 
-    def dropping(message: object) -> None:
+    def dispatch_until_success(message: object) -> None:
         if isinstance(message, dict) and message.get("type") == "execution_success":
             events._dispatch = dispatch  # type: ignore[method-assign]
             events._close_socket()
         else:
             dispatch(message)
 
-    events._dispatch = dropping  # type: ignore[method-assign]
+    events._dispatch = dispatch_until_success  # type: ignore[method-assign]
 
 
-def _on_entry(act: Callable[[Bench, Path], None]) -> Harm:
-    """Do something to the output files between the end of the run and our reading them, once."""
+def _on_entry(act: Callable[[Bench, Path], None]) -> Fault:
+    """Do something to each output file between the end of the run and the worker's reading of it, once."""
 
-    def harm(bench: Bench) -> None:
+    def inject(bench: Bench) -> None:
         client, history = bench.engine.client, bench.engine.client.history
 
-        def acting(prompt_id: str) -> dict[str, Any] | None:
+        def history_then_act(prompt_id: str) -> dict[str, Any] | None:
             entry = history(prompt_id)
             if entry:
                 client.history = history  # type: ignore[method-assign]
@@ -234,9 +235,9 @@ def _on_entry(act: Callable[[Bench, Path], None]) -> Harm:
                     act(bench, file)
             return entry
 
-        client.history = acting  # type: ignore[method-assign]
+        client.history = history_then_act  # type: ignore[method-assign]
 
-    return harm
+    return inject
 
 
 def _link_outside(bench: Bench, file: Path) -> None:
@@ -248,7 +249,7 @@ def _late_history(bench: Bench) -> None:
     client, history = bench.engine.client, bench.engine.client.history
     seen: list[float] = []
 
-    def late(prompt_id: str) -> dict[str, Any] | None:
+    def late_history(prompt_id: str) -> dict[str, Any] | None:
         entry = history(prompt_id)
         if entry and not seen:
             seen.append(time.monotonic())
@@ -258,7 +259,7 @@ def _late_history(bench: Bench) -> None:
             client.history = history  # type: ignore[method-assign]
         return entry
 
-    client.history = late  # type: ignore[method-assign]
+    client.history = late_history  # type: ignore[method-assign]
 
 
 SCENARIOS = [

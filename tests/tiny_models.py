@@ -1,7 +1,7 @@
-"""Weights small enough for a CPU, made here: a one-layer SD3, a CLIP-L and a TAESD that a real ComfyUI loads.
+"""Generates models that are small enough for a CPU: a one-layer SD3, a CLIP-L and a TAESD that a real ComfyUI loads.
 
-Shapes are what ComfyUI 0.3.64 infers a model from. The numbers are random but the same each time; CLIP-L is mostly
-zeros (holes in the file), with embeddings and norms that let the prompt through.
+The shapes are those from which ComfyUI 0.3.64 detects the model. The numbers are random but the same each time. CLIP-L
+is mostly zeros (holes in a sparse file), with embeddings and norms such that its output still depends on the prompt.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Weights = Mapping[str, NDArray[np.generic] | tuple[int, ...]]
-"""Name to array, or to a shape of half-precision zeros."""
+"""Name of a tensor to its array, or to the shape of a half-precision tensor of zeros."""
 
-_RANDOM = 7
+_SEED = 7
 
 
 def make_paths(root: Path) -> Path:
-    """The models below `root`; a file for --extra-model-paths-config that leads to them and to the test nodes."""
+    """Write the models below `root`; a file for --extra-model-paths-config with their paths and that of the test nodes."""
     make_models(root)
     config = root / "paths.yaml"
     folders = "\n".join(f"  {name}: {name}" for name in ("diffusion_models", "text_encoders", "vae"))
@@ -32,22 +32,22 @@ def make_paths(root: Path) -> Path:
 
 
 def make_models(root: Path) -> None:
-    """The three files, in the folders of a models directory."""
-    random = np.random.default_rng(_RANDOM)
+    """Write the three model files to the folders of a models directory."""
+    random = np.random.default_rng(_SEED)
     _write(root / "diffusion_models" / "tiny_sd3.safetensors", _sd3(random))
     _write(root / "text_encoders" / "tiny_clip_l.safetensors", _clip_l(random))
     _write(root / "vae" / "tiny_taesd.safetensors", _taesd(random))
 
 
 def _write(file: Path, weights: Weights) -> None:
-    """The safetensors format: eight bytes with the length of a JSON header, the header, the numbers."""
+    """Write a safetensors file: eight bytes with the length of the JSON header, the header, the tensors."""
     header: dict[str, dict[str, Any]] = {}
     position = 0
     for name, array in weights.items():
         shape = array if isinstance(array, tuple) else array.shape
-        kind = "F16" if isinstance(array, tuple) or array.dtype == np.float16 else "F32"
-        size = math.prod(shape) * (2 if kind == "F16" else 4)
-        header[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [position, position + size]}
+        dtype = "F16" if isinstance(array, tuple) or array.dtype == np.float16 else "F32"
+        size = math.prod(shape) * (2 if dtype == "F16" else 4)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, position + size]}
         position += size
     encoded = json.dumps(header).encode()
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The worker as the process that users start, with all that it starts itself."""
+"""The worker as the process that users start, with all the processes that it starts itself."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ WORKER = ROOT / "serverless_worker.py"
 
 
 class WorkerProcess:
-    """A command, `python serverless_worker.py …` mostly; `log` grows while it runs."""
+    """A running command, mostly `python serverless_worker.py …`; `log` is its output so far."""
 
     def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
-        # A mark in the environment, which children inherit: nothing with it may be left at the end.
+        # A marker in the environment, which child processes inherit: none with it may be left at the end.
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self.log = ""
-        own = {name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**own, **environment, "WORKER_TEST_MARK": self.mark, "TMPDIR": str(folder)},
+            env={**inherited, **environment, "WORKER_TEST_MARK": self.mark, "TMPDIR": str(folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
@@ -40,15 +40,15 @@ class WorkerProcess:
             self.log += line.decode("utf-8", "replace")
 
     def wait_for_log(self, text: str, seconds: float) -> None:
-        """Until the log has that text."""
+        """Wait until the log has that text."""
         end = time.monotonic() + seconds
         while text not in self.log:
             assert time.monotonic() < end, f"no {text!r} in:\n{self.log}"
             assert self.process.poll() is None, f"ended with {self.process.returncode}:\n{self.log}"
             time.sleep(0.05)
 
-    def family(self) -> list[int]:
-        """The ids of all living processes that carry the mark."""
+    def process_tree(self) -> list[int]:
+        """The ids of the command and of all processes that it started (those with the marker), as far as they run."""
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             try:
@@ -58,10 +58,10 @@ class WorkerProcess:
                 continue
         return found
 
-    def family_ends(self, seconds: float) -> bool:
-        """Whether all of them are gone within that time."""
+    def process_tree_ends(self, seconds: float) -> bool:
+        """Whether all of these processes end within that time."""
         end = time.monotonic() + seconds
-        while self.family():
+        while self.process_tree():
             if time.monotonic() > end:
                 return False
             time.sleep(0.05)
@@ -70,18 +70,18 @@ class WorkerProcess:
 
 @contextmanager
 def running(arguments: list[str], environment: Mapping[str, str], folder: Path) -> Iterator[WorkerProcess]:
-    """A worker that is ended at the end, if it has not ended."""
-    with ended(WorkerProcess([sys.executable, str(WORKER), *arguments], environment, folder)) as worker:
+    """A running worker, killed at the end of the block if it still runs."""
+    with killed_on_exit(WorkerProcess([sys.executable, str(WORKER), *arguments], environment, folder)) as worker:
         yield worker
 
 
 @contextmanager
-def ended(worker: WorkerProcess) -> Iterator[WorkerProcess]:
-    """The process; it and all that it started are ended with the block."""
+def killed_on_exit(worker: WorkerProcess) -> Iterator[WorkerProcess]:
+    """The process; it and all processes that it started are killed at the end of the block."""
     try:
         yield worker
     finally:
-        for process_id in worker.family():
-            with contextlib.suppress(ProcessLookupError):  # it may end with its parent, just now
+        for process_id in worker.process_tree():
+            with contextlib.suppress(ProcessLookupError):  # it may have ended just now, with its parent
                 os.kill(process_id, 9)
         worker.process.wait(30)

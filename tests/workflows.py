@@ -8,7 +8,7 @@ Workflow = dict[str, Any]
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """One node."""
+    """A node in API format."""
     return {"class_type": class_type, "inputs": inputs}
 
 
@@ -23,8 +23,8 @@ def still(color: int = 8421504, prefix: str = "still", size: int = 64) -> Workfl
 
 
 def raising(engine: str) -> dict[str, Any]:
-    """A node that takes picture 2 and raises `NOPE` when it runs: on any ComfyUI, and on the draft engine."""
-    if engine == "real":  # newer versions of ComfyUI look at a blend mode before anything runs
+    """A node that takes the image of node 2 and raises `NOPE` when it runs, on any ComfyUI and on the draft engine."""
+    if engine == "real":  # newer versions of ComfyUI validate the blend mode before anything runs
         return node("WorkerTestFail", image=["2", 0], how="NOPE", times=10**6)
     return node("ImageBlend", image1=["2", 0], image2=["2", 0], blend_factor=0.5, blend_mode="NOPE")
 
@@ -40,7 +40,7 @@ def batch_of_four(prefix: str = "batch") -> Workflow:
 
 
 def text_only() -> Workflow:
-    """HELLO WORLD, and no picture."""
+    """Makes the text HELLO WORLD, and no picture."""
     return {
         "1": node("PrimitiveString", value="hello"),
         "2": node("StringConcatenate", string_a=["1", 0], string_b="world", delimiter=" "),
@@ -50,7 +50,7 @@ def text_only() -> Workflow:
 
 
 def animated_webp() -> Workflow:
-    """Red and blue in turn, eight frames."""
+    """An animation of eight frames, red and blue in turn."""
     return {
         "1": node("EmptyImage", width=64, height=64, batch_size=1, color=16711680),
         "2": node("EmptyImage", width=64, height=64, batch_size=1, color=255),
@@ -69,7 +69,7 @@ def animated_webp() -> Workflow:
 
 
 def generative() -> Workflow:
-    """Text to image with the tiny models; positive and negative have the same title, and no id is a usual one."""
+    """Text to image with the tiny models. Positive and negative prompt have the same title, and the ids are unusual."""
     return {
         "1": node("UNETLoader", unet_name="tiny_sd3.safetensors", weight_dtype="default"),
         "2": node("CLIPLoader", clip_name="tiny_clip_l.safetensors", type="sd3"),
@@ -87,7 +87,7 @@ def generative() -> Workflow:
 
 
 def flux() -> Workflow:
-    """The shape of Flux.1-dev text to image, with the ids that are usual for it."""
+    """The usual Flux.1-dev text-to-image workflow, with its usual node ids."""
     return {
         "6": node("CLIPTextEncode", text="a cat", clip=["11", 0]),
         "8": node("VAEDecode", samples=["13", 0], vae=["10", 0]),

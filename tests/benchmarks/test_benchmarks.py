@@ -59,14 +59,14 @@ def test_a_boot_is_drawn_from_what_the_worker_logged(tmp_path: Path) -> None:
     timeline = BootTimeline(time.monotonic() - 2)
     with timeline.span("RunPod's SDK"):
         pass
-    found = boot.spans(f"first line\n2026-01-01 INFO - worker: {timeline.summary()}\nlast line")
+    found = boot.read_spans(f"first line\n2026-01-01 INFO - worker: {timeline.summary()}\nlast line")
     assert found == [("imports", 0.0, 2.0), ("RunPod's SDK", 2.0, 2.0)]
-    first, second = boot.bars(found).splitlines()
+    first, second = boot.format_bars(found).splitlines()
     assert first == f"     imports {'█' * 60}  0.0-2.0 s"
     assert second == f"RunPod's SDK {' ' * 60}█ 2.0-2.0 s"
     boot.draw(found, tmp_path / "boot.png")
     assert (tmp_path / "boot.png").read_bytes().startswith(b"\x89PNG")
-    assert boot.spans("nothing of the kind") == []
+    assert boot.read_spans("nothing of the kind") == []
 
 
 def test_every_benchmark_is_listed_with_what_it_measures() -> None:

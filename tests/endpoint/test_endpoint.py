@@ -88,7 +88,7 @@ class Client:
     def worker_processes(self) -> list[int]:
         """The processes of the workers: those children of the endpoint that run serverless_worker.py themselves."""
         found = []
-        for process_id in self.process.family():
+        for process_id in self.process.process_tree():
             try:
                 stat = Path(f"/proc/{process_id}/stat").read_text()
             except OSError:
@@ -306,10 +306,10 @@ def test_the_curl_lines_of_the_readme_work(tmp_path: Path) -> None:
 def test_ctrl_c_ends_endpoint_workers_and_engines(tmp_path: Path) -> None:
     with serving(tmp_path, "--workers", "2") as served:
         served.wait_for_workers(2)
-        assert len(served.process.family()) >= 5
+        assert len(served.process.process_tree()) >= 5
         served.process.process.send_signal(signal.SIGINT)
         assert served.process.process.wait(LONG) == 0, served.process.log
-        assert served.process.family_ends(5)
+        assert served.process.process_tree_ends(5)
         assert "Failed to get job" not in served.process.log
 
 

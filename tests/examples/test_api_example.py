@@ -260,11 +260,15 @@ def test_files_from_a_bucket_are_fetched_and_names_have_no_way_out(tmp_path: Pat
             ],
             "seed": 5,
         }
-        saved = list(api_example._saved(answer, tmp_path))
+        saved = list(api_example._save_files(answer, tmp_path))
     assert [str(file.relative_to(tmp_path)) for file in saved] == ["a_b-5.png", "x/y-5.mp4", "far-5.png"]
     assert [file.read_bytes() for file in saved] == [b"one", b"two", picture.getvalue()]
     with cloud((403, b"")) as state, pytest.raises(JobError, match="cannot be fetched from the bucket") as raised:
-        list(api_example._saved({"files": [{"name": "a", "url": f"{state.url}/a?X-Amz-Signature=secret"}]}, tmp_path))
+        list(
+            api_example._save_files(
+                {"files": [{"name": "a", "url": f"{state.url}/a?X-Amz-Signature=secret"}]}, tmp_path
+            )
+        )
     assert "secret" not in str(raised.value)
 
 

@@ -257,10 +257,10 @@ def test_every_custom_node_of_the_lock_says_what_it_is() -> None:
     for node in nodes:
         assert node.repository.startswith("https://github.com/")
         assert node.why and node.state and node.classes and node.requirements
-    assert [node.name for node in sources.chosen(nodes, "default")] == ["ComfyUI-GGUF"]
-    assert sources.chosen(nodes, "") == []
+    assert [node.name for node in sources.select(nodes, "default")] == ["ComfyUI-GGUF"]
+    assert sources.select(nodes, "") == []
     with pytest.raises(SystemExit, match="there is no facex; there are ComfyUI-GGUF, "):
-        sources.chosen(nodes, "default,facex")
+        sources.select(nodes, "default,facex")
 
 
 @pytest.mark.parametrize(

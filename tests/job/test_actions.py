@@ -57,7 +57,7 @@ def problems(bench: Bench, workflow: Workflow, **fields: Any) -> dict[str, Any]:
 
 def test_a_workflow_that_would_run_is_valid_and_is_not_run(bench: Bench) -> None:
     assert problems(bench, workflows.generative(), prompt="x", steps=3) == {}
-    assert not bench.remembered()
+    assert not bench.prompts_in_history()
 
 
 def test_everything_that_is_wrong_is_told_at_once(bench: Bench) -> None:

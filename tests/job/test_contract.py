@@ -135,7 +135,7 @@ def test_nothing_of_a_job_stays_behind(bench: Bench) -> None:
     failing["7"] = node("SaveImage", images=["6", 0], filename_prefix="never")
     assert bench.run(workflow=failing)["error_code"] == "node_execution_error"
     assert not [file for file in bench.leftovers() if file.endswith(".png")]
-    assert not bench.remembered()
+    assert not bench.prompts_in_history()
 
 
 # --- Overrides on the tiny generative chain ---------------------------------------------------------------

@@ -133,4 +133,4 @@ def test_jobs_from_nothing_get_clean_answers(draft_bench: Bench, loop: asyncio.A
 
 def test_nothing_is_left_of_all_that(draft_bench: Bench) -> None:
     assert not draft_bench.leftovers()
-    assert not draft_bench.remembered()
+    assert not draft_bench.prompts_in_history()

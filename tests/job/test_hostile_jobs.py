@@ -39,7 +39,7 @@ from ..conftest import Bench, booted, settings_for
 from ..inputs.test_input_files import encoded, fetch, picture
 from ..outputs.test_delivery import noise, with_bucket
 from ..outputs.test_kinds import real_only
-from ..s3 import NAME, Storage, bad_line
+from ..s3 import NAME, Storage, faulty_proxy
 from ..workflows import Workflow, node
 
 HANG = 15.0  # seconds; far above what is right, far below what the faults took
@@ -365,11 +365,11 @@ def test_tls_with_a_certificate_that_nobody_vouches_for_is_refused(
 
 def test_a_storage_that_stalls_is_not_waited_for(draft_bench: Bench, storage: Storage) -> None:
     url = storage.put("stall.png", picture())
-    with bad_line(storage.config.endpoint_url) as line:
-        config = replace(storage.config, endpoint_url=line.url, upload_seconds=1.0)
+    with faulty_proxy(storage.config.endpoint_url) as proxy:
+        config = replace(storage.config, endpoint_url=proxy.url, upload_seconds=1.0)
         own = with_bucket(draft_bench, config, input_timeout=1.0)
         own.worker.runner.check_bucket()
-        line.pause = 25.0
+        proxy.pause = 25.0
         started = time.monotonic()
         workflow = {
             "1": node("LoadImage", image="a.png"),

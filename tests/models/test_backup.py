@@ -30,7 +30,7 @@ from src.storage.bucket import Bucket
 from src.storage.web import FetchRules
 
 from ..model_server import entry, weights
-from ..s3 import Storage, bad_line
+from ..s3 import Storage, faulty_proxy
 from ..worker_process import ROOT
 from .test_fetch import nothing
 
@@ -183,12 +183,12 @@ def test_linked_folders_are_followed_once(tree: Path, bucket: Storage, tmp_path:
 
 
 def test_storage_that_breaks_off_is_asked_again(tree: Path, bucket: Storage) -> None:
-    with bad_line(bucket.config.endpoint_url, refuse=2, cut=2) as line:
-        broken = Storage(replace(bucket.config, endpoint_url=line.url))
+    with faulty_proxy(bucket.config.endpoint_url, refuse=2, cut=2) as proxy:
+        broken = Storage(replace(bucket.config, endpoint_url=proxy.url))
         mirror = mirror_of(tree, broken)
         assert set(back_up(mirror)) == TREE.keys()
         shutil.rmtree(tree)
-        line.cut = 2
+        proxy.cut = 2
         restore(mirror)
     assert contents(tree) == EXPECTED
 
@@ -246,13 +246,13 @@ def test_a_backup_that_was_killed_goes_on_where_it_was(large_tree: Path, bucket:
         ids = [{"Key": upload["Key"], "UploadId": upload["UploadId"]} for upload in begun]
         return any(client.list_parts(**place, **upload).get("Parts") for upload in ids)
 
-    with bad_line(bucket.config.endpoint_url, pause=0.5) as line:
-        kill_when(run_apart("backup", tree, line.url, bucket), has_parts)
+    with faulty_proxy(bucket.config.endpoint_url, pause=0.5) as proxy:
+        kill_when(run_apart("backup", tree, proxy.url, bucket), has_parts)
     sent = "PUT /" + bucket.config.name + "/diffusion_models/flux.safetensors?"
-    with bad_line(bucket.config.endpoint_url) as line:
-        mirror = Mirror(tree, ModelStore(Bucket(replace(bucket.config, endpoint_url=line.url))))
+    with faulty_proxy(bucket.config.endpoint_url) as proxy:
+        mirror = Mirror(tree, ModelStore(Bucket(replace(bucket.config, endpoint_url=proxy.url))))
         back_up(mirror)
-        parts = [request for request in line.requests if request.startswith(sent)]
+        parts = [request for request in proxy.requests if request.startswith(sent)]
     assert len(parts) < 3
     assert client.list_multipart_uploads(**place).get("Uploads", []) == []
     shutil.rmtree(tree)
@@ -278,12 +278,12 @@ def test_a_restore_that_was_killed_goes_on_where_it_was(large_tree: Path, bucket
     shutil.rmtree(tree)
     target = tree / "diffusion_models" / "flux.safetensors"
     parts = target.with_name("flux.safetensors.partial.parts")
-    with bad_line(bucket.config.endpoint_url, pause=0.2) as line:
-        process = run_apart("restore", tree, line.url, bucket)
+    with faulty_proxy(bucket.config.endpoint_url, pause=0.2) as proxy:
+        process = run_apart("restore", tree, proxy.url, bucket)
         kill_when(process, lambda: parts.exists() and len(parts.read_text().splitlines()) > 1)
-    with bad_line(bucket.config.endpoint_url) as line:
-        restore(mirror_of(tree, Storage(replace(bucket.config, endpoint_url=line.url))))
-    assert line.answered < len(VERY_LARGE)
+    with faulty_proxy(bucket.config.endpoint_url) as proxy:
+        restore(mirror_of(tree, Storage(replace(bucket.config, endpoint_url=proxy.url))))
+    assert proxy.answered < len(VERY_LARGE)
     assert target.read_bytes() == VERY_LARGE
 
 

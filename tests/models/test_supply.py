@@ -420,7 +420,7 @@ def test_a_setting_that_cannot_be_used_ends_the_start(tmp_path: Path, changes: d
     with serving() as queue, running(["--draft"], {**queue.environment, **changes}, tmp_path) as worker:
         assert worker.process.wait(LONG) == 1
         assert said in worker.log
-        assert worker.family_ends(10)
+        assert worker.process_tree_ends(10)
 
 
 def test_a_warm_up_that_cannot_be_used_costs_no_job(tmp_path: Path) -> None:

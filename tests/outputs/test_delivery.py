@@ -20,7 +20,7 @@ from src.storage.bucket import Bucket
 
 from .. import workflows
 from ..conftest import Bench
-from ..s3 import NAME, Storage, bad_line
+from ..s3 import NAME, Storage, faulty_proxy
 from ..workflows import Workflow, node
 
 
@@ -158,10 +158,10 @@ def test_a_bucket_that_is_wrong_is_found_before_the_gpu_works(
 
 
 def test_an_upload_that_fails_falls_back_on_base64_if_that_fits(draft_bench: Bench, storage: Storage) -> None:
-    with bad_line(storage.config.endpoint_url) as line:
-        own = with_bucket(draft_bench, replace(storage.config, endpoint_url=line.url), result_limit=1.0)
+    with faulty_proxy(storage.config.endpoint_url) as proxy:
+        own = with_bucket(draft_bench, replace(storage.config, endpoint_url=proxy.url), result_limit=1.0)
         own.worker.runner.check_bucket()
-        line.cut = 10**6
+        proxy.cut = 10**6
         answer = own.run(workflow=workflows.still(), output={"delivery": "bucket"})
         assert len(answer["images"]) == 1
         assert "so the files come as base64" in answer["warnings"][0]
@@ -171,11 +171,11 @@ def test_an_upload_that_fails_falls_back_on_base64_if_that_fits(draft_bench: Ben
 
 @pytest.mark.parametrize("faults", [{"refuse": 2}, {"cut": 2}, {"pause": 0.5}])
 def test_a_bad_line_costs_no_result(draft_bench: Bench, storage: Storage, faults: dict[str, Any]) -> None:
-    with bad_line(storage.config.endpoint_url) as line:
-        own = with_bucket(draft_bench, replace(storage.config, endpoint_url=line.url))
+    with faulty_proxy(storage.config.endpoint_url) as proxy:
+        own = with_bucket(draft_bench, replace(storage.config, endpoint_url=proxy.url))
         own.worker.runner.check_bucket()
         for name, value in faults.items():
-            setattr(line, name, value)
+            setattr(proxy, name, value)
         answer = own.run(workflow=workflows.batch_of_four(), output={"delivery": "bucket"})
         assert [entry["name"] for entry in answer["files"]] == [f"batch_0000{n}_.png" for n in (1, 2, 3, 4)]
         assert all("url" in entry for entry in answer["files"])

@@ -15,7 +15,7 @@ from src.errors import BucketFailed, InputFileRefused, InputFileUnavailable, Inv
 from src.settings import BucketConfig, Settings
 from src.storage.bucket import Bucket, _region, key_of
 
-from ..s3 import NAME, BadLine, Storage, bad_line
+from ..s3 import NAME, FaultyProxy, Storage, faulty_proxy
 
 
 @pytest.fixture
@@ -105,23 +105,25 @@ LONG_OBJECT = bytes(range(256)) * 32_768  # 8 MB
 
 
 @pytest.fixture
-def broken(storage: Storage) -> Iterator[tuple[Bucket, BadLine]]:
+def broken(storage: Storage) -> Iterator[tuple[Bucket, FaultyProxy]]:
     """A bucket with `long.bin`, whose answer breaks off once, after 3 MB."""
     storage.put("long.bin", LONG_OBJECT)
-    with bad_line(storage.config.endpoint_url, cut_answer_at=3_000_000) as line:
-        yield Bucket(replace(storage.config, endpoint_url=line.url)), line
+    with faulty_proxy(storage.config.endpoint_url, cut_answer_at=3_000_000) as proxy:
+        yield Bucket(replace(storage.config, endpoint_url=proxy.url)), proxy
 
 
-def test_an_object_whose_answer_breaks_off_comes_whole(broken: tuple[Bucket, BadLine]) -> None:
-    bucket, line = broken
+def test_an_object_whose_answer_breaks_off_comes_whole(broken: tuple[Bucket, FaultyProxy]) -> None:
+    bucket, proxy = broken
     read: list[bytes] = []
     bucket.download("long.bin", "images[0]", read.append)
     assert b"".join(read) == LONG_OBJECT
-    assert len(line.requests) == 2
-    assert line.answered < len(LONG_OBJECT) * 1.25, "it was not read from its beginning again"
+    assert len(proxy.requests) == 2
+    assert proxy.answered < len(LONG_OBJECT) * 1.25, "it was not read from its beginning again"
 
 
-def test_the_rest_of_an_object_that_has_changed_is_not_taken(broken: tuple[Bucket, BadLine], storage: Storage) -> None:
+def test_the_rest_of_an_object_that_has_changed_is_not_taken(
+    broken: tuple[Bucket, FaultyProxy], storage: Storage
+) -> None:
     def write(piece: bytes) -> None:
         if not piece:
             storage.put("long.bin", b"other" * 2_000_000)
@@ -130,15 +132,15 @@ def test_the_rest_of_an_object_that_has_changed_is_not_taken(broken: tuple[Bucke
         broken[0].download("long.bin", "images[0]", write)
 
 
-def test_the_rest_of_an_object_that_nobody_waits_for_is_not_asked_for(broken: tuple[Bucket, BadLine]) -> None:
+def test_the_rest_of_an_object_that_nobody_waits_for_is_not_asked_for(broken: tuple[Bucket, FaultyProxy]) -> None:
     def write(piece: bytes) -> None:
         if not piece:
             raise InputFileUnavailable("too late")
 
-    bucket, line = broken
+    bucket, proxy = broken
     with pytest.raises(InputFileUnavailable, match="too late"):
         bucket.download("long.bin", "images[0]", write)
-    assert len(line.requests) == 1
+    assert len(proxy.requests) == 1
 
 
 FAULTS: dict[str, dict[str, Any]] = {"5xx": {"refuse": 2}, "cut": {"cut": 2}, "slow": {"pause": 1.0}}
@@ -146,10 +148,10 @@ FAULTS: dict[str, dict[str, Any]] = {"5xx": {"refuse": 2}, "cut": {"cut": 2}, "s
 
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
 def test_an_upload_survives_a_bad_line(storage: Storage, picture: Path, faults: dict[str, Any]) -> None:
-    with bad_line(storage.config.endpoint_url, **faults) as line:
-        bucket = Bucket(replace(storage.config, endpoint_url=line.url))
+    with faulty_proxy(storage.config.endpoint_url, **faults) as proxy:
+        bucket = Bucket(replace(storage.config, endpoint_url=proxy.url))
         stored = bucket.upload(picture, "p.png", "image/png", "bad-line")
-        assert len(line.requests) == 1 + sum(value for name, value in faults.items() if name != "pause")
+        assert len(proxy.requests) == 1 + sum(value for name, value in faults.items() if name != "pause")
     content = storage.client().get_object(Bucket=NAME, Key=stored.key)["Body"].read()
     assert content == picture.read_bytes()
 
@@ -158,8 +160,8 @@ def test_an_upload_survives_a_bad_line(storage: Storage, picture: Path, faults: 
 def test_a_line_that_stays_bad_is_an_error_that_says_so(
     storage: Storage, picture: Path, faults: dict[str, Any], said: str
 ) -> None:
-    with bad_line(storage.config.endpoint_url, **faults) as line:
-        bucket = Bucket(replace(storage.config, endpoint_url=line.url))
+    with faulty_proxy(storage.config.endpoint_url, **faults) as proxy:
+        bucket = Bucket(replace(storage.config, endpoint_url=proxy.url))
         with pytest.raises(BucketFailed, match=said):
             bucket.upload(picture, "p.png", "image/png", "bad-line")
 

@@ -61,11 +61,11 @@ def test_twenty_jobs_good_and_bad_are_each_answered_rightly_and_sigterm_leaves_n
         queue.wait_for(len(jobs), LONG)
         for job_id, (_, expected) in jobs.items():
             check_answer(queue.posted[job_id], expected)
-        assert len(worker.family()) >= 3  # the worker, its engine, the SDK's ping process
+        assert len(worker.process_tree()) >= 3  # the worker, its engine, the SDK's ping process
         worker.process.send_signal(signal.SIGTERM)
         worker.process.wait(LONG)
         assert worker.process.returncode == 0, worker.log
-        assert worker.family_ends(5)
+        assert worker.process_tree_ends(5)
         assert not list(tmp_path.glob("comfyui-worker-*"))
         assert "Traceback" not in worker.log
         assert "iVBOR" not in worker.log
@@ -95,9 +95,9 @@ def test_a_worker_killed_with_sigkill_leaves_no_orphan(name: str, tmp_path: Path
     with serving() as queue, start(name, queue, tmp_path) as worker:
         queue.put("one", {"workflow": workflows.still()})
         queue.wait_for(1, LONG)
-        assert len(worker.family()) >= 3
+        assert len(worker.process_tree()) >= 3
         worker.process.send_signal(signal.SIGKILL)
-        assert worker.family_ends(5), worker.log
+        assert worker.process_tree_ends(5), worker.log
 
 
 @pytest.mark.parametrize("name", ["draft", pytest.param("real", marks=pytest.mark.slow)])
@@ -107,7 +107,7 @@ def test_sigterm_while_comfyui_boots_leaves_no_orphan(name: str, tmp_path: Path)
         worker.wait_for_log(f"starting {installation(name).name}", LONG)
         worker.process.send_signal(signal.SIGTERM)
         worker.process.wait(LONG)
-        assert worker.family_ends(5)
+        assert worker.process_tree_ends(5)
 
 
 def test_a_cancel_from_runpod_stops_the_job_and_the_next_one_runs(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_sigterm_while_a_job_runs_lets_it_end_and_leaves_nothing(name: str, tmp_
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(LONG) == 0
         assert queue.posted["running"][0]["output"]["status"] == "success"
-        assert worker.family_ends(5)
+        assert worker.process_tree_ends(5)
 
 
 @pytest.mark.parametrize(("statuses", "is_delivered"), [([500, 500], True), ([400], False)])
@@ -177,7 +177,7 @@ def test_a_full_disk_is_told_and_costs_only_the_jobs_that_need_it(tmp_path: Path
         with serving() as queue, running(["--draft"], queue.environment, tmp_path) as unfit:
             assert unfit.process.wait(LONG) == 1
             assert "MIN_FREE_DISK_MB" in unfit.log
-            assert unfit.family_ends(5)
+            assert unfit.process_tree_ends(5)
     finally:
         subprocess.run(["umount", "-l", tmp_path], check=True)
 

@@ -91,4 +91,4 @@ def test_many_jobs_leave_nothing_behind() -> None:
         assert after[0] - before[0] < 10_000_000
         assert after[1] <= before[1] + 1  # a connection to ComfyUI, kept open for what is done beside an answer
         assert after[2] == before[2]
-        assert not bench.remembered()
+        assert not bench.prompts_in_history()
