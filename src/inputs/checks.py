@@ -20,11 +20,11 @@ from ..errors import InputFileRefused
 from .input_file import InputFile
 
 _DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
-_BLANKS = re.compile(r"\s+")
-_PIECE = 4 * (1 << 18)  # characters of base64, a multiple of four
+_WHITESPACE = re.compile(r"\s+")
+_CHUNK_CHARACTERS = 4 * (1 << 18)  # characters of base64, a multiple of four
 
-_BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_FORBIDDEN_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI would take it for another folder's file
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
 # What Pillow raises for a picture that is damaged, by format.
@@ -40,24 +40,24 @@ PILLOW_ERRORS = (
     struct.error,
 )
 _TILE_TAGS, _STRIP_TAG = (322, 323), 278  # TIFF: width and height of a tile, rows of a strip
-_ONE_AT_A_TIME = threading.Lock()
+_LARGE_IMAGE_LOCK = threading.Lock()
 _LARGE_PIXELS = 10_000_000
 # Lists and programs that make a player open other files, whatever the name says.
-_POINTS_ELSEWHERE = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
-_IN_XML = (b"<mpd", b"<smil", b"<asx")
-_POINTING_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
+_PLAYLIST_STARTS = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
+_XML_PLAYLIST_TAGS = (b"<mpd", b"<smil", b"<asx")
+_PLAYLIST_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
 _PICKLES = (".ckpt", ".pt", ".pt2", ".pth", ".pkl", ".pickle")  # which can run code when they are loaded
 _MEDIA = ("image", "video", "audio")
-_HEAD = 8192
+_HEAD_BYTES = 8192
 
 
 def check_name(name: str, where: str) -> None:
     """Raise InputFileRefused unless a name may be one below ComfyUI's input folder, on any file system."""
     parts = name.split("/")
     problem = (
-        "must not have control characters, backslashes or any of :*?\"<>|" if _BAD_IN_NAME.search(name)
+        "must not have control characters, backslashes or any of :*?\"<>|" if _FORBIDDEN_IN_NAME.search(name)
         else "must be a relative name without empty parts, . or .." if set(parts) & {"", ".", ".."}
-        else "must not be the name of a device" if any(_DEVICE.fullmatch(part) for part in parts)
+        else "must not be the name of a device" if any(_WINDOWS_DEVICE.fullmatch(part) for part in parts)
         else "must not end with [input], [output] or [temp]" if _ANNOTATION.search(name)
         else "must not have blanks at the ends of its parts" if any(part != part.strip() for part in parts)
         else "must not be a pickle, which can run code (such models come by the worker's manifest)"
@@ -78,11 +78,11 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
         return
     if "%" in text:  # a data URI may have its base64 quoted
         text = unquote_to_bytes(text).decode("latin-1")
-    text = _BLANKS.sub("", text).replace("-", "+").replace("_", "/")
+    text = _WHITESPACE.sub("", text).replace("-", "+").replace("_", "/")
     text += "=" * (-len(text) % 4)
     try:
-        for start in range(0, len(text), _PIECE):
-            write(pybase64.b64decode(text[start : start + _PIECE], validate=True))
+        for start in range(0, len(text), _CHUNK_CHARACTERS):
+            write(pybase64.b64decode(text[start : start + _CHUNK_CHARACTERS], validate=True))
     except (binascii.Error, ValueError) as error:
         raise InputFileRefused(
             f"{where}: this is neither base64 nor a data URI nor a URL (https://…, s3://…): {source[:40]!a}"
@@ -92,10 +92,10 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
 def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
     """Raise InputFileRefused for a picture that cannot be decoded, and for media that are something else."""
     with path.open("rb") as opened:
-        head = opened.read(_HEAD)
+        head = opened.read(_HEAD_BYTES)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
-    is_list = start.startswith(b"<?xml") and any(word in head.lower() for word in _IN_XML)
-    if is_list or start.startswith(_POINTS_ELSEWHERE) or file.name.lower().endswith(_POINTING_ENDINGS):
+    is_xml_playlist = start.startswith(b"<?xml") and any(word in head.lower() for word in _XML_PLAYLIST_TAGS)
+    if is_xml_playlist or start.startswith(_PLAYLIST_STARTS) or file.name.lower().endswith(_PLAYLIST_ENDINGS):
         raise InputFileRefused(
             f"{file.where}: {file.name[:80]!r} is a playlist or a program, which may open other files"
         )
@@ -127,7 +127,7 @@ def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
                     f"{file.where}: {name!r} has {width} x {height} pixels{many}; at most {max_pixels // 1_000_000} "
                     "million are allowed (MAX_INPUT_MEGAPIXELS)"
                 )
-            with _ONE_AT_A_TIME if width * height > _LARGE_PIXELS else nullcontext():
+            with _LARGE_IMAGE_LOCK if width * height > _LARGE_PIXELS else nullcontext():
                 picture.load()
     except UnidentifiedImageError as error:
         hint = "; what is no picture belongs in files" if file.is_image else ""

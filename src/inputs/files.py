@@ -31,8 +31,8 @@ from .input_file import InputFile
 
 _MEGABYTE = 1_000_000
 _3D_ENDINGS = (".glb", ".gltf", ".obj", ".fbx", ".stl")
-_AT_A_TIME = 8
-_LOOK_SECONDS = 0.2
+_PARALLEL_FETCHES = 8
+_CHECK_INTERVAL_SECONDS = 0.2
 _URL = re.compile(r"(https?|s3)://", re.IGNORECASE)
 
 
@@ -55,11 +55,11 @@ def fetch_files(
     deadline = Deadline(settings.input_timeout)
     budget = _Budget(int(settings.max_input_total * _MEGABYTE))
     rules = fetch_rules(settings)
-    pending = [_Pending(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
+    pending = [_PendingFile(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
     fetches = [Fetch(rules, item.file.where, deadline) for item in pending]
-    pool = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="input")
+    pool = ThreadPoolExecutor(_PARALLEL_FETCHES, thread_name_prefix="input")
     try:
-        futures = [pool.submit(item.fetched, fetch) for item, fetch in zip(pending, fetches, strict=True)]
+        futures = [pool.submit(item.fetch_file, fetch) for item, fetch in zip(pending, fetches, strict=True)]
         _wait_for(futures, deadline, stop)
     except BaseException:  # who stalls is not waited for
         for fetch in fetches:
@@ -92,7 +92,7 @@ def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, stop: t
     """Until all are there, or one has failed; its error is raised."""
     waiting: set[Future[StagedFile]] = set(futures)
     while waiting:
-        done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_EXCEPTION)
+        done, waiting = wait(waiting, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
         for future in futures:
             if future in done:
                 future.result()
@@ -146,10 +146,10 @@ class _Budget:
 
 
 @dataclass
-class _Sink:
+class _LimitedWriter:
     """A file that is written piece by piece, measured and digested on the way."""
 
-    opened: BinaryIO
+    stream: BinaryIO
     where: str
     limit: int
     budget: _Budget
@@ -157,34 +157,34 @@ class _Sink:
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def write(self, piece: bytes) -> None:
-        self.size += len(piece)
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
         if self.fetch.is_over:
             raise InputFileUnavailable(f"{self.where}: the file did not arrive in time (INPUT_TIMEOUT)")
         if self.size > self.limit:
             raise InputFileRefused(f"{self.where}: the file is over {self.limit / _MEGABYTE:g} MB (MAX_INPUT_FILE_MB)")
-        self.budget.take(len(piece), self.where)
-        self.digest.update(piece)
-        self.opened.write(piece)
+        self.budget.take(len(chunk), self.where)
+        self.digest.update(chunk)
+        self.stream.write(chunk)
 
 
 @dataclass(frozen=True)
-class _Pending:
+class _PendingFile:
     file: InputFile
     path: Path
     settings: Settings
     bucket: Bucket | None
     budget: _Budget
 
-    def fetched(self, fetch: Fetch) -> StagedFile:
+    def fetch_file(self, fetch: Fetch) -> StagedFile:
         limit = int(self.settings.max_input_file * _MEGABYTE)
-        with self.path.open("wb") as opened:
-            sink = _Sink(opened, self.file.where, limit, self.budget, fetch)
-            self._read(fetch, sink.write)
-        if not sink.size:
+        with self.path.open("wb") as stream:
+            writer = _LimitedWriter(stream, self.file.where, limit, self.budget, fetch)
+            self._read(fetch, writer.write)
+        if not writer.size:
             raise InputFileRefused(f"{self.file.where} ({self.file.name[:80]!r}) is empty")
         check_content(self.file, self.path, self.settings.max_input_megapixels * 1_000_000)
-        return StagedFile(self.path, sink.digest.hexdigest()[:24])
+        return StagedFile(self.path, writer.digest.hexdigest()[:24])
 
     def _read(self, fetch: Fetch, write: Callable[[bytes], object]) -> None:
         source, where = self.file.source.strip(), self.file.where
@@ -193,7 +193,7 @@ class _Pending:
             assert self.bucket is not None  # or `key_of` would have raised
             self.bucket.download(key, where, write)
         elif _URL.match(source):
-            fetch.into(source, write)
+            fetch.download(source, write)
         else:
             decode(source, where, write)
 

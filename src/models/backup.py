@@ -18,14 +18,14 @@ from .files import digest_of, what_is_wrong
 from .folders import folder_names, folders_for
 from .locks import locked
 from .manifest import Model
-from .meter import Meter, shown
+from .meter import Meter, show_progress
 from .partial import check_space, disk_errors, is_leftover, lock_of
 from .store import ModelStore
-from .transfer import Check, Pace, Wanted, bring
+from .transfer import Check, ExpectedFile, TransferLimits, download
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 8
+_PARALLEL_COMPARISONS = 8
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Mirror:
 
     root: Path
     store: ModelStore
-    others: frozenset[str] = field(default_factory=frozenset)
+    excluded: frozenset[str] = field(default_factory=frozenset)
     digests: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """What files of some keys must have: those that the manifest knows."""
 
@@ -54,7 +54,7 @@ class Mirror:
 
         Raises ModelFetchFailed for a folder that is none of models.
         """
-        check_is_of_models(self.root)
+        check_models_folder(self.root)
         stored = self.store.sizes()
 
         def step(key: str, check: Check) -> Step | None:
@@ -68,7 +68,7 @@ class Mirror:
                 return None
             return None if is_same else Step(key, size, replaces=True)
 
-        return _steps(step, (key for key in files_below(self.root) if key not in self.others))
+        return _compare(step, (key for key in files_below(self.root) if key not in self.excluded))
 
     def to_restore(self, only: Sequence[Model] | None = None) -> list[Step]:
         """The files that the folder lacks, or has otherwise: all that are stored, or those of some models.
@@ -79,8 +79,8 @@ class Mirror:
         for key in stored:
             _check_key(key)
         if only is not None:
-            wanted = {f"{folder}/{model.file}" for model in only for folder in folders_for(model.folder)}
-            stored = {key: size for key, size in stored.items() if key in wanted}
+            requested = {f"{folder}/{model.file}" for model in only for folder in folders_for(model.folder)}
+            stored = {key: size for key, size in stored.items() if key in requested}
 
         def step(key: str, check: Check) -> Step | None:
             file = self.root / key
@@ -89,13 +89,13 @@ class Mirror:
             is_same = file.stat().st_size == stored[key] and self._has_same_digest(key, check)
             return None if is_same else Step(key, stored[key], replaces=True)
 
-        return _steps(step, sorted(stored))
+        return _compare(step, sorted(stored))
 
     def _stored(self) -> dict[str, int]:
-        return {key: size for key, size in self.store.sizes().items() if key not in self.others}
+        return {key: size for key, size in self.store.sizes().items() if key not in self.excluded}
 
     def _has_same_digest(self, key: str, check: Check) -> bool:
-        stored = self.store.look(key)
+        stored = self.store.head(key)
         if stored is None:
             return False
         return stored.sha256 is None or stored.sha256 == digest_of(self.root / key, self.root, check)
@@ -105,7 +105,7 @@ class Mirror:
 
         Raises ModelFetchFailed for a folder without a file: it is more likely not mounted than meant so.
         """
-        check_is_of_models(self.root)
+        check_models_folder(self.root)
         there = set(files_below(self.root))
         if not there:
             raise ModelFetchFailed(f"{self.root} has no file: is the volume there? nothing is removed")
@@ -116,7 +116,7 @@ class Mirror:
     def back_up(self, steps: Sequence[Step]) -> list[str]:
         """Store the files; what could not be stored, a sentence each. A file that is broken is not stored."""
         failures = []
-        with shown(Meter("backup", sum(step.size for step in steps))) as meter:
+        with show_progress(Meter("backup", sum(step.size for step in steps))) as meter:
             for step in steps:
                 file = self.root / step.key
                 try:
@@ -124,37 +124,37 @@ class Mirror:
                     if wrong:
                         raise ModelCorrupt(f"{step.key}: {wrong}")
                     digest = digest_of(file, self.root)
-                    self._check_known(step.key, digest)
-                    self.store.upload(file, step.key, digest, _nothing, meter.count)
+                    self._check_against_manifest(step.key, digest)
+                    self.store.upload(file, step.key, digest, _never_stop, meter.count)
                 except ModelCorrupt as error:
                     failures.append(error.message)
                 except OSError as error:
                     failures.append(f"{step.key} cannot be read ({error.strerror})")
         return failures
 
-    def restore(self, steps: Sequence[Step], pace: Pace) -> list[str]:
+    def restore(self, steps: Sequence[Step], limits: TransferLimits) -> list[str]:
         """Bring the files back, each checked; what could not be brought, a sentence each. Raises NoSpaceForModels."""
         failures = []
         check_space(self.root, [(self.root / step.key, step.size) for step in steps])
-        with shown(Meter("restore", sum(step.size for step in steps))) as meter:
+        with show_progress(Meter("restore", sum(step.size for step in steps))) as meter:
             for step in steps:
                 try:
-                    self._bring_back(step, meter, pace)
+                    self._restore_one(step, meter, limits)
                 except NoSpaceForModels:
                     raise
                 except (ModelFetchFailed, BucketFailed) as error:
                     failures.append(f"{step.key}: {error.message}")
         return failures
 
-    def _check_known(self, key: str, digest: str | None) -> None:
+    def _check_against_manifest(self, key: str, digest: str | None) -> None:
         """Raise ModelCorrupt for a file that the manifest knows otherwise."""
         known = self.digests.get(key)
         if known and digest is not None and digest not in known:
             raise ModelCorrupt(f"{key} is not the file that the manifest knows: its SHA-256 is {digest}")
 
-    def _bring_back(self, step: Step, meter: Meter, pace: Pace) -> None:
-        target, stored = self.root / step.key, self.store.look(step.key)
-        self._check_known(step.key, stored.sha256 if stored else None)
+    def _restore_one(self, step: Step, meter: Meter, limits: TransferLimits) -> None:
+        target, stored = self.root / step.key, self.store.head(step.key)
+        self._check_against_manifest(step.key, stored.sha256 if stored else None)
         known = self.digests.get(step.key, frozenset())
         digest = next(iter(known)) if len(known) == 1 else None  # for objects that have none with them
         with disk_errors(target):
@@ -162,11 +162,17 @@ class Mirror:
             if not step.size:
                 target.write_bytes(b"")
                 return
-            with locked(lock_of(target), _nothing):
-                bring(self.store.remote(step.key), Wanted(target, self.root, step.size, digest), _nothing, meter, pace)
+            with locked(lock_of(target), _never_stop):
+                download(
+                    self.store.remote(step.key),
+                    ExpectedFile(target, self.root, step.size, digest),
+                    _never_stop,
+                    meter,
+                    limits,
+                )
 
 
-def check_is_of_models(folder: Path) -> None:
+def check_models_folder(folder: Path) -> None:
     """Raise ModelFetchFailed unless a folder has one of ComfyUI's folders in it."""
     known = {name for names in folder_names().values() for name in names}
     if any((folder / name).is_dir() for name in known):
@@ -202,19 +208,19 @@ def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
             yield path.relative_to(root)
 
 
-def _steps(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:
+def _compare(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:
     """What is to be done for each key; several are compared at a time, and Ctrl-C ends that."""
-    is_over = Event()
+    stop = Event()
 
     def check() -> None:
-        if is_over.is_set():
+        if stop.is_set():
             raise ModelFetchFailed("ended")
 
-    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="compare") as pool:
+    with ThreadPoolExecutor(_PARALLEL_COMPARISONS, thread_name_prefix="compare") as pool:
         try:
             return [found for found in pool.map(lambda key: step(key, check), list(keys)) if found is not None]
         except BaseException:
-            is_over.set()
+            stop.set()
             raise
 
 
@@ -224,5 +230,5 @@ def _check_key(key: str) -> None:
         raise ModelFetchFailed(f"the bucket has the key {key[:200]!r}, which leads out of the folder: nothing is done")
 
 
-def _nothing() -> None:
+def _never_stop() -> None:
     """Ctrl-C ends a command; nothing else does."""

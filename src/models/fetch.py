@@ -16,16 +16,16 @@ from .folders import folders_for
 from .hub import Hub
 from .locks import locked
 from .manifest import Manifest, Model
-from .meter import Meter, shown
+from .meter import Meter, show_progress
 from .partial import check_space, disk_errors, lock_of, parts_of
 from .places import Places
 from .store import ModelStore
-from .transfer import Check, Pace, Remote, Wanted, accept, bring, look
+from .transfer import Check, ExpectedFile, Remote, TransferLimits, download, fetch_info, finish_download
 from .web import WebFile
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 2
+_PARALLEL_MODELS = 2
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Fetcher:
     hub: Hub
     rules: FetchRules
     store: ModelStore | None = None
-    pace: Pace = field(default_factory=Pace)
-    xet_from: int = 32 << 20
+    limits: TransferLimits = field(default_factory=TransferLimits)
+    min_xet_bytes: int = 32 << 20
     """Bytes from which on a file is worth the library's process."""
 
     def missing(self, models: Iterable[Model]) -> list[Model]:
@@ -59,18 +59,18 @@ class Fetcher:
         for model in missing:
             log.info("fetching %s/%s: %s", model.folder, model.file, model.about)
         meter = Meter("models", sum(model.size or 0 for model in missing))
-        is_over = Event()
+        stop = Event()
 
         def check_all() -> None:
-            if is_over.is_set():
+            if stop.is_set():
                 raise ModelFetchFailed("ended")
             check()
 
-        with shown(meter), ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fetch") as pool:
+        with show_progress(meter), ThreadPoolExecutor(_PARALLEL_MODELS, thread_name_prefix="fetch") as pool:
             try:
-                outcomes = list(pool.map(lambda model: self._outcome(model, check_all, meter), missing))
+                outcomes = list(pool.map(lambda model: self._try_fetch(model, check_all, meter), missing))
             except BaseException:  # Ctrl-C: the threads are waited for
-                is_over.set()
+                stop.set()
                 raise
         failures = [failure for failure in outcomes if failure is not None]
         failures.sort(key=lambda failure: isinstance(failure, ModelFetchFailed))  # that nobody waits says more
@@ -80,7 +80,7 @@ class Fetcher:
             raise failures[0]
         log.info("%s", meter.line())
 
-    def _outcome(self, model: Model, check: Check, meter: Meter) -> WorkerError | None:
+    def _try_fetch(self, model: Model, check: Check, meter: Meter) -> WorkerError | None:
         try:
             self._fetch_one(model, check, meter)
         except WorkerError as error:
@@ -94,56 +94,56 @@ class Fetcher:
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(lock_of(target), check):
                 if self.places.find(model) is not None:  # another worker has brought it
-                    meter.already(model.size or 0)
+                    meter.count_existing(model.size or 0)
                     return
                 _check_clash(model, target)
-                self._bring(model, target, check, meter)
+                self._download(model, target, check, meter)
 
-    def _bring(self, model: Model, target: Path, check: Check, meter: Meter) -> None:
+    def _download(self, model: Model, target: Path, check: Check, meter: Meter) -> None:
         """From the first source that has it."""
-        wanted = Wanted(target, self.places.target, model.size, model.sha256)
-        stored = self._stored(model)
+        expected = ExpectedFile(target, self.places.target, model.size, model.sha256)
+        stored = self._find_in_bucket(model)
         if stored is not None:
             try:
-                bring(stored, wanted, check, meter, self.pace)
+                download(stored, expected, check, meter, self.limits)
                 return
             except (ModelFetchFailed, BucketFailed) as error:
                 if isinstance(error, NoSpaceForModels) or model.source.key:
                     raise
                 log.warning("%s; so it is fetched from where it was published", error)
-        remote = self._published(model)
+        remote = self._published_file(model)
         try:
-            if not self._has_come_by_xet(remote, model, wanted, check, meter):
-                bring(remote, wanted, check, meter, self.pace)
+            if not self._try_xet(remote, model, expected, check, meter):
+                download(remote, expected, check, meter, self.limits)
         finally:
             remote.close()
 
-    def _has_come_by_xet(self, remote: WebFile, model: Model, wanted: Wanted, check: Check, meter: Meter) -> bool:
+    def _try_xet(self, remote: WebFile, model: Model, expected: ExpectedFile, check: Check, meter: Meter) -> bool:
         """Bring a file that the hub keeps in Xet storage, if nothing of it came in ranges before; whether that was so.
 
         If it fails, it is not: the file can be had in another way.
         """
-        if model.source.repository is None or parts_of(wanted.target).exists():
+        if model.source.repository is None or parts_of(expected.target).exists():
             return False
         try:
-            facts = look(remote, check, self.pace.stall_seconds)
-            if facts.size < self.xet_from or "x-xet-hash" not in remote.headers:
+            info = fetch_info(remote, check, self.limits.stall_seconds)
+            if info.size < self.min_xet_bytes or "x-xet-hash" not in remote.headers:
                 return False
-            path = self.hub.download(model.source, wanted.target, check, meter.count, self.pace.stall_seconds)
-            accept(wanted, digest_of(path, wanted.target.parent, check, is_fresh=True), facts)
+            path = self.hub.download(model.source, expected.target, check, meter.count, self.limits.stall_seconds)
+            finish_download(expected, digest_of(path, expected.target.parent, check, is_fresh=True), info)
         except (NoSpaceForModels, ModelGated):
             raise
         except ModelFetchFailed as error:
             log.warning("%s; so it is fetched in ranges", error)
             return False
         except BaseException:  # nobody waits any more: the next one goes by ranges, which can go on
-            parts_of(wanted.target).touch()
+            parts_of(expected.target).touch()
             raise
         return True
 
     # --- Sources ---------------------------------------------------------------------------------------
 
-    def _stored(self, model: Model) -> Remote | None:
+    def _find_in_bucket(self, model: Model) -> Remote | None:
         """The model in the bucket: by its key, or because a backup has put it there."""
         if model.source.key:
             if self.store is None:
@@ -156,21 +156,21 @@ class Fetcher:
             return None
         try:
             for folder in folders_for(model.folder):
-                found = self.store.look(f"{folder}/{model.file}")
-                same = found is not None and (model.size is None or found.size == model.size)
-                if found and same and (model.sha256 is None or found.sha256 in (None, model.sha256)):
+                found = self.store.head(f"{folder}/{model.file}")
+                has_same_size = found is not None and (model.size is None or found.size == model.size)
+                if found and has_same_size and (model.sha256 is None or found.sha256 in (None, model.sha256)):
                     return self.store.remote(found.key)
         except BucketFailed as error:
             log.warning("%s", error)
         return None
 
-    def _published(self, model: Model) -> WebFile:
+    def _published_file(self, model: Model) -> WebFile:
         if model.source.repository is None:
             return WebFile(str(model.source.url), model.file, self.rules, is_page=model.file.endswith(".html"))
         url = self.hub.url(model.source)
-        return WebFile(url, model.file, self.rules, self.hub.token, self._how_to_open(model))
+        return WebFile(url, model.file, self.rules, self.hub.token, self._access_hint(model))
 
-    def _how_to_open(self, model: Model) -> str:
+    def _access_hint(self, model: Model) -> str:
         """What to do about a refusal of the hub."""
         page = self.hub.page(model.source)
         first = (

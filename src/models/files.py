@@ -12,12 +12,12 @@ from pathlib import Path
 from ..errors import ModelCorrupt
 
 _SAFETENSORS = (".safetensors", ".sft")
-_LONGEST_HEADER = 100_000_000  # the limit of the safetensors library itself
-_PIECE = 1 << 22
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+_READ_BYTES = 1 << 22
 _MODEL_ENDINGS = (*_SAFETENSORS, ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
-_KEPT = ".checked"
-_PAGES = (b"<!doctype", b"<html", b"<?xml", b'{"error')
-_TEXTS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
+_DIGESTS_FOLDER = ".checked"
+_ERROR_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b'{"error')
+_TEXT_ENDINGS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
 
 
 def is_model(name: str) -> bool:
@@ -46,13 +46,13 @@ def what_is_wrong(path: Path, suffix: str = "") -> str:
         return "it is empty"
     with path.open("rb") as opened:
         start = opened.read(64).lstrip().lower()
-        if start.startswith(_PAGES) and suffix not in _TEXTS:
+        if start.startswith(_ERROR_PAGE_STARTS) and suffix not in _TEXT_ENDINGS:
             return "it is a web page or an error message, not a model"
         if suffix not in _SAFETENSORS:
             return ""
         opened.seek(0)
         length = int.from_bytes(opened.read(8), "little")
-        if size < 8 or length > _LONGEST_HEADER:
+        if size < 8 or length > _MAX_HEADER_BYTES:
             return "it does not begin like a safetensors file"
         if 8 + length > size:
             return "it ends before its header does"
@@ -84,39 +84,39 @@ def digest_of(path: Path, root: Path, check: Callable[[], None] = lambda: None, 
 
     `is_fresh`: read in any case, for disks forget too. `check` raises if nobody waits any more.
     """
-    kept = None if is_fresh else kept_digest(path, root)
-    if kept is not None:
-        return kept
+    cached = None if is_fresh else cached_digest(path, root)
+    if cached is not None:
+        return cached
     before = path.stat()
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
     with path.open("rb", buffering=0) as opened:
         while length := opened.readinto(buffer):
             digest.update(buffer[:length])
             check()
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
-        keep_digest(path, root, digest.hexdigest())
+        cache_digest(path, root, digest.hexdigest())
     return digest.hexdigest()
 
 
-def kept_digest(path: Path, root: Path) -> str | None:
+def cached_digest(path: Path, root: Path) -> str | None:
     """The digest that a file was found to have, None if that is not known any more."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept, now = json.loads(_note(path, root).read_text(encoding="utf-8")), path.stat()
-        if (kept["size"], kept["mtime_ns"]) == (now.st_size, now.st_mtime_ns):
-            return str(kept["sha256"])
+        cached, now = json.loads(_digest_file(path, root).read_text(encoding="utf-8")), path.stat()
+        if (cached["size"], cached["mtime_ns"]) == (now.st_size, now.st_mtime_ns):
+            return str(cached["sha256"])
     return None
 
 
-def keep_digest(path: Path, root: Path, digest: str) -> None:
+def cache_digest(path: Path, root: Path, digest: str) -> None:
     """Note a file's digest; nothing where that cannot be written."""
     with contextlib.suppress(OSError, ValueError):
-        note, now = _note(path, root), path.stat()
-        note.parent.mkdir(parents=True, exist_ok=True)
-        own = note.with_name(f"{note.name}.{os.getpid()}")
-        own.write_text(json.dumps({"size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest}))
-        own.replace(note)
+        file, now = _digest_file(path, root), path.stat()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest}))
+        temporary.replace(file)
 
 
-def _note(path: Path, root: Path) -> Path:
-    return root / _KEPT / f"{path.relative_to(root)}.json"
+def _digest_file(path: Path, root: Path) -> Path:
+    return root / _DIGESTS_FOLDER / f"{path.relative_to(root)}.json"

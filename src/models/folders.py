@@ -10,7 +10,7 @@ import yaml
 
 from .. import REPOSITORY
 
-_PATHS = REPOSITORY / "src" / "extra_model_paths.yaml"
+_MODEL_PATHS_FILE = REPOSITORY / "src" / "extra_model_paths.yaml"
 ALSO_IN = {"diffusion_models": "checkpoints"}
 """A file for a folder on the left works from the folder on the right too: a diffusion model among checkpoints."""
 
@@ -18,7 +18,7 @@ ALSO_IN = {"diffusion_models": "checkpoints"}
 @cache
 def folder_names() -> Mapping[str, tuple[str, ...]]:
     """ComfyUI's name of each kind of model to the folders below a root that hold it."""
-    first: dict[str, str] = next(iter(yaml.safe_load(_PATHS.read_text(encoding="utf-8")).values()))
+    first: dict[str, str] = next(iter(yaml.safe_load(_MODEL_PATHS_FILE.read_text(encoding="utf-8")).values()))
     return {kind: tuple(str(names).split()) for kind, names in first.items() if kind != "base_path"}
 
 

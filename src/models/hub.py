@@ -34,8 +34,8 @@ from .transfer import Check, Count
 
 log = logging.getLogger(__name__)
 
-_LOOK_SECONDS = 0.1
-_MUCH_MEMORY = 64 << 30  # below that Xet's high-performance mode has been seen to be killed for memory
+_CHECK_INTERVAL_SECONDS = 0.1
+_HIGH_PERFORMANCE_MEMORY = 64 << 30  # below that Xet's high-performance mode has been seen to be killed for memory
 # Its usual buffers (2 GB, and as much again in prefetching) took 580 MB for a file of 1 GB on loopback, these 140 MB,
 # in no more time. The names are of xet-core's xet_runtime/src/config/groups/reconstruction.rs.
 _SMALL_BUFFERS = {
@@ -46,7 +46,7 @@ _SMALL_BUFFERS = {
     "HF_XET_RECONSTRUCTION_MIN_RECONSTRUCTION_FETCH_SIZE": "64mb",
     "HF_XET_RECONSTRUCTION_MAX_RECONSTRUCTION_FETCH_SIZE": "256mb",
 }
-_ONE_AT_A_TIME = threading.Lock()  # it is parallel in itself, and each has buffers of its own
+_DOWNLOAD_LOCK = threading.Lock()  # it is parallel in itself, and each has buffers of its own
 
 
 @dataclass(frozen=True)
@@ -71,28 +71,28 @@ class Hub:
         What came is lost then.
         """
         folder = staging_of(target)
-        came = 0
+        received = 0
 
         def counted(more: int) -> None:
-            nonlocal came
-            came += more
+            nonlocal received
+            received += more
             count(more)
 
         try:
             with disk_errors(target):
                 folder.mkdir(exist_ok=True)
-            with _turn(check):
-                path = self._watched(source, folder, check, counted, stall_seconds)
+            with _exclusive(check):
+                path = self._run_child(source, folder, check, counted, stall_seconds)
             with disk_errors(target):
                 path.replace(partial_of(target))
             return partial_of(target)
         except BaseException:
-            count(-came)
+            count(-received)
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _watched(self, source: Source, folder: Path, check: Check, count: Count, stall_seconds: float) -> Path:
+    def _run_child(self, source: Source, folder: Path, check: Check, count: Count, stall_seconds: float) -> Path:
         child = subprocess.Popen(
             [sys.executable, "-m", "src.models.hub_child"],
             cwd=REPOSITORY,
@@ -103,27 +103,27 @@ class Hub:
         )
         try:
             lines: queue.Queue[str | None] = queue.Queue()
-            threading.Thread(target=_read, args=(child, lines), daemon=True, name="hub").start()
+            threading.Thread(target=_read_lines, args=(child, lines), daemon=True, name="hub").start()
             _order(child, self._order(source, folder))
-            since = time.monotonic()
+            last_progress = time.monotonic()
             while True:
                 check()
-                if time.monotonic() - since > stall_seconds:
+                if time.monotonic() - last_progress > stall_seconds:
                     raise ModelFetchFailed(f"{source.path}: nothing came by Xet for {stall_seconds:g} s")
                 try:
-                    line = lines.get(timeout=_LOOK_SECONDS)
+                    line = lines.get(timeout=_CHECK_INTERVAL_SECONDS)
                 except queue.Empty:
                     continue
                 if line is None:
                     raise ModelFetchFailed(f"{source.path}: huggingface_hub ended with {child.wait()}")
-                told = _told(line)
-                if "path" in told:
-                    return Path(told["path"])
-                if "failed" in told:
-                    raise ModelFetchFailed(f"{source.path}: huggingface_hub failed ({told['failed']})")
-                if "bytes" in told:
-                    since = time.monotonic()
-                    count(told["bytes"])
+                message = _parse_message(line)
+                if "path" in message:
+                    return Path(message["path"])
+                if "failed" in message:
+                    raise ModelFetchFailed(f"{source.path}: huggingface_hub failed ({message['failed']})")
+                if "bytes" in message:
+                    last_progress = time.monotonic()
+                    count(message["bytes"])
         finally:
             child.kill()
             child.wait()
@@ -138,7 +138,9 @@ class Hub:
             "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",  # nothing is read twice
             "HF_HOME": str(folder / ".home"),
         }
-        environment |= {"HF_XET_HIGH_PERFORMANCE": "1"} if total_memory() >= _MUCH_MEMORY else _SMALL_BUFFERS
+        environment |= (
+            {"HF_XET_HIGH_PERFORMANCE": "1"} if total_memory() >= _HIGH_PERFORMANCE_MEMORY else _SMALL_BUFFERS
+        )
         return {
             "repository": source.repository,
             "revision": source.revision,
@@ -152,26 +154,26 @@ class Hub:
 
 
 @contextmanager
-def _turn(check: Check) -> Iterator[None]:
-    while not _ONE_AT_A_TIME.acquire(timeout=_LOOK_SECONDS):
+def _exclusive(check: Check) -> Iterator[None]:
+    while not _DOWNLOAD_LOCK.acquire(timeout=_CHECK_INTERVAL_SECONDS):
         check()
     try:
         yield
     finally:
-        _ONE_AT_A_TIME.release()
+        _DOWNLOAD_LOCK.release()
 
 
-def _read(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
+def _read_lines(child: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:
     for line in child.stdout or ():
         lines.put(line)
     lines.put(None)
 
 
-def _told(line: str) -> dict[str, Any]:
+def _parse_message(line: str) -> dict[str, Any]:
     """What the child says; nothing, if somebody else has written there."""
     with contextlib.suppress(ValueError):
-        told = json.loads(line)
-        return told if isinstance(told, dict) else {}
+        message = json.loads(line)
+        return message if isinstance(message, dict) else {}
     return {}
 
 

@@ -17,13 +17,13 @@ from ..launch.comfy_launcher import die_with_parent
 
 def main() -> None:
     """Do the order: repository, revision, path, folder, endpoint, token, parent, environment."""
-    order: dict[str, Any] = json.loads(sys.stdin.readline())
-    die_with_parent(order["parent"])
-    os.environ.update(order["environment"])
+    request: dict[str, Any] = json.loads(sys.stdin.readline())
+    die_with_parent(request["parent"])
+    os.environ.update(request["environment"])
     from huggingface_hub import hf_hub_download  # noqa: PLC0415  it reads the environment
     from tqdm.auto import tqdm  # noqa: PLC0415
 
-    class Told(tqdm):  # type: ignore[type-arg]
+    class ProgressMessages(tqdm):  # type: ignore[type-arg]
         """A progress bar that tells instead of showing."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -33,27 +33,27 @@ def main() -> None:
             super().__init__(*arguments, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            _tell(bytes=int(n or 0) if self._is_of_file else 0)
+            _send(bytes=int(n or 0) if self._is_of_file else 0)
             return None
 
     try:
         path = hf_hub_download(
-            order["repository"],
-            order["path"],
-            revision=order["revision"],
-            local_dir=order["folder"],
-            endpoint=order["endpoint"],
-            token=order["token"] or False,
-            tqdm_class=Told,
+            request["repository"],
+            request["path"],
+            revision=request["revision"],
+            local_dir=request["folder"],
+            endpoint=request["endpoint"],
+            token=request["token"] or False,
+            tqdm_class=ProgressMessages,
         )
-        _tell(path=str(path))
+        _send(path=str(path))
     except Exception as error:  # noqa: BLE001  the edge of the process: the parent decides what it means
         response = getattr(error, "response", None)
-        _tell(failed=type(error).__name__, status=getattr(response, "status_code", None))
+        _send(failed=type(error).__name__, status=getattr(response, "status_code", None))
 
 
-def _tell(**told: Any) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def _send(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 

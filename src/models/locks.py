@@ -20,8 +20,8 @@ from pathlib import Path
 
 _TOUCH_SECONDS = 5.0
 _STALE_SECONDS = 90.0  # network file systems may show times of files a minute late
-_LOOK_SECONDS = 0.2
-_LEFT_SECONDS = 600.0
+_CHECK_INTERVAL_SECONDS = 0.2
+_ABANDONED_SECONDS = 600.0
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _acquire(path: Path, content: str, check: Callable[[], None], stale_seconds:
         if _is_dead(other) or time.monotonic() - since > stale_seconds:
             _break(path, other)
         else:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_INTERVAL_SECONDS)
 
 
 def _make(path: Path, content: str) -> bool:
@@ -76,9 +76,9 @@ def _break(path: Path, content: str) -> None:
     """Remove a lock that was left, if it is still that one: one at a time looks and removes, or two could get it."""
     breaking = path.with_name(f"{path.name}.breaking")
     if not _make(breaking, content):
-        if time.time() - _touched(breaking) / 1e9 > _LEFT_SECONDS:  # whoever was at it was killed
+        if time.time() - _touched(breaking) / 1e9 > _ABANDONED_SECONDS:  # whoever was at it was killed
             breaking.unlink(missing_ok=True)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_CHECK_INTERVAL_SECONDS)
         return
     try:
         if _read(path) == content:
@@ -90,11 +90,11 @@ def _break(path: Path, content: str) -> None:
 def _is_dead(content: str) -> bool:
     """Whether the holder was a process of this machine, and of this container, that is gone."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        holder = json.loads(content)
-        if holder["machine"] != _machine():
+        owner = json.loads(content)
+        if owner["machine"] != _machine():
             return False
         try:
-            os.kill(int(holder["process"]), 0)
+            os.kill(int(owner["process"]), 0)
         except ProcessLookupError:
             return True
         except PermissionError:

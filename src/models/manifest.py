@@ -26,7 +26,7 @@ MANIFEST_FILE = Path(__file__).with_name("manifest.json")
 """The manifest of this repository."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What would be right, by field, where a pattern says little to people.
-_RIGHT = {
+_EXPECTED_FORMS = {
     "file": "a name without slashes, and without blanks at its ends; a subfolder goes into folder",
     "folder": "a folder below models/, without blanks",
     "name": "letters, digits and . + - _ /",
@@ -135,12 +135,12 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _is_whole(self) -> Manifest:
         names = [model.name for model in self.models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"models must have names of their own: {', '.join(twice)}")
-        wanted = {name for members in self.sets.values() for name in members}
-        wanted |= {model.instead for model in self.models if model.instead}
-        unknown = sorted(wanted - set(names))
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"models must have names of their own: {', '.join(duplicates)}")
+        referenced = {name for members in self.sets.values() for name in members}
+        referenced |= {model.instead for model in self.models if model.instead}
+        unknown = sorted(referenced - set(names))
         if unknown:
             raise ValueError(f"there is no model of the name {', '.join(unknown)}")
         return self
@@ -166,7 +166,7 @@ class Manifest(BaseModel):
             found.update({member: self.model(member) for member in members_of[known]})
         return list(found.values())
 
-    def known_as(self, file: str, folder: str = "") -> list[Model]:
+    def find_by_file(self, file: str, folder: str = "") -> list[Model]:
         """The models whose file has that name, whatever folder is in front of it; those without a gate first.
 
         With a `folder`, only those for that kind; without, none of those that need a folder of their own, whose names
@@ -208,9 +208,9 @@ def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
         return Manifest(models=(*own, *kept), sets={**base.sets, **given.sets})
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-        told = "; ".join(_problem(problem["loc"], problem["msg"], content) for problem in problems[:5])
+        found = "; ".join(_problem(problem["loc"], problem["msg"], content) for problem in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InvalidManifest(f"{told}{more}") from error
+        raise InvalidManifest(f"{found}{more}") from error
 
 
 def _problem(loc: Sequence[int | str], message: str, content: object) -> str:
@@ -221,8 +221,8 @@ def _problem(loc: Sequence[int | str], message: str, content: object) -> str:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         place, rest = f"model {name!r}" if name else f"models[{rest[1]}]", rest[2:]
     field = str(rest[-1]) if rest else ""
-    right = f"; {_RIGHT[field]}" if field in _RIGHT and "match pattern" in message else ""
-    return f"{'.'.join((place, *map(str, rest)))}: {message.removeprefix('Value error, ')}{right}"
+    expected = f"; {_EXPECTED_FORMS[field]}" if field in _EXPECTED_FORMS and "match pattern" in message else ""
+    return f"{'.'.join((place, *map(str, rest)))}: {message.removeprefix('Value error, ')}{expected}"
 
 
 @cache
@@ -245,14 +245,14 @@ def known_manifest(settings: Settings) -> Manifest:
     try:
         manifest = read_manifest(content, shipped_manifest())
         for model in manifest.models:
-            _warn_of_folder(kind_of(model.folder))
+            _warn_about_folder(kind_of(model.folder))
         return manifest
     except InvalidManifest as error:
         raise InvalidManifest(f"{file.name}: {error.message}") from error
 
 
 @cache
-def _warn_of_folder(kind: str) -> None:
+def _warn_about_folder(kind: str) -> None:
     """Say once in the log that a folder is none of ComfyUI's: a node pack may have it, or it is a slip."""
     if kind not in folder_names():
         near = difflib.get_close_matches(kind, folder_names(), n=1)
@@ -262,8 +262,8 @@ def _warn_of_folder(kind: str) -> None:
 
 def where_to_get(file: str, manifest: Manifest, folder: str = "") -> list[str]:
     """For a file that is missing: where it is to be had, a sentence for each model of that name (and folder)."""
-    told = []
-    for model in manifest.known_as(file, folder):
+    found = []
+    for model in manifest.find_by_file(file, folder):
         gate = " (its licence has to be accepted there first)" if model.gated else ""
-        told.append(f"{model.file} for models/{model.folder} is at {model.source.page}{gate}: {model.about}")
-    return told
+        found.append(f"{model.file} for models/{model.folder} is at {model.source.page}{gate}: {model.about}")
+    return found

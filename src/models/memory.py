@@ -42,8 +42,8 @@ def _limit(groups: Path) -> int | None:
 def _pages(stat: Path) -> int:
     """Pages of files that have not been used lately."""
     with contextlib.suppress(OSError, ValueError):
-        told = dict(line.split() for line in stat.read_text().splitlines())
-        return int(told.get("total_inactive_file") or told.get("inactive_file") or 0)
+        counters = dict(line.split() for line in stat.read_text().splitlines())
+        return int(counters.get("total_inactive_file") or counters.get("inactive_file") or 0)
     return 0
 
 

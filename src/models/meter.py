@@ -25,12 +25,12 @@ class Meter:
     """Bytes of `total` (0 if it is not known) that have come; may be counted from several threads."""
 
     def __init__(self, done: str, total: int) -> None:
-        self._done = done
+        self._label = done
         self.total = total
         self.bytes = 0
         self._lock = threading.Lock()
         self._started = time.monotonic()
-        self._first = 0
+        self._existing = 0
 
     def count(self, more: int) -> None:
         """So many more bytes, or fewer."""
@@ -42,40 +42,40 @@ class Meter:
         with self._lock:
             self.total += more
 
-    def already(self, more: int) -> None:
+    def count_existing(self, more: int) -> None:
         """So many bytes that were there before: they tell nothing of the speed."""
         with self._lock:
             self.bytes += more
-            self._first += more
+            self._existing += more
 
     @property
     def speed(self) -> float:
         """Bytes a second."""
-        return max(0, self.bytes - self._first) / max(1e-3, time.monotonic() - self._started)
+        return max(0, self.bytes - self._existing) / max(1e-3, time.monotonic() - self._started)
 
     def line(self) -> str:
         """As people read it: `models: 12.3 of 34.2 GB (36 %), 812 MB/s, 27 s left`."""
-        came, speed = self.bytes / _GIGABYTE, self.speed
-        told = f"{self._done}: {came:.2f} GB"
+        received, speed = self.bytes / _GIGABYTE, self.speed
+        text = f"{self._label}: {received:.2f} GB"
         if self.total:
-            told = f"{self._done}: {came:.2f} of {self.total / _GIGABYTE:.2f} GB ({100 * self.bytes // self.total} %)"
-        told = f"{told}, {speed / 1e6:.0f} MB/s"
+            text = f"{self._label}: {received:.2f} of {self.total / _GIGABYTE:.2f} GB ({100 * self.bytes // self.total} %)"
+        text = f"{text}, {speed / 1e6:.0f} MB/s"
         left = self.total - self.bytes
-        return f"{told}, {left / speed:.0f} s left" if speed and left > 0 else told
+        return f"{text}, {left / speed:.0f} s left" if speed and left > 0 else text
 
 
 @contextmanager
-def shown(meter: Meter) -> Iterator[Meter]:
+def show_progress(meter: Meter) -> Iterator[Meter]:
     """Show how far it is, for as long as it takes."""
     done = threading.Event()
     show = _show_bar if sys.stderr.isatty() else _log_lines
-    shower = threading.Thread(target=show, args=(meter, done), daemon=True, name="meter")
-    shower.start()
+    thread = threading.Thread(target=show, args=(meter, done), daemon=True, name="meter")
+    thread.start()
     try:
         yield meter
     finally:
         done.set()
-        shower.join()
+        thread.join()
 
 
 def _log_lines(meter: Meter, done: threading.Event) -> None:
@@ -88,7 +88,7 @@ def _show_bar(meter: Meter, done: threading.Event) -> None:
     form: dict[str, Any] = {
         "unit": "B",
         "unit_scale": True,
-        "desc": meter._done,
+        "desc": meter._label,
         "leave": False,
         "ncols": columns,
         "nrows": rows,

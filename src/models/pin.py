@@ -20,18 +20,18 @@ def pin_manifest(
     that of the main branch is taken. Raises ModelFetchFailed if the hub cannot be asked.
     """
     content = json.loads(file.read_text(encoding="utf-8"))
-    wanted = {model.name for model in read_manifest(content).expand(names)} if names else None
+    selected = {model.name for model in read_manifest(content).expand(names)} if names else None
     changes = []
     for entry in content["models"]:
-        if "repository" in entry["source"] and (wanted is None or entry["name"] in wanted):
-            changes += _pinned(entry, _ask(endpoint, token, entry["source"]))
+        if "repository" in entry["source"] and (selected is None or entry["name"] in selected):
+            changes += _update_entry(entry, _published_info(endpoint, token, entry["source"]))
     if may_write and changes:
         read_manifest(content)
-        file.write_text(_written(content), encoding="utf-8")
+        file.write_text(_formatted(content), encoding="utf-8")
     return changes
 
 
-def _ask(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
+def _published_info(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
     """Size, digest and revision of one file, as the hub has them now."""
     from huggingface_hub import HfApi  # noqa: PLC0415  slow to import
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
@@ -49,17 +49,17 @@ def _ask(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
     return {"size": getattr(found[0], "size", None), "sha256": lfs.sha256 if lfs else None, "revision": revision}
 
 
-def _pinned(entry: dict[str, Any], told: dict[str, Any]) -> list[str]:
+def _update_entry(entry: dict[str, Any], published: dict[str, Any]) -> list[str]:
     """Put into an entry what the hub told; what that changed."""
     changes = []
     for name, place in (("size", entry), ("sha256", entry), ("revision", entry["source"])):
-        if told[name] is not None and place.get(name) != told[name]:
-            changes.append(f"{entry['name']}: {name} {place.get(name, 'unknown')} -> {told[name]}")
-            place[name] = told[name]
+        if published[name] is not None and place.get(name) != published[name]:
+            changes.append(f"{entry['name']}: {name} {place.get(name, 'unknown')} -> {published[name]}")
+            place[name] = published[name]
     return changes
 
 
-def _written(content: dict[str, Any]) -> str:
+def _formatted(content: dict[str, Any]) -> str:
     """The form of the file: one model a line, so that a change shows as the line that changed."""
     models = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in content["models"])
     sets = ",\n".join(

@@ -79,12 +79,12 @@ def find_places(settings: Settings, comfyui: Path) -> Places:
     own = comfyui / "models"
     on_volumes = [volume / below for volume in VOLUMES for below in _BELOW_VOLUMES]
     roots = tuple(dict.fromkeys((*((given,) if given else ()), own, *filter(Path.is_dir, on_volumes))))
-    target = given or _usual_target(own)
-    cached = _in_hub_cache(settings)
+    target = given or _default_target(own)
+    cached = _files_in_hub_cache(settings)
     return Places(roots if target in roots else (*roots, target), target, given, cached)
 
 
-def _in_hub_cache(settings: Settings) -> dict[str, Path]:
+def _files_in_hub_cache(settings: Settings) -> dict[str, Path]:
     if not _HUB_CACHE.is_dir():
         return {}
     from .manifest import known_manifest  # only here: it takes a tenth of a second, and ComfyUI waits to be started
@@ -92,7 +92,7 @@ def _in_hub_cache(settings: Settings) -> dict[str, Path]:
     return cached_files(_HUB_CACHE, known_manifest(settings))
 
 
-def _usual_target(own: Path) -> Path:
+def _default_target(own: Path) -> Path:
     for volume in VOLUMES:
         if volume.is_dir() and os.access(volume, os.W_OK):
             there = (volume / below for below in _BELOW_VOLUMES)
@@ -103,7 +103,7 @@ def _usual_target(own: Path) -> Path:
 # --- What ComfyUI and its node packs are told -------------------------------------------------------------
 
 
-def tell_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path) -> None:
+def write_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path) -> None:
     """Write the file for the --extra-model-paths-config of the ComfyUI at `comfyui`, and make what it needs.
 
     Copies on a fast disk go before all. RunPod's cached Hugging Face repositories have folders and names of their own:

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from .chunks import read_chunks
 from .local_cache import LocalCache
 from .memory import free_memory
-from .pieces import pieces
 
 log = logging.getLogger(__name__)
 
-_SHARE = 0.7  # of the free memory that pages of models may take: ComfyUI needs some itself
-_SAMPLE = 64 << 20
-_SLOW = 800e6  # bytes a second; a disk that is worth a copy gives more
+_MEMORY_SHARE = 0.7  # of the free memory that pages of models may take: ComfyUI needs some itself
+_SAMPLE_BYTES = 64 << 20
+_SLOW_BYTES_PER_SECOND = 800e6  # bytes a second; a disk that is worth a copy gives more
 _GIGABYTE = 1e9
 
 
@@ -31,13 +31,13 @@ class ReadAhead:
 
     roots: Sequence[Path]
     cache: LocalCache | None
-    is_over: Event
+    stop: Event
 
     def read(self, files: Sequence[Path]) -> None:
         """Read the files in that order, as far as free memory goes. Nothing that fails here fails anything."""
-        budget, started, total = int(free_memory() * _SHARE), time.monotonic(), 0
+        budget, started, total = int(free_memory() * _MEMORY_SHARE), time.monotonic(), 0
         copies: list[Path] = []
-        has_forgotten = False
+        is_uncached = False
         for file in dict.fromkeys(files):
             try:
                 size, copy = file.stat().st_size, self._copy(file, copies)
@@ -45,34 +45,36 @@ class ReadAhead:
                 if size > budget:
                     log.info("%s is not read ahead: %.1f GB of memory are free for it", file.name, budget / _GIGABYTE)
                     continue
-                for _ in pieces(copy or file, size, self.is_over):
+                for _ in read_chunks(copy or file, size, self.stop):
                     pass
                 budget, total = budget - size, total + size
-                has_forgotten = has_forgotten or (copy is None and self._speed(file) < _SLOW)  # opened again
+                is_uncached = is_uncached or (
+                    copy is None and self._speed(file) < _SLOW_BYTES_PER_SECOND
+                )  # opened again
             except OSError as error:
                 log.warning("%s is not read ahead: %s", file.name, error.strerror or error)
-            if self.is_over.is_set():
+            if self.stop.is_set():
                 return
         seconds = max(1e-3, time.monotonic() - started)
         if total:
             log.info("read ahead %.2f GB of models, %.0f MB/s", total / _GIGABYTE, total / 1e6 / seconds)
-        if has_forgotten:
+        if is_uncached:
             log.warning("this volume keeps nothing in memory, so reading ahead is of no use: set MODEL_CACHE_DIR")
 
-    def _copy(self, file: Path, kept: Sequence[Path]) -> Path | None:
+    def _copy(self, file: Path, keep: Sequence[Path]) -> Path | None:
         """The copy of a file on the fast disk, made now if its own is slow."""
         below = next((root for root in self.roots if file.is_relative_to(root)), None)
         if self.cache is None or below is None:
             return None
-        there = self.cache.copy_of(file, below)
-        if there is not None:
-            return there
+        existing = self.cache.copy_of(file, below)
+        if existing is not None:
+            return existing
         speed = self._speed(file)
-        if speed > _SLOW:
+        if speed > _SLOW_BYTES_PER_SECOND:
             log.info("%s is not copied: its disk gives %.0f MB/s", file.name, speed / 1e6)
             return None
         started = time.monotonic()
-        copy = self.cache.add(file, below, kept, self.is_over)
+        copy = self.cache.add(file, below, keep, self.stop)
         if copy is not None:
             size, seconds = file.stat().st_size, max(1e-3, time.monotonic() - started)
             log.info("copied %s (%.2f GB) at %.0f MB/s", file.name, size / _GIGABYTE, size / 1e6 / seconds)
@@ -81,5 +83,5 @@ class ReadAhead:
     def _speed(self, file: Path) -> float:
         """Bytes a second, by the first of the file."""
         started = time.monotonic()
-        length = sum(map(len, pieces(file, min(_SAMPLE, file.stat().st_size), self.is_over)))
+        length = sum(map(len, read_chunks(file, min(_SAMPLE_BYTES, file.stat().st_size), self.stop)))
         return length / max(1e-6, time.monotonic() - started)

@@ -21,14 +21,14 @@ from ..errors import BucketFailed, ModelCorrupt, ModelFetchFailed
 from ..storage.bucket import Bucket
 from ..storage.bucket_errors import KeyMissing
 from .files import check_digest
-from .transfer import Check, Count, Facts, SourceBroke
+from .transfer import Check, Count, RemoteInfo, RetryableSourceError
 
-_PIECE = 1 << 20
-_PART = 32 << 20  # all parts but the last must have one size (R2); 10,000 of them at most
-_MOST_PARTS = 10_000
-_UPLOADS = 4
-_LOOK_SECONDS = 0.1
-_DIGEST = "sha256"
+_CHUNK_BYTES = 1 << 20
+_PART_BYTES = 32 << 20  # all parts but the last must have one size (R2); 10,000 of them at most
+_MAX_PARTS = 10_000
+_PARALLEL_UPLOADS = 4
+_CHECK_INTERVAL_SECONDS = 0.1
+_DIGEST_METADATA = "sha256"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ModelStore:
     """A bucket of models. May be used from several threads."""
 
     bucket: Bucket
-    part: int = _PART
+    part: int = _PART_BYTES
 
     @property
     def name(self) -> str:
@@ -57,21 +57,21 @@ class ModelStore:
         """Key to size of all objects. Raises BucketFailed."""
         found: dict[str, int] = {}
 
-        def look(client: Any) -> None:
+        def list_all(client: Any) -> None:
             found.clear()
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.name):
                 found.update({item["Key"]: int(item["Size"]) for item in page.get("Contents", [])})
 
-        self.bucket.attempt("listed", look)
+        self.bucket.attempt("listed", list_all)
         return {key: size for key, size in found.items() if not key.endswith("/")}
 
-    def look(self, key: str) -> StoredModel | None:
+    def head(self, key: str) -> StoredModel | None:
         """What is known of an object, None if there is none. Raises BucketFailed."""
         try:
             head = self.bucket.attempt("looked into", lambda client: client.head_object(Bucket=self.name, Key=key))
         except KeyMissing:
             return None
-        digest = (head.get("Metadata") or {}).get(_DIGEST)
+        digest = (head.get("Metadata") or {}).get(_DIGEST_METADATA)
         return StoredModel(key, int(head["ContentLength"]), digest, str(head.get("ETag", "")))
 
     def remote(self, key: str) -> StoredFile:
@@ -91,33 +91,37 @@ class ModelStore:
         Raises BucketFailed; ModelCorrupt if the file changed meanwhile. `count` is told of parts that are there, too.
         """
         size = file.stat().st_size
-        about = {
-            "Metadata": {_DIGEST: sha256},
+        metadata = {
+            "Metadata": {_DIGEST_METADATA: sha256},
             "ContentType": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
         }
         place = {"Bucket": self.name, "Key": key}
         if size <= self.part:
             content = file.read_bytes()
             check_digest(file, hashlib.sha256(content).hexdigest(), sha256)
-            self.bucket.attempt("written to", lambda client: client.put_object(**place, **about, Body=content))
+            self.bucket.attempt("written to", lambda client: client.put_object(**place, **metadata, Body=content))
             count(size)
             return
-        self._upload_in_parts(file, key, about, check, count)
-        stored = self.look(key)
+        self._upload_in_parts(file, key, metadata, check, count)
+        stored = self.head(key)
         if stored is not None and stored.sha256 != sha256:  # begun when the file was another one
             self.delete([key])
             raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
 
-    def _upload_in_parts(self, file: Path, key: str, about: Mapping[str, Any], check: Check, count: Count) -> None:
+    def _upload_in_parts(self, file: Path, key: str, metadata: Mapping[str, Any], check: Check, count: Count) -> None:
         place, size = {"Bucket": self.name, "Key": key}, file.stat().st_size
-        part = max(self.part, -(-size // _MOST_PARTS))
-        upload_id, there = self.bucket.attempt("written to", lambda client: _begun(client, place) or ("", {}))
+        part = max(self.part, -(-size // _MAX_PARTS))
+        upload_id, existing_parts = self.bucket.attempt(
+            "written to", lambda client: _unfinished_upload(client, place) or ("", {})
+        )
         if not upload_id:
-            made = self.bucket.attempt("written to", lambda client: client.create_multipart_upload(**place, **about))
+            made = self.bucket.attempt(
+                "written to", lambda client: client.create_multipart_upload(**place, **metadata)
+            )
             upload_id = made["UploadId"]
-        before, opened = _state(file), {**place, "UploadId": upload_id}
-        tags = _Upload(self.bucket, file, opened, size, part, there, check, count).run()
-        if _state(file) != before:
+        before, opened = _file_state(file), {**place, "UploadId": upload_id}
+        tags = _Upload(self.bucket, file, opened, size, part, existing_parts, check, count).run()
+        if _file_state(file) != before:
             self.bucket.attempt("tidied", lambda client: client.abort_multipart_upload(**opened))
             raise ModelCorrupt(f"{key} changed while it was stored; run it again")
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
@@ -127,19 +131,19 @@ class ModelStore:
         )
 
 
-def _state(file: Path) -> tuple[int, int, int]:
-    told = file.stat()
-    return told.st_size, told.st_mtime_ns, told.st_ino
+def _file_state(file: Path) -> tuple[int, int, int]:
+    status = file.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _delete(client: Any, bucket: str, key: str) -> None:
     client.delete_object(Bucket=bucket, Key=key)
 
 
-def _begun(client: Any, place: Mapping[str, str]) -> tuple[str, dict[int, str]] | None:
+def _unfinished_upload(client: Any, place: Mapping[str, str]) -> tuple[str, dict[int, str]] | None:
     """The newest upload of this key that was not ended: its id, and number to ETag of its parts."""
-    told = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
-    begun = [upload for upload in told.get("Uploads", []) if upload["Key"] == place["Key"]]
+    status = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
+    begun = [upload for upload in status.get("Uploads", []) if upload["Key"] == place["Key"]]
     if not begun:
         return None
     upload_id = max(begun, key=lambda upload: str(upload.get("Initiated")))["UploadId"]
@@ -157,42 +161,42 @@ class _Upload:
     place: Mapping[str, str]
     size: int
     part: int
-    there: Mapping[int, str]
+    existing_parts: Mapping[int, str]
     check: Check
     count: Count
-    is_over: Event = field(default_factory=Event)
+    stop: Event = field(default_factory=Event)
 
     def run(self) -> list[str]:
         """Send what is missing; the ETags of all parts."""
-        pool = ThreadPoolExecutor(_UPLOADS, thread_name_prefix="backup")
+        pool = ThreadPoolExecutor(_PARALLEL_UPLOADS, thread_name_prefix="backup")
         try:
             futures = [pool.submit(self._send, number) for number in range(1, -(-self.size // self.part) + 1)]
             pending = set(futures)
             while pending:
-                done, pending = wait(pending, _LOOK_SECONDS, FIRST_EXCEPTION)
+                done, pending = wait(pending, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
                 for future in done:
                     future.result()
                 self.check()
             return [future.result() for future in futures]
         finally:
-            self.is_over.set()
+            self.stop.set()
             pool.shutdown(cancel_futures=True)
 
     def _send(self, number: int) -> str:
-        if self.is_over.is_set():
+        if self.stop.is_set():
             return ""
         with self.file.open("rb") as opened:
             opened.seek((number - 1) * self.part)
             content = opened.read(self.part)
         tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if self.there.get(number, "").strip('"') != tag:
+        if self.existing_parts.get(number, "").strip('"') != tag:
             sent = self.bucket.attempt(
                 "written to", lambda client: client.upload_part(**self.place, PartNumber=number, Body=content)
             )
             self.count(len(content))
             return str(sent["ETag"])
         self.count(len(content))
-        return self.there[number]
+        return self.existing_parts[number]
 
 
 @dataclass(frozen=True)
@@ -205,27 +209,27 @@ class StoredFile:
     def __str__(self) -> str:
         return self.key
 
-    def facts(self) -> Facts:
+    def info(self) -> RemoteInfo:
         """See `Remote`."""
-        stored = self.store.look(self.key)
+        stored = self.store.head(self.key)
         if stored is None:
             raise ModelFetchFailed(f"the bucket {self.store.name!r} has no {self.key!r}")
-        return Facts(stored.size, stored.tag, sha256=stored.sha256)
+        return RemoteInfo(stored.size, stored.tag, sha256=stored.sha256)
 
     def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
         """See `Remote`."""
 
         def get(client: Any) -> None:
             place = {"Bucket": self.store.name, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
-            for piece in client.get_object(**place)["Body"].iter_chunks(_PIECE):
-                write(piece)  # which puts what the disk says in words of its own
+            for chunk in client.get_object(**place)["Body"].iter_chunks(_CHUNK_BYTES):
+                write(chunk)  # which puts what the disk says in words of its own
 
         try:
             self.store.bucket.attempt("read from", get)
         except BucketFailed as error:
             if error.details.get("bucket_code"):
                 raise ModelFetchFailed(error.message) from error
-            raise SourceBroke(error.message) from error
+            raise RetryableSourceError(error.message) from error
 
     def abort(self) -> None:
         """See `Remote`."""

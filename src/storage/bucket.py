@@ -25,14 +25,14 @@ from urllib.parse import quote, urlsplit
 from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput
 from ..settings import BucketConfig
 from .bucket_connections import use_connections
-from .bucket_errors import ENDPOINT_FIELD, KeyMissing, translated_errors, unreachable
+from .bucket_errors import ENDPOINT_FIELD, KeyMissing, translate_errors, unreachable
 from .web import FetchRules, check_endpoint, connect_checked
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
 _CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
-_PARTS_FROM = 32 << 20  # bytes of a file that is stored in parts: below, one request is faster than four
+_MULTIPART_THRESHOLD_BYTES = 32 << 20  # smaller files go in one request, which is faster than four
 _CONNECTIONS = 32  # kept open; more at a time would wait for each other without a word
 # botocore turns names of some forms into other hosts.
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?<!--x-s3)(?<!--ol-s3)(?<!-s3alias)")
@@ -43,7 +43,7 @@ _UNUSABLE_IN_KEY = str.maketrans({character: f"~{ord(character):02X}" for charac
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """A file in the bucket. `url` is None where the storage has no links (RunPod's network volumes)."""
 
     key: str
@@ -56,8 +56,8 @@ class Bucket:
 
     config: BucketConfig
     rules: FetchRules = field(default_factory=FetchRules)
-    _made: list[Any] = field(default_factory=list)
-    _found: threading.Event = field(default_factory=threading.Event)
+    _clients: list[Any] = field(default_factory=list)
+    _checked: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sockets: list[socket.socket] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -86,7 +86,7 @@ class Bucket:
         Keys that may not list it are no failure: they may be meant to write only. Raises BucketFailed with what to
         mend, within a minute.
         """
-        if self._found.is_set():
+        if self._checked.is_set():
             return
         client = self.attempt("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
         end = threading.Timer(_CHECK_SECONDS, self.close if self.config.is_from_job else lambda: None)
@@ -104,21 +104,21 @@ class Bucket:
             end.cancel()
         if self._closed.is_set():  # a connection that was ended looks like the end of an answer
             raise unreachable(self.config, "looked into")
-        self._found.set()
+        self._checked.set()
 
-    def upload(self, file: Path, name: str, content_type: str, job_id: str) -> Stored:
+    def upload(self, file: Path, name: str, content_type: str, job_id: str) -> StoredObject:
         """Store a file under its name, below the prefix, read from the disk as it is sent. Raises BucketFailed."""
         key = self.key(name, job_id)
 
         def put(client: Any) -> None:
-            if file.stat().st_size >= _PARTS_FROM:
+            if file.stat().st_size >= _MULTIPART_THRESHOLD_BYTES:
                 client.upload_file(str(file), self.config.name, key, ExtraArgs={"ContentType": content_type})
                 return
             with file.open("rb") as body:
                 client.put_object(Bucket=self.config.name, Key=key, Body=body, ContentType=content_type)
 
         self.attempt("written to", put)
-        return Stored(key, self._url(key))
+        return StoredObject(key, self._url(key))
 
     def download(self, key: str, where: str, write: Callable[[bytes], object]) -> None:
         """Hand the bytes of an object to `write`, piece by piece; where the answer breaks off, its rest is asked for.
@@ -130,21 +130,21 @@ class Bucket:
         from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  slow to import
 
         def get(client: Any) -> None:
-            size, rest = 0, dict[str, str]()
-            for number in range(1, _ATTEMPTS + 1):
-                answer = client.get_object(Bucket=self.config.name, Key=key, **rest)
-                if rest and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT:
+            size, resume_options = 0, dict[str, str]()
+            for attempt_number in range(1, _ATTEMPTS + 1):
+                answer = client.get_object(Bucket=self.config.name, Key=key, **resume_options)
+                if resume_options and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT:
                     raise IncompleteReadError(actual_bytes=0, expected_bytes=answer["ContentLength"])
                 try:
-                    for piece in answer["Body"].iter_chunks(1 << 20):
-                        write(piece)
-                        size += len(piece)
+                    for chunk in answer["Body"].iter_chunks(1 << 20):
+                        write(chunk)
+                        size += len(chunk)
                     return
                 except (HTTPClientError, IncompleteReadError):  # botocore tries requests again, but no answer's rest
-                    if number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
+                    if attempt_number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
                         raise
                     write(b"")
-                    rest = {"Range": f"bytes={size}-", "IfMatch": answer["ETag"]} if size else {}
+                    resume_options = {"Range": f"bytes={size}-", "IfMatch": answer["ETag"]} if size else {}
 
         try:
             self.attempt("read from", get)
@@ -165,26 +165,26 @@ class Bucket:
             return f"{self.config.public_url}/{quote(key)}"
         if (urlsplit(self.config.endpoint_url).hostname or "").startswith("s3api-"):  # RunPod's: no signed links
             return None
-        place = {"Bucket": self.config.name, "Key": key}
+        params = {"Bucket": self.config.name, "Key": key}
         return str(
-            self._client().generate_presigned_url("get_object", Params=place, ExpiresIn=self.config.url_seconds)
+            self._client().generate_presigned_url("get_object", Params=params, ExpiresIn=self.config.url_seconds)
         )
 
-    def attempt(self, done: str, action: Callable[[Any], Any]) -> Any:
+    def attempt(self, operation: str, action: Callable[[Any], Any]) -> Any:
         """What `action` returns, given boto3's client; `done` says in errors what could not be done to the bucket.
 
         Raises BucketFailed with what to mend, KeyMissing where there is no object of that key.
         """
-        with translated_errors(self.config, done):
+        with translate_errors(self.config, operation):
             return action(self._client())
 
     # --- Clients ---------------------------------------------------------------------------------------
 
     def _client(self) -> Any:
         with self._lock:
-            if not self._made:
-                self._made.append(self._new_client(_ATTEMPTS, _READ_SECONDS))
-            return self._made[0]
+            if not self._clients:
+                self._clients.append(self._new_client(_ATTEMPTS, _READ_SECONDS))
+            return self._clients[0]
 
     def _new_client(self, attempts: int, read_seconds: float) -> Any:
         import boto3  # noqa: PLC0415  slow to import
@@ -216,10 +216,10 @@ class Bucket:
             region_name=_region(self.config),
             config=options,
         )
-        use_connections(client, self._connect, self._know)
+        use_connections(client, self._connect, self._register)
         return client
 
-    def _know(self, connection: Any) -> None:
+    def _register(self, connection: Any) -> None:
         with self._connecting:
             self._connections.add(connection)
 

@@ -8,22 +8,22 @@ from typing import Any
 
 from .web import Connect, Guarded
 
-_LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
+_MAX_RESPONSE_BYTES = 1_000_000  # of XML; objects themselves are read in pieces
 
 
-def use_connections(client: Any, connect: Connect, know: Callable[[Any], None]) -> None:
+def use_connections(client: Any, connect: Connect, register: Callable[[Any], None]) -> None:
     """Let a client connect by `connect` only, and keep its connections, so that somebody can end them."""
     from botocore import awsrequest  # noqa: PLC0415  slow to import
 
-    class Known:
+    class Registered:
         def connect(self) -> None:
             super().connect()  # type: ignore[misc]
-            know(self)
+            register(self)
 
-    class Https(Known, _Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
+    class Https(Registered, _LimitedResponses, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
         pass
 
-    class Http(Known, _Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
+    class Http(Registered, _LimitedResponses, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
         pass
 
     class HttpsPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
@@ -36,20 +36,20 @@ def use_connections(client: Any, connect: Connect, know: Callable[[Any], None]) 
     client._endpoint.http_session._manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
 
 
-class _Cut:
+class _LimitedResponses:
     """A connection whose answers end, if they are read whole as XML is."""
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]
-        whole = response.stream
+        original_stream = response.stream
 
         def stream(*arguments: Any, **options: Any) -> Any:
             length = 0
-            for piece in whole(*arguments, **options):
-                length += len(piece)
-                if length > _LONGEST_ANSWER:
+            for chunk in original_stream(*arguments, **options):
+                length += len(chunk)
+                if length > _MAX_RESPONSE_BYTES:
                     raise OSError("an answer without end")
-                yield piece
+                yield chunk
 
         response.stream = stream
         return response

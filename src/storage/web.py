@@ -28,15 +28,15 @@ from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable
 
 _MAX_REDIRECTS = 5
-_PIECE = 1 << 16
-_CONNECT_SECONDS, _QUIET_SECONDS = 10.0, 30.0
+_CHUNK_BYTES = 1 << 16
+_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 10.0, 30.0
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-_LONGEST_URL = 8000
+_MAX_URL_CHARACTERS = 8000
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 # Counted as public by some version of Python, but not for the public: Azure's platform, protocol assignments (with
 # Oracle's metadata), 6to4 relays, documentation.
-_NOT_FOR_THE_PUBLIC = tuple(
+_NON_PUBLIC_NETWORKS = tuple(
     ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")
 )
 _HEADERS = {"User-Agent": "comfyui-serverless-worker", "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -83,7 +83,7 @@ class Fetch:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def into(self, url: str, write: Callable[[bytes], object]) -> None:
+    def download(self, url: str, write: Callable[[bytes], object]) -> None:
         """Hand the bytes that the URL leads to to `write`, piece by piece.
 
         Raises InputFileRefused for a URL that must not be reached, InputFileUnavailable for one that gives nothing.
@@ -122,7 +122,7 @@ class Fetch:
         raise InputFileUnavailable(f"{self.where}: the URL was redirected more than {_MAX_REDIRECTS} times")
 
     def _get(self, parts: Url) -> BaseHTTPResponse:
-        scheme, host, port = place_of(parts)
+        scheme, host, port = origin_of(parts)
         if scheme == "https":
             pool: HTTPConnectionPool = HTTPSConnectionPool(host, port, maxsize=1, ca_certs=certifi.where())
             pool.ConnectionCls = partial(GuardedHttps, connect=self._connect)  # type: ignore[assignment]
@@ -137,7 +137,7 @@ class Fetch:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=Timeout(connect=self.deadline.at_most(_CONNECT_SECONDS), read=_QUIET_SECONDS),
+                timeout=Timeout(connect=self.deadline.at_most(_CONNECT_TIMEOUT_SECONDS), read=_READ_TIMEOUT_SECONDS),
             )
         except (HTTPError, OSError) as error:
             raise self._unavailable(parts) from error
@@ -145,11 +145,11 @@ class Fetch:
     def _read(self, response: BaseHTTPResponse, parts: Url, write: Callable[[bytes], object]) -> None:
         received = 0
         try:
-            while piece := response.read1(_PIECE):
-                received += len(piece)
+            while chunk := response.read1(_CHUNK_BYTES):
+                received += len(chunk)
                 if self.is_over:
                     raise self._unavailable(parts)
-                write(piece)
+                write(chunk)
         except (HTTPError, OSError) as error:
             raise self._unavailable(parts) from error
         if self.is_over:  # a connection that was ended looks like the end of a file that has no length
@@ -178,7 +178,7 @@ class Fetch:
 
 def connect_checked(host: str, port: int, timeout: float, rules: FetchRules, where: str) -> socket.socket:
     """A socket to an address of the host that was checked. Raises InputFileRefused, OSError."""
-    last: OSError | None = None
+    last_error: OSError | None = None
     for family, address in public_addresses(host, port, rules, where):
         connection = socket.socket(family, socket.SOCK_STREAM)
         connection.settimeout(timeout)
@@ -186,10 +186,10 @@ def connect_checked(host: str, port: int, timeout: float, rules: FetchRules, whe
             connection.connect(address)
         except OSError as error:
             connection.close()
-            last = error
+            last_error = error
             continue
         return connection
-    raise last or OSError("no address")
+    raise last_error or OSError("no address")
 
 
 class Guarded:
@@ -204,7 +204,7 @@ class Guarded:
         self._connect_checked = connect
 
     def _new_conn(self) -> socket.socket:
-        timeout = self.timeout if isinstance(self.timeout, (int, float)) else _CONNECT_SECONDS
+        timeout = self.timeout if isinstance(self.timeout, (int, float)) else _CONNECT_TIMEOUT_SECONDS
         try:
             return self._connect_checked(self.host, self.port, timeout)
         except OSError as error:
@@ -224,9 +224,9 @@ class GuardedHttps(Guarded, HTTPSConnection):
 
 def checked_url(url: str, rules: FetchRules, where: str) -> Url:
     """The parts of a URL whose form is right. Raises InputFileRefused. Where it leads is checked when connecting."""
-    if len(url) > _LONGEST_URL or _UNPRINTABLE.search(url):
+    if len(url) > _MAX_URL_CHARACTERS or _UNPRINTABLE.search(url):
         raise InputFileRefused(
-            f"{where}: a URL must have no blanks or backslashes, and at most {_LONGEST_URL} characters"
+            f"{where}: a URL must have no blanks or backslashes, and at most {_MAX_URL_CHARACTERS} characters"
         )
     try:
         parts = parse_url(url)
@@ -238,7 +238,7 @@ def checked_url(url: str, rules: FetchRules, where: str) -> Url:
         raise InputFileRefused(
             f"{where}: the URL must hold no user or password; use a signed link, or s3:// and a bucket"
         )
-    scheme, host, port = place_of(parts)
+    scheme, host, port = origin_of(parts)
     if scheme == "http" and not rules.allow_http and not rules.trusts(host, port):
         raise InputFileRefused(f"{where}: the URL must begin with https:// (ALLOW_HTTP_URLS=true would allow http://)")
     return parts
@@ -248,7 +248,7 @@ def check_endpoint(url: str, rules: FetchRules, where: str) -> None:
     """Raise InputFileRefused if a server that a caller named must not be reached."""
     parts = checked_url(url, rules, where)
     try:
-        public_addresses(str(parts.host), place_of(parts)[2], rules, where)
+        public_addresses(str(parts.host), origin_of(parts)[2], rules, where)
     except OSError as error:
         raise InputFileUnavailable(f"{where}: {parts.host} has no address") from error
 
@@ -285,10 +285,10 @@ def is_public(address: str) -> bool:
         if carries_ipv4 or parsed.is_site_local:
             return False
     is_special = parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified or not parsed.is_global
-    return not is_special and not any(parsed in network for network in _NOT_FOR_THE_PUBLIC)
+    return not is_special and not any(parsed in network for network in _NON_PUBLIC_NETWORKS)
 
 
-def place_of(parts: Url) -> tuple[str, str, int]:
+def origin_of(parts: Url) -> tuple[str, str, int]:
     """Scheme, host and port of a URL that was checked."""
     scheme = str(parts.scheme)
     return scheme, str(parts.host), parts.port or _PORTS[scheme]

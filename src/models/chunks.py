@@ -8,26 +8,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
 
-_AT_A_TIME = 8
-_BLOCK = 8 << 20
+_PARALLEL_READS = 8
+_CHUNK_BYTES = 8 << 20
 
 
-def pieces(file: Path, size: int, is_over: Event) -> Iterator[bytes]:
+def read_chunks(file: Path, size: int, stop: Event) -> Iterator[bytes]:
     """The first `size` bytes of a file, in order; ends early once `is_over` is set.
 
     Raises OSError, also for a file that has become shorter.
     """
     opened = os.open(file, os.O_RDONLY)
     try:
-        with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="read-ahead") as pool:
-            coming = []
-            for position in range(0, size, _BLOCK):
-                if is_over.is_set():
+        with ThreadPoolExecutor(_PARALLEL_READS, thread_name_prefix="read-ahead") as pool:
+            pending = []
+            for position in range(0, size, _CHUNK_BYTES):
+                if stop.is_set():
                     return
-                coming.append(pool.submit(_read, opened, min(_BLOCK, size - position), position))
-                if len(coming) > _AT_A_TIME:
-                    yield coming.pop(0).result()
-            for future in coming:
+                pending.append(pool.submit(_read, opened, min(_CHUNK_BYTES, size - position), position))
+                if len(pending) > _PARALLEL_READS:
+                    yield pending.pop(0).result()
+            for future in pending:
                 yield future.result()
     finally:
         os.close(opened)
