@@ -1,4 +1,4 @@
-"""Text from inside ComfyUI, made fit for a caller."""
+"""Text from inside ComfyUI, redacted so that a caller may see it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 
 _URL = re.compile(r"(?P<scheme>\b(?:https?|s3|ftp)://)(?:[^/\s@]*@)?(?P<place>[^\s?#'\"]*)(?P<query>[?#][^\s'\"]*)?")
 _PATH = re.compile(r"(?<![\w.…/])(?:\w+:)?/+(?:[\w.@+~-]+/+)+")
-_SCAN_FACTOR = 8
+_SCAN_FACTOR = 8  # input characters that are scanned, per character of the result
 _STASHED = re.compile("\0(\\d+)\0")
 
 
 def public_text(text: object, limit: int = 500) -> str:
-    """`text` without the folders of the worker, without keys in URLs, encodable, at most `limit` characters."""
+    """`text` without the worker's folders and without credentials in URLs, valid UTF-8, at most `limit` characters."""
     urls: list[str] = []
-    text = str(text)[: limit * _SCAN_FACTOR]  # a text of a megabyte would take the expressions below minutes
+    text = str(text)[: limit * _SCAN_FACTOR]  # the regular expressions below take minutes for a megabyte
 
     def stash(found: re.Match[str]) -> str:
         urls.append(f"{found['scheme']}{found['place']}" + ("?…" if found["query"] else ""))

@@ -1,4 +1,4 @@
-"""Is what a job brings a file that ComfyUI may be given: its name, its base64, its content?"""
+"""Checks whether ComfyUI may be given an input file: its name, its base64, its content."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _CHUNK_CHARACTERS = 4 * (1 << 18)  # characters of base64, a multiple of four
 
 _FORBIDDEN_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-_ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI would take it for another folder's file
+_ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI reads it as the folder of the file
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
-# What Pillow raises for a picture that is damaged, by format.
+# What Pillow raises for damaged images, depending on the format.
 PILLOW_ERRORS = (
     OSError,
     ValueError,
@@ -42,7 +42,7 @@ PILLOW_ERRORS = (
 _TILE_TAGS, _STRIP_TAG = (322, 323), 278  # TIFF: width and height of a tile, rows of a strip
 _LARGE_IMAGE_LOCK = threading.Lock()
 _LARGE_PIXELS = 10_000_000
-# Lists and programs that make a player open other files, whatever the name says.
+# Playlists and programs that make a player open other files, whatever their file name.
 _PLAYLIST_STARTS = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
 _XML_PLAYLIST_TAGS = (b"<mpd", b"<smil", b"<asx")
 _PLAYLIST_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
@@ -52,7 +52,7 @@ _HEAD_BYTES = 8192
 
 
 def check_name(name: str, where: str) -> None:
-    """Raise InputFileRefused unless a name may be one below ComfyUI's input folder, on any file system."""
+    """Raise InputFileRefused unless a name is allowed below ComfyUI's input folder, on any file system."""
     parts = name.split("/")
     problem = (
         "must not have control characters, backslashes or any of :*?\"<>|" if _FORBIDDEN_IN_NAME.search(name)
@@ -70,13 +70,13 @@ def check_name(name: str, where: str) -> None:
 
 
 def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
-    """The bytes in base64, or in a data URI of any type. Raises InputFileRefused."""
+    """Pass the bytes of base64 text, or of a data URI of any type, to `write`. Raises InputFileRefused."""
     found = _DATA_URI.match(source)
     text = source[found.end() :] if found else source
     if found and not found["about"].lower().endswith(";base64"):
         write(unquote_to_bytes(text))
         return
-    if "%" in text:  # a data URI may have its base64 quoted
+    if "%" in text:  # the base64 of a data URI may be percent-encoded
         text = unquote_to_bytes(text).decode("latin-1")
     text = _WHITESPACE.sub("", text).replace("-", "+").replace("_", "/")
     text += "=" * (-len(text) % 4)
@@ -90,7 +90,7 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
 
 
 def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
-    """Raise InputFileRefused for a picture that cannot be decoded, and for media that are something else."""
+    """Raise InputFileRefused for images that cannot be decoded, and for media of another kind than their name."""
     with path.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
@@ -114,9 +114,9 @@ def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
 
 
 def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
-    """Decode it once: ComfyUI would fail in the middle of a job on what is cut short or damaged."""
+    """Decode the image once: ComfyUI would fail in the middle of a job on a damaged or truncated one."""
     name = file.name[:80]
-    Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn of the first 89 million; the limit is below
+    Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above 89 million; our limit is below
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
@@ -139,7 +139,7 @@ def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
 
 
 def _pixels_at_once(picture: Image.Image) -> int:
-    """What decoding a TIFF takes at a time, which its size does not tell: a tile may be larger than the picture."""
+    """The pixels of the largest tile or strip of a TIFF, decoded at once: a tile may be larger than the image."""
     tags = getattr(picture, "tag_v2", {})
     sides = [tags.get(tag, 0) for tag in _TILE_TAGS]
     rows = min(tags.get(_STRIP_TAG, 0) or 0, picture.height)

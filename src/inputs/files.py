@@ -1,8 +1,8 @@
-"""The files that a job brings (base64, data URI, URL, bucket): fetched, checked, and put where ComfyUI finds them.
+"""Fetches the input files of a job (base64, data URI, URL, bucket), checks them, and puts them where ComfyUI looks.
 
-All are fetched at the same time, against one deadline, to a folder of the job's own. In ComfyUI's input folder a file
-lies below a folder that is called by its content: jobs stay apart, and the same picture sent twice is the same path,
-so that ComfyUI's cache knows it.
+All are fetched in parallel, with one deadline, to a folder of the job's own. In ComfyUI's input folder each file is in
+a subfolder named after its content: jobs stay apart, and the same image sent twice has the same path, so that
+ComfyUI's cache applies.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StagedFile:
 def fetch_files(
     files: Sequence[InputFile], folder: Path, settings: Settings, bucket: Bucket | None, stop: threading.Event
 ) -> dict[str, StagedFile]:
-    """The files by name, fetched into `folder` and checked.
+    """Fetch the files into `folder` and check them; returns them by name.
 
     Raises InputFileRefused, InputFileUnavailable, BucketFailed, each with the place in the input; JobCancelled.
     """
@@ -61,7 +61,7 @@ def fetch_files(
     try:
         futures = [pool.submit(item.fetch_file, fetch) for item, fetch in zip(pending, fetches, strict=True)]
         _wait_for(futures, deadline, stop)
-    except BaseException:  # who stalls is not waited for
+    except BaseException:  # the edge of the fetches: stalled downloads are not waited for
         for fetch in fetches:
             fetch.abort()
         if bucket is not None:
@@ -73,7 +73,7 @@ def fetch_files(
 
 
 def check_sources(files: Sequence[InputFile], settings: Settings) -> None:
-    """Look at names, and at URLs as far as they say themselves that they will be refused; nothing is fetched."""
+    """Check names, and URLs as far as that is possible without fetching anything."""
     _check_names(files, settings)
     rules = fetch_rules(settings)
     for file in files:
@@ -84,12 +84,12 @@ def check_sources(files: Sequence[InputFile], settings: Settings) -> None:
 
 
 def fetch_rules(settings: Settings) -> FetchRules:
-    """What URLs of jobs may reach."""
+    """The rules for URLs in jobs."""
     return FetchRules(settings.allow_http_urls, frozenset(host.lower() for host in settings.trusted_hosts))
 
 
 def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, stop: threading.Event) -> None:
-    """Until all are there, or one has failed; its error is raised."""
+    """Wait until all are there. Raises the error of the first that fails, JobCancelled, InputFileUnavailable."""
     waiting: set[Future[StagedFile]] = set(futures)
     while waiting:
         done, waiting = wait(waiting, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
@@ -128,7 +128,7 @@ def _check_names(files: Sequence[InputFile], settings: Settings) -> None:
 
 
 class _Budget:
-    """The bytes that all files of a job may have together."""
+    """The limit in bytes for all files of a job together."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -147,7 +147,7 @@ class _Budget:
 
 @dataclass
 class _LimitedWriter:
-    """A file that is written piece by piece, measured and digested on the way."""
+    """Writes a file in chunks, checks the limits and computes the digest on the way."""
 
     stream: BinaryIO
     where: str
@@ -198,11 +198,11 @@ class _PendingFile:
             decode(source, where, write)
 
 
-# --- Where ComfyUI finds them ----------------------------------------------------------------------------
+# --- ComfyUI's input folder ----------------------------------------------------------------------------
 
 
 class InputPlaces:
-    """ComfyUI's input folder: each file is there as long as some job uses it."""
+    """The files in ComfyUI's input folder, each of which stays there as long as a job uses it."""
 
     def __init__(self) -> None:
         self._users: Counter[Path] = Counter()
@@ -210,7 +210,7 @@ class InputPlaces:
 
     @contextmanager
     def placed(self, files: Mapping[str, StagedFile], folders: Folders) -> Iterator[dict[str, PlacedFile]]:
-        """The files where an engine finds them, by name."""
+        """Put the files into the input folder for the block; yields them by name."""
         relative = {name: _relative_path(name, file.digest) for name, file in files.items()}
         held: list[Path] = []
         try:
@@ -231,13 +231,13 @@ class InputPlaces:
 
 
 def _relative_path(name: str, digest: str) -> str:
-    """Where a file goes below the input folder; ComfyUI's 3D nodes look for theirs in `3d` only."""
+    """The path of a file below the input folder; ComfyUI's 3D nodes look for files only in `3d`."""
     kind = "3d/" if name.lower().endswith(_3D_ENDINGS) else ""
     return f"{kind}{digest[:16]}{hashlib.sha256(name.encode()).hexdigest()[:8]}/{name}"
 
 
 def _put(source: Path, target: Path, root: Path) -> None:
-    """Put a file there. Raises ComfyCrashed if ComfyUI's folders are gone: it has just been restarted."""
+    """Put a file at `target`. Raises ComfyCrashed if ComfyUI's folders are gone: it has just been restarted."""
     try:
         for folder in reversed(target.relative_to(root).parents[:-1]):
             (root / folder).mkdir(exist_ok=True)
@@ -248,7 +248,7 @@ def _put(source: Path, target: Path, root: Path) -> None:
 
 
 def _remove(path: Path, root: Path) -> None:
-    """Delete a file, and the folders above it that are empty then."""
+    """Delete a file, and its parent folders that are empty then."""
     with contextlib.suppress(OSError):
         path.unlink()
         for folder in path.parents:

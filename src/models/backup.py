@@ -1,7 +1,7 @@
-"""A folder of models and a bucket, made the same: what is to be done first, then done.
+"""Backup of a folder of models to a bucket, and the way back: first the list of steps, then the transfers.
 
-Only what differs is moved. Files are the same if size and SHA-256 are; a stored file that has no digest counts as the
-same by its size. Nothing that somebody has is replaced or removed unless that was asked for.
+Only files that differ are transferred. Two files are the same if their sizes and SHA-256 digests are; for a stored
+file without a digest, the size decides. Nothing is replaced or removed unless the user asked for it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PARALLEL_COMPARISONS = 8
 
 @dataclass(frozen=True)
 class Step:
-    """One file that is to be moved; `replaces` one that differs."""
+    """One file to transfer; `replaces`: a different file of that name is there already."""
 
     key: str
     size: int
@@ -39,20 +39,20 @@ class Step:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder and the bucket that is its backup; `others` are keys there that are no part of it."""
+    """A folder and the bucket that is its backup. `excluded`: keys in the bucket that are not part of the backup."""
 
     root: Path
     store: ModelStore
     excluded: frozenset[str] = field(default_factory=frozenset)
     digests: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """What files of some keys must have: those that the manifest knows."""
+    """Key to the SHA-256 digests that the manifest has for it; only keys that the manifest knows."""
 
     # --- What differs ----------------------------------------------------------------------------------
 
     def to_back_up(self) -> list[Step]:
-        """The files that the bucket lacks, or has otherwise. Reads what has not been digested before.
+        """The files that are missing from the bucket, or differ there. Reads files whose digest is not cached.
 
-        Raises ModelFetchFailed for a folder that is none of models.
+        Raises ModelFetchFailed if the folder is not a folder of models.
         """
         check_models_folder(self.root)
         stored = self.store.sizes()
@@ -71,7 +71,7 @@ class Mirror:
         return _compare(step, (key for key in files_below(self.root) if key not in self.excluded))
 
     def to_restore(self, only: Sequence[Model] | None = None) -> list[Step]:
-        """The files that the folder lacks, or has otherwise: all that are stored, or those of some models.
+        """The files that are missing from the folder, or differ there: all stored ones, or those of `only`.
 
         Raises ModelFetchFailed for keys that lead out of the folder.
         """
@@ -101,20 +101,20 @@ class Mirror:
         return stored.sha256 is None or stored.sha256 == digest_of(self.root / key, self.root, check)
 
     def only_stored(self) -> dict[str, int]:
-        """Key to size of what the bucket has and the folder does not.
+        """Key to size of the objects whose files are not in the folder.
 
-        Raises ModelFetchFailed for a folder without a file: it is more likely not mounted than meant so.
+        Raises ModelFetchFailed for a folder without any file: a volume that is not mounted is the likelier reason.
         """
         check_models_folder(self.root)
-        there = set(files_below(self.root))
-        if not there:
+        local = set(files_below(self.root))
+        if not local:
             raise ModelFetchFailed(f"{self.root} has no file: is the volume there? nothing is removed")
-        return {key: size for key, size in self._stored().items() if key not in there}
+        return {key: size for key, size in self._stored().items() if key not in local}
 
-    # --- Doing it --------------------------------------------------------------------------------------
+    # --- Transfers ------------------------------------------------------------------------------------
 
     def back_up(self, steps: Sequence[Step]) -> list[str]:
-        """Store the files; what could not be stored, a sentence each. A file that is broken is not stored."""
+        """Upload the files; returns a sentence for each failure. Corrupt files are not uploaded."""
         failures = []
         with show_progress(Meter("backup", sum(step.size for step in steps))) as meter:
             for step in steps:
@@ -133,7 +133,7 @@ class Mirror:
         return failures
 
     def restore(self, steps: Sequence[Step], limits: TransferLimits) -> list[str]:
-        """Bring the files back, each checked; what could not be brought, a sentence each. Raises NoSpaceForModels."""
+        """Download the files and check each; returns a sentence for each failure. Raises NoSpaceForModels."""
         failures = []
         check_space(self.root, [(self.root / step.key, step.size) for step in steps])
         with show_progress(Meter("restore", sum(step.size for step in steps))) as meter:
@@ -147,7 +147,7 @@ class Mirror:
         return failures
 
     def _check_against_manifest(self, key: str, digest: str | None) -> None:
-        """Raise ModelCorrupt for a file that the manifest knows otherwise."""
+        """Raise ModelCorrupt if the manifest has another digest for that key."""
         known = self.digests.get(key)
         if known and digest is not None and digest not in known:
             raise ModelCorrupt(f"{key} is not the file that the manifest knows: its SHA-256 is {digest}")
@@ -156,7 +156,7 @@ class Mirror:
         target, stored = self.root / step.key, self.store.head(step.key)
         self._check_against_manifest(step.key, stored.sha256 if stored else None)
         known = self.digests.get(step.key, frozenset())
-        digest = next(iter(known)) if len(known) == 1 else None  # for objects that have none with them
+        digest = next(iter(known)) if len(known) == 1 else None  # for objects without a digest in their metadata
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if not step.size:
@@ -173,7 +173,7 @@ class Mirror:
 
 
 def check_models_folder(folder: Path) -> None:
-    """Raise ModelFetchFailed unless a folder has one of ComfyUI's folders in it."""
+    """Raise ModelFetchFailed unless the folder contains one of ComfyUI's model folders."""
     known = {name for names in folder_names().values() for name in names}
     if any((folder / name).is_dir() for name in known):
         return
@@ -185,23 +185,23 @@ def check_models_folder(folder: Path) -> None:
 
 
 def files_below(root: Path) -> list[str]:
-    """The paths below a folder of all files but our own notes and leftovers; each folder once, links followed."""
+    """The paths below `root` of all files but hidden ones and leftovers; follows links, each folder once."""
     return [path.as_posix() for path in _walk(root, root, {root.resolve()}) if not is_leftover(path)]
 
 
 def leftovers_below(root: Path) -> list[Path]:
-    """What downloads that were killed have left."""
+    """Files that killed downloads left behind."""
     return [root / path for path in _walk(root, root, {root.resolve()}) if is_leftover(path)]
 
 
 def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
-    """Paths below `root`."""
+    """The files below `folder`, as paths relative to `root`; `seen` are the folders visited so far, links resolved."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") and not is_leftover(path.relative_to(root)):
             continue
         if path.is_dir():
             real = path.resolve()
-            if real not in seen:  # a link to a folder that it is in would have no end
+            if real not in seen:  # a link to one of its parents would recurse for ever
                 seen.add(real)
                 yield from _walk(path, root, seen)
         elif path.is_file():
@@ -209,7 +209,7 @@ def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def _compare(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:
-    """What is to be done for each key; several are compared at a time, and Ctrl-C ends that."""
+    """The steps for those keys that need one; compares several files in parallel, and Ctrl-C stops it."""
     stop = Event()
 
     def check() -> None:
@@ -219,7 +219,7 @@ def _compare(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> 
     with ThreadPoolExecutor(_PARALLEL_COMPARISONS, thread_name_prefix="compare") as pool:
         try:
             return [found for found in pool.map(lambda key: step(key, check), list(keys)) if found is not None]
-        except BaseException:
+        except BaseException:  # the edge of an interrupt (Ctrl-C): stops the comparisons that still run
             stop.set()
             raise
 
@@ -231,4 +231,4 @@ def _check_key(key: str) -> None:
 
 
 def _never_stop() -> None:
-    """Ctrl-C ends a command; nothing else does."""
+    """A check that never raises: only Ctrl-C stops a command."""

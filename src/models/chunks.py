@@ -1,4 +1,4 @@
-"""A file in large pieces, several of them read at a time: what a disk behind a network is fast with."""
+"""Reads a file in large chunks, several at a time, which is fast on network volumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CHUNK_BYTES = 8 << 20
 
 
 def read_chunks(file: Path, size: int, stop: Event) -> Iterator[bytes]:
-    """The first `size` bytes of a file, in order; ends early once `is_over` is set.
+    """The first `size` bytes of a file, in order; ends early once `stop` is set.
 
     Raises OSError, also for a file that has become shorter.
     """
@@ -34,7 +34,7 @@ def read_chunks(file: Path, size: int, stop: Event) -> Iterator[bytes]:
 
 
 def _read(opened: int, length: int, position: int) -> bytes:
-    """All of a block: a network file system may give less at a time."""
+    """Read exactly `length` bytes: a network file system may return fewer per read."""
     parts = []
     while length:
         part = os.pread(opened, length, position)

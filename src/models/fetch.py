@@ -1,4 +1,4 @@
-"""Models fetched: from the bucket if it has them, else from where the manifest says; checked; put in their place."""
+"""Fetches models: from the bucket if it has them, else from the source in the manifest; checks and places them."""
 
 from __future__ import annotations
 
@@ -39,17 +39,16 @@ class Fetcher:
     store: ModelStore | None = None
     limits: TransferLimits = field(default_factory=TransferLimits)
     min_xet_bytes: int = 32 << 20
-    """Bytes from which on a file is worth the library's process."""
+    """Smaller files are not worth starting the child process with huggingface_hub."""
 
     def missing(self, models: Iterable[Model]) -> list[Model]:
-        """Those that are in none of the places."""
+        """Those that are not found in any folder of `places`."""
         return [model for model in models if self.places.find(model) is None]
 
     def fetch(self, models: Sequence[Model], check: Check) -> None:
-        """See to it that all models are there; largest first, two at a time.
+        """Fetch the models that are missing, largest first, two at a time.
 
-        `check` raises if nobody waits any more. Raises ModelFetchFailed and its kin: the first, after the others have
-        been tried.
+        `check` raises to cancel. Raises ModelFetchFailed or a subclass: the first failure, once all models were tried.
         """
         with disk_errors(self.places.target):
             missing = sorted(self.missing(models), key=lambda model: -(model.size or 0))
@@ -69,11 +68,11 @@ class Fetcher:
         with show_progress(meter), ThreadPoolExecutor(_PARALLEL_MODELS, thread_name_prefix="fetch") as pool:
             try:
                 outcomes = list(pool.map(lambda model: self._try_fetch(model, check_all, meter), missing))
-            except BaseException:  # Ctrl-C: the threads are waited for
+            except BaseException:  # the edge of an interrupt (Ctrl-C): stops the threads, which are joined
                 stop.set()
                 raise
         failures = [failure for failure in outcomes if failure is not None]
-        failures.sort(key=lambda failure: isinstance(failure, ModelFetchFailed))  # that nobody waits says more
+        failures.sort(key=lambda failure: isinstance(failure, ModelFetchFailed))  # a cancellation goes first
         for failure in failures[1:]:
             log.warning("%s: %s", failure.error_code, failure)
         if failures:
@@ -93,14 +92,14 @@ class Fetcher:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(lock_of(target), check):
-                if self.places.find(model) is not None:  # another worker has brought it
+                if self.places.find(model) is not None:  # another worker has fetched it meanwhile
                     meter.count_existing(model.size or 0)
                     return
                 _check_clash(model, target)
                 self._download(model, target, check, meter)
 
     def _download(self, model: Model, target: Path, check: Check, meter: Meter) -> None:
-        """From the first source that has it."""
+        """Download it from the first source that has it."""
         expected = ExpectedFile(target, self.places.target, model.size, model.sha256)
         stored = self._find_in_bucket(model)
         if stored is not None:
@@ -119,9 +118,9 @@ class Fetcher:
             remote.close()
 
     def _try_xet(self, remote: WebFile, model: Model, expected: ExpectedFile, check: Check, meter: Meter) -> bool:
-        """Bring a file that the hub keeps in Xet storage, if nothing of it came in ranges before; whether that was so.
+        """Download by Xet if the hub keeps the file there and no download in ranges was begun; whether that succeeded.
 
-        If it fails, it is not: the file can be had in another way.
+        After a failure the caller falls back to ranges.
         """
         if model.source.repository is None or parts_of(expected.target).exists():
             return False
@@ -136,7 +135,7 @@ class Fetcher:
         except ModelFetchFailed as error:
             log.warning("%s; so it is fetched in ranges", error)
             return False
-        except BaseException:  # nobody waits any more: the next one goes by ranges, which can go on
+        except BaseException:  # the edge of a cancellation: the next attempt uses ranges, which can be resumed
             parts_of(expected.target).touch()
             raise
         return True
@@ -144,7 +143,7 @@ class Fetcher:
     # --- Sources ---------------------------------------------------------------------------------------
 
     def _find_in_bucket(self, model: Model) -> Remote | None:
-        """The model in the bucket: by its key, or because a backup has put it there."""
+        """The model's object in the bucket, by its key in the manifest or as a backup stored it; None without one."""
         if model.source.key:
             if self.store is None:
                 raise ModelFetchFailed(
@@ -171,7 +170,7 @@ class Fetcher:
         return WebFile(url, model.file, self.rules, self.hub.token, self._access_hint(model))
 
     def _access_hint(self, model: Model) -> str:
-        """What to do about a refusal of the hub."""
+        """What the user can do about a 401 or 403 of the hub."""
         page = self.hub.page(model.source)
         first = (
             f"accept its licence at {page} with the account that HF_TOKEN is of"
@@ -185,7 +184,7 @@ class Fetcher:
 
 
 def _check_clash(model: Model, target: Path) -> None:
-    """Raise ModelFetchFailed if its place has another file already, which may be dear to somebody."""
+    """Raise ModelFetchFailed if another valid file has its path: the user may need that one."""
     if target.is_file() and not what_is_wrong(target):
         raise ModelFetchFailed(
             f"{model.folder}/{model.file} is there, but is another file: it has {target.stat().st_size:,} bytes, and "

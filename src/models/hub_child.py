@@ -1,8 +1,8 @@
-"""Brings one file with huggingface_hub, in a process of its own: `python -m src.models.hub_child`.
+"""Downloads one file with huggingface_hub, in its own process: `python -m src.models.hub_child`.
 
-A process, because a transfer by Xet that has stalled cannot be ended in another way, because the library reads its
-settings when it is imported, and because what it takes of memory goes with it. The order is a JSON line on stdin; the
-answers are JSON lines on stdout: `{"bytes": n}` for progress, then `{"path": …}` or `{"failed": class, "status": …}`.
+It is a process because a stalled Xet transfer cannot be stopped in another way, because the library reads its settings
+when it is imported, and because its memory is freed with it. The request is a JSON line on stdin; the messages are
+JSON lines on stdout: `{"bytes": n}` for progress, then `{"path": …}` or `{"failed": class, "status": …}`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..launch.comfy_launcher import die_with_parent
 
 
 def main() -> None:
-    """Do the order: repository, revision, path, folder, endpoint, token, parent, environment."""
+    """Do the request: repository, revision, path, folder, endpoint, token, parent (its pid), environment."""
     request: dict[str, Any] = json.loads(sys.stdin.readline())
     die_with_parent(request["parent"])
     os.environ.update(request["environment"])
@@ -24,11 +24,11 @@ def main() -> None:
     from tqdm.auto import tqdm  # noqa: PLC0415
 
     class ProgressMessages(tqdm):  # type: ignore[type-arg]
-        """A progress bar that tells instead of showing."""
+        """A progress bar that sends messages instead of drawing."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options.pop("name", None)
-            # Xet has a bar for what came over the line, which only shows that something comes, and one for the file.
+            # Xet has two bars: one for bytes over the network, used here only as a sign of life, and one for the file.
             self._is_of_file = "downloading bytes" not in str(options.get("desc", ""))
             super().__init__(*arguments, **{**options, "disable": True})
 

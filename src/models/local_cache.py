@@ -1,7 +1,7 @@
-"""Copies of models on a fast disk, at most so many bytes; what was used longest ago goes.
+"""Copies of models on a fast disk, up to a limit in bytes; the least recently used are removed first.
 
-Only what this room has noted as its copy is ever removed. ComfyUI looks here first, so a copy whose original has
-changed or is gone must go before ComfyUI starts.
+Only files that this module recorded as its copies are ever removed. ComfyUI looks here first, so copies whose original
+has changed or is gone must be removed before ComfyUI starts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LocalCache:
                     record.unlink(missing_ok=True)
 
     def copy_of(self, file: Path, below: Path) -> Path | None:
-        """The copy of a file that lies `below` a root of models, None if there is none; it counts as used now."""
+        """The copy of a file in the root `below`, None if there is none. Its time of last use becomes now."""
         copy = self.root / file.relative_to(below)
         if not _is_same(copy, file):
             return None
@@ -51,13 +51,13 @@ class LocalCache:
         return copy
 
     def add(self, file: Path, below: Path, keep: Collection[Path], stop: Event) -> Path | None:
-        """Copy a file; the copy, or None if there is no room for it beside the copies `kept`, or it was ended.
+        """Copy a file; the copy, or None if it does not fit along with the copies in `keep`, or `stop` was set.
 
-        Raises OSError if it could not be copied whole.
+        Raises OSError if it could not be copied completely.
         """
         copy, before = self.root / file.relative_to(below), file.stat()
         if copy.exists() and not self._record_of(copy).exists():
-            return None  # somebody else's file
+            return None  # not a copy of ours
         if not self._make_room(before.st_size, {*keep, copy}):
             log.info("no room for a copy of %s in MODEL_CACHE_DIR (MODEL_CACHE_GB)", file.name)
             return None
@@ -85,7 +85,7 @@ class LocalCache:
             partial.unlink(missing_ok=True)
 
     def _make_room(self, size: int, keep: Collection[Path]) -> bool:
-        """Remove copies until there is room; none if there cannot be."""
+        """Remove copies until `size` bytes are free, or none if that is impossible; whether they are free."""
         copies = [(copy.stat(), record, copy) for record, copy, _ in self._records() if copy.is_file()]
         removable = sorted((status.st_atime_ns, record, copy) for status, record, copy in copies if copy not in keep)
         self.root.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class LocalCache:
         return self.root / _RECORDS_FOLDER / f"{copy.relative_to(self.root)}.json"
 
     def _records(self) -> Iterator[tuple[Path, Path, Path]]:
-        """(note, copy, original) of each copy."""
+        """(record, copy, original) of each copy."""
         for record in sorted((self.root / _RECORDS_FOLDER).rglob("*.json")):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 original = Path(json.loads(record.read_text(encoding="utf-8"))["original"])
@@ -112,7 +112,7 @@ class LocalCache:
 
 
 def local_cache(settings: Settings) -> LocalCache | None:
-    """The cache that MODEL_CACHE_DIR names, None without one: in a folder of our own there."""
+    """The cache in a subfolder of MODEL_CACHE_DIR, None if that is not set."""
     if not settings.model_cache_dir:
         return None
     root = Path(settings.model_cache_dir).expanduser().absolute() / _OWN_FOLDER

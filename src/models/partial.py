@@ -1,7 +1,7 @@
-"""What has come of a file: its bytes beside the file that it will be, and how far each part of it reaches.
+"""A partly downloaded file: its bytes, and a journal of how far each part has been received.
 
-The bytes lie in `NAME.partial`, and `NAME.partial.parts` says how far each part has come, so that the next process
-goes on from there. Bytes of a machine that loses power are not waited for: what is checked is what the system has.
+The bytes are in `NAME.partial` next to the final file; `NAME.partial.parts` is the journal, from which the next
+process resumes. Nothing is fsynced against a loss of power: the digest is taken of what the system has in its cache.
 """
 
 from __future__ import annotations
@@ -22,48 +22,48 @@ from typing import Any
 from ..errors import ModelFetchFailed, NoSpaceForModels
 
 _READ_BYTES = 1 << 22
-_JOURNAL_INTERVAL_BYTES = 1 << 20  # bytes between two notes of how far a part is
+_JOURNAL_INTERVAL_BYTES = 1 << 20  # bytes of a part between two entries in the journal
 _CHECK_INTERVAL_SECONDS = 0.1
 _DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_RESERVED_BYTES = 200_000_000  # that are to stay free beside the models
+_RESERVED_BYTES = 200_000_000  # that stay free besides the models
 _STAGING = ".partial.hub"
-_LOCK_FRESH_SECONDS = 120.0  # a lock that was touched in that time is held by somebody
+_LOCK_FRESH_SECONDS = 120.0  # a lock that was touched in that time is held
 
 
 def partial_of(target: Path) -> Path:
-    """Where what came of a file lies."""
+    """The file with the bytes received so far."""
     return target.with_name(f"{target.name}.partial")
 
 
 def parts_of(target: Path) -> Path:
-    """Where it is written how far its parts have come."""
+    """The journal of how far each part has been received."""
     return target.with_name(f"{target.name}.partial.parts")
 
 
 def lock_of(target: Path) -> Path:
-    """What whoever brings a file holds."""
+    """The lock file that a download holds."""
     return target.with_name(f"{target.name}.lock")
 
 
 def staging_of(target: Path) -> Path:
-    """The folder that Hugging Face's library works in."""
+    """The folder that huggingface_hub downloads into."""
     return target.with_name(f"{target.name}{_STAGING}")
 
 
 def discard(target: Path) -> None:
-    """Remove what came."""
+    """Remove the partial file and its journal."""
     parts_of(target).unlink(missing_ok=True)
     partial_of(target).unlink(missing_ok=True)
 
 
 def is_leftover(path: PurePath) -> bool:
-    """Whether a file, by its path below a root, is what a download needs only while it runs."""
+    """Whether a file, given its path below a root, is one that a download needs only while it runs."""
     in_staging = any(part.endswith(_STAGING) for part in path.parent.parts)
     return in_staging or path.name.endswith((".partial", ".partial.parts", ".lock", ".lock.breaking"))
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a leftover may be of a download that runs now: its lock is held."""
+    """Whether a leftover may belong to a running download: its lock is held."""
     staging = next((parent for parent in path.parents if parent.name.endswith(_STAGING)), None)
     name = staging.name if staging else path.name
     folder = staging.parent if staging else path.parent
@@ -76,7 +76,7 @@ def is_in_use(path: Path) -> bool:
 
 
 def check_space(folder: Path, downloads: Iterable[tuple[Path, int]]) -> None:
-    """Raise NoSpaceForModels if `folder` will not have room for files of those sizes (bytes)."""
+    """Raise NoSpaceForModels if the disk of `folder` has no space for `downloads`: (target, size in bytes) each."""
     while not folder.exists():
         folder = folder.parent
     files = list(downloads)
@@ -91,13 +91,13 @@ def check_space(folder: Path, downloads: Iterable[tuple[Path, int]]) -> None:
 
 
 def _allocated_bytes(path: Path) -> int:
-    """Bytes of the disk that a file takes, which may have holes."""
+    """Bytes that a file, which may be sparse, occupies on the disk."""
     return path.stat().st_blocks * 512 if path.is_file() else 0
 
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Put in words what the disk says."""
+    """Turn OSError from writing `target` into NoSpaceForModels or ModelFetchFailed."""
     try:
         yield
     except OSError as error:
@@ -112,7 +112,7 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 class Partial:
-    """The bytes that came, and how far each part of them reaches. May be written from several threads."""
+    """The bytes received of a file, and up to where each part of it is there. May be written from several threads."""
 
     def __init__(
         self, target: Path, size: int, part_bytes: int, reached: dict[int, int], file: int, journal: Any
@@ -130,7 +130,7 @@ class Partial:
     @classmethod
     @contextmanager
     def open(cls, target: Path, size: int, tag: str, part_bytes: int) -> Iterator[Partial]:
-        """What has come of a file of `size` bytes whose content has that tag; what came of another one is dropped."""
+        """The partial file of a download of `size` bytes with that `tag`; bytes of any other download are dropped."""
         head = json.dumps({"size": size, "tag": tag, "part": part_bytes})
         path, journal_path = partial_of(target), parts_of(target)
         with disk_errors(target):
@@ -151,27 +151,27 @@ class Partial:
 
     @property
     def count(self) -> int:
-        """How many parts it has."""
+        """The number of parts."""
         return -(-self.size // self._part_bytes)
 
     def range_of(self, number: int) -> tuple[int, int]:
-        """Where a part begins and ends."""
+        """The offsets at which a part begins and ends."""
         return number * self._part_bytes, min((number + 1) * self._part_bytes, self.size)
 
     def reached(self, number: int) -> int:
-        """Up to where the bytes of a part are there."""
+        """The offset up to which a part has been received."""
         return self._reached.get(number, self.range_of(number)[0])
 
     def missing(self) -> list[int]:
-        """The numbers of the parts that are not whole."""
+        """The numbers of the incomplete parts."""
         return [number for number in range(self.count) if self.reached(number) < self.range_of(number)[1]]
 
     def received_bytes(self) -> int:
-        """How many bytes have come."""
+        """How many bytes have been received."""
         return sum(position - self.range_of(number)[0] for number, position in self._reached.items())
 
     def write(self, number: int, chunk: bytes) -> None:
-        """Put the next bytes of a part into their place. Raises NoSpaceForModels, ModelFetchFailed."""
+        """Write the next bytes of a part. Raises NoSpaceForModels, ModelFetchFailed."""
         start, end = self.range_of(number)
         position, left = self.reached(number), memoryview(chunk)
         with disk_errors(self.target):
@@ -187,7 +187,7 @@ class Partial:
                     self._changed.notify_all()
 
     def restart(self, number: int) -> int:
-        """Forget what came of a part; how many bytes that were."""
+        """Forget the bytes of a part; returns how many there were."""
         start = self.range_of(number)[0]
         lost = self.reached(number) - start
         with self._changed:
@@ -195,9 +195,9 @@ class Partial:
         return lost
 
     def digest(self, stop: threading.Event) -> str:
-        """The SHA-256 of the file, taken part by part as they come; of less than all if `is_over` is set before.
+        """The SHA-256 of the file, computed while its parts arrive; incomplete if `stop` is set before the end.
 
-        Raises ModelFetchFailed if somebody else has made the file shorter.
+        Raises ModelFetchFailed if another process has made the file shorter.
         """
         digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
         for number in range(self.count):
@@ -215,10 +215,10 @@ class Partial:
 
 
 def _reached(path: Path, journal: Path, head: str) -> dict[int, int]:
-    """How far each part of a download of the same content has come; nothing if it was of another one."""
+    """The journal: part number to offset reached; empty if it belongs to a download of other content."""
     with contextlib.suppress(OSError, ValueError):
         first, *lines = journal.read_text(encoding="ascii").split("\n")
         if first == head and path.stat().st_size == json.loads(head)["size"]:
-            notes = (line.split() for line in lines[:-1])  # the last line may have been cut
-            return {int(number): int(position) for number, position in notes}
+            entries = (line.split() for line in lines[:-1])  # the last line may be cut off
+            return {int(number): int(position) for number, position in entries}
     return {}

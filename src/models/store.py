@@ -1,8 +1,8 @@
-"""Models in a bucket: one object a file, its key the path below the folder of models, its SHA-256 in its metadata.
+"""Models in a bucket: one object a file; its key is the path below the folder of models, its metadata has the SHA-256.
 
-An ETag of a large object is no digest of it (it was stored in parts), so the digest is kept beside. What is stored in
-parts can be gone on with: a part that is there has the MD5 of its content for an ETag (S3 and R2, without keys of
-one's own), so nothing has to be remembered between two runs.
+The ETag of a large object is not its digest (it was a multipart upload), hence the metadata. A multipart upload can be
+resumed: the ETag of a part is the MD5 of its content (on S3 and R2, without customer-provided encryption keys), so
+nothing has to be remembered between two runs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _DIGEST_METADATA = "sha256"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """An object: its size in bytes, its digest where it has one, and a tag that changes with its content."""
+    """An object: size in bytes, the SHA-256 from its metadata or None, and its ETag as a tag of its content."""
 
     key: str
     size: int
@@ -46,11 +46,11 @@ class ModelStore:
     """A bucket of models. May be used from several threads."""
 
     bucket: Bucket
-    part: int = _PART_BYTES
+    part_bytes: int = _PART_BYTES
 
     @property
     def name(self) -> str:
-        """The bucket's."""
+        """The name of the bucket."""
         return self.bucket.config.name
 
     def sizes(self) -> dict[str, int]:
@@ -66,29 +66,29 @@ class ModelStore:
         return {key: size for key, size in found.items() if not key.endswith("/")}
 
     def head(self, key: str) -> StoredModel | None:
-        """What is known of an object, None if there is none. Raises BucketFailed."""
+        """Size, digest and ETag of an object, None if it does not exist. Raises BucketFailed."""
         try:
-            head = self.bucket.attempt("looked into", lambda client: client.head_object(Bucket=self.name, Key=key))
+            response = self.bucket.attempt("looked into", lambda client: client.head_object(Bucket=self.name, Key=key))
         except KeyMissing:
             return None
-        digest = (head.get("Metadata") or {}).get(_DIGEST_METADATA)
-        return StoredModel(key, int(head["ContentLength"]), digest, str(head.get("ETag", "")))
+        digest = (response.get("Metadata") or {}).get(_DIGEST_METADATA)
+        return StoredModel(key, int(response["ContentLength"]), digest, str(response.get("ETag", "")))
 
     def remote(self, key: str) -> StoredFile:
-        """An object as something that can be downloaded."""
+        """An object as a `Remote` to download."""
         return StoredFile(self, key)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects, one request each: RunPod's volumes know no other way. Raises BucketFailed."""
+        """Delete objects, one request each: RunPod's network volumes have no DeleteObjects. Raises BucketFailed."""
         for key in keys:
             self.bucket.attempt("tidied", partial(_delete, bucket=self.name, key=key))
 
-    # --- Storing ---------------------------------------------------------------------------------------
+    # --- Uploads ---------------------------------------------------------------------------------------
 
     def upload(self, file: Path, key: str, sha256: str, check: Check, count: Count) -> None:
-        """Store a file; parts that an earlier run has stored are not sent again.
+        """Upload a file; parts that an earlier run has uploaded are not sent again.
 
-        Raises BucketFailed; ModelCorrupt if the file changed meanwhile. `count` is told of parts that are there, too.
+        Raises BucketFailed; ModelCorrupt if the file changed meanwhile. `count` gets the bytes of existing parts, too.
         """
         size = file.stat().st_size
         metadata = {
@@ -96,7 +96,7 @@ class ModelStore:
             "ContentType": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
         }
         place = {"Bucket": self.name, "Key": key}
-        if size <= self.part:
+        if size <= self.part_bytes:
             content = file.read_bytes()
             check_digest(file, hashlib.sha256(content).hexdigest(), sha256)
             self.bucket.attempt("written to", lambda client: client.put_object(**place, **metadata, Body=content))
@@ -104,13 +104,13 @@ class ModelStore:
             return
         self._upload_in_parts(file, key, metadata, check, count)
         stored = self.head(key)
-        if stored is not None and stored.sha256 != sha256:  # begun when the file was another one
+        if stored is not None and stored.sha256 != sha256:  # the upload was begun with another content
             self.delete([key])
             raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
 
     def _upload_in_parts(self, file: Path, key: str, metadata: Mapping[str, Any], check: Check, count: Count) -> None:
         place, size = {"Bucket": self.name, "Key": key}, file.stat().st_size
-        part = max(self.part, -(-size // _MAX_PARTS))
+        part_bytes = max(self.part_bytes, -(-size // _MAX_PARTS))
         upload_id, existing_parts = self.bucket.attempt(
             "written to", lambda client: _unfinished_upload(client, place) or ("", {})
         )
@@ -119,15 +119,15 @@ class ModelStore:
                 "written to", lambda client: client.create_multipart_upload(**place, **metadata)
             )
             upload_id = made["UploadId"]
-        before, opened = _file_state(file), {**place, "UploadId": upload_id}
-        tags = _Upload(self.bucket, file, opened, size, part, existing_parts, check, count).run()
+        before, upload = _file_state(file), {**place, "UploadId": upload_id}
+        tags = _Upload(self.bucket, file, upload, size, part_bytes, existing_parts, check, count).run()
         if _file_state(file) != before:
-            self.bucket.attempt("tidied", lambda client: client.abort_multipart_upload(**opened))
+            self.bucket.attempt("tidied", lambda client: client.abort_multipart_upload(**upload))
             raise ModelCorrupt(f"{key} changed while it was stored; run it again")
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
         self.bucket.attempt(
             "written to",
-            lambda client: client.complete_multipart_upload(**opened, MultipartUpload={"Parts": parts}),
+            lambda client: client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}),
         )
 
 
@@ -141,12 +141,12 @@ def _delete(client: Any, bucket: str, key: str) -> None:
 
 
 def _unfinished_upload(client: Any, place: Mapping[str, str]) -> tuple[str, dict[int, str]] | None:
-    """The newest upload of this key that was not ended: its id, and number to ETag of its parts."""
-    status = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
-    begun = [upload for upload in status.get("Uploads", []) if upload["Key"] == place["Key"]]
-    if not begun:
+    """The newest unfinished upload of this key: its id, and part number to ETag of its parts; None without one."""
+    response = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
+    unfinished = [upload for upload in response.get("Uploads", []) if upload["Key"] == place["Key"]]
+    if not unfinished:
         return None
-    upload_id = max(begun, key=lambda upload: str(upload.get("Initiated")))["UploadId"]
+    upload_id = max(unfinished, key=lambda upload: str(upload.get("Initiated")))["UploadId"]
     pages = client.get_paginator("list_parts").paginate(**place, UploadId=upload_id)
     parts = [part for page in pages for part in page.get("Parts", [])]
     return upload_id, {int(part["PartNumber"]): str(part["ETag"]) for part in parts}
@@ -154,23 +154,23 @@ def _unfinished_upload(client: Any, place: Mapping[str, str]) -> tuple[str, dict
 
 @dataclass(frozen=True)
 class _Upload:
-    """One upload in parts."""
+    """One multipart upload; `existing_parts`: part number to ETag."""
 
     bucket: Bucket
     file: Path
     place: Mapping[str, str]
     size: int
-    part: int
+    part_bytes: int
     existing_parts: Mapping[int, str]
     check: Check
     count: Count
     stop: Event = field(default_factory=Event)
 
     def run(self) -> list[str]:
-        """Send what is missing; the ETags of all parts."""
+        """Send the missing parts; returns the ETags of all parts."""
         pool = ThreadPoolExecutor(_PARALLEL_UPLOADS, thread_name_prefix="backup")
         try:
-            futures = [pool.submit(self._send, number) for number in range(1, -(-self.size // self.part) + 1)]
+            futures = [pool.submit(self._send, number) for number in range(1, -(-self.size // self.part_bytes) + 1)]
             pending = set(futures)
             while pending:
                 done, pending = wait(pending, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
@@ -186,8 +186,8 @@ class _Upload:
         if self.stop.is_set():
             return ""
         with self.file.open("rb") as opened:
-            opened.seek((number - 1) * self.part)
-            content = opened.read(self.part)
+            opened.seek((number - 1) * self.part_bytes)
+            content = opened.read(self.part_bytes)
         tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if self.existing_parts.get(number, "").strip('"') != tag:
             sent = self.bucket.attempt(
@@ -201,7 +201,7 @@ class _Upload:
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One object, as `transfer` wants it."""
+    """One object, as a `Remote`."""
 
     store: ModelStore
     key: str
@@ -222,7 +222,7 @@ class StoredFile:
         def get(client: Any) -> None:
             place = {"Bucket": self.store.name, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
             for chunk in client.get_object(**place)["Body"].iter_chunks(_CHUNK_BYTES):
-                write(chunk)  # which puts what the disk says in words of its own
+                write(chunk)  # it raises its own errors for a full disk
 
         try:
             self.store.bucket.attempt("read from", get)
@@ -236,4 +236,4 @@ class StoredFile:
         self.store.bucket.abort()
 
     def close(self) -> None:
-        """See `Remote`. The bucket's client keeps its connections."""
+        """See `Remote`. The connections belong to the bucket's client, which keeps them."""

@@ -1,6 +1,6 @@
-"""A file of many gigabytes, read in ranges at the same time, watched, checked, and given its name.
+"""Downloads a file of many gigabytes in parallel ranges, detects stalls, checks the file, and gives it its final name.
 
-The digest is taken while the rest is still on its way.
+The digest is computed while the rest is still being downloaded.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from .partial import Partial, discard, disk_errors, partial_of, parts_of
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 8
-"""At a time, for one file."""
+"""Parallel connections for one file."""
 PART_BYTES = 1 << 24
-"""Bytes that are asked for at a time."""
+"""Bytes per range request."""
 _CHECK_INTERVAL_SECONDS = 0.1
-_MIN_PROGRESS_BYTES = 1 << 16  # bytes in a stall's time that are none
+_MIN_PROGRESS_BYTES = 1 << 16  # fewer bytes within the stall time count as a stall
 _ATTEMPTS = 5
 _RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0)
 _MAX_RETRY_DELAY = 60.0
 
 Check = Callable[[], None]
-"""Raises if nobody waits for the file any more."""
+"""Called now and then; raises if the file is not needed any more."""
 Count = Callable[[int], None]
-"""Told how many more bytes there are; fewer, if some have to come again."""
+"""Called with the number of bytes received; negative if some have to be downloaded again."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class RemoteInfo:
-    """What a source says of its file. `tag` changes with the content; `sha256` is None where it is not told."""
+    """What a source says of its file. `tag` changes with the content; `sha256` is None where the source has none."""
 
     size: int
     tag: str
@@ -50,27 +50,27 @@ class RemoteInfo:
 
 
 class Remote(Protocol):
-    """A file somewhere else."""
+    """A file that can be downloaded."""
 
     def info(self) -> RemoteInfo:
-        """What is known of it before it is read. Raises ModelFetchFailed, SourceBroke."""
+        """Its size and tag, before it is read. Raises ModelFetchFailed, RetryableSourceError."""
         ...
 
     def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
-        """Hand its bytes from `start` to `end` to `write`. Raises ModelFetchFailed, SourceBroke."""
+        """Pass its bytes from `start` to `end` to `write`. Raises ModelFetchFailed, RetryableSourceError."""
         ...
 
     def abort(self) -> None:
-        """End all that is being read now; it may be read again afterwards."""
+        """Break off all current reads; new ones may follow."""
         ...
 
     def close(self) -> None:
-        """Let go of its connections."""
+        """Close its connections."""
         ...
 
 
 class RetryableSourceError(Exception):
-    """A source did not answer, broke off or was busy: it can be asked again, after `pause` seconds if it said so."""
+    """A source did not answer, broke off or was busy: retry, after `retry_after` seconds if the source said so."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -79,7 +79,7 @@ class RetryableSourceError(Exception):
 
 @dataclass(frozen=True)
 class ExpectedFile:
-    """A file that is to come to `target`, below `root`; size in bytes and SHA-256 where they are known."""
+    """The file to download to `target`, below `root`; its size in bytes and SHA-256 where they are known."""
 
     target: Path
     root: Path
@@ -89,17 +89,17 @@ class ExpectedFile:
 
 @dataclass(frozen=True)
 class TransferLimits:
-    """Bytes that are asked for at a time, and the seconds that nothing may come."""
+    """Seconds without progress that count as a stall, and bytes per range request."""
 
     stall_seconds: float = 60.0
     part_bytes: int = PART_BYTES
 
 
 def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter, limits: TransferLimits) -> None:
-    """Bring a file and give it its name, once it is what is wanted.
+    """Download a file, and give it its final name once its content has been checked.
 
-    What an earlier process has begun and what is found to be wrong then, is begun anew once. Raises ModelFetchFailed,
-    ModelCorrupt, NoSpaceForModels, and whatever `check` raises; what came is kept, unless it is wrong.
+    A download that an earlier process began and that turns out corrupt is started again once. Raises ModelFetchFailed,
+    ModelCorrupt, NoSpaceForModels, and whatever `check` raises; the bytes received are kept, unless they are corrupt.
     """
     was_resumed, received = parts_of(expected.target).exists(), 0
 
@@ -132,7 +132,7 @@ def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter,
 
 
 def finish_download(expected: ExpectedFile, digest: str, info: RemoteInfo | None) -> None:
-    """Check what came to the partial file, and give it its name. Raises ModelCorrupt."""
+    """Check the complete partial file, and give it its final name. Raises ModelCorrupt."""
     target, path = expected.target, partial_of(expected.target)
     wrong = what_is_wrong(path, target.suffix) if info is None or info.size else ""
     if wrong:
@@ -145,9 +145,9 @@ def finish_download(expected: ExpectedFile, digest: str, info: RemoteInfo | None
 
 
 def fetch_info(remote: Remote, check: Check, stall_seconds: float) -> RemoteInfo:
-    """What a source says of its file, asked again where it breaks. Raises ModelFetchFailed, and what `check` does."""
+    """What a source says of its file, with retries. Raises ModelFetchFailed, and whatever `check` raises."""
     monitor = _TransferMonitor(remote, check, stall_seconds)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="model-look")
+    pool = ThreadPoolExecutor(1, thread_name_prefix="model-info")
     try:
         future = pool.submit(monitor.with_retries, remote.info)
         monitor.wait([future])
@@ -159,7 +159,7 @@ def fetch_info(remote: Remote, check: Check, stall_seconds: float) -> RemoteInfo
 def _download_missing(
     remote: Remote, target: Path, info: RemoteInfo, check: Check, count: Count, limits: TransferLimits
 ) -> str:
-    """Bring what is missing to the partial file; the digest of the whole."""
+    """Download the missing parts to the partial file; returns the SHA-256 of the whole."""
     part_bytes = limits.part_bytes if info.has_ranges else max(info.size, 1)
     with Partial.open(target, info.size, info.tag, part_bytes) as partial:
         count(partial.received_bytes())
@@ -177,7 +177,7 @@ def _download_missing(
 
 
 class _TransferMonitor:
-    """Looks at what threads do with a source: ends them when nobody waits, breaks off what stalls."""
+    """Watches the threads that read from a source: stops them when `check` raises, breaks off reads that stall."""
 
     def __init__(self, remote: Remote, check: Check, stall_seconds: float) -> None:
         self.stop = threading.Event()
@@ -189,20 +189,20 @@ class _TransferMonitor:
         self._lock = threading.Lock()
 
     def received(self, more: int) -> None:
-        """So many bytes have come."""
+        """Note that many more bytes as progress."""
         with self._lock:
             self._received += more
 
     def wait(self, reading: Sequence[Future[Any]], computing: Sequence[Future[Any]] = ()) -> None:
-        """Wait for all. Raises the first failure; ModelFetchFailed for a second stall without progress between."""
+        """Wait for all. Raises the first failure; ModelFetchFailed for a second stall without progress in between."""
         try:
             self._wait(set(reading), set(computing))
-        except BaseException:
+        except BaseException:  # the edge of a transfer: whatever ends it, its threads are stopped first
             self.stop.set()
             for future in reading:
                 future.cancel()
             while not all(future.done() for future in reading):
-                self._remote.abort()  # again and again: a connection that is just being made is missed
+                self._remote.abort()  # repeatedly: a connection that is just being opened is missed
                 time.sleep(_CHECK_INTERVAL_SECONDS)
             raise
 
@@ -227,7 +227,7 @@ class _TransferMonitor:
                 self._remote.abort()
 
     def with_retries(self, action: Callable[[], Result]) -> Result:
-        """What `action` returns, asked again if it broke, a few times, with pauses that grow or that it asks for."""
+        """What `action` returns, after a few retries at most; delays grow, or are the `retry_after` of the error."""
         for attempt in range(_ATTEMPTS):
             if self.stop.is_set():
                 raise ModelFetchFailed(f"{self._remote}: ended")
@@ -248,7 +248,7 @@ class _TransferMonitor:
 
 @dataclass(frozen=True)
 class _PartDownloader:
-    """Brings parts of a file."""
+    """Downloads parts of a file."""
 
     remote: Remote
     partial: Partial
@@ -257,7 +257,7 @@ class _PartDownloader:
     has_ranges: bool
 
     def download(self, number: int) -> None:
-        """One part, from where it is."""
+        """Download one part, from the offset it has reached."""
         with contextlib.suppress(_Stopped):
             self.monitor.with_retries(lambda: self._read(number))
 
@@ -281,4 +281,4 @@ class _PartDownloader:
 
 
 class _Stopped(Exception):
-    """Somebody else has failed, or nobody waits any more."""
+    """Another part has failed, or the download was cancelled."""

@@ -1,4 +1,4 @@
-"""Every model file of some folders, and what is wrong with each."""
+"""Checks every model file of some folders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Verified(NamedTuple):
 
 
 def verify_files(roots: Sequence[Path], models: Sequence[Model], only_these: bool) -> Iterator[Verified]:
-    """Read the files of the wanted models, or every model file: its form, and its digest where one is known."""
+    """Check the files of `models`, or every model file: its header, and its digest where the manifest has one."""
     for root in roots:
         for key in files_below(root):
             folder, _, name = key.rpartition("/")
@@ -32,7 +32,7 @@ def verify_files(roots: Sequence[Path], models: Sequence[Model], only_these: boo
 
 
 def _what_is_wrong(root: Path, file: Path, candidates: Collection[Model]) -> str:
-    """What is wrong with a file that may be one of some models."""
+    """What is wrong with a file that may be any one of `candidates`."""
     digests = {model.sha256 for model in candidates if model.sha256}
     try:
         wrong = what_is_wrong(file)

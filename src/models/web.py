@@ -1,7 +1,8 @@
-"""Files of models on the web: Hugging Face without its library, and any other address; the ranges of one file.
+"""Model files at URLs, read in ranges: those of Hugging Face (without its library), and any others.
 
-Reached as `storage.web` reaches things. Redirects are followed by hand, a token goes to its own host only, and the
-address that they lead to, which is a signed one that expires on Hugging Face, is asked for again when it is refused.
+Connections follow the rules of `storage.web`. Redirects are followed here, not by urllib3; a token is sent only to its
+own host. The URL at the end of the redirects, on Hugging Face a presigned one that expires, is looked up again when it
+is refused.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _HTML = "text/html"
 
 @dataclass
 class WebFile:
-    """One file at a URL. `token` is sent to the URL's own host. `refused` puts a 401 or 403 in words for people."""
+    """One file at a URL. `token` is sent to the URL's own host. `refusal_hint` is the message for a 401 or 403."""
 
     url: str
     name: str
@@ -48,20 +49,20 @@ class WebFile:
     token: str = field(default="", repr=False)
     refusal_hint: str = ""
     is_page: bool = False
-    """Whether the file is itself one that a browser shows."""
+    """Whether the file is itself an HTML page, so that `text/html` is no error."""
     _resolved: str = ""
     _pools: dict[tuple[str, str, int], HTTPConnectionPool] = field(default_factory=dict)
     _connections: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     _abort_count: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     headers: dict[str, str] = field(default_factory=dict)
-    """What the answers on the way to the file said, names in lower case (`x-linked-etag` of Hugging Face)."""
+    """The headers of all responses, redirects included; names in lower case (`x-linked-etag` of Hugging Face)."""
 
     def __str__(self) -> str:
         return self.name
 
     def info(self) -> RemoteInfo:
-        """See `Remote`. Asks for the first byte, which signed addresses allow where HEAD is refused."""
+        """See `Remote`. Requests the first byte, which presigned URLs allow where they refuse HEAD."""
         response = self._open(0, 1)
         try:
             match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -105,7 +106,7 @@ class WebFile:
             self._abort_count += 1
             open_now = list(self._connections)
         for connection in open_now:
-            with contextlib.suppress(OSError, AttributeError):  # it may be closing by itself
+            with contextlib.suppress(OSError, AttributeError):  # it may be closing already
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -121,14 +122,14 @@ class WebFile:
         return self.url.split("/")[2].rpartition("@")[2]
 
     def _open(self, start: int, end: int) -> BaseHTTPResponse:
-        """The answer with the bytes from `start`, after redirects."""
+        """The response with the bytes from `start` to `end`, after redirects."""
         resolved = self._resolved
         if resolved:
             response = self._get(resolved, start, end)
             if response.status in (200, 206):
                 return response
             _release(response)
-            self._resolved = ""  # a signed address has expired
+            self._resolved = ""  # the presigned URL has expired
             if response.status in _BUSY:
                 raise self._busy(response)
         return self._follow(start, end)
@@ -196,11 +197,11 @@ class WebFile:
         return connect_checked(host, port, timeout, self.rules, self.name)
 
     def abort_count(self) -> int:
-        """How often all that was open has been ended."""
+        """How often `abort` was called."""
         return self._abort_count
 
     def register(self, connection: Any, abort_count: int) -> None:
-        """Keep a connection that was begun when so many had ended, to end it too. Raises OSError if it is too late."""
+        """Keep a new connection for `abort`. Raises OSError if `abort` was called since `abort_count` was read."""
         with self._lock:
             if abort_count == self._abort_count:
                 self._connections.add(connection)
@@ -208,17 +209,17 @@ class WebFile:
         connection.close()
         raise OSError("nobody waits for it any more")
 
-    # --- What is told ----------------------------------------------------------------------------------
+    # --- Errors ----------------------------------------------------------------------------------
 
     def _unreachable(self) -> RetryableSourceError:
         return RetryableSourceError(f"{self.name}: {self._host} could not be reached, or broke off")
 
     def _busy(self, response: BaseHTTPResponse) -> RetryableSourceError:
-        pause = _retry_after(response.headers)
-        return RetryableSourceError(f"{self.name}: {self._host} answered with status {response.status}", pause)
+        delay = _retry_after(response.headers)
+        return RetryableSourceError(f"{self.name}: {self._host} answered with status {response.status}", delay)
 
     def _refusal(self, response: BaseHTTPResponse, url: str) -> ModelFetchFailed | RetryableSourceError:
-        """What a status means."""
+        """The error for a response without the file."""
         if response.status in _BUSY:
             return self._busy(response)
         is_own = url.split("/")[2] == self.url.split("/")[2]
@@ -234,7 +235,7 @@ class WebFile:
 
 
 class _Abortable:
-    """A connection that its file can end."""
+    """A connection that `WebFile.abort` can break off."""
 
     def __init__(self, *arguments: Any, owner: WebFile, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -255,7 +256,7 @@ class _AbortableHttps(_Abortable, GuardedHttps):
 
 
 def _release(response: BaseHTTPResponse, is_whole: bool = False) -> None:
-    """Done with an answer: its connection is kept if little or nothing is left on it."""
+    """Finish with a response; its connection is kept if little or nothing of the body is unread."""
     length = response.headers.get("Content-Length", "")
     with contextlib.suppress(HTTPError, OSError):
         if is_whole or (length.isdecimal() and int(length) <= _CHUNK_BYTES):
@@ -266,7 +267,7 @@ def _release(response: BaseHTTPResponse, is_whole: bool = False) -> None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by RFC 9110's Retry-After, a number or a date; by Hugging Face's `RateLimit` (`t=`)."""
+    """Seconds to wait: RFC 9110's Retry-After (a number or a date), or `t=` of Hugging Face's `RateLimit` header."""
     retry_after = headers.get("Retry-After", "")
     if retry_after.strip().isdecimal():
         return float(retry_after)

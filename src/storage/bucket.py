@@ -1,8 +1,7 @@
-"""S3-compatible storage (Cloudflare R2 first); the only owner of boto3.
+"""S3-compatible storage (Cloudflare R2 first); the only module that uses boto3.
 
-One client a bucket, made when it is first needed: boto3 takes a third of a second to import. The storage of a bucket
-that a caller brought is no more trusted than a URL: it is reached as `web` reaches things, and its answers are
-cut where they have no end.
+One client a bucket, created when it is first needed: boto3 takes 0.3 s to import. A bucket that a job brings is no
+more trusted than a URL: its endpoint is reached by the rules of `web`, and the size of its responses is limited.
 """
 
 from __future__ import annotations
@@ -33,18 +32,18 @@ log = logging.getLogger(__name__)
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
 _CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
 _MULTIPART_THRESHOLD_BYTES = 32 << 20  # smaller files go in one request, which is faster than four
-_CONNECTIONS = 32  # kept open; more at a time would wait for each other without a word
-# botocore turns names of some forms into other hosts.
+_CONNECTIONS = 32  # of the connection pool: threads beyond that would wait for a connection silently
+# botocore sends requests for bucket names of some forms (ARNs, -s3alias …) to other hosts.
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?<!--x-s3)(?<!--ol-s3)(?<!-s3alias)")
 _AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
 _RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
-# Characters that storages or links trip over; each as its code, so that different names stay different.
+# Characters that some storages or links cannot handle, each replaced by its code, so that names stay distinct.
 _UNUSABLE_IN_KEY = str.maketrans({character: f"~{ord(character):02X}" for character in '\\{}^%`[]"<>~#|?*:'})
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """A file in the bucket. `url` is None where the storage has no links (RunPod's network volumes)."""
+    """A file in the bucket. `url` is None where there are no presigned URLs (RunPod's network volumes)."""
 
     key: str
     url: str | None
@@ -52,7 +51,7 @@ class StoredObject:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket. May be used from several threads. `rules` are for the endpoint of one that a caller brought."""
+    """One bucket. May be used from several threads. `rules` apply to the endpoint of a bucket from a job."""
 
     config: BucketConfig
     rules: FetchRules = field(default_factory=FetchRules)
@@ -65,7 +64,7 @@ class Bucket:
     _connecting: threading.Lock = field(default_factory=threading.Lock)
 
     def abort(self) -> None:
-        """End all connections: a storage that sends a byte a minute is not waited for. Others who use it go on."""
+        """Break off all connections, since a storage may send a byte a minute. New connections may follow."""
         with self._connecting:
             open_now = [connection.sock for connection in self._connections]
         for connection in (*self._sockets, *open_now):
@@ -73,7 +72,7 @@ class Bucket:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of a caller's storage for good."""
+        """Break off all connections to a job's bucket for good, and refuse new ones."""
         self._closed.set()
         self.abort()
         for connection in self._sockets:
@@ -81,10 +80,10 @@ class Bucket:
         self._sockets.clear()
 
     def check(self) -> None:
-        """Look into the bucket, unless that went well before: are name and keys right?
+        """List the bucket to check its name and keys, unless that succeeded before.
 
-        Keys that may not list it are no failure: they may be meant to write only. Raises BucketFailed with what to
-        mend, within a minute.
+        Keys that may not list it are no failure: they may be meant to write only. Raises BucketFailed, which names
+        what to fix, within a minute.
         """
         if self._checked.is_set():
             return
@@ -102,12 +101,12 @@ class Bucket:
             )
         finally:
             end.cancel()
-        if self._closed.is_set():  # a connection that was ended looks like the end of an answer
+        if self._closed.is_set():  # a connection that was broken off looks like the end of a response
             raise unreachable(self.config, "looked into")
         self._checked.set()
 
     def upload(self, file: Path, name: str, content_type: str, job_id: str) -> StoredObject:
-        """Store a file under its name, below the prefix, read from the disk as it is sent. Raises BucketFailed."""
+        """Upload a file under its name, below the prefix; it is streamed from the disk. Raises BucketFailed."""
         key = self.key(name, job_id)
 
         def put(client: Any) -> None:
@@ -121,9 +120,9 @@ class Bucket:
         return StoredObject(key, self._url(key))
 
     def download(self, key: str, where: str, write: Callable[[bytes], object]) -> None:
-        """Hand the bytes of an object to `write`, piece by piece; where the answer breaks off, its rest is asked for.
+        """Pass the bytes of an object to `write` in chunks; if the response breaks off, the rest is requested.
 
-        An empty piece before that lets `write` raise if nobody waits for the object any more.
+        `write` is called with an empty chunk before that, so that it can raise if the object is not needed any more.
         Raises InputFileUnavailable (naming `where`) if there is no such object, BucketFailed.
         """
 
@@ -140,7 +139,10 @@ class Bucket:
                         write(chunk)
                         size += len(chunk)
                     return
-                except (HTTPClientError, IncompleteReadError):  # botocore tries requests again, but no answer's rest
+                except (
+                    HTTPClientError,
+                    IncompleteReadError,
+                ):  # botocore retries requests, but does not resume responses
                     if attempt_number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
                         raise
                     write(b"")
@@ -152,7 +154,7 @@ class Bucket:
             raise InputFileUnavailable(f"{where}: the bucket {self.config.name!r} has no {key[:200]!r}") from error
 
     def key(self, name: str, job_id: str) -> str:
-        """Where a file is stored; one that another job could have too gets a unique part."""
+        """The key of a file. Without `{job_id}` in the prefix it gets a unique part: other jobs may use that name."""
         prefix = self.config.prefix
         if "{job_id}" not in prefix:
             path = PurePosixPath(name)
@@ -163,7 +165,7 @@ class Bucket:
     def _url(self, key: str) -> str | None:
         if self.config.public_url:
             return f"{self.config.public_url}/{quote(key)}"
-        if (urlsplit(self.config.endpoint_url).hostname or "").startswith("s3api-"):  # RunPod's: no signed links
+        if (urlsplit(self.config.endpoint_url).hostname or "").startswith("s3api-"):  # RunPod's: no presigned URLs
             return None
         params = {"Bucket": self.config.name, "Key": key}
         return str(
@@ -171,9 +173,9 @@ class Bucket:
         )
 
     def attempt(self, operation: str, action: Callable[[Any], Any]) -> Any:
-        """What `action` returns, given boto3's client; `done` says in errors what could not be done to the bucket.
+        """What `action` returns, called with boto3's client. `operation` completes "the bucket could not be …".
 
-        Raises BucketFailed with what to mend, KeyMissing where there is no object of that key.
+        Raises BucketFailed, which names what to fix; KeyMissing where there is no object of that key.
         """
         with translate_errors(self.config, operation):
             return action(self._client())
@@ -202,7 +204,7 @@ class Bucket:
             read_timeout=read_seconds,
             retries={"mode": "standard", "max_attempts": attempts},
             s3={"addressing_style": "path"},
-            # Newer botocore sends checksums that R2, MinIO, B2 and RunPod's volumes do not all understand.
+            # Newer botocore sends checksums that not all of R2, MinIO, B2 and RunPod's volumes accept.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             proxies={} if self.config.is_from_job else None,
@@ -235,7 +237,7 @@ class Bucket:
 
 
 def _region(config: BucketConfig) -> str:
-    """The region to sign for: R2 takes `auto`; AWS and RunPod's volumes have theirs in the host."""
+    """The region to sign for: R2 takes `auto`; AWS and RunPod's volumes have it in the host name."""
     host = urlsplit(config.endpoint_url).hostname or ""
     if config.region != "auto":
         return config.region

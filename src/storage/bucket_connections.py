@@ -1,4 +1,4 @@
-"""The connections that boto3's client is to use: opened by us, known to us, and cut off where an answer has no end."""
+"""The connections of boto3's client: opened by our `connect`, registered, and with responses of limited size."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from .web import Connect, Guarded
 
-_MAX_RESPONSE_BYTES = 1_000_000  # of XML; objects themselves are read in pieces
+_MAX_RESPONSE_BYTES = 1_000_000  # of XML; the content of objects is read in chunks of its own
 
 
 def use_connections(client: Any, connect: Connect, register: Callable[[Any], None]) -> None:
-    """Let a client connect by `connect` only, and keep its connections, so that somebody can end them."""
+    """Make a client connect by `connect` only, and `register` its connections, so that they can be broken off."""
     from botocore import awsrequest  # noqa: PLC0415  slow to import
 
     class Registered:
@@ -32,12 +32,12 @@ def use_connections(client: Any, connect: Connect, register: Callable[[Any], Non
     class HttpPool(awsrequest.AWSHTTPConnectionPool):  # type: ignore[misc]
         ConnectionCls = partial(Http, connect=connect)
 
-    # botocore has no public way to say which connections it is to use.
+    # botocore has no public way to set its connection classes.
     client._endpoint.http_session._manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
 
 
 class _LimitedResponses:
-    """A connection whose answers end, if they are read whole as XML is."""
+    """A connection that limits the size of responses that are read at once, as XML is."""
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What boto3 raises and what S3 answers, as errors of ours that name the setting or the field to mend."""
+"""Translates errors of boto3 and S3 into BucketFailed, with the setting or the input field to fix in the message."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..settings import BucketConfig
 log = logging.getLogger(__name__)
 
 ENDPOINT_FIELD = "s3Config.endpointUrl"
-"""Of a job that brings a bucket of its own."""
+"""The input field with the endpoint of a job's own bucket."""
 
-# What the codes of S3 mean, and which setting (of ours, of a caller) is to be mended.
+# What the error codes of S3 mean, and which setting (of the worker, or of the job) is to be fixed.
 _NAME, _KEY, _SECRET, _RIGHTS = "no such bucket", "key id unknown", "secret wrong", "no right"
 _CODES = {
     "NoSuchBucket": _NAME,
@@ -63,9 +63,9 @@ class KeyMissing(BucketFailed):
 
 @contextmanager
 def translate_errors(config: BucketConfig, operation: str) -> Iterator[None]:
-    """What boto3 raises inside as BucketFailed, or as KeyMissing where there is no object of that key.
+    """Turn errors of boto3 into BucketFailed, or into KeyMissing where there is no object of that key.
 
-    `done` says in the message what could not be done to the bucket: "written to".
+    `operation` completes the message "the bucket … could not be …": "written to".
     """
     from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError  # noqa: PLC0415
@@ -97,7 +97,7 @@ def unreachable(config: BucketConfig, operation: str) -> BucketFailed:
 
 
 def _explain(config: BucketConfig, operation: str, error: Any) -> BucketFailed:
-    """The error for what the storage answered; `error` is botocore's ClientError."""
+    """The error for a response of the storage; `error` is botocore's ClientError."""
     code = str(error.response.get("Error", {}).get("Code", ""))[:80]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     prefix = _could_not(config, operation)
@@ -120,7 +120,7 @@ def _could_not(config: BucketConfig, operation: str) -> str:
 
 
 def _names_of(config: BucketConfig) -> dict[str, str]:
-    """What the parts of the configuration are called where they come from."""
+    """The names of the settings or input fields that a bucket's configuration comes from."""
     if config.is_from_job:
         return _FIELDS
     return _MODEL_SETTINGS if config.is_for_models else _SETTINGS
