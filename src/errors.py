@@ -154,7 +154,7 @@ class ComfyStuck(WorkerError):
     retire_worker: ClassVar[bool] = True
 
 
-# --- What happened while the job ran -----------------------------------------------------------------------
+# --- What happened while the job ran -------------------------------------------------------------------
 
 
 class JobCancelled(WorkerError):

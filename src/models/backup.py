@@ -111,7 +111,7 @@ class Mirror:
             raise ModelFetchFailed(f"{self.root} has no file: is the volume there? nothing is removed")
         return {key: size for key, size in self._stored().items() if key not in local}
 
-    # --- Transfers ------------------------------------------------------------------------------------
+    # --- Transfers -------------------------------------------------------------------------------------
 
     def back_up(self, steps: Sequence[Step]) -> list[str]:
         """Upload the files; returns a sentence for each failure. Corrupt files are not uploaded."""

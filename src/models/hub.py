@@ -73,7 +73,7 @@ class Hub:
         folder = staging_of(target)
         received = 0
 
-        def counted(more: int) -> None:
+        def count_bytes(more: int) -> None:
             nonlocal received
             received += more
             count(more)
@@ -82,7 +82,7 @@ class Hub:
             with disk_errors(target):
                 folder.mkdir(exist_ok=True)
             with _exclusive(check):
-                path = self._run_child(source, folder, check, counted, stall_seconds)
+                path = self._run_child(source, folder, check, count_bytes, stall_seconds)
             with disk_errors(target):
                 path.replace(partial_of(target))
             return partial_of(target)

@@ -100,7 +100,7 @@ def _default_target(own: Path) -> Path:
     return own
 
 
-# --- Model paths for ComfyUI and its node packs -------------------------------------------------------------
+# --- Model paths for ComfyUI and its node packs --------------------------------------------------------
 
 
 def write_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path) -> None:

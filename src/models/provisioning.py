@@ -53,7 +53,7 @@ class ModelProvisioner:
         """Where models are."""
         return self.fetcher.places
 
-    # --- While the worker boots ----------------------------------------------------------------------------------
+    # --- While the worker boots ------------------------------------------------------------------------
 
     def start(self, workflow: Mapping[str, Any] | None = None) -> None:
         """Start to fetch required models that are missing, and to read ahead those that are there; returns at once.

@@ -33,7 +33,7 @@ _DIGEST_METADATA = "sha256"
 
 @dataclass(frozen=True)
 class StoredModel:
-    """An object: size in bytes, the SHA-256 from its metadata or None, and its ETag as a tag of its content."""
+    """An object: size in bytes, the SHA-256 in its metadata or None, and the ETag, which changes with its content."""
 
     key: str
     size: int
@@ -95,11 +95,11 @@ class ModelStore:
             "Metadata": {_DIGEST_METADATA: sha256},
             "ContentType": mimetypes.guess_type(file.name)[0] or "application/octet-stream",
         }
-        place = {"Bucket": self.name, "Key": key}
+        location = {"Bucket": self.name, "Key": key}
         if size <= self.part_bytes:
             content = file.read_bytes()
             check_digest(file, hashlib.sha256(content).hexdigest(), sha256)
-            self.bucket.attempt("written to", lambda client: client.put_object(**place, **metadata, Body=content))
+            self.bucket.attempt("written to", lambda client: client.put_object(**location, **metadata, Body=content))
             count(size)
             return
         self._upload_in_parts(file, key, metadata, check, count)
@@ -109,17 +109,17 @@ class ModelStore:
             raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
 
     def _upload_in_parts(self, file: Path, key: str, metadata: Mapping[str, Any], check: Check, count: Count) -> None:
-        place, size = {"Bucket": self.name, "Key": key}, file.stat().st_size
+        location, size = {"Bucket": self.name, "Key": key}, file.stat().st_size
         part_bytes = max(self.part_bytes, -(-size // _MAX_PARTS))
         upload_id, existing_parts = self.bucket.attempt(
-            "written to", lambda client: _unfinished_upload(client, place) or ("", {})
+            "written to", lambda client: _unfinished_upload(client, location) or ("", {})
         )
         if not upload_id:
             made = self.bucket.attempt(
-                "written to", lambda client: client.create_multipart_upload(**place, **metadata)
+                "written to", lambda client: client.create_multipart_upload(**location, **metadata)
             )
             upload_id = made["UploadId"]
-        before, upload = _file_state(file), {**place, "UploadId": upload_id}
+        before, upload = _file_state(file), {**location, "UploadId": upload_id}
         tags = _Upload(self.bucket, file, upload, size, part_bytes, existing_parts, check, count).run()
         if _file_state(file) != before:
             self.bucket.attempt("tidied", lambda client: client.abort_multipart_upload(**upload))
@@ -140,14 +140,14 @@ def _delete(client: Any, bucket: str, key: str) -> None:
     client.delete_object(Bucket=bucket, Key=key)
 
 
-def _unfinished_upload(client: Any, place: Mapping[str, str]) -> tuple[str, dict[int, str]] | None:
+def _unfinished_upload(client: Any, location: Mapping[str, str]) -> tuple[str, dict[int, str]] | None:
     """The newest unfinished upload of this key: its id, and part number to ETag of its parts; None without one."""
-    response = client.list_multipart_uploads(Bucket=place["Bucket"], Prefix=place["Key"])
-    unfinished = [upload for upload in response.get("Uploads", []) if upload["Key"] == place["Key"]]
+    response = client.list_multipart_uploads(Bucket=location["Bucket"], Prefix=location["Key"])
+    unfinished = [upload for upload in response.get("Uploads", []) if upload["Key"] == location["Key"]]
     if not unfinished:
         return None
     upload_id = max(unfinished, key=lambda upload: str(upload.get("Initiated")))["UploadId"]
-    pages = client.get_paginator("list_parts").paginate(**place, UploadId=upload_id)
+    pages = client.get_paginator("list_parts").paginate(**location, UploadId=upload_id)
     parts = [part for page in pages for part in page.get("Parts", [])]
     return upload_id, {int(part["PartNumber"]): str(part["ETag"]) for part in parts}
 
@@ -158,7 +158,7 @@ class _Upload:
 
     bucket: Bucket
     file: Path
-    place: Mapping[str, str]
+    location: Mapping[str, str]
     size: int
     part_bytes: int
     existing_parts: Mapping[int, str]
@@ -191,7 +191,7 @@ class _Upload:
         tag = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if self.existing_parts.get(number, "").strip('"') != tag:
             sent = self.bucket.attempt(
-                "written to", lambda client: client.upload_part(**self.place, PartNumber=number, Body=content)
+                "written to", lambda client: client.upload_part(**self.location, PartNumber=number, Body=content)
             )
             self.count(len(content))
             return str(sent["ETag"])
@@ -220,8 +220,8 @@ class StoredFile:
         """See `Remote`."""
 
         def get(client: Any) -> None:
-            place = {"Bucket": self.store.name, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
-            for chunk in client.get_object(**place)["Body"].iter_chunks(_CHUNK_BYTES):
+            location = {"Bucket": self.store.name, "Key": self.key, "Range": f"bytes={start}-{end - 1}"}
+            for chunk in client.get_object(**location)["Body"].iter_chunks(_CHUNK_BYTES):
                 write(chunk)  # it raises its own errors for a full disk
 
         try:

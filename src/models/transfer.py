@@ -103,7 +103,7 @@ def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter,
     """
     was_resumed, received = parts_of(expected.target).exists(), 0
 
-    def counted(more: int) -> None:
+    def count_bytes(more: int) -> None:
         nonlocal received
         received += more
         meter.count(more)
@@ -118,7 +118,7 @@ def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter,
         meter.expect(info.size)
     info = replace(info, tag=expected.sha256 or info.sha256 or info.tag)  # two sources may have the same file
     try:
-        finish_download(expected, _download_missing(remote, expected.target, info, check, counted, limits), info)
+        finish_download(expected, _download_missing(remote, expected.target, info, check, count_bytes, limits), info)
     except ModelCorrupt as error:
         discard(expected.target)
         meter.count(-received)

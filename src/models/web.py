@@ -209,7 +209,7 @@ class WebFile:
         connection.close()
         raise OSError("nobody waits for it any more")
 
-    # --- Errors ----------------------------------------------------------------------------------
+    # --- Errors ----------------------------------------------------------------------------------------
 
     def _unreachable(self) -> RetryableSourceError:
         return RetryableSourceError(f"{self.name}: {self._host} could not be reached, or broke off")

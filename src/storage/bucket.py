@@ -139,10 +139,7 @@ class Bucket:
                         write(chunk)
                         size += len(chunk)
                     return
-                except (
-                    HTTPClientError,
-                    IncompleteReadError,
-                ):  # botocore retries requests, but does not resume responses
+                except (HTTPClientError, IncompleteReadError):  # botocore retries requests, but resumes no responses
                     if attempt_number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
                         raise
                     write(b"")
