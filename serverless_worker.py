@@ -68,7 +68,7 @@ def _on_this_machine(options: command_line.Options, settings: Settings, testing:
 
 def _serve(options: command_line.Options, settings: Settings) -> int:
     from src.endpoint.server import EndpointOptions, serve
-    from src.models.supply import check_models
+    from src.models.provisioning import check_models
 
     check_models(settings)
     if not options.draft:

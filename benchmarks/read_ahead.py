@@ -88,9 +88,9 @@ def _measure(root: Path, changes: dict[str, Any], options: argparse.Namespace) -
 def _make_ready(engine: ComfyEngine, settings: Settings) -> None:
     """Do what a worker does before it takes jobs. The files that are read ahead are those of the job's workflow."""
     runner, request = JobRunner.make(engine, settings), read_warm_up(settings)
-    runner.supply.begin(generative())
+    runner.models.start(generative())
     engine.ensure_ready()
-    runner.supply.wait()
+    runner.models.wait()
     if request is not None:
         warm_up(runner, replace(request, overrides=replace(request.overrides, seed=12345)))
     job_handler.set_worker(Worker(runner))

@@ -1,4 +1,4 @@
-"""One monotonic time budget per wait."""
+"""A time budget for one wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class Deadline:
-    """A point in time that is `seconds` away, by a clock that never jumps."""
+    """A point in time that is `seconds` away, by the monotonic clock."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds

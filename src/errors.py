@@ -1,8 +1,8 @@
-"""Everything this worker raises on purpose, drawn as a tree.
+"""All exceptions that this worker raises on purpose.
 
-Each class says which of the contract's three `error_type` values it is, and a finer `error_code` that
-programs can test. The message is for people: what is wrong, where, and what would be right. It is shown
-to the caller, so it holds no path of the worker, no traceback and no secret.
+Each class has one of the three `error_type` values of the API, and a finer `error_code` that programs can test. The
+message is for people: what is wrong, where, and what would be right. It is shown to the caller, so it must not contain
+paths of the worker, tracebacks or secrets.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ ErrorType = Literal["validation", "timeout", "internal"]
 
 
 class WorkerError(Exception):
-    """Base of all our errors.
+    """Base class of these exceptions.
 
-    `message` is shown to the caller; `details` are JSON values that are put beside it in the answer.
+    `message` is shown to the caller; `details` are JSON values that the answer has next to it.
     """
 
     error_type: ClassVar[ErrorType] = "internal"
@@ -29,14 +29,14 @@ class WorkerError(Exception):
         self.message = message
         self.details = details
         self.hints: list[str] = []
-        """What the caller may want to know beside; told as `warnings`."""
+        """What else the caller may want to know; shown as `warnings`."""
 
 
-# --- What the caller can mend -------------------------------------------------------------------------
+# --- What the caller can fix ---------------------------------------------------------------------------
 
 
 class InvalidInput(WorkerError):
-    """The job's input, or a field of it, is not what the contract says."""
+    """The job's input, or a field of it, is not as documented."""
 
     error_type: ClassVar[ErrorType] = "validation"
     error_code: ClassVar[str] = "invalid_input"
@@ -83,7 +83,7 @@ class AmbiguousOverrideTarget(NoOverrideTarget):
 
 
 class PartnerKeyMissing(InvalidInput):
-    """The workflow has paid partner nodes, and nobody gave a key for them."""
+    """The workflow has paid partner nodes, and neither the job nor the settings have a key for them."""
 
     error_code: ClassVar[str] = "partner_key_missing"
 
@@ -95,7 +95,7 @@ class StoredWorkflowNotFound(InvalidInput):
 
 
 class InputFileRefused(InvalidInput):
-    """A file that the job brings is not what it should be: name, size, kind, or where it comes from."""
+    """An input file of the job is not acceptable: its name, size, kind, or source."""
 
     error_code: ClassVar[str] = "input_file"
 
@@ -107,13 +107,13 @@ class InputFileUnavailable(InvalidInput):
 
 
 class NoBucket(InvalidInput):
-    """The job wants a bucket, and there is none."""
+    """The job requires a bucket, and none is configured."""
 
     error_code: ClassVar[str] = "no_bucket"
 
 
 class OutputTooLarge(InvalidInput):
-    """The answer would be larger than RunPod delivers, which would lose it in silence."""
+    """The answer would be larger than RunPod delivers: it would be lost silently."""
 
     error_code: ClassVar[str] = "output_too_large"
 
@@ -129,14 +129,14 @@ class JobTimeout(WorkerError):
 
 
 class JobStalled(WorkerError):
-    """The job's nodes ran, but told of no progress for too long."""
+    """The job's nodes ran, but reported no progress for too long."""
 
     error_type: ClassVar[ErrorType] = "timeout"
     error_code: ClassVar[str] = "job_stalled"
 
 
 class BootTimeout(WorkerError):
-    """ComfyUI did not answer within its boot budget. `log_tail` is for the one who operates the worker."""
+    """ComfyUI did not answer within its boot budget. `log_tail` is for the operator of the worker."""
 
     error_type: ClassVar[ErrorType] = "timeout"
     error_code: ClassVar[str] = "comfyui_boot_timeout"
@@ -148,17 +148,17 @@ class BootTimeout(WorkerError):
 
 
 class ComfyStuck(WorkerError):
-    """The system cannot end ComfyUI's process: it waits in a driver."""
+    """ComfyUI's process cannot be killed: it hangs in a driver."""
 
     error_code: ClassVar[str] = "comfyui_stuck"
     retire_worker: ClassVar[bool] = True
 
 
-# --- What happened while it ran -----------------------------------------------------------------------
+# --- What happened while the job ran -------------------------------------------------------------------
 
 
 class JobCancelled(WorkerError):
-    """The caller withdrew the job."""
+    """The caller cancelled the job."""
 
     error_code: ClassVar[str] = "cancelled"
 
@@ -183,7 +183,7 @@ class CudaFailed(NodeFailed):
 
 
 class RunInterrupted(WorkerError):
-    """Somebody else stopped the run inside ComfyUI."""
+    """The run was interrupted inside ComfyUI, not by this worker."""
 
     error_code: ClassVar[str] = "interrupted"
 
@@ -201,13 +201,13 @@ class BucketFailed(WorkerError):
 
 
 class JobBucketFailed(BucketFailed):
-    """The bucket that the job itself brought refused an upload or a download, or could not be reached."""
+    """The job's own bucket refused an upload or a download, or could not be reached."""
 
     error_type: ClassVar[ErrorType] = "validation"
 
 
 class OutputRefused(WorkerError):
-    """An output lies outside ComfyUI's own folders and is not handed out."""
+    """An output file is outside ComfyUI's own folders and is not delivered."""
 
     error_code: ClassVar[str] = "output_refused"
 
@@ -222,7 +222,7 @@ class InvalidSetting(WorkerError):
 
 
 class InvalidManifest(WorkerError):
-    """A manifest of models has an entry that cannot be used."""
+    """A model manifest has an entry that cannot be used."""
 
     error_code: ClassVar[str] = "invalid_manifest"
 
@@ -240,19 +240,19 @@ class ModelFetchFailed(WorkerError):
 
 
 class ModelGated(ModelFetchFailed):
-    """Its licence has to be accepted first, or the token has no right to it."""
+    """The model is gated: its licence has to be accepted first, or the token has no access to it."""
 
     error_code: ClassVar[str] = "model_gated"
 
 
 class ModelCorrupt(ModelFetchFailed):
-    """What came is not the file that the manifest describes."""
+    """The downloaded file is not the one that the manifest describes."""
 
     error_code: ClassVar[str] = "model_corrupt"
 
 
 class NoSpaceForModels(ModelFetchFailed):
-    """The disk or the volume has no room for a model file."""
+    """The disk or the volume has no space for a model file."""
 
     error_code: ClassVar[str] = "no_space_for_models"
 
@@ -264,13 +264,13 @@ class UnfitMachine(WorkerError):
 
 
 class ComfyNotFound(WorkerError):
-    """No ComfyUI checkout where we looked."""
+    """No ComfyUI checkout was found."""
 
     error_code: ClassVar[str] = "comfyui_not_found"
 
 
 class ComfyBootFailed(WorkerError):
-    """ComfyUI died before it answered. `log_tail` is for the one who operates the worker, not for callers."""
+    """ComfyUI died before it answered. `log_tail` is for the operator of the worker, not for callers."""
 
     error_code: ClassVar[str] = "comfyui_boot_failed"
     retire_worker: ClassVar[bool] = True
@@ -311,6 +311,6 @@ class ComfyUnreachable(EngineFault):
 
 
 class UnexpectedAnswer(WorkerError):
-    """ComfyUI answered something that its protocol does not have."""
+    """ComfyUI gave an answer that its API does not have."""
 
     error_code: ClassVar[str] = "comfyui_unexpected_answer"

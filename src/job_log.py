@@ -1,4 +1,4 @@
-"""What goes to stderr: log lines in one format with the job's id on each, and why the worker could not start."""
+"""Logging to stderr: one format with the job's id on each line; and the error why the worker could not start."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _JobIdFilter(logging.Filter):
 
 
 def _escaped(text: str) -> str:
-    """On one line, and nothing that a terminal would obey: what callers send must not look like a line of ours."""
+    """`text` on one line, without control characters: input from callers must not pass for log lines of the worker."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
@@ -31,7 +31,7 @@ def configure(level: str) -> None:
     lines.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(job_id)s %(name)s: %(message)s"))
     lines.addFilter(_JobIdFilter())
     logging.basicConfig(level=level, handlers=[lines], force=True)
-    for name in ("urllib3", "botocore", "boto3", "s3transfer"):  # at DEBUG they tell signatures and signed links
+    for name in ("urllib3", "botocore", "boto3", "s3transfer"):  # at DEBUG they log signatures and presigned URLs
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -46,7 +46,7 @@ def job(job_id: str) -> Iterator[None]:
 
 
 def print_error(error: WorkerError) -> None:
-    """Why the worker could not start; with what ComfyUI wrote last, if that is why."""
+    """Print why the worker could not start, after the last lines of ComfyUI's log if ComfyUI is the cause."""
     log_tail = error.log_tail if isinstance(error, (ComfyBootFailed, BootTimeout)) else ()
     sys.stderr.writelines(f"    {line}\n" for line in log_tail)
     sys.stderr.write(f"{error.error_code}: {error.message}\n")

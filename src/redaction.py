@@ -1,4 +1,4 @@
-"""Text from inside ComfyUI, made fit for a caller."""
+"""Text from inside ComfyUI, redacted so that a caller may see it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import re
 
 _URL = re.compile(r"(?P<scheme>\b(?:https?|s3|ftp)://)(?:[^/\s@]*@)?(?P<place>[^\s?#'\"]*)(?P<query>[?#][^\s'\"]*)?")
 _PATH = re.compile(r"(?<![\w.…/])(?:\w+:)?/+(?:[\w.@+~-]+/+)+")
-_LOOK = 8
-_SHELTERED = re.compile("\0(\\d+)\0")
+_SCAN_FACTOR = 8  # input characters that are scanned, per character of the result
+_STASHED = re.compile("\0(\\d+)\0")
 
 
 def public_text(text: object, limit: int = 500) -> str:
-    """`text` without the folders of the worker, without keys in URLs, encodable, at most `limit` characters."""
+    """`text` without the worker's folders and without credentials in URLs, valid UTF-8, at most `limit` characters."""
     urls: list[str] = []
-    text = str(text)[: limit * _LOOK]  # a text of a megabyte would take the expressions below minutes
+    text = str(text)[: limit * _SCAN_FACTOR]  # the regular expressions below take minutes for a megabyte
 
-    def shelter(found: re.Match[str]) -> str:
+    def stash(found: re.Match[str]) -> str:
         urls.append(f"{found['scheme']}{found['place']}" + ("?…" if found["query"] else ""))
         return f"\0{len(urls) - 1}\0"
 
-    without_paths = _PATH.sub("…/", _URL.sub(shelter, text.replace("\0", "")))
-    whole = _SHELTERED.sub(lambda found: urls[int(found[1])], without_paths)
-    cleaned = whole.encode("utf-8", "replace").decode("utf-8").strip()
+    without_paths = _PATH.sub("…/", _URL.sub(stash, text.replace("\0", "")))
+    restored = _STASHED.sub(lambda found: urls[int(found[1])], without_paths)
+    cleaned = restored.encode("utf-8", "replace").decode("utf-8").strip()
     return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"

@@ -18,7 +18,7 @@ from pathlib import Path
 from ..errors import ComfyBootFailed, ComfyStuck, PortTaken
 from ..launch import LAUNCHER
 from ..launch.comfy_launcher import WORKER_THREAD_ENDED
-from ..models.places import tell_model_paths
+from ..models.places import write_model_paths
 from ..redaction import public_text
 from ..settings import Settings, child_environment
 from .folders import Folders
@@ -100,7 +100,7 @@ class ComfyProcess:
     def _tell_model_paths(self) -> None:
         if self.installation.loads_models:
             folders, directory = self.folders, self.installation.directory
-            tell_model_paths(self._settings, directory, folders.model_paths, folders.models)
+            write_model_paths(self._settings, directory, folders.model_paths, folders.models)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command

@@ -1,6 +1,6 @@
-"""The files that a job brings.
+"""The input files of a job.
 
-input_file  one, as the job's input names it
-checks      is this a file that ComfyUI may be given: name, base64, content?
-files       all of them: fetched, checked, put where ComfyUI finds them
+input_file  one of them, as the job's input names it
+checks      checks of names, base64 and content
+files       fetches and checks all of them, and puts them into ComfyUI's input folder
 """

@@ -1,4 +1,4 @@
-"""Is what a job brings a file that ComfyUI may be given: its name, its base64, its content?"""
+"""Checks whether ComfyUI may be given an input file: its name, its base64, its content."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from ..errors import InputFileRefused
 from .input_file import InputFile
 
 _DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
-_BLANKS = re.compile(r"\s+")
-_PIECE = 4 * (1 << 18)  # characters of base64, a multiple of four
+_WHITESPACE = re.compile(r"\s+")
+_CHUNK_CHARACTERS = 4 * (1 << 18)  # characters of base64, a multiple of four
 
-_BAD_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
-_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
-_ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI would take it for another folder's file
+_FORBIDDEN_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+_ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI reads it as the folder of the file
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
-# What Pillow raises for a picture that is damaged, by format.
+# What Pillow raises for damaged images, depending on the format.
 PILLOW_ERRORS = (
     OSError,
     ValueError,
@@ -40,24 +40,24 @@ PILLOW_ERRORS = (
     struct.error,
 )
 _TILE_TAGS, _STRIP_TAG = (322, 323), 278  # TIFF: width and height of a tile, rows of a strip
-_ONE_AT_A_TIME = threading.Lock()
+_LARGE_IMAGE_LOCK = threading.Lock()
 _LARGE_PIXELS = 10_000_000
-# Lists and programs that make a player open other files, whatever the name says.
-_POINTS_ELSEWHERE = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
-_IN_XML = (b"<mpd", b"<smil", b"<asx")
-_POINTING_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
+# Playlists and programs that make a player open other files, whatever their file name.
+_PLAYLIST_STARTS = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
+_XML_PLAYLIST_TAGS = (b"<mpd", b"<smil", b"<asx")
+_PLAYLIST_ENDINGS = (".m3u", ".m3u8", ".mpd", ".sdp", ".ffconcat", ".pls", ".asx", ".eps", ".ps")
 _PICKLES = (".ckpt", ".pt", ".pt2", ".pth", ".pkl", ".pickle")  # which can run code when they are loaded
 _MEDIA = ("image", "video", "audio")
-_HEAD = 8192
+_HEAD_BYTES = 8192
 
 
 def check_name(name: str, where: str) -> None:
-    """Raise InputFileRefused unless a name may be one below ComfyUI's input folder, on any file system."""
+    """Raise InputFileRefused unless a name is allowed below ComfyUI's input folder, on any file system."""
     parts = name.split("/")
     problem = (
-        "must not have control characters, backslashes or any of :*?\"<>|" if _BAD_IN_NAME.search(name)
+        "must not have control characters, backslashes or any of :*?\"<>|" if _FORBIDDEN_IN_NAME.search(name)
         else "must be a relative name without empty parts, . or .." if set(parts) & {"", ".", ".."}
-        else "must not be the name of a device" if any(_DEVICE.fullmatch(part) for part in parts)
+        else "must not be the name of a device" if any(_WINDOWS_DEVICE.fullmatch(part) for part in parts)
         else "must not end with [input], [output] or [temp]" if _ANNOTATION.search(name)
         else "must not have blanks at the ends of its parts" if any(part != part.strip() for part in parts)
         else "must not be a pickle, which can run code (such models come by the worker's manifest)"
@@ -70,19 +70,19 @@ def check_name(name: str, where: str) -> None:
 
 
 def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
-    """The bytes in base64, or in a data URI of any type. Raises InputFileRefused."""
+    """Pass the bytes of base64 text, or of a data URI of any type, to `write`. Raises InputFileRefused."""
     found = _DATA_URI.match(source)
     text = source[found.end() :] if found else source
     if found and not found["about"].lower().endswith(";base64"):
         write(unquote_to_bytes(text))
         return
-    if "%" in text:  # a data URI may have its base64 quoted
+    if "%" in text:  # the base64 of a data URI may be percent-encoded
         text = unquote_to_bytes(text).decode("latin-1")
-    text = _BLANKS.sub("", text).replace("-", "+").replace("_", "/")
+    text = _WHITESPACE.sub("", text).replace("-", "+").replace("_", "/")
     text += "=" * (-len(text) % 4)
     try:
-        for start in range(0, len(text), _PIECE):
-            write(pybase64.b64decode(text[start : start + _PIECE], validate=True))
+        for start in range(0, len(text), _CHUNK_CHARACTERS):
+            write(pybase64.b64decode(text[start : start + _CHUNK_CHARACTERS], validate=True))
     except (binascii.Error, ValueError) as error:
         raise InputFileRefused(
             f"{where}: this is neither base64 nor a data URI nor a URL (https://…, s3://…): {source[:40]!a}"
@@ -90,12 +90,12 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
 
 
 def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
-    """Raise InputFileRefused for a picture that cannot be decoded, and for media that are something else."""
+    """Raise InputFileRefused for images that cannot be decoded, and for media of another kind than their name."""
     with path.open("rb") as opened:
-        head = opened.read(_HEAD)
+        head = opened.read(_HEAD_BYTES)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
-    is_list = start.startswith(b"<?xml") and any(word in head.lower() for word in _IN_XML)
-    if is_list or start.startswith(_POINTS_ELSEWHERE) or file.name.lower().endswith(_POINTING_ENDINGS):
+    is_xml_playlist = start.startswith(b"<?xml") and any(word in head.lower() for word in _XML_PLAYLIST_TAGS)
+    if is_xml_playlist or start.startswith(_PLAYLIST_STARTS) or file.name.lower().endswith(_PLAYLIST_ENDINGS):
         raise InputFileRefused(
             f"{file.where}: {file.name[:80]!r} is a playlist or a program, which may open other files"
         )
@@ -114,9 +114,9 @@ def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
 
 
 def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
-    """Decode it once: ComfyUI would fail in the middle of a job on what is cut short or damaged."""
+    """Decode the image once: ComfyUI would fail in the middle of a job on a damaged or truncated one."""
     name = file.name[:80]
-    Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn of the first 89 million; the limit is below
+    Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above 89 million; our limit is below
     try:
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
@@ -127,7 +127,7 @@ def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
                     f"{file.where}: {name!r} has {width} x {height} pixels{many}; at most {max_pixels // 1_000_000} "
                     "million are allowed (MAX_INPUT_MEGAPIXELS)"
                 )
-            with _ONE_AT_A_TIME if width * height > _LARGE_PIXELS else nullcontext():
+            with _LARGE_IMAGE_LOCK if width * height > _LARGE_PIXELS else nullcontext():
                 picture.load()
     except UnidentifiedImageError as error:
         hint = "; what is no picture belongs in files" if file.is_image else ""
@@ -139,7 +139,7 @@ def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
 
 
 def _pixels_at_once(picture: Image.Image) -> int:
-    """What decoding a TIFF takes at a time, which its size does not tell: a tile may be larger than the picture."""
+    """The pixels of the largest tile or strip of a TIFF, decoded at once: a tile may be larger than the image."""
     tags = getattr(picture, "tag_v2", {})
     sides = [tags.get(tag, 0) for tag in _TILE_TAGS]
     rows = min(tags.get(_STRIP_TAG, 0) or 0, picture.height)

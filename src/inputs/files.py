@@ -1,8 +1,8 @@
-"""The files that a job brings (base64, data URI, URL, bucket): fetched, checked, and put where ComfyUI finds them.
+"""Fetches the input files of a job (base64, data URI, URL, bucket), checks them, and puts them where ComfyUI looks.
 
-All are fetched at the same time, against one deadline, to a folder of the job's own. In ComfyUI's input folder a file
-lies below a folder that is called by its content: jobs stay apart, and the same picture sent twice is the same path,
-so that ComfyUI's cache knows it.
+All are fetched in parallel, with one deadline, to a folder of the job's own. In ComfyUI's input folder each file is in
+a subfolder named after its content: jobs stay apart, and the same image sent twice has the same path, so that
+ComfyUI's cache applies.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from .input_file import InputFile
 
 _MEGABYTE = 1_000_000
 _3D_ENDINGS = (".glb", ".gltf", ".obj", ".fbx", ".stl")
-_AT_A_TIME = 8
-_LOOK_SECONDS = 0.2
+_PARALLEL_FETCHES = 8
+_CHECK_INTERVAL_SECONDS = 0.2
 _URL = re.compile(r"(https?|s3)://", re.IGNORECASE)
 
 
@@ -47,7 +47,7 @@ class StagedFile:
 def fetch_files(
     files: Sequence[InputFile], folder: Path, settings: Settings, bucket: Bucket | None, stop: threading.Event
 ) -> dict[str, StagedFile]:
-    """The files by name, fetched into `folder` and checked.
+    """Fetch the files into `folder` and check them; returns them by name.
 
     Raises InputFileRefused, InputFileUnavailable, BucketFailed, each with the place in the input; JobCancelled.
     """
@@ -55,13 +55,13 @@ def fetch_files(
     deadline = Deadline(settings.input_timeout)
     budget = _Budget(int(settings.max_input_total * _MEGABYTE))
     rules = fetch_rules(settings)
-    pending = [_Pending(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
+    pending = [_PendingFile(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
     fetches = [Fetch(rules, item.file.where, deadline) for item in pending]
-    pool = ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="input")
+    pool = ThreadPoolExecutor(_PARALLEL_FETCHES, thread_name_prefix="input")
     try:
-        futures = [pool.submit(item.fetched, fetch) for item, fetch in zip(pending, fetches, strict=True)]
+        futures = [pool.submit(item.fetch_file, fetch) for item, fetch in zip(pending, fetches, strict=True)]
         _wait_for(futures, deadline, stop)
-    except BaseException:  # who stalls is not waited for
+    except BaseException:  # the edge of the fetches: stalled downloads are not waited for
         for fetch in fetches:
             fetch.abort()
         if bucket is not None:
@@ -73,7 +73,7 @@ def fetch_files(
 
 
 def check_sources(files: Sequence[InputFile], settings: Settings) -> None:
-    """Look at names, and at URLs as far as they say themselves that they will be refused; nothing is fetched."""
+    """Check names, and URLs as far as that is possible without fetching anything."""
     _check_names(files, settings)
     rules = fetch_rules(settings)
     for file in files:
@@ -84,15 +84,15 @@ def check_sources(files: Sequence[InputFile], settings: Settings) -> None:
 
 
 def fetch_rules(settings: Settings) -> FetchRules:
-    """What URLs of jobs may reach."""
+    """The rules for URLs in jobs."""
     return FetchRules(settings.allow_http_urls, frozenset(host.lower() for host in settings.trusted_hosts))
 
 
 def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, stop: threading.Event) -> None:
-    """Until all are there, or one has failed; its error is raised."""
+    """Wait until all are there. Raises the error of the first that fails, JobCancelled, InputFileUnavailable."""
     waiting: set[Future[StagedFile]] = set(futures)
     while waiting:
-        done, waiting = wait(waiting, _LOOK_SECONDS, FIRST_EXCEPTION)
+        done, waiting = wait(waiting, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
         for future in futures:
             if future in done:
                 future.result()
@@ -128,7 +128,7 @@ def _check_names(files: Sequence[InputFile], settings: Settings) -> None:
 
 
 class _Budget:
-    """The bytes that all files of a job may have together."""
+    """The limit in bytes for all files of a job together."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -146,10 +146,10 @@ class _Budget:
 
 
 @dataclass
-class _Sink:
-    """A file that is written piece by piece, measured and digested on the way."""
+class _LimitedWriter:
+    """Writes a file in chunks, checks the limits and computes the digest on the way."""
 
-    opened: BinaryIO
+    stream: BinaryIO
     where: str
     limit: int
     budget: _Budget
@@ -157,34 +157,34 @@ class _Sink:
     size: int = 0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
 
-    def write(self, piece: bytes) -> None:
-        self.size += len(piece)
+    def write(self, chunk: bytes) -> None:
+        self.size += len(chunk)
         if self.fetch.is_over:
             raise InputFileUnavailable(f"{self.where}: the file did not arrive in time (INPUT_TIMEOUT)")
         if self.size > self.limit:
             raise InputFileRefused(f"{self.where}: the file is over {self.limit / _MEGABYTE:g} MB (MAX_INPUT_FILE_MB)")
-        self.budget.take(len(piece), self.where)
-        self.digest.update(piece)
-        self.opened.write(piece)
+        self.budget.take(len(chunk), self.where)
+        self.digest.update(chunk)
+        self.stream.write(chunk)
 
 
 @dataclass(frozen=True)
-class _Pending:
+class _PendingFile:
     file: InputFile
     path: Path
     settings: Settings
     bucket: Bucket | None
     budget: _Budget
 
-    def fetched(self, fetch: Fetch) -> StagedFile:
+    def fetch_file(self, fetch: Fetch) -> StagedFile:
         limit = int(self.settings.max_input_file * _MEGABYTE)
-        with self.path.open("wb") as opened:
-            sink = _Sink(opened, self.file.where, limit, self.budget, fetch)
-            self._read(fetch, sink.write)
-        if not sink.size:
+        with self.path.open("wb") as stream:
+            writer = _LimitedWriter(stream, self.file.where, limit, self.budget, fetch)
+            self._read(fetch, writer.write)
+        if not writer.size:
             raise InputFileRefused(f"{self.file.where} ({self.file.name[:80]!r}) is empty")
         check_content(self.file, self.path, self.settings.max_input_megapixels * 1_000_000)
-        return StagedFile(self.path, sink.digest.hexdigest()[:24])
+        return StagedFile(self.path, writer.digest.hexdigest()[:24])
 
     def _read(self, fetch: Fetch, write: Callable[[bytes], object]) -> None:
         source, where = self.file.source.strip(), self.file.where
@@ -193,16 +193,16 @@ class _Pending:
             assert self.bucket is not None  # or `key_of` would have raised
             self.bucket.download(key, where, write)
         elif _URL.match(source):
-            fetch.into(source, write)
+            fetch.download(source, write)
         else:
             decode(source, where, write)
 
 
-# --- Where ComfyUI finds them ----------------------------------------------------------------------------
+# --- ComfyUI's input folder ----------------------------------------------------------------------------
 
 
 class InputPlaces:
-    """ComfyUI's input folder: each file is there as long as some job uses it."""
+    """The files in ComfyUI's input folder, each of which stays there as long as a job uses it."""
 
     def __init__(self) -> None:
         self._users: Counter[Path] = Counter()
@@ -210,7 +210,7 @@ class InputPlaces:
 
     @contextmanager
     def placed(self, files: Mapping[str, StagedFile], folders: Folders) -> Iterator[dict[str, PlacedFile]]:
-        """The files where an engine finds them, by name."""
+        """Put the files into the input folder for the block; yields them by name."""
         relative = {name: _relative_path(name, file.digest) for name, file in files.items()}
         held: list[Path] = []
         try:
@@ -231,13 +231,13 @@ class InputPlaces:
 
 
 def _relative_path(name: str, digest: str) -> str:
-    """Where a file goes below the input folder; ComfyUI's 3D nodes look for theirs in `3d` only."""
+    """The path of a file below the input folder; ComfyUI's 3D nodes look for files only in `3d`."""
     kind = "3d/" if name.lower().endswith(_3D_ENDINGS) else ""
     return f"{kind}{digest[:16]}{hashlib.sha256(name.encode()).hexdigest()[:8]}/{name}"
 
 
 def _put(source: Path, target: Path, root: Path) -> None:
-    """Put a file there. Raises ComfyCrashed if ComfyUI's folders are gone: it has just been restarted."""
+    """Put a file at `target`. Raises ComfyCrashed if ComfyUI's folders are gone: it has just been restarted."""
     try:
         for folder in reversed(target.relative_to(root).parents[:-1]):
             (root / folder).mkdir(exist_ok=True)
@@ -248,7 +248,7 @@ def _put(source: Path, target: Path, root: Path) -> None:
 
 
 def _remove(path: Path, root: Path) -> None:
-    """Delete a file, and the folders above it that are empty then."""
+    """Delete a file, and its parent folders that are empty then."""
     with contextlib.suppress(OSError):
         path.unlink()
         for folder in path.parents:

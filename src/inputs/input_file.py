@@ -1,4 +1,4 @@
-"""A file that a job brings, as its input names it."""
+"""An input file of a job, as the job's input names it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file that a job brings: base64, a data URI or a URL in `source`, for nodes that name `name`.
+    """An input file: base64, a data URI or a URL in `source`, for the nodes whose inputs have `name`.
 
     `where` is its place in the input, for messages.
     """

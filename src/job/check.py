@@ -12,7 +12,7 @@ from ..comfy.preflight import check_changes, check_partner_nodes, find_problems,
 from ..errors import WorkerError
 from ..inputs.files import check_sources
 from ..models.manifest import where_to_get
-from ..models.supply import ModelSupply
+from ..models.provisioning import ModelProvisioner
 from ..settings import Settings
 from ..storage.bucket import Bucket
 from ..workflow import Slot, apply_overrides, overridable_fields
@@ -42,7 +42,7 @@ class JobChecker:
     engine: ComfyEngine
     settings: Settings
     bucket: Bucket | None
-    supply: ModelSupply
+    models: ModelProvisioner
 
     def problems(self, request: Request) -> list[dict[str, Any]]:
         """What would keep ComfyUI from running a job; a missing model that would be fetched for it does not.
@@ -87,9 +87,9 @@ class JobChecker:
             entry: dict[str, Any] = {**problem.details, "message": problem.text}
             if problem.is_missing_model:
                 name, folder = str(problem.received), problem.missing_model["folder"]
-                if self.supply.to_fetch(name, folder):
+                if self.models.to_fetch(name, folder):
                     continue
-                entry["sources"] = where_to_get(name, self.supply.manifest, folder)
+                entry["sources"] = where_to_get(name, self.models.manifest, folder)
             problems.append(entry)
         return problems
 

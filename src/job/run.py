@@ -21,7 +21,7 @@ from ..deadline import Deadline
 from ..editor import class_types, convert, read_document
 from ..errors import BucketFailed, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
-from ..models.supply import ModelSupply
+from ..models.provisioning import ModelProvisioner
 from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
 from ..settings import Settings
 from ..storage.bucket import Bucket
@@ -46,15 +46,15 @@ class JobRunner:
     engine: ComfyEngine
     settings: Settings
     bucket: Bucket | None
-    supply: ModelSupply
+    models: ModelProvisioner
     turns: EngineTurns = field(default_factory=EngineTurns)
 
     @staticmethod
     def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
         """One with the bucket and the models that the settings name. Raises InvalidSetting and its kin."""
         config = settings.bucket
-        supply = ModelSupply.make(settings, engine.process.installation.directory)
-        return JobRunner(engine, settings, Bucket(config) if config else None, supply)
+        models = ModelProvisioner.make(settings, engine.process.installation.directory)
+        return JobRunner(engine, settings, Bucket(config) if config else None, models)
 
     def check_bucket(self) -> None:
         """Log what is wrong with the bucket before a job finds out."""
@@ -65,14 +65,14 @@ class JobRunner:
                 log.error("%s", error)
 
     def begin_models(self, warm_up: Request | None = None) -> None:
-        """Have the models fetched and read that the settings and that request name; `supply.wait` waits for them."""
+        """Have the models fetched and read that the settings and that request name; `models.wait` waits for them."""
         if self.engine.process.installation.loads_models:
-            self.supply.begin(warm_up.workflow if warm_up else None)
+            self.models.start(warm_up.workflow if warm_up else None)
 
     @property
     def checker(self) -> JobChecker:
         """What looks at jobs without running them."""
-        return JobChecker(self.engine, self.settings, self.bucket, self.supply)
+        return JobChecker(self.engine, self.settings, self.bucket, self.models)
 
     def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
         """One checked job, from overrides to what the answer holds. Nothing of it stays behind. Raises WorkerError."""
@@ -111,8 +111,8 @@ class JobRunner:
         try:
             return self._run_once(job, workflow, limits, report)
         except MissingModel as error:
-            if not fetches or not self.supply.cure(error, lambda: _check_fetch(limits)):
-                raise self.supply.explained(error) from error
+            if not fetches or not self.models.fetch_missing(error, lambda: _check_fetch(limits)):
+                raise self.models.explain(error) from error
         return self._run_with_models(job, workflow, limits, report, fetches - 1)
 
     def _run_once(self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report) -> Result:

@@ -1,24 +1,24 @@
-"""Model files: which there are, and where they come from.
+"""Model files: which models are known, where they are found, and how they are downloaded and checked.
 
-folders     ComfyUI's folders, and their other names
-files       is this the file: size, header, digest
-pieces      a file in large pieces
-manifest    what is known of each file, and the sets that workflows need (manifest.json)
-local_cache copies on a fast disk
-places      where models are, and where they go
-memory      how much memory there is
-partial     what has come of a file
-transfer    a large file in ranges, watched, checked, given its name
-web         files at web addresses, Hugging Face among them
-hub         files in Hugging Face's Xet storage, by its own library (hub_child)
-store       files in a bucket
-locks       one at a time for each file
-meter       how far it is
-fetch       a model from the first source that has it, checked and put in its place
-read_ahead  into memory, or to a fast disk, before it is needed
-supply      what the worker does about models
-backup      a folder of models and a bucket, made the same
-verify      every model file of some folders, and what is wrong with each
-pin         the manifest's sizes and digests, asked from Hugging Face
+folders       ComfyUI's model folders, and their second names
+files         checks of one file: its size, its safetensors header, its digest
+chunks        reads a file in large chunks, several at a time
+manifest      the known models, and the sets of them that workflows need (manifest.json)
+local_cache   copies of models on a fast disk
+places        the folders that are searched for models, and the one that downloads go to
+memory        how much memory the machine or the container has
+partial       a partly downloaded file
+transfer      downloads one large file in ranges: stalls are detected, the file is checked and renamed
+web           files at URLs, those of Hugging Face repositories among them
+hub           files in Hugging Face's Xet storage, downloaded by huggingface_hub in a child process (hub_child)
+store         model files in a bucket
+locks         one lock file for each model file
+meter         progress of a transfer
+fetch         a model from the first source that has it, checked and put into its folder
+read_ahead    reads models into memory, or copies them to a fast disk, before they are needed
+provisioning  the models of one worker: fetched while it boots, and when a job needs them
+backup        copies a folder of models to a bucket, and back
+verify        checks every model file of some folders
+pin           updates the sizes, digests and revisions in the manifest from Hugging Face
 `python -m src.models` is the command line.
 """

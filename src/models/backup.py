@@ -1,7 +1,7 @@
-"""A folder of models and a bucket, made the same: what is to be done first, then done.
+"""Backup of a folder of models to a bucket, and the way back: first the list of steps, then the transfers.
 
-Only what differs is moved. Files are the same if size and SHA-256 are; a stored file that has no digest counts as the
-same by its size. Nothing that somebody has is replaced or removed unless that was asked for.
+Only files that differ are transferred. Two files are the same if their sizes and SHA-256 digests are; for a stored
+file without a digest, the size decides. Nothing is replaced or removed unless the user asked for it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from .files import digest_of, what_is_wrong
 from .folders import folder_names, folders_for
 from .locks import locked
 from .manifest import Model
-from .meter import Meter, shown
+from .meter import Meter, show_progress
 from .partial import check_space, disk_errors, is_leftover, lock_of
 from .store import ModelStore
-from .transfer import Check, Pace, Wanted, bring
+from .transfer import Check, ExpectedFile, TransferLimits, download
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 8
+_PARALLEL_COMPARISONS = 8
 
 
 @dataclass(frozen=True)
 class Step:
-    """One file that is to be moved; `replaces` one that differs."""
+    """One file to transfer; `replaces`: a different file of that name is there already."""
 
     key: str
     size: int
@@ -39,22 +39,22 @@ class Step:
 
 @dataclass(frozen=True)
 class Mirror:
-    """A folder and the bucket that is its backup; `others` are keys there that are no part of it."""
+    """A folder and the bucket that is its backup. `excluded`: keys in the bucket that are not part of the backup."""
 
     root: Path
     store: ModelStore
-    others: frozenset[str] = field(default_factory=frozenset)
+    excluded: frozenset[str] = field(default_factory=frozenset)
     digests: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """What files of some keys must have: those that the manifest knows."""
+    """Key to the SHA-256 digests that the manifest has for it; only keys that the manifest knows."""
 
     # --- What differs ----------------------------------------------------------------------------------
 
     def to_back_up(self) -> list[Step]:
-        """The files that the bucket lacks, or has otherwise. Reads what has not been digested before.
+        """The files that are missing from the bucket, or differ there. Reads files whose digest is not cached.
 
-        Raises ModelFetchFailed for a folder that is none of models.
+        Raises ModelFetchFailed if the folder is not a folder of models.
         """
-        check_is_of_models(self.root)
+        check_models_folder(self.root)
         stored = self.store.sizes()
 
         def step(key: str, check: Check) -> Step | None:
@@ -68,10 +68,10 @@ class Mirror:
                 return None
             return None if is_same else Step(key, size, replaces=True)
 
-        return _steps(step, (key for key in files_below(self.root) if key not in self.others))
+        return _compare(step, (key for key in files_below(self.root) if key not in self.excluded))
 
     def to_restore(self, only: Sequence[Model] | None = None) -> list[Step]:
-        """The files that the folder lacks, or has otherwise: all that are stored, or those of some models.
+        """The files that are missing from the folder, or differ there: all stored ones, or those of `only`.
 
         Raises ModelFetchFailed for keys that lead out of the folder.
         """
@@ -79,8 +79,8 @@ class Mirror:
         for key in stored:
             _check_key(key)
         if only is not None:
-            wanted = {f"{folder}/{model.file}" for model in only for folder in folders_for(model.folder)}
-            stored = {key: size for key, size in stored.items() if key in wanted}
+            requested = {f"{folder}/{model.file}" for model in only for folder in folders_for(model.folder)}
+            stored = {key: size for key, size in stored.items() if key in requested}
 
         def step(key: str, check: Check) -> Step | None:
             file = self.root / key
@@ -89,34 +89,34 @@ class Mirror:
             is_same = file.stat().st_size == stored[key] and self._has_same_digest(key, check)
             return None if is_same else Step(key, stored[key], replaces=True)
 
-        return _steps(step, sorted(stored))
+        return _compare(step, sorted(stored))
 
     def _stored(self) -> dict[str, int]:
-        return {key: size for key, size in self.store.sizes().items() if key not in self.others}
+        return {key: size for key, size in self.store.sizes().items() if key not in self.excluded}
 
     def _has_same_digest(self, key: str, check: Check) -> bool:
-        stored = self.store.look(key)
+        stored = self.store.head(key)
         if stored is None:
             return False
         return stored.sha256 is None or stored.sha256 == digest_of(self.root / key, self.root, check)
 
     def only_stored(self) -> dict[str, int]:
-        """Key to size of what the bucket has and the folder does not.
+        """Key to size of the objects whose files are not in the folder.
 
-        Raises ModelFetchFailed for a folder without a file: it is more likely not mounted than meant so.
+        Raises ModelFetchFailed for a folder without any file: a volume that is not mounted is the likelier reason.
         """
-        check_is_of_models(self.root)
-        there = set(files_below(self.root))
-        if not there:
+        check_models_folder(self.root)
+        local = set(files_below(self.root))
+        if not local:
             raise ModelFetchFailed(f"{self.root} has no file: is the volume there? nothing is removed")
-        return {key: size for key, size in self._stored().items() if key not in there}
+        return {key: size for key, size in self._stored().items() if key not in local}
 
-    # --- Doing it --------------------------------------------------------------------------------------
+    # --- Transfers -------------------------------------------------------------------------------------
 
     def back_up(self, steps: Sequence[Step]) -> list[str]:
-        """Store the files; what could not be stored, a sentence each. A file that is broken is not stored."""
+        """Upload the files; returns a sentence for each failure. Corrupt files are not uploaded."""
         failures = []
-        with shown(Meter("backup", sum(step.size for step in steps))) as meter:
+        with show_progress(Meter("backup", sum(step.size for step in steps))) as meter:
             for step in steps:
                 file = self.root / step.key
                 try:
@@ -124,50 +124,56 @@ class Mirror:
                     if wrong:
                         raise ModelCorrupt(f"{step.key}: {wrong}")
                     digest = digest_of(file, self.root)
-                    self._check_known(step.key, digest)
-                    self.store.upload(file, step.key, digest, _nothing, meter.count)
+                    self._check_against_manifest(step.key, digest)
+                    self.store.upload(file, step.key, digest, _never_stop, meter.count)
                 except ModelCorrupt as error:
                     failures.append(error.message)
                 except OSError as error:
                     failures.append(f"{step.key} cannot be read ({error.strerror})")
         return failures
 
-    def restore(self, steps: Sequence[Step], pace: Pace) -> list[str]:
-        """Bring the files back, each checked; what could not be brought, a sentence each. Raises NoSpaceForModels."""
+    def restore(self, steps: Sequence[Step], limits: TransferLimits) -> list[str]:
+        """Download the files and check each; returns a sentence for each failure. Raises NoSpaceForModels."""
         failures = []
         check_space(self.root, [(self.root / step.key, step.size) for step in steps])
-        with shown(Meter("restore", sum(step.size for step in steps))) as meter:
+        with show_progress(Meter("restore", sum(step.size for step in steps))) as meter:
             for step in steps:
                 try:
-                    self._bring_back(step, meter, pace)
+                    self._restore_one(step, meter, limits)
                 except NoSpaceForModels:
                     raise
                 except (ModelFetchFailed, BucketFailed) as error:
                     failures.append(f"{step.key}: {error.message}")
         return failures
 
-    def _check_known(self, key: str, digest: str | None) -> None:
-        """Raise ModelCorrupt for a file that the manifest knows otherwise."""
+    def _check_against_manifest(self, key: str, digest: str | None) -> None:
+        """Raise ModelCorrupt if the manifest has another digest for that key."""
         known = self.digests.get(key)
         if known and digest is not None and digest not in known:
             raise ModelCorrupt(f"{key} is not the file that the manifest knows: its SHA-256 is {digest}")
 
-    def _bring_back(self, step: Step, meter: Meter, pace: Pace) -> None:
-        target, stored = self.root / step.key, self.store.look(step.key)
-        self._check_known(step.key, stored.sha256 if stored else None)
+    def _restore_one(self, step: Step, meter: Meter, limits: TransferLimits) -> None:
+        target, stored = self.root / step.key, self.store.head(step.key)
+        self._check_against_manifest(step.key, stored.sha256 if stored else None)
         known = self.digests.get(step.key, frozenset())
-        digest = next(iter(known)) if len(known) == 1 else None  # for objects that have none with them
+        digest = next(iter(known)) if len(known) == 1 else None  # for objects without a digest in their metadata
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             if not step.size:
                 target.write_bytes(b"")
                 return
-            with locked(lock_of(target), _nothing):
-                bring(self.store.remote(step.key), Wanted(target, self.root, step.size, digest), _nothing, meter, pace)
+            with locked(lock_of(target), _never_stop):
+                download(
+                    self.store.remote(step.key),
+                    ExpectedFile(target, self.root, step.size, digest),
+                    _never_stop,
+                    meter,
+                    limits,
+                )
 
 
-def check_is_of_models(folder: Path) -> None:
-    """Raise ModelFetchFailed unless a folder has one of ComfyUI's folders in it."""
+def check_models_folder(folder: Path) -> None:
+    """Raise ModelFetchFailed unless the folder contains one of ComfyUI's model folders."""
     known = {name for names in folder_names().values() for name in names}
     if any((folder / name).is_dir() for name in known):
         return
@@ -179,42 +185,42 @@ def check_is_of_models(folder: Path) -> None:
 
 
 def files_below(root: Path) -> list[str]:
-    """The paths below a folder of all files but our own notes and leftovers; each folder once, links followed."""
+    """The paths below `root` of all files but hidden ones and leftovers; follows links, each folder once."""
     return [path.as_posix() for path in _walk(root, root, {root.resolve()}) if not is_leftover(path)]
 
 
 def leftovers_below(root: Path) -> list[Path]:
-    """What downloads that were killed have left."""
+    """Files that killed downloads left behind."""
     return [root / path for path in _walk(root, root, {root.resolve()}) if is_leftover(path)]
 
 
 def _walk(folder: Path, root: Path, seen: set[Path]) -> Iterator[Path]:
-    """Paths below `root`."""
+    """The files below `folder`, as paths relative to `root`; `seen` are the folders visited so far, links resolved."""
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name.startswith(".") and not is_leftover(path.relative_to(root)):
             continue
         if path.is_dir():
             real = path.resolve()
-            if real not in seen:  # a link to a folder that it is in would have no end
+            if real not in seen:  # a link to one of its parents would recurse for ever
                 seen.add(real)
                 yield from _walk(path, root, seen)
         elif path.is_file():
             yield path.relative_to(root)
 
 
-def _steps(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:
-    """What is to be done for each key; several are compared at a time, and Ctrl-C ends that."""
-    is_over = Event()
+def _compare(step: Callable[[str, Check], Step | None], keys: Iterable[str]) -> list[Step]:
+    """The steps for those keys that need one; compares several files in parallel, and Ctrl-C stops it."""
+    stop = Event()
 
     def check() -> None:
-        if is_over.is_set():
+        if stop.is_set():
             raise ModelFetchFailed("ended")
 
-    with ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="compare") as pool:
+    with ThreadPoolExecutor(_PARALLEL_COMPARISONS, thread_name_prefix="compare") as pool:
         try:
             return [found for found in pool.map(lambda key: step(key, check), list(keys)) if found is not None]
-        except BaseException:
-            is_over.set()
+        except BaseException:  # the edge of an interrupt (Ctrl-C): stops the comparisons that still run
+            stop.set()
             raise
 
 
@@ -224,5 +230,5 @@ def _check_key(key: str) -> None:
         raise ModelFetchFailed(f"the bucket has the key {key[:200]!r}, which leads out of the folder: nothing is done")
 
 
-def _nothing() -> None:
-    """Ctrl-C ends a command; nothing else does."""
+def _never_stop() -> None:
+    """A check that never raises: only Ctrl-C stops a command."""

@@ -1,4 +1,4 @@
-"""Models fetched: from the bucket if it has them, else from where the manifest says; checked; put in their place."""
+"""Fetches models: from the bucket if it has them, else from the source in the manifest; checks and places them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .folders import folders_for
 from .hub import Hub
 from .locks import locked
 from .manifest import Manifest, Model
-from .meter import Meter, shown
+from .meter import Meter, show_progress
 from .partial import check_space, disk_errors, lock_of, parts_of
 from .places import Places
 from .store import ModelStore
-from .transfer import Check, Pace, Remote, Wanted, accept, bring, look
+from .transfer import Check, ExpectedFile, Remote, TransferLimits, download, fetch_info, finish_download
 from .web import WebFile
 
 log = logging.getLogger(__name__)
 
-_AT_A_TIME = 2
+_PARALLEL_MODELS = 2
 
 
 @dataclass(frozen=True)
@@ -37,19 +37,18 @@ class Fetcher:
     hub: Hub
     rules: FetchRules
     store: ModelStore | None = None
-    pace: Pace = field(default_factory=Pace)
-    xet_from: int = 32 << 20
-    """Bytes from which on a file is worth the library's process."""
+    limits: TransferLimits = field(default_factory=TransferLimits)
+    min_xet_bytes: int = 32 << 20
+    """Smaller files are not worth starting the child process with huggingface_hub."""
 
     def missing(self, models: Iterable[Model]) -> list[Model]:
-        """Those that are in none of the places."""
+        """Those that are not found in any folder of `places`."""
         return [model for model in models if self.places.find(model) is None]
 
     def fetch(self, models: Sequence[Model], check: Check) -> None:
-        """See to it that all models are there; largest first, two at a time.
+        """Fetch the models that are missing, largest first, two at a time.
 
-        `check` raises if nobody waits any more. Raises ModelFetchFailed and its kin: the first, after the others have
-        been tried.
+        `check` raises to cancel. Raises ModelFetchFailed or a subclass: the first failure, once all models were tried.
         """
         with disk_errors(self.places.target):
             missing = sorted(self.missing(models), key=lambda model: -(model.size or 0))
@@ -59,28 +58,28 @@ class Fetcher:
         for model in missing:
             log.info("fetching %s/%s: %s", model.folder, model.file, model.about)
         meter = Meter("models", sum(model.size or 0 for model in missing))
-        is_over = Event()
+        stop = Event()
 
         def check_all() -> None:
-            if is_over.is_set():
+            if stop.is_set():
                 raise ModelFetchFailed("ended")
             check()
 
-        with shown(meter), ThreadPoolExecutor(_AT_A_TIME, thread_name_prefix="fetch") as pool:
+        with show_progress(meter), ThreadPoolExecutor(_PARALLEL_MODELS, thread_name_prefix="fetch") as pool:
             try:
-                outcomes = list(pool.map(lambda model: self._outcome(model, check_all, meter), missing))
-            except BaseException:  # Ctrl-C: the threads are waited for
-                is_over.set()
+                outcomes = list(pool.map(lambda model: self._try_fetch(model, check_all, meter), missing))
+            except BaseException:  # the edge of an interrupt (Ctrl-C): stops the threads, which are joined
+                stop.set()
                 raise
         failures = [failure for failure in outcomes if failure is not None]
-        failures.sort(key=lambda failure: isinstance(failure, ModelFetchFailed))  # that nobody waits says more
+        failures.sort(key=lambda failure: isinstance(failure, ModelFetchFailed))  # a cancellation goes first
         for failure in failures[1:]:
             log.warning("%s: %s", failure.error_code, failure)
         if failures:
             raise failures[0]
         log.info("%s", meter.line())
 
-    def _outcome(self, model: Model, check: Check, meter: Meter) -> WorkerError | None:
+    def _try_fetch(self, model: Model, check: Check, meter: Meter) -> WorkerError | None:
         try:
             self._fetch_one(model, check, meter)
         except WorkerError as error:
@@ -93,58 +92,58 @@ class Fetcher:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with locked(lock_of(target), check):
-                if self.places.find(model) is not None:  # another worker has brought it
-                    meter.already(model.size or 0)
+                if self.places.find(model) is not None:  # another worker has fetched it meanwhile
+                    meter.count_existing(model.size or 0)
                     return
                 _check_clash(model, target)
-                self._bring(model, target, check, meter)
+                self._download(model, target, check, meter)
 
-    def _bring(self, model: Model, target: Path, check: Check, meter: Meter) -> None:
-        """From the first source that has it."""
-        wanted = Wanted(target, self.places.target, model.size, model.sha256)
-        stored = self._stored(model)
+    def _download(self, model: Model, target: Path, check: Check, meter: Meter) -> None:
+        """Download it from the first source that has it."""
+        expected = ExpectedFile(target, self.places.target, model.size, model.sha256)
+        stored = self._find_in_bucket(model)
         if stored is not None:
             try:
-                bring(stored, wanted, check, meter, self.pace)
+                download(stored, expected, check, meter, self.limits)
                 return
             except (ModelFetchFailed, BucketFailed) as error:
                 if isinstance(error, NoSpaceForModels) or model.source.key:
                     raise
                 log.warning("%s; so it is fetched from where it was published", error)
-        remote = self._published(model)
+        remote = self._published_file(model)
         try:
-            if not self._has_come_by_xet(remote, model, wanted, check, meter):
-                bring(remote, wanted, check, meter, self.pace)
+            if not self._try_xet(remote, model, expected, check, meter):
+                download(remote, expected, check, meter, self.limits)
         finally:
             remote.close()
 
-    def _has_come_by_xet(self, remote: WebFile, model: Model, wanted: Wanted, check: Check, meter: Meter) -> bool:
-        """Bring a file that the hub keeps in Xet storage, if nothing of it came in ranges before; whether that was so.
+    def _try_xet(self, remote: WebFile, model: Model, expected: ExpectedFile, check: Check, meter: Meter) -> bool:
+        """Download by Xet if the hub keeps the file there and no download in ranges was begun; whether that succeeded.
 
-        If it fails, it is not: the file can be had in another way.
+        After a failure the caller falls back to ranges.
         """
-        if model.source.repository is None or parts_of(wanted.target).exists():
+        if model.source.repository is None or parts_of(expected.target).exists():
             return False
         try:
-            facts = look(remote, check, self.pace.stall_seconds)
-            if facts.size < self.xet_from or "x-xet-hash" not in remote.headers:
+            info = fetch_info(remote, check, self.limits.stall_seconds)
+            if info.size < self.min_xet_bytes or "x-xet-hash" not in remote.headers:
                 return False
-            path = self.hub.download(model.source, wanted.target, check, meter.count, self.pace.stall_seconds)
-            accept(wanted, digest_of(path, wanted.target.parent, check, is_fresh=True), facts)
+            path = self.hub.download(model.source, expected.target, check, meter.count, self.limits.stall_seconds)
+            finish_download(expected, digest_of(path, expected.target.parent, check, is_fresh=True), info)
         except (NoSpaceForModels, ModelGated):
             raise
         except ModelFetchFailed as error:
             log.warning("%s; so it is fetched in ranges", error)
             return False
-        except BaseException:  # nobody waits any more: the next one goes by ranges, which can go on
-            parts_of(wanted.target).touch()
+        except BaseException:  # the edge of a cancellation: the next attempt uses ranges, which can be resumed
+            parts_of(expected.target).touch()
             raise
         return True
 
     # --- Sources ---------------------------------------------------------------------------------------
 
-    def _stored(self, model: Model) -> Remote | None:
-        """The model in the bucket: by its key, or because a backup has put it there."""
+    def _find_in_bucket(self, model: Model) -> Remote | None:
+        """The model's object in the bucket, by its key in the manifest or as a backup stored it; None without one."""
         if model.source.key:
             if self.store is None:
                 raise ModelFetchFailed(
@@ -156,22 +155,22 @@ class Fetcher:
             return None
         try:
             for folder in folders_for(model.folder):
-                found = self.store.look(f"{folder}/{model.file}")
-                same = found is not None and (model.size is None or found.size == model.size)
-                if found and same and (model.sha256 is None or found.sha256 in (None, model.sha256)):
+                found = self.store.head(f"{folder}/{model.file}")
+                has_same_size = found is not None and (model.size is None or found.size == model.size)
+                if found and has_same_size and (model.sha256 is None or found.sha256 in (None, model.sha256)):
                     return self.store.remote(found.key)
         except BucketFailed as error:
             log.warning("%s", error)
         return None
 
-    def _published(self, model: Model) -> WebFile:
+    def _published_file(self, model: Model) -> WebFile:
         if model.source.repository is None:
             return WebFile(str(model.source.url), model.file, self.rules, is_page=model.file.endswith(".html"))
         url = self.hub.url(model.source)
-        return WebFile(url, model.file, self.rules, self.hub.token, self._how_to_open(model))
+        return WebFile(url, model.file, self.rules, self.hub.token, self._access_hint(model))
 
-    def _how_to_open(self, model: Model) -> str:
-        """What to do about a refusal of the hub."""
+    def _access_hint(self, model: Model) -> str:
+        """What the user can do about a 401 or 403 of the hub."""
         page = self.hub.page(model.source)
         first = (
             f"accept its licence at {page} with the account that HF_TOKEN is of"
@@ -185,7 +184,7 @@ class Fetcher:
 
 
 def _check_clash(model: Model, target: Path) -> None:
-    """Raise ModelFetchFailed if its place has another file already, which may be dear to somebody."""
+    """Raise ModelFetchFailed if another valid file has its path: the user may need that one."""
     if target.is_file() and not what_is_wrong(target):
         raise ModelFetchFailed(
             f"{model.folder}/{model.file} is there, but is another file: it has {target.stat().st_size:,} bytes, and "

@@ -1,4 +1,4 @@
-"""Is this the file? Size, the header of safetensors, digest; what a digest was found to be is kept beside."""
+"""Checks of a model file: size, safetensors header, SHA-256 digest. Digests are cached in a folder below the root."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 from ..errors import ModelCorrupt
 
 _SAFETENSORS = (".safetensors", ".sft")
-_LONGEST_HEADER = 100_000_000  # the limit of the safetensors library itself
-_PIECE = 1 << 22
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
+_READ_BYTES = 1 << 22
 _MODEL_ENDINGS = (*_SAFETENSORS, ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
-_KEPT = ".checked"
-_PAGES = (b"<!doctype", b"<html", b"<?xml", b'{"error')
-_TEXTS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
+_DIGESTS_FOLDER = ".checked"
+_ERROR_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b'{"error')
+_TEXT_ENDINGS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
 
 
 def is_model(name: str) -> bool:
-    """Whether a file of that name is one of models, by its ending."""
+    """Whether a file name has the ending of a model file."""
     return name.lower().endswith(_MODEL_ENDINGS)
 
 
 def could_be(path: Path, size: int | None) -> bool:
-    """Whether a file may be the one of that size (any, if None), by a look that costs nothing: whole, not cut off."""
+    """Whether a file has that size (any, if None) and is not cut short; reads only its beginning."""
     with contextlib.suppress(OSError):
         actual = path.stat().st_size
         return (size is None or actual == size) and not what_is_wrong(path)
@@ -34,9 +34,9 @@ def could_be(path: Path, size: int | None) -> bool:
 
 
 def what_is_wrong(path: Path, suffix: str = "") -> str:
-    """What a look at the beginning of a file tells: an empty file, a web page, a safetensors file cut short; or ''.
+    """What is wrong with a file by its beginning: empty, a web page, a safetensors file cut short; '' for nothing.
 
-    `suffix` is of the name that it will have, if it has not got it yet.
+    `suffix` is that of its final name, for a file that does not have it yet.
 
     A safetensors file is eight bytes with the length of a JSON header (little-endian), the header, and the tensors at
     the offsets that it gives, up to the end of the file (https://github.com/huggingface/safetensors#format).
@@ -46,13 +46,13 @@ def what_is_wrong(path: Path, suffix: str = "") -> str:
         return "it is empty"
     with path.open("rb") as opened:
         start = opened.read(64).lstrip().lower()
-        if start.startswith(_PAGES) and suffix not in _TEXTS:
+        if start.startswith(_ERROR_PAGE_STARTS) and suffix not in _TEXT_ENDINGS:
             return "it is a web page or an error message, not a model"
         if suffix not in _SAFETENSORS:
             return ""
         opened.seek(0)
         length = int.from_bytes(opened.read(8), "little")
-        if size < 8 or length > _LONGEST_HEADER:
+        if size < 8 or length > _MAX_HEADER_BYTES:
             return "it does not begin like a safetensors file"
         if 8 + length > size:
             return "it ends before its header does"
@@ -62,7 +62,7 @@ def what_is_wrong(path: Path, suffix: str = "") -> str:
 def _wrong_header(header: bytes, data_size: int) -> str:
     try:
         tensors = json.loads(header)
-        ends = [int(about["data_offsets"][1]) for name, about in tensors.items() if name != "__metadata__"]
+        ends = [int(tensor["data_offsets"][1]) for name, tensor in tensors.items() if name != "__metadata__"]
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError):
         return "its safetensors header cannot be read"
     needed = max(ends, default=0)
@@ -80,43 +80,43 @@ def check_digest(path: Path, actual: str, expected: str | None) -> None:
 
 
 def digest_of(path: Path, root: Path, check: Callable[[], None] = lambda: None, is_fresh: bool = False) -> str:
-    """The SHA-256 of a file, from what was kept if neither size nor time changed, else read and kept below `root`.
+    """The SHA-256 of a file: cached if neither size nor mtime changed, else computed, and cached below `root`.
 
-    `is_fresh`: read in any case, for disks forget too. `check` raises if nobody waits any more.
+    `is_fresh`: compute it in any case, for disks corrupt data too. `check` raises to cancel.
     """
-    kept = None if is_fresh else kept_digest(path, root)
-    if kept is not None:
-        return kept
+    cached = None if is_fresh else cached_digest(path, root)
+    if cached is not None:
+        return cached
     before = path.stat()
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
     with path.open("rb", buffering=0) as opened:
         while length := opened.readinto(buffer):
             digest.update(buffer[:length])
             check()
     after = path.stat()
     if (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns):
-        keep_digest(path, root, digest.hexdigest())
+        cache_digest(path, root, digest.hexdigest())
     return digest.hexdigest()
 
 
-def kept_digest(path: Path, root: Path) -> str | None:
-    """The digest that a file was found to have, None if that is not known any more."""
+def cached_digest(path: Path, root: Path) -> str | None:
+    """The cached digest of a file, None without one or if the file has changed since."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        kept, now = json.loads(_note(path, root).read_text(encoding="utf-8")), path.stat()
-        if (kept["size"], kept["mtime_ns"]) == (now.st_size, now.st_mtime_ns):
-            return str(kept["sha256"])
+        cached, now = json.loads(_digest_file(path, root).read_text(encoding="utf-8")), path.stat()
+        if (cached["size"], cached["mtime_ns"]) == (now.st_size, now.st_mtime_ns):
+            return str(cached["sha256"])
     return None
 
 
-def keep_digest(path: Path, root: Path, digest: str) -> None:
-    """Note a file's digest; nothing where that cannot be written."""
+def cache_digest(path: Path, root: Path, digest: str) -> None:
+    """Cache a file's digest; does nothing where that cannot be written."""
     with contextlib.suppress(OSError, ValueError):
-        note, now = _note(path, root), path.stat()
-        note.parent.mkdir(parents=True, exist_ok=True)
-        own = note.with_name(f"{note.name}.{os.getpid()}")
-        own.write_text(json.dumps({"size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest}))
-        own.replace(note)
+        file, now = _digest_file(path, root), path.stat()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f"{file.name}.{os.getpid()}")
+        temporary.write_text(json.dumps({"size": now.st_size, "mtime_ns": now.st_mtime_ns, "sha256": digest}))
+        temporary.replace(file)
 
 
-def _note(path: Path, root: Path) -> Path:
-    return root / _KEPT / f"{path.relative_to(root)}.json"
+def _digest_file(path: Path, root: Path) -> Path:
+    return root / _DIGESTS_FOLDER / f"{path.relative_to(root)}.json"

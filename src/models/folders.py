@@ -1,4 +1,4 @@
-"""ComfyUI's folders of models, some of which have two names; `extra_model_paths.yaml` lists them."""
+"""ComfyUI's model folders, some of which have two names; `extra_model_paths.yaml` lists them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import yaml
 
 from .. import REPOSITORY
 
-_PATHS = REPOSITORY / "src" / "extra_model_paths.yaml"
+_MODEL_PATHS_FILE = REPOSITORY / "src" / "extra_model_paths.yaml"
 ALSO_IN = {"diffusion_models": "checkpoints"}
-"""A file for a folder on the left works from the folder on the right too: a diffusion model among checkpoints."""
+"""Files of the folder on the left are also looked for in the one on the right: diffusion models among checkpoints."""
 
 
 @cache
 def folder_names() -> Mapping[str, tuple[str, ...]]:
-    """ComfyUI's name of each kind of model to the folders below a root that hold it."""
-    first: dict[str, str] = next(iter(yaml.safe_load(_PATHS.read_text(encoding="utf-8")).values()))
+    """ComfyUI's name of each kind of model to the folders below a root that hold such models."""
+    first: dict[str, str] = next(iter(yaml.safe_load(_MODEL_PATHS_FILE.read_text(encoding="utf-8")).values()))
     return {kind: tuple(str(names).split()) for kind, names in first.items() if kind != "base_path"}
 
 
@@ -29,7 +29,7 @@ def kind_of(folder: str) -> str:
 
 
 def folders_for(folder: str) -> tuple[str, ...]:
-    """The folders that a file of `folder` (`clip`, `text_encoders`, `clip_vision/name`) may be in, that one first."""
+    """The folders that a file for `folder` (`clip`, `text_encoders`, `clip_vision/name`) may be in, that one first."""
     top, *rest = PurePosixPath(folder).parts
     same = folder_names().get(kind_of(folder), ())
     also = [ALSO_IN[name] for name in same if name in ALSO_IN]

@@ -1,8 +1,8 @@
-"""Brings one file with huggingface_hub, in a process of its own: `python -m src.models.hub_child`.
+"""Downloads one file with huggingface_hub, in its own process: `python -m src.models.hub_child`.
 
-A process, because a transfer by Xet that has stalled cannot be ended in another way, because the library reads its
-settings when it is imported, and because what it takes of memory goes with it. The order is a JSON line on stdin; the
-answers are JSON lines on stdout: `{"bytes": n}` for progress, then `{"path": …}` or `{"failed": class, "status": …}`.
+It is a process because a stalled Xet transfer cannot be stopped in another way, because the library reads its settings
+when it is imported, and because its memory is freed with it. The request is a JSON line on stdin; the messages are
+JSON lines on stdout: `{"bytes": n}` for progress, then `{"path": …}` or `{"failed": class, "status": …}`.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from ..launch.comfy_launcher import die_with_parent
 
 
 def main() -> None:
-    """Do the order: repository, revision, path, folder, endpoint, token, parent, environment."""
-    order: dict[str, Any] = json.loads(sys.stdin.readline())
-    die_with_parent(order["parent"])
-    os.environ.update(order["environment"])
+    """Do the request: repository, revision, path, folder, endpoint, token, parent (its pid), environment."""
+    request: dict[str, Any] = json.loads(sys.stdin.readline())
+    die_with_parent(request["parent"])
+    os.environ.update(request["environment"])
     from huggingface_hub import hf_hub_download  # noqa: PLC0415  it reads the environment
     from tqdm.auto import tqdm  # noqa: PLC0415
 
-    class Told(tqdm):  # type: ignore[type-arg]
-        """A progress bar that tells instead of showing."""
+    class ProgressMessages(tqdm):  # type: ignore[type-arg]
+        """A progress bar that sends messages instead of drawing."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             options.pop("name", None)
-            # Xet has a bar for what came over the line, which only shows that something comes, and one for the file.
+            # Xet has two bars: one for bytes over the network, used here only as a sign of life, and one for the file.
             self._is_of_file = "downloading bytes" not in str(options.get("desc", ""))
             super().__init__(*arguments, **{**options, "disable": True})
 
         def update(self, n: float | None = 1) -> bool | None:
-            _tell(bytes=int(n or 0) if self._is_of_file else 0)
+            _send(bytes=int(n or 0) if self._is_of_file else 0)
             return None
 
     try:
         path = hf_hub_download(
-            order["repository"],
-            order["path"],
-            revision=order["revision"],
-            local_dir=order["folder"],
-            endpoint=order["endpoint"],
-            token=order["token"] or False,
-            tqdm_class=Told,
+            request["repository"],
+            request["path"],
+            revision=request["revision"],
+            local_dir=request["folder"],
+            endpoint=request["endpoint"],
+            token=request["token"] or False,
+            tqdm_class=ProgressMessages,
         )
-        _tell(path=str(path))
+        _send(path=str(path))
     except Exception as error:  # noqa: BLE001  the edge of the process: the parent decides what it means
         response = getattr(error, "response", None)
-        _tell(failed=type(error).__name__, status=getattr(response, "status_code", None))
+        _send(failed=type(error).__name__, status=getattr(response, "status_code", None))
 
 
-def _tell(**told: Any) -> None:
-    sys.stdout.write(json.dumps(told) + "\n")
+def _send(**message: Any) -> None:
+    sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 

@@ -1,8 +1,8 @@
-"""One at a time for each file, also across workers that share a network volume.
+"""Lock files, which also work across workers that share a network volume.
 
-A lock is a file that is made only where there is none, which every file system can do (flock(2) is not to be trusted
-on network file systems). Whoever has it touches it now and then. One that has not been touched for some time, by the
-clock of the one who waits, or whose process on this machine is gone, was left by somebody who was killed.
+A lock is a file that is created exclusively, which every file system supports (flock(2) is unreliable on network file
+systems). Its owner touches it every few seconds. A lock that has not been touched for some time, by the clock of the
+waiting process, or whose process on this machine is gone, is stale: its owner was killed.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _TOUCH_SECONDS = 5.0
-_STALE_SECONDS = 90.0  # network file systems may show times of files a minute late
-_LOOK_SECONDS = 0.2
-_LEFT_SECONDS = 600.0
+_STALE_SECONDS = 90.0  # network file systems may report mtimes a minute late
+_CHECK_INTERVAL_SECONDS = 0.2
+_ABANDONED_SECONDS = 600.0
 
 
 @contextmanager
 def locked(path: Path, check: Callable[[], None], stale_seconds: float = _STALE_SECONDS) -> Iterator[None]:
-    """Hold the lock file `path`. `check` is called while somebody else has it, and raises to end the wait.
+    """Hold the lock file `path`. `check` is called while another process has it, and raises to cancel the wait.
 
-    Raises OSError where files cannot be made.
+    Raises OSError where files cannot be created.
     """
     content = json.dumps({"machine": _machine(), "process": os.getpid(), "id": uuid.uuid4().hex})
     _acquire(path, content, check, stale_seconds)
@@ -40,7 +40,7 @@ def locked(path: Path, check: Callable[[], None], stale_seconds: float = _STALE_
     finally:
         done.set()
         toucher.join()
-        if _read(path) == content:  # else somebody took us for dead
+        if _read(path) == content:  # else another process took the lock for stale
             path.unlink(missing_ok=True)
 
 
@@ -55,7 +55,7 @@ def _acquire(path: Path, content: str, check: Callable[[], None], stale_seconds:
         if _is_dead(other) or time.monotonic() - since > stale_seconds:
             _break(path, other)
         else:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_CHECK_INTERVAL_SECONDS)
 
 
 def _make(path: Path, content: str) -> bool:
@@ -73,12 +73,12 @@ def _make(path: Path, content: str) -> bool:
 
 
 def _break(path: Path, content: str) -> None:
-    """Remove a lock that was left, if it is still that one: one at a time looks and removes, or two could get it."""
+    """Remove a stale lock, if it is still that one. A second lock guards this, or two processes could get the lock."""
     breaking = path.with_name(f"{path.name}.breaking")
     if not _make(breaking, content):
-        if time.time() - _touched(breaking) / 1e9 > _LEFT_SECONDS:  # whoever was at it was killed
+        if time.time() - _touched(breaking) / 1e9 > _ABANDONED_SECONDS:  # its owner was killed
             breaking.unlink(missing_ok=True)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_CHECK_INTERVAL_SECONDS)
         return
     try:
         if _read(path) == content:
@@ -88,13 +88,13 @@ def _break(path: Path, content: str) -> None:
 
 
 def _is_dead(content: str) -> bool:
-    """Whether the holder was a process of this machine, and of this container, that is gone."""
+    """Whether the owner was a process of this machine and container that is gone."""
     with contextlib.suppress(ValueError, KeyError, TypeError):
-        holder = json.loads(content)
-        if holder["machine"] != _machine():
+        owner = json.loads(content)
+        if owner["machine"] != _machine():
             return False
         try:
-            os.kill(int(holder["process"]), 0)
+            os.kill(int(owner["process"]), 0)
         except ProcessLookupError:
             return True
         except PermissionError:
@@ -103,7 +103,7 @@ def _is_dead(content: str) -> bool:
 
 
 def _machine() -> str:
-    """What machine and what container's processes these are: host names can be the same in many containers."""
+    """Identifies this machine and its PID namespace: host names can be the same in many containers."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())

@@ -1,8 +1,8 @@
-"""What is known of model files: name, folder, source, size, digest, licence; and the sets that workflows need.
+"""The known model files (name, folder, source, size, digest, licence) and the sets of them that workflows need.
 
-`manifest.json` beside this room holds the ones that we know of. A file is pinned by its digest, by the revision of its
-repository, or by both; a pickle, which can run code, only by both. Sizes and digests are those that the publishers'
-own listings and other projects' manifests agree on; what nobody tells is left out, not guessed.
+`manifest.json` next to this module lists them. A file is pinned by its digest, by the revision of its repository, or
+by both; a pickle, which can run code, only by both. Sizes and digests are those that the publishers' own listings and
+other projects' manifests agree on; unknown ones are left out, not guessed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ..settings import Settings
 from .folders import folder_names, kind_of
 
 MANIFEST_FILE = Path(__file__).with_name("manifest.json")
-"""The manifest of this repository."""
+"""The manifest in this repository."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-# What would be right, by field, where a pattern says little to people.
-_RIGHT = {
+# What a field must be, for error messages, where its regular expression would say little to the user.
+_EXPECTED_FORMS = {
     "file": "a name without slashes, and without blanks at its ends; a subfolder goes into folder",
     "folder": "a folder below models/, without blanks",
     "name": "letters, digits and . + - _ /",
@@ -77,10 +77,10 @@ class Source(BaseModel):
 
     @property
     def page(self) -> str:
-        """Where it is, for people who may not have a key to it."""
+        """Its URL for messages, without the signature of a presigned URL."""
         if self.repository:
             return f"{_HUB}/{self.repository}/resolve/{self.revision or 'main'}/{quote(self.path or '')}"
-        return (self.url or "the bucket of models").partition("?")[0].partition("#")[0]  # a signed link is a secret
+        return (self.url or "the bucket of models").partition("?")[0].partition("#")[0]  # a presigned URL is a secret
 
 
 class Model(BaseModel):
@@ -118,14 +118,14 @@ class Model(BaseModel):
 
     @property
     def about(self) -> str:
-        """What a person wants to know before fetching it."""
+        """Its size and licence, for messages: what a user wants to know before fetching it."""
         size = f"{self.size / 1e9:.1f} GB, " if self.size else ""
         use = "" if self.commercial_ok else ", not for commercial use"
         return f"{size}{self.licence}{use}"
 
 
 class Manifest(BaseModel):
-    """All models by name, and the sets: name to the names of its models."""
+    """All models, and the sets: the name of a set to the names of its models."""
 
     model_config = _Strict
 
@@ -135,12 +135,12 @@ class Manifest(BaseModel):
     @model_validator(mode="after")
     def _is_whole(self) -> Manifest:
         names = [model.name for model in self.models]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"models must have names of their own: {', '.join(twice)}")
-        wanted = {name for members in self.sets.values() for name in members}
-        wanted |= {model.instead for model in self.models if model.instead}
-        unknown = sorted(wanted - set(names))
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        if duplicates:
+            raise ValueError(f"models must have names of their own: {', '.join(duplicates)}")
+        referenced = {name for members in self.sets.values() for name in members}
+        referenced |= {model.instead for model in self.models if model.instead}
+        unknown = sorted(referenced - set(names))
         if unknown:
             raise ValueError(f"there is no model of the name {', '.join(unknown)}")
         return self
@@ -150,7 +150,7 @@ class Manifest(BaseModel):
         return next(model for model in self.models if model.name == name)
 
     def expand(self, names: Iterable[str]) -> list[Model]:
-        """The models of sets and models by name, each once. Raises UnknownModelSet with the nearest names."""
+        """The models of the named sets, and the named models, each once. Raises UnknownModelSet with similar names."""
         members_of = {**{model.name: (model.name,) for model in self.models}, **self.sets}
         spelled = {name.lower(): name for name in members_of}
         found: dict[str, Model] = {}
@@ -166,11 +166,11 @@ class Manifest(BaseModel):
             found.update({member: self.model(member) for member in members_of[known]})
         return list(found.values())
 
-    def known_as(self, file: str, folder: str = "") -> list[Model]:
-        """The models whose file has that name, whatever folder is in front of it; those without a gate first.
+    def find_by_file(self, file: str, folder: str = "") -> list[Model]:
+        """The models whose file has that name, any folders in `file` ignored; those that are not gated first.
 
-        With a `folder`, only those for that kind; without, none of those that need a folder of their own, whose names
-        say little (`model.safetensors`).
+        With a `folder`, only models for that kind of folder. Without, models in a subfolder of their own are left out:
+        their file names say little (`model.safetensors`).
         """
         name = PurePosixPath(file.replace("\\", "/")).name
         known = [model for model in self.models if model.file == name]
@@ -178,7 +178,7 @@ class Manifest(BaseModel):
         return sorted(fits, key=lambda model: model.gated)
 
     def sets_with(self, name: str) -> list[str]:
-        """The sets that have a model of that name, or one that is the same file from elsewhere."""
+        """The sets that have that model, or another one with the same folder and file name."""
         model = self.model(name)
         same = {other.name for other in self.models if (other.folder, other.file) == (model.folder, model.file)}
         return [name for name, members in self.sets.items() if same & set(members)]
@@ -194,9 +194,9 @@ class OwnManifest(BaseModel):
 
 
 def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
-    """A manifest from JSON; its models and sets take the place of those of `base` that have the same names.
+    """A manifest from JSON; its models and sets replace those of `base` with the same names.
 
-    Raises InvalidManifest with the place and what is wrong there.
+    Raises InvalidManifest, which says what is wrong and where.
     """
     try:
         if base is None:
@@ -208,31 +208,31 @@ def read_manifest(content: object, base: Manifest | None = None) -> Manifest:
         return Manifest(models=(*own, *kept), sets={**base.sets, **given.sets})
     except ValidationError as error:
         problems = error.errors(include_url=False, include_context=False)
-        told = "; ".join(_problem(problem["loc"], problem["msg"], content) for problem in problems[:5])
+        listed = "; ".join(_problem(problem["loc"], problem["msg"], content) for problem in problems[:5])
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise InvalidManifest(f"{told}{more}") from error
+        raise InvalidManifest(f"{listed}{more}") from error
 
 
 def _problem(loc: Sequence[int | str], message: str, content: object) -> str:
-    """One problem for people: which model, which field, what would be right."""
+    """The message for one problem: which model, which field, what it must be."""
     place, rest = "the manifest", list(loc)
     if rest[:1] == ["models"] and len(rest) > 1 and isinstance(content, Mapping):
         entry = content["models"][rest[1]]
         name = entry.get("name") if isinstance(entry, Mapping) else None
         place, rest = f"model {name!r}" if name else f"models[{rest[1]}]", rest[2:]
     field = str(rest[-1]) if rest else ""
-    right = f"; {_RIGHT[field]}" if field in _RIGHT and "match pattern" in message else ""
-    return f"{'.'.join((place, *map(str, rest)))}: {message.removeprefix('Value error, ')}{right}"
+    expected = f"; {_EXPECTED_FORMS[field]}" if field in _EXPECTED_FORMS and "match pattern" in message else ""
+    return f"{'.'.join((place, *map(str, rest)))}: {message.removeprefix('Value error, ')}{expected}"
 
 
 @cache
 def shipped_manifest() -> Manifest:
-    """The manifest of this repository."""
+    """The manifest in this repository."""
     return read_manifest(json.loads(MANIFEST_FILE.read_text(encoding="utf-8")))
 
 
 def known_manifest(settings: Settings) -> Manifest:
-    """The shipped manifest with MODELS_MANIFEST over it. Raises InvalidManifest."""
+    """The shipped manifest, with the entries of MODELS_MANIFEST over it. Raises InvalidManifest."""
     if not settings.models_manifest:
         return shipped_manifest()
     file = Path(settings.models_manifest).expanduser()
@@ -245,15 +245,15 @@ def known_manifest(settings: Settings) -> Manifest:
     try:
         manifest = read_manifest(content, shipped_manifest())
         for model in manifest.models:
-            _warn_of_folder(kind_of(model.folder))
+            _warn_about_folder(kind_of(model.folder))
         return manifest
     except InvalidManifest as error:
         raise InvalidManifest(f"{file.name}: {error.message}") from error
 
 
 @cache
-def _warn_of_folder(kind: str) -> None:
-    """Say once in the log that a folder is none of ComfyUI's: a node pack may have it, or it is a slip."""
+def _warn_about_folder(kind: str) -> None:
+    """Warn once in the log about a folder that ComfyUI does not have: a node pack may use it, or it is a typo."""
     if kind not in folder_names():
         near = difflib.get_close_matches(kind, folder_names(), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
@@ -261,9 +261,9 @@ def _warn_of_folder(kind: str) -> None:
 
 
 def where_to_get(file: str, manifest: Manifest, folder: str = "") -> list[str]:
-    """For a file that is missing: where it is to be had, a sentence for each model of that name (and folder)."""
-    told = []
-    for model in manifest.known_as(file, folder):
+    """Where a missing file can be downloaded: a sentence for each model of that file name (and folder)."""
+    sentences = []
+    for model in manifest.find_by_file(file, folder):
         gate = " (its licence has to be accepted there first)" if model.gated else ""
-        told.append(f"{model.file} for models/{model.folder} is at {model.source.page}{gate}: {model.about}")
-    return told
+        sentences.append(f"{model.file} for models/{model.folder} is at {model.source.page}{gate}: {model.about}")
+    return sentences

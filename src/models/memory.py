@@ -1,4 +1,4 @@
-"""How much memory there is: of the machine, or of the container if that has less (control groups, both versions)."""
+"""The memory of the machine, or of the container if that has less (control groups, versions 1 and 2)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _PROC = Path("/proc/meminfo")
 
 
 def total_memory(groups: Path = _GROUPS, meminfo: Path = _PROC) -> int:
-    """Bytes that this container may use; 0 where the system does not tell."""
+    """Bytes that this container may use; 0 if unknown."""
     limit = _limit(groups)
     total = _meminfo(meminfo).get("MemTotal", 0)
     return min(total, limit) if limit is not None else total
 
 
 def free_memory(groups: Path = _GROUPS, meminfo: Path = _PROC) -> int:
-    """Bytes that can still be used, also for pages of files: those that nobody uses give way. 0 if nobody tells."""
+    """Bytes that are free, the reclaimable page cache included; 0 if unknown."""
     available = _meminfo(meminfo).get("MemAvailable", 0)
     limit = _limit(groups)
     if limit is None:
@@ -31,7 +31,7 @@ def free_memory(groups: Path = _GROUPS, meminfo: Path = _PROC) -> int:
 
 
 def _limit(groups: Path) -> int | None:
-    """Of version 2, else of version 1; None without one (version 1 then tells an enormous number)."""
+    """The limit of version 2, else of version 1; None without one (version 1 then reports an enormous number)."""
     for file in (groups / "memory.max", groups / "memory" / "memory.limit_in_bytes"):
         limit = _number(file)
         if limit is not None and limit < 1 << 60:
@@ -40,10 +40,10 @@ def _limit(groups: Path) -> int | None:
 
 
 def _pages(stat: Path) -> int:
-    """Pages of files that have not been used lately."""
+    """Bytes of the page cache that were not used lately."""
     with contextlib.suppress(OSError, ValueError):
-        told = dict(line.split() for line in stat.read_text().splitlines())
-        return int(told.get("total_inactive_file") or told.get("inactive_file") or 0)
+        counters = dict(line.split() for line in stat.read_text().splitlines())
+        return int(counters.get("total_inactive_file") or counters.get("inactive_file") or 0)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""What has come of a file: its bytes beside the file that it will be, and how far each part of it reaches.
+"""A partly downloaded file: its bytes, and a journal of how far each part has been received.
 
-The bytes lie in `NAME.partial`, and `NAME.partial.parts` says how far each part has come, so that the next process
-goes on from there. Bytes of a machine that loses power are not waited for: what is checked is what the system has.
+The bytes are in `NAME.partial` next to the final file; `NAME.partial.parts` is the journal, from which the next
+process resumes. Nothing is fsynced against a loss of power: the digest is taken of what the system has in its cache.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from typing import Any
 
 from ..errors import ModelFetchFailed, NoSpaceForModels
 
-_PIECE = 1 << 22
-_NOTED = 1 << 20  # bytes between two notes of how far a part is
-_LOOK_SECONDS = 0.1
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_SPARE_BYTES = 200_000_000  # that are to stay free beside the models
+_READ_BYTES = 1 << 22
+_JOURNAL_INTERVAL_BYTES = 1 << 20  # bytes of a part between two entries in the journal
+_CHECK_INTERVAL_SECONDS = 0.1
+_DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_RESERVED_BYTES = 200_000_000  # that stay free besides the models
 _STAGING = ".partial.hub"
-_BUSY_SECONDS = 120.0  # a lock that was touched in that time is held by somebody
+_LOCK_FRESH_SECONDS = 120.0  # a lock that was touched in that time is held
 
 
 def partial_of(target: Path) -> Path:
-    """Where what came of a file lies."""
+    """The file with the bytes received so far."""
     return target.with_name(f"{target.name}.partial")
 
 
 def parts_of(target: Path) -> Path:
-    """Where it is written how far its parts have come."""
+    """The journal of how far each part has been received."""
     return target.with_name(f"{target.name}.partial.parts")
 
 
 def lock_of(target: Path) -> Path:
-    """What whoever brings a file holds."""
+    """The lock file that a download holds."""
     return target.with_name(f"{target.name}.lock")
 
 
 def staging_of(target: Path) -> Path:
-    """The folder that Hugging Face's library works in."""
+    """The folder that huggingface_hub downloads into."""
     return target.with_name(f"{target.name}{_STAGING}")
 
 
 def discard(target: Path) -> None:
-    """Remove what came."""
+    """Remove the partial file and its journal."""
     parts_of(target).unlink(missing_ok=True)
     partial_of(target).unlink(missing_ok=True)
 
 
 def is_leftover(path: PurePath) -> bool:
-    """Whether a file, by its path below a root, is what a download needs only while it runs."""
+    """Whether a file, given its path below a root, is one that a download needs only while it runs."""
     in_staging = any(part.endswith(_STAGING) for part in path.parent.parts)
     return in_staging or path.name.endswith((".partial", ".partial.parts", ".lock", ".lock.breaking"))
 
 
 def is_in_use(path: Path) -> bool:
-    """Whether a leftover may be of a download that runs now: its lock is held."""
+    """Whether a leftover may belong to a running download: its lock is held."""
     staging = next((parent for parent in path.parents if parent.name.endswith(_STAGING)), None)
     name = staging.name if staging else path.name
     folder = staging.parent if staging else path.parent
@@ -71,17 +71,17 @@ def is_in_use(path: Path) -> bool:
         name = name.removesuffix(ending)
     lock = folder / f"{name}.lock"
     with contextlib.suppress(OSError):
-        return time.time() - lock.stat().st_mtime < _BUSY_SECONDS
+        return time.time() - lock.stat().st_mtime < _LOCK_FRESH_SECONDS
     return False
 
 
-def check_space(folder: Path, wanted: Iterable[tuple[Path, int]]) -> None:
-    """Raise NoSpaceForModels if `folder` will not have room for files of those sizes (bytes)."""
+def check_space(folder: Path, downloads: Iterable[tuple[Path, int]]) -> None:
+    """Raise NoSpaceForModels if the disk of `folder` has no space for `downloads`: (target, size in bytes) each."""
     while not folder.exists():
         folder = folder.parent
-    files = list(wanted)
+    files = list(downloads)
     free = shutil.disk_usage(folder).free
-    needed = sum(size - _taken(partial_of(target)) for target, size in files) + _SPARE_BYTES
+    needed = sum(size - _allocated_bytes(partial_of(target)) for target, size in files) + _RESERVED_BYTES
     if files and needed > free:
         names = ", ".join(target.name for target, _ in files)
         raise NoSpaceForModels(
@@ -90,18 +90,18 @@ def check_space(folder: Path, wanted: Iterable[tuple[Path, int]]) -> None:
         )
 
 
-def _taken(path: Path) -> int:
-    """Bytes of the disk that a file takes, which may have holes."""
+def _allocated_bytes(path: Path) -> int:
+    """Bytes that a file, which may be sparse, occupies on the disk."""
     return path.stat().st_blocks * 512 if path.is_file() else 0
 
 
 @contextmanager
 def disk_errors(target: Path) -> Iterator[None]:
-    """Put in words what the disk says."""
+    """Turn OSError from writing `target` into NoSpaceForModels or ModelFetchFailed."""
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL_ERRORS:
             raise NoSpaceForModels(
                 f"no space left for {target.name}: give the volume (or the container disk) more, or prune models"
             ) from error
@@ -112,24 +112,26 @@ def disk_errors(target: Path) -> Iterator[None]:
 
 
 class Partial:
-    """The bytes that came, and how far each part of them reaches. May be written from several threads."""
+    """The bytes received of a file, and up to where each part of it is there. May be written from several threads."""
 
-    def __init__(self, target: Path, size: int, part: int, reached: dict[int, int], file: int, journal: Any) -> None:
+    def __init__(
+        self, target: Path, size: int, part_bytes: int, reached: dict[int, int], file: int, journal: Any
+    ) -> None:
         self.target = target
         self.path = partial_of(target)
         self.size = size
-        self._part = part
+        self._part_bytes = part_bytes
         self._reached = reached
-        self._noted = dict(reached)
+        self._journaled = dict(reached)
         self._file = file
         self._journal = journal
         self._changed = threading.Condition()
 
     @classmethod
     @contextmanager
-    def open(cls, target: Path, size: int, tag: str, part: int) -> Iterator[Partial]:
-        """What has come of a file of `size` bytes whose content has that tag; what came of another one is dropped."""
-        head = json.dumps({"size": size, "tag": tag, "part": part})
+    def open(cls, target: Path, size: int, tag: str, part_bytes: int) -> Iterator[Partial]:
+        """The partial file of a download of `size` bytes with that `tag`; bytes of any other download are dropped."""
+        head = json.dumps({"size": size, "tag": tag, "part": part_bytes})
         path, journal_path = partial_of(target), parts_of(target)
         with disk_errors(target):
             reached = _reached(path, journal_path, head)
@@ -143,68 +145,68 @@ class Partial:
                     with disk_errors(target):
                         journal.write(f"{head}\n")
                         journal.flush()
-                yield cls(target, size, part, reached, file, journal)
+                yield cls(target, size, part_bytes, reached, file, journal)
         finally:
             os.close(file)
 
     @property
     def count(self) -> int:
-        """How many parts it has."""
-        return -(-self.size // self._part)
+        """The number of parts."""
+        return -(-self.size // self._part_bytes)
 
     def range_of(self, number: int) -> tuple[int, int]:
-        """Where a part begins and ends."""
-        return number * self._part, min((number + 1) * self._part, self.size)
+        """The offsets at which a part begins and ends."""
+        return number * self._part_bytes, min((number + 1) * self._part_bytes, self.size)
 
     def reached(self, number: int) -> int:
-        """Up to where the bytes of a part are there."""
+        """The offset up to which a part has been received."""
         return self._reached.get(number, self.range_of(number)[0])
 
     def missing(self) -> list[int]:
-        """The numbers of the parts that are not whole."""
+        """The numbers of the incomplete parts."""
         return [number for number in range(self.count) if self.reached(number) < self.range_of(number)[1]]
 
-    def bytes_there(self) -> int:
-        """How many bytes have come."""
+    def received_bytes(self) -> int:
+        """How many bytes have been received."""
         return sum(position - self.range_of(number)[0] for number, position in self._reached.items())
 
-    def write(self, number: int, piece: bytes) -> None:
-        """Put the next bytes of a part into their place. Raises NoSpaceForModels, ModelFetchFailed."""
+    def write(self, number: int, chunk: bytes) -> None:
+        """Write the next bytes of a part. Raises NoSpaceForModels, ModelFetchFailed."""
         start, end = self.range_of(number)
-        position, left = self.reached(number), memoryview(piece)
+        position, left = self.reached(number), memoryview(chunk)
         with disk_errors(self.target):
             while left:
                 written = os.pwrite(self._file, left, position)
                 position, left = position + written, left[written:]
             with self._changed:
                 self._reached[number] = position
-                if position - self._noted.get(number, start) >= _NOTED or position == end:
-                    self._noted[number] = position
+                if position - self._journaled.get(number, start) >= _JOURNAL_INTERVAL_BYTES or position == end:
+                    self._journaled[number] = position
                     self._journal.write(f"{number} {position}\n")
                     self._journal.flush()
                     self._changed.notify_all()
 
-    def begin_anew(self, number: int) -> int:
-        """Forget what came of a part; how many bytes that were."""
+    def restart(self, number: int) -> int:
+        """Forget the bytes of a part; returns how many there were."""
         start = self.range_of(number)[0]
         lost = self.reached(number) - start
         with self._changed:
-            self._reached[number] = self._noted[number] = start
+            self._reached[number] = self._journaled[number] = start
         return lost
 
-    def digest(self, is_over: threading.Event) -> str:
-        """The SHA-256 of the file, taken part by part as they come; of less than all if `is_over` is set before.
+    def digest(self, stop: threading.Event) -> str:
+        """The SHA-256 of the file, computed while its parts arrive; incomplete if `stop` is set before the end.
 
-        Raises ModelFetchFailed if somebody else has made the file shorter.
+        Raises ModelFetchFailed if another process has made the file shorter.
         """
-        digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
+        digest, buffer = hashlib.sha256(), memoryview(bytearray(_READ_BYTES))
         for number in range(self.count):
             with self._changed:
-                while self.reached(number) < self.range_of(number)[1] and not is_over.is_set():
-                    self._changed.wait(_LOOK_SECONDS)
+                while self.reached(number) < self.range_of(number)[1] and not stop.is_set():
+                    self._changed.wait(_CHECK_INTERVAL_SECONDS)
             position, end = self.range_of(number)
-            while position < end and not is_over.is_set():
-                length = os.preadv(self._file, [buffer[: min(_PIECE, end - position)]], position)
+            while position < end and not stop.is_set():
+                length = os.preadv(self._file, [buffer[: min(_READ_BYTES, end - position)]], position)
                 if not length:
                     raise ModelFetchFailed(f"{self.target.name} was changed by somebody else while it came")
                 digest.update(buffer[:length])
@@ -213,10 +215,10 @@ class Partial:
 
 
 def _reached(path: Path, journal: Path, head: str) -> dict[int, int]:
-    """How far each part of a download of the same content has come; nothing if it was of another one."""
+    """The journal: part number to offset reached; empty if it belongs to a download of other content."""
     with contextlib.suppress(OSError, ValueError):
         first, *lines = journal.read_text(encoding="ascii").split("\n")
         if first == head and path.stat().st_size == json.loads(head)["size"]:
-            notes = (line.split() for line in lines[:-1])  # the last line may have been cut
-            return {int(number): int(position) for number, position in notes}
+            entries = (line.split() for line in lines[:-1])  # the last line may be cut off
+            return {int(number): int(position) for number, position in entries}
     return {}

@@ -1,4 +1,4 @@
-"""For maintainers: the sizes, digests and revisions of the manifest, asked from Hugging Face."""
+"""For maintainers: updates the sizes, digests and revisions in the manifest from Hugging Face."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from .manifest import MANIFEST_FILE, read_manifest
 def pin_manifest(
     endpoint: str, token: str, names: Sequence[str], may_write: bool, file: Path = MANIFEST_FILE
 ) -> list[str]:
-    """What differs between the manifest and the hub, a sentence each; written into the file if that is wanted.
+    """What differs between the manifest and the hub, a sentence each; written into the file if `may_write`.
 
-    `names` are models or sets, all if there are none. A revision that is pinned is asked for itself; where none is,
-    that of the main branch is taken. Raises ModelFetchFailed if the hub cannot be asked.
+    `names` are models or sets, all if there are none. A pinned revision is looked up as it is; without one, the newest
+    commit of the default branch is taken. Raises ModelFetchFailed if the hub cannot be queried.
     """
     content = json.loads(file.read_text(encoding="utf-8"))
-    wanted = {model.name for model in read_manifest(content).expand(names)} if names else None
+    selected = {model.name for model in read_manifest(content).expand(names)} if names else None
     changes = []
     for entry in content["models"]:
-        if "repository" in entry["source"] and (wanted is None or entry["name"] in wanted):
-            changes += _pinned(entry, _ask(endpoint, token, entry["source"]))
+        if "repository" in entry["source"] and (selected is None or entry["name"] in selected):
+            changes += _update_entry(entry, _published_info(endpoint, token, entry["source"]))
     if may_write and changes:
         read_manifest(content)
-        file.write_text(_written(content), encoding="utf-8")
+        file.write_text(_formatted(content), encoding="utf-8")
     return changes
 
 
-def _ask(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
-    """Size, digest and revision of one file, as the hub has them now."""
+def _published_info(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
+    """Size, digest and revision of one file on the hub."""
     from huggingface_hub import HfApi  # noqa: PLC0415  slow to import
     from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
@@ -49,18 +49,18 @@ def _ask(endpoint: str, token: str, source: dict[str, Any]) -> dict[str, Any]:
     return {"size": getattr(found[0], "size", None), "sha256": lfs.sha256 if lfs else None, "revision": revision}
 
 
-def _pinned(entry: dict[str, Any], told: dict[str, Any]) -> list[str]:
-    """Put into an entry what the hub told; what that changed."""
+def _update_entry(entry: dict[str, Any], published: dict[str, Any]) -> list[str]:
+    """Update an entry to what the hub published; returns a sentence for each change."""
     changes = []
-    for name, place in (("size", entry), ("sha256", entry), ("revision", entry["source"])):
-        if told[name] is not None and place.get(name) != told[name]:
-            changes.append(f"{entry['name']}: {name} {place.get(name, 'unknown')} -> {told[name]}")
-            place[name] = told[name]
+    for name, owner in (("size", entry), ("sha256", entry), ("revision", entry["source"])):
+        if published[name] is not None and owner.get(name) != published[name]:
+            changes.append(f"{entry['name']}: {name} {owner.get(name, 'unknown')} -> {published[name]}")
+            owner[name] = published[name]
     return changes
 
 
-def _written(content: dict[str, Any]) -> str:
-    """The form of the file: one model a line, so that a change shows as the line that changed."""
+def _formatted(content: dict[str, Any]) -> str:
+    """The manifest as JSON text, with one model a line, so that a diff shows which models changed."""
     models = ",\n".join(f"    {json.dumps(entry, ensure_ascii=False)}" for entry in content["models"])
     sets = ",\n".join(
         f"    {json.dumps(name)}: {json.dumps(members, ensure_ascii=False)}"

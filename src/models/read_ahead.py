@@ -1,7 +1,7 @@
-"""Models read before they are needed: into the page cache while ComfyUI boots, or to a fast disk from a slow volume.
+"""Reads models before they are needed: into the page cache while ComfyUI boots, or from a slow volume to a fast disk.
 
-Loaders map files and touch them page by page, which is slow where each page comes over a network. Whoever reads the
-same files in large pieces, several at a time, before that, turns it into a copy from memory.
+Loaders use mmap and fault files in page by page, which is slow where each page comes over a network. Reading the same
+files in large chunks, several at a time, before that makes it a copy from memory.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from .chunks import read_chunks
 from .local_cache import LocalCache
 from .memory import free_memory
-from .pieces import pieces
 
 log = logging.getLogger(__name__)
 
-_SHARE = 0.7  # of the free memory that pages of models may take: ComfyUI needs some itself
-_SAMPLE = 64 << 20
-_SLOW = 800e6  # bytes a second; a disk that is worth a copy gives more
+_MEMORY_SHARE = 0.7  # of the free memory that read-ahead may fill: ComfyUI needs some itself
+_SAMPLE_BYTES = 64 << 20
+_SLOW_SPEED = 800e6  # bytes a second; the disk of the copies is faster
 _GIGABYTE = 1e9
 
 
 @dataclass(frozen=True)
 class ReadAhead:
-    """Reads files that lie below one of `roots`; with a `cache`, those of a slow disk are copied to it."""
+    """Reads files below `roots`; with a `cache`, files on a slow disk are copied to it."""
 
     roots: Sequence[Path]
     cache: LocalCache | None
-    is_over: Event
+    stop: Event
 
     def read(self, files: Sequence[Path]) -> None:
-        """Read the files in that order, as far as free memory goes. Nothing that fails here fails anything."""
-        budget, started, total = int(free_memory() * _SHARE), time.monotonic(), 0
+        """Read the files in that order, as far as free memory allows. Failures are only logged."""
+        budget, started, total = int(free_memory() * _MEMORY_SHARE), time.monotonic(), 0
         copies: list[Path] = []
-        has_forgotten = False
+        is_uncached = False
         for file in dict.fromkeys(files):
             try:
                 size, copy = file.stat().st_size, self._copy(file, copies)
@@ -45,41 +45,43 @@ class ReadAhead:
                 if size > budget:
                     log.info("%s is not read ahead: %.1f GB of memory are free for it", file.name, budget / _GIGABYTE)
                     continue
-                for _ in pieces(copy or file, size, self.is_over):
+                for _ in read_chunks(copy or file, size, self.stop):
                     pass
                 budget, total = budget - size, total + size
-                has_forgotten = has_forgotten or (copy is None and self._speed(file) < _SLOW)  # opened again
+                is_uncached = is_uncached or (
+                    copy is None and self._speed(file) < _SLOW_SPEED
+                )  # a second read is slow
             except OSError as error:
                 log.warning("%s is not read ahead: %s", file.name, error.strerror or error)
-            if self.is_over.is_set():
+            if self.stop.is_set():
                 return
         seconds = max(1e-3, time.monotonic() - started)
         if total:
             log.info("read ahead %.2f GB of models, %.0f MB/s", total / _GIGABYTE, total / 1e6 / seconds)
-        if has_forgotten:
+        if is_uncached:
             log.warning("this volume keeps nothing in memory, so reading ahead is of no use: set MODEL_CACHE_DIR")
 
-    def _copy(self, file: Path, kept: Sequence[Path]) -> Path | None:
-        """The copy of a file on the fast disk, made now if its own is slow."""
+    def _copy(self, file: Path, keep: Sequence[Path]) -> Path | None:
+        """The copy of a file on the fast disk, made now if the disk of the file is slow; None without one."""
         below = next((root for root in self.roots if file.is_relative_to(root)), None)
         if self.cache is None or below is None:
             return None
-        there = self.cache.copy_of(file, below)
-        if there is not None:
-            return there
+        existing = self.cache.copy_of(file, below)
+        if existing is not None:
+            return existing
         speed = self._speed(file)
-        if speed > _SLOW:
+        if speed > _SLOW_SPEED:
             log.info("%s is not copied: its disk gives %.0f MB/s", file.name, speed / 1e6)
             return None
         started = time.monotonic()
-        copy = self.cache.add(file, below, kept, self.is_over)
+        copy = self.cache.add(file, below, keep, self.stop)
         if copy is not None:
             size, seconds = file.stat().st_size, max(1e-3, time.monotonic() - started)
             log.info("copied %s (%.2f GB) at %.0f MB/s", file.name, size / _GIGABYTE, size / 1e6 / seconds)
         return copy
 
     def _speed(self, file: Path) -> float:
-        """Bytes a second, by the first of the file."""
+        """Bytes a second, measured on the beginning of the file."""
         started = time.monotonic()
-        length = sum(map(len, pieces(file, min(_SAMPLE, file.stat().st_size), self.is_over)))
+        length = sum(map(len, read_chunks(file, min(_SAMPLE_BYTES, file.stat().st_size), self.stop)))
         return length / max(1e-6, time.monotonic() - started)

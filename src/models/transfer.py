@@ -1,6 +1,6 @@
-"""A file of many gigabytes, read in ranges at the same time, watched, checked, and given its name.
+"""Downloads a file of many gigabytes in parallel ranges, detects stalls, checks the file, and gives it its final name.
 
-The digest is taken while the rest is still on its way.
+The digest is computed while the rest is still being downloaded.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ..errors import ModelCorrupt, ModelFetchFailed
-from .files import check_digest, keep_digest, what_is_wrong
+from .files import cache_digest, check_digest, what_is_wrong
 from .meter import Meter
 from .partial import Partial, discard, disk_errors, partial_of, parts_of
 
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 8
-"""At a time, for one file."""
-PART = 1 << 24
-"""Bytes that are asked for at a time."""
-_LOOK_SECONDS = 0.1
-_DRIP = 1 << 16  # bytes in a stall's time that are none
+"""Parallel connections for one file."""
+PART_BYTES = 1 << 24
+"""Bytes per range request."""
+_CHECK_INTERVAL_SECONDS = 0.1
+_MIN_PROGRESS_BYTES = 1 << 16  # fewer bytes within the stall time count as a stall
 _ATTEMPTS = 5
-_PAUSES = (0.2, 0.5, 1.0, 2.0)
-_LONGEST_PAUSE = 60.0
+_RETRY_DELAYS = (0.2, 0.5, 1.0, 2.0)
+_MAX_RETRY_DELAY = 60.0
 
 Check = Callable[[], None]
-"""Raises if nobody waits for the file any more."""
+"""Called now and then; raises if the file is not needed any more."""
 Count = Callable[[int], None]
-"""Told how many more bytes there are; fewer, if some have to come again."""
+"""Called with the number of bytes received; negative if some have to be downloaded again."""
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a source says of its file. `tag` changes with the content; `sha256` is None where it is not told."""
+class RemoteInfo:
+    """What a source says of its file. `tag` changes with the content; `sha256` is None where the source has none."""
 
     size: int
     tag: str
@@ -50,36 +50,36 @@ class Facts:
 
 
 class Remote(Protocol):
-    """A file somewhere else."""
+    """A file that can be downloaded."""
 
-    def facts(self) -> Facts:
-        """What is known of it before it is read. Raises ModelFetchFailed, SourceBroke."""
+    def info(self) -> RemoteInfo:
+        """Its size and tag, before it is read. Raises ModelFetchFailed, RetryableSourceError."""
         ...
 
     def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
-        """Hand its bytes from `start` to `end` to `write`. Raises ModelFetchFailed, SourceBroke."""
+        """Pass its bytes from `start` to `end` to `write`. Raises ModelFetchFailed, RetryableSourceError."""
         ...
 
     def abort(self) -> None:
-        """End all that is being read now; it may be read again afterwards."""
+        """Break off all current reads; new ones may follow."""
         ...
 
     def close(self) -> None:
-        """Let go of its connections."""
+        """Close its connections."""
         ...
 
 
-class SourceBroke(Exception):
-    """A source did not answer, broke off or was busy: it can be asked again, after `pause` seconds if it said so."""
+class RetryableSourceError(Exception):
+    """A source did not answer, broke off or was busy: retry, after `retry_after` seconds if the source said so."""
 
-    def __init__(self, message: str, pause: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
-        self.pause = pause
+        self.retry_after = retry_after
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A file that is to come to `target`, below `root`; size in bytes and SHA-256 where they are known."""
+class ExpectedFile:
+    """The file to download to `target`, below `root`; its size in bytes and SHA-256 where they are known."""
 
     target: Path
     root: Path
@@ -88,133 +88,135 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Bytes that are asked for at a time, and the seconds that nothing may come."""
+class TransferLimits:
+    """Seconds without progress that count as a stall, and bytes per range request."""
 
     stall_seconds: float = 60.0
-    part: int = PART
+    part_bytes: int = PART_BYTES
 
 
-def bring(remote: Remote, wanted: Wanted, check: Check, meter: Meter, pace: Pace) -> None:
-    """Bring a file and give it its name, once it is what is wanted.
+def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter, limits: TransferLimits) -> None:
+    """Download a file, and give it its final name once its content has been checked.
 
-    What an earlier process has begun and what is found to be wrong then, is begun anew once. Raises ModelFetchFailed,
-    ModelCorrupt, NoSpaceForModels, and whatever `check` raises; what came is kept, unless it is wrong.
+    A download that an earlier process began and that turns out corrupt is started again once. Raises ModelFetchFailed,
+    ModelCorrupt, NoSpaceForModels, and whatever `check` raises; the bytes received are kept, unless they are corrupt.
     """
-    was_begun, came = parts_of(wanted.target).exists(), 0
+    was_resumed, received = parts_of(expected.target).exists(), 0
 
-    def counted(more: int) -> None:
-        nonlocal came
-        came += more
+    def count_bytes(more: int) -> None:
+        nonlocal received
+        received += more
         meter.count(more)
 
-    facts = look(remote, check, pace.stall_seconds)
-    if wanted.size not in (None, facts.size):
+    info = fetch_info(remote, check, limits.stall_seconds)
+    if expected.size not in (None, info.size):
         raise ModelCorrupt(
-            f"{wanted.target.name} is not the file that is meant: it has {facts.size:,} bytes there, and should have "
-            f"{wanted.size:,}"
+            f"{expected.target.name} is not the file that is meant: it has {info.size:,} bytes there, and should have "
+            f"{expected.size:,}"
         )
-    if wanted.size is None:
-        meter.expect(facts.size)
-    facts = replace(facts, tag=wanted.sha256 or facts.sha256 or facts.tag)  # two sources may have the same file
+    if expected.size is None:
+        meter.expect(info.size)
+    info = replace(info, tag=expected.sha256 or info.sha256 or info.tag)  # two sources may have the same file
     try:
-        accept(wanted, _download(remote, wanted.target, facts, check, counted, pace), facts)
+        finish_download(expected, _download_missing(remote, expected.target, info, check, count_bytes, limits), info)
     except ModelCorrupt as error:
-        discard(wanted.target)
-        meter.count(-came)
-        if not was_begun:
+        discard(expected.target)
+        meter.count(-received)
+        if not was_resumed:
             raise
         log.warning("%s; begun anew", error)
-        bring(remote, replace(wanted, size=facts.size), check, meter, pace)
+        download(remote, replace(expected, size=info.size), check, meter, limits)
     except ModelFetchFailed:
-        meter.count(-came)
+        meter.count(-received)
         raise
 
 
-def accept(wanted: Wanted, digest: str, facts: Facts | None) -> None:
-    """Check what came to the partial file, and give it its name. Raises ModelCorrupt."""
-    target, path = wanted.target, partial_of(wanted.target)
-    wrong = what_is_wrong(path, target.suffix) if facts is None or facts.size else ""
+def finish_download(expected: ExpectedFile, digest: str, info: RemoteInfo | None) -> None:
+    """Check the complete partial file, and give it its final name. Raises ModelCorrupt."""
+    target, path = expected.target, partial_of(expected.target)
+    wrong = what_is_wrong(path, target.suffix) if info is None or info.size else ""
     if wrong:
         raise ModelCorrupt(f"{target.name}: {wrong}")
-    check_digest(target, digest, wanted.sha256 or (facts.sha256 if facts else None))
+    check_digest(target, digest, expected.sha256 or (info.sha256 if info else None))
     with disk_errors(target):
         path.replace(target)
     parts_of(target).unlink(missing_ok=True)
-    keep_digest(target, wanted.root, digest)
+    cache_digest(target, expected.root, digest)
 
 
-def look(remote: Remote, check: Check, stall_seconds: float) -> Facts:
-    """What a source says of its file, asked again where it breaks. Raises ModelFetchFailed, and what `check` does."""
-    watch = _Watch(remote, check, stall_seconds)
-    pool = ThreadPoolExecutor(1, thread_name_prefix="model-look")
+def fetch_info(remote: Remote, check: Check, stall_seconds: float) -> RemoteInfo:
+    """What a source says of its file, with retries. Raises ModelFetchFailed, and whatever `check` raises."""
+    monitor = _TransferMonitor(remote, check, stall_seconds)
+    pool = ThreadPoolExecutor(1, thread_name_prefix="model-info")
     try:
-        future = pool.submit(watch.retried, remote.facts)
-        watch.wait([future])
+        future = pool.submit(monitor.with_retries, remote.info)
+        monitor.wait([future])
         return future.result()
     finally:
         pool.shutdown()
 
 
-def _download(remote: Remote, target: Path, facts: Facts, check: Check, count: Count, pace: Pace) -> str:
-    """Bring what is missing to the partial file; the digest of the whole."""
-    part = pace.part if facts.has_ranges else max(facts.size, 1)
-    with Partial.open(target, facts.size, facts.tag, part) as partial:
-        count(partial.bytes_there())
-        watch = _Watch(remote, check, pace.stall_seconds)
-        bringer = _Bringer(remote, partial, count, watch, facts.has_ranges)
-        connections = CONNECTIONS if facts.has_ranges else 1
+def _download_missing(
+    remote: Remote, target: Path, info: RemoteInfo, check: Check, count: Count, limits: TransferLimits
+) -> str:
+    """Download the missing parts to the partial file; returns the SHA-256 of the whole."""
+    part_bytes = limits.part_bytes if info.has_ranges else max(info.size, 1)
+    with Partial.open(target, info.size, info.tag, part_bytes) as partial:
+        count(partial.received_bytes())
+        monitor = _TransferMonitor(remote, check, limits.stall_seconds)
+        downloader = _PartDownloader(remote, partial, count, monitor, info.has_ranges)
+        connections = CONNECTIONS if info.has_ranges else 1
         pool = ThreadPoolExecutor(connections + 1, thread_name_prefix="model")
         try:
-            digest = pool.submit(partial.digest, watch.is_over)
-            watch.wait([pool.submit(bringer.bring, number) for number in partial.missing()], [digest])
+            digest = pool.submit(partial.digest, monitor.stop)
+            monitor.wait([pool.submit(downloader.download, number) for number in partial.missing()], [digest])
             return digest.result()
         finally:
-            watch.is_over.set()
+            monitor.stop.set()
             pool.shutdown(cancel_futures=True)
 
 
-class _Watch:
-    """Looks at what threads do with a source: ends them when nobody waits, breaks off what stalls."""
+class _TransferMonitor:
+    """Watches the threads that read from a source: stops them when `check` raises, breaks off reads that stall."""
 
     def __init__(self, remote: Remote, check: Check, stall_seconds: float) -> None:
-        self.is_over = threading.Event()
+        self.stop = threading.Event()
         self._remote = remote
         self._check = check
         self._stall_seconds = stall_seconds
-        self._came = 0
-        self._patient_until = 0.0
+        self._received = 0
+        self._retry_wait_until = 0.0
         self._lock = threading.Lock()
 
-    def came(self, more: int) -> None:
-        """So many bytes have come."""
+    def received(self, more: int) -> None:
+        """Note that many more bytes as progress."""
         with self._lock:
-            self._came += more
+            self._received += more
 
     def wait(self, reading: Sequence[Future[Any]], computing: Sequence[Future[Any]] = ()) -> None:
-        """Wait for all. Raises the first failure; ModelFetchFailed for a second stall without progress between."""
+        """Wait for all. Raises the first failure; ModelFetchFailed for a second stall without progress in between."""
         try:
             self._wait(set(reading), set(computing))
-        except BaseException:
-            self.is_over.set()
+        except BaseException:  # the edge of a transfer: whatever ends it, its threads are stopped first
+            self.stop.set()
             for future in reading:
                 future.cancel()
             while not all(future.done() for future in reading):
-                self._remote.abort()  # again and again: a connection that is just being made is missed
-                time.sleep(_LOOK_SECONDS)
+                self._remote.abort()  # repeatedly: a connection that is just being opened is missed
+                time.sleep(_CHECK_INTERVAL_SECONDS)
             raise
 
     def _wait(self, reading: set[Future[Any]], computing: set[Future[Any]]) -> None:
-        came, since, has_stalled = 0, time.monotonic(), False
+        received, since, has_stalled = 0, time.monotonic(), False
         while reading or computing:
-            done, pending = wait({*reading, *computing}, _LOOK_SECONDS, FIRST_EXCEPTION)
+            done, pending = wait({*reading, *computing}, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
             for future in done:
                 future.result()
             reading, computing = reading & pending, computing & pending
             self._check()
-            if self._came - came > _DRIP or not reading:
-                came, since, has_stalled = self._came, time.monotonic(), False
-            elif time.monotonic() - max(since, self._patient_until) > self._stall_seconds:
+            if self._received - received > _MIN_PROGRESS_BYTES or not reading:
+                received, since, has_stalled = self._received, time.monotonic(), False
+            elif time.monotonic() - max(since, self._retry_wait_until) > self._stall_seconds:
                 if has_stalled:
                     raise ModelFetchFailed(
                         f"{self._remote}: nothing came for {self._stall_seconds:g} s, twice (DOWNLOAD_STALL_TIMEOUT); "
@@ -224,58 +226,59 @@ class _Watch:
                 log.warning("%s: nothing came for %g s, asked anew", self._remote, self._stall_seconds)
                 self._remote.abort()
 
-    def retried(self, action: Callable[[], Result]) -> Result:
-        """What `action` returns, asked again if it broke, a few times, with pauses that grow or that it asks for."""
+    def with_retries(self, action: Callable[[], Result]) -> Result:
+        """What `action` returns, after a few retries at most; delays grow, or are the `retry_after` of the error."""
         for attempt in range(_ATTEMPTS):
-            if self.is_over.is_set():
+            if self.stop.is_set():
                 raise ModelFetchFailed(f"{self._remote}: ended")
             try:
                 return action()
-            except SourceBroke as broke:
-                if attempt == _ATTEMPTS - 1 or self.is_over.is_set():
-                    raise ModelFetchFailed(f"{broke}; tried {attempt + 1} times") from broke
-                pause = _PAUSES[attempt] if broke.pause is None else min(broke.pause, _LONGEST_PAUSE)
-                log.warning("%s; again in %g s", broke, pause)
+            except RetryableSourceError as error:
+                if attempt == _ATTEMPTS - 1 or self.stop.is_set():
+                    raise ModelFetchFailed(f"{error}; tried {attempt + 1} times") from error
+                asked = error.retry_after
+                delay = _RETRY_DELAYS[attempt] if asked is None else min(asked, _MAX_RETRY_DELAY)
+                log.warning("%s; again in %g s", error, delay)
                 with self._lock:
-                    self._patient_until = max(self._patient_until, time.monotonic() + pause)
-                if self.is_over.wait(pause):
-                    raise ModelFetchFailed(f"{broke}") from broke
+                    self._retry_wait_until = max(self._retry_wait_until, time.monotonic() + delay)
+                if self.stop.wait(delay):
+                    raise ModelFetchFailed(f"{error}") from error
         raise AssertionError("the last attempt raises")
 
 
 @dataclass(frozen=True)
-class _Bringer:
-    """Brings parts of a file."""
+class _PartDownloader:
+    """Downloads parts of a file."""
 
     remote: Remote
     partial: Partial
     count: Count
-    watch: _Watch
+    monitor: _TransferMonitor
     has_ranges: bool
 
-    def bring(self, number: int) -> None:
-        """One part, from where it is."""
-        with contextlib.suppress(_Over):
-            self.watch.retried(lambda: self._read(number))
+    def download(self, number: int) -> None:
+        """Download one part, from the offset it has reached."""
+        with contextlib.suppress(_Stopped):
+            self.monitor.with_retries(lambda: self._read(number))
 
     def _read(self, number: int) -> None:
         partial, end = self.partial, self.partial.range_of(number)[1]
         if not self.has_ranges:
-            self.count(-partial.begin_anew(number))
+            self.count(-partial.restart(number))
 
-        def write(piece: bytes) -> None:
-            if self.watch.is_over.is_set():
-                raise _Over
-            if partial.reached(number) + len(piece) > end:
-                raise SourceBroke(f"{self.remote}: the source sent more than was asked for")
-            partial.write(number, piece)
-            self.watch.came(len(piece))
-            self.count(len(piece))
+        def write(chunk: bytes) -> None:
+            if self.monitor.stop.is_set():
+                raise _Stopped
+            if partial.reached(number) + len(chunk) > end:
+                raise RetryableSourceError(f"{self.remote}: the source sent more than was asked for")
+            partial.write(number, chunk)
+            self.monitor.received(len(chunk))
+            self.count(len(chunk))
 
         self.remote.read(partial.reached(number), end, write)
         if partial.reached(number) != end:
-            raise SourceBroke(f"{self.remote}: the source broke off")
+            raise RetryableSourceError(f"{self.remote}: the source broke off")
 
 
-class _Over(Exception):
-    """Somebody else has failed, or nobody waits any more."""
+class _Stopped(Exception):
+    """Another part has failed, or the download was cancelled."""

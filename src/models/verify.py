@@ -1,4 +1,4 @@
-"""Every model file of some folders, and what is wrong with each."""
+"""Checks every model file of some folders."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class Verified(NamedTuple):
     wrong: str
 
 
-def verify_files(roots: Sequence[Path], wanted: Sequence[Model], only_wanted: bool) -> Iterator[Verified]:
-    """Read the files of the wanted models, or every model file: its form, and its digest where one is known."""
+def verify_files(roots: Sequence[Path], models: Sequence[Model], only_these: bool) -> Iterator[Verified]:
+    """Check the files of `models`, or every model file: its header, and its digest where the manifest has one."""
     for root in roots:
         for key in files_below(root):
             folder, _, name = key.rpartition("/")
-            models = [model for model in wanted if model.file == name and folder in folders_for(model.folder)]
-            if models or (not only_wanted and is_model(name)):
-                yield Verified(root, root / key, _what_is_wrong(root, root / key, models))
+            candidates = [model for model in models if model.file == name and folder in folders_for(model.folder)]
+            if candidates or (not only_these and is_model(name)):
+                yield Verified(root, root / key, _what_is_wrong(root, root / key, candidates))
 
 
-def _what_is_wrong(root: Path, file: Path, models: Collection[Model]) -> str:
-    """What is wrong with a file that may be one of some models."""
-    digests = {model.sha256 for model in models if model.sha256}
+def _what_is_wrong(root: Path, file: Path, candidates: Collection[Model]) -> str:
+    """What is wrong with a file that may be any one of `candidates`."""
+    digests = {model.sha256 for model in candidates if model.sha256}
     try:
         wrong = what_is_wrong(file)
         if not wrong and digests:

@@ -1,7 +1,8 @@
-"""Files of models on the web: Hugging Face without its library, and any other address; the ranges of one file.
+"""Model files at URLs, read in ranges: those of Hugging Face (without its library), and any others.
 
-Reached as `storage.web` reaches things. Redirects are followed by hand, a token goes to its own host only, and the
-address that they lead to, which is a signed one that expires on Hugging Face, is asked for again when it is refused.
+Connections follow the rules of `storage.web`. Redirects are followed here, not by urllib3; a token is sent only to its
+own host. The URL at the end of the redirects, on Hugging Face a presigned one that expires, is looked up again when it
+is refused.
 """
 
 from __future__ import annotations
@@ -25,50 +26,50 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout, Url
 
 from ..errors import InputFileRefused, ModelCorrupt, ModelFetchFailed, ModelGated
-from ..storage.web import FetchRules, GuardedHttp, GuardedHttps, checked_url, connect_checked, place_of
-from .transfer import CONNECTIONS, Facts, SourceBroke
+from ..storage.web import FetchRules, GuardedHttp, GuardedHttps, checked_url, connect_checked, origin_of
+from .transfer import CONNECTIONS, RemoteInfo, RetryableSourceError
 
-_CONNECT_SECONDS, _QUIET_SECONDS = 10.0, 60.0
+_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 10.0, 60.0
 _MAX_REDIRECTS = 8
 _REDIRECTS = (301, 302, 303, 307, 308)
 _BUSY = (408, 425, 429, 500, 502, 503, 504)
-_PIECE = 1 << 20
+_CHUNK_BYTES = 1 << 20
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PAGE = "text/html"
+_HTML = "text/html"
 
 
 @dataclass
 class WebFile:
-    """One file at a URL. `token` is sent to the URL's own host. `refused` puts a 401 or 403 in words for people."""
+    """One file at a URL. `token` is sent to the URL's own host. `refusal_hint` is the message for a 401 or 403."""
 
     url: str
     name: str
     rules: FetchRules
     token: str = field(default="", repr=False)
-    refused: str = ""
+    refusal_hint: str = ""
     is_page: bool = False
-    """Whether the file is itself one that a browser shows."""
+    """Whether the file is itself an HTML page, so that `text/html` is no error."""
     _resolved: str = ""
     _pools: dict[tuple[str, str, int], HTTPConnectionPool] = field(default_factory=dict)
     _connections: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
-    _aborts: int = 0
+    _abort_count: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
     headers: dict[str, str] = field(default_factory=dict)
-    """What the answers on the way to the file said, names in lower case (`x-linked-etag` of Hugging Face)."""
+    """The headers of all responses, redirects included; names in lower case (`x-linked-etag` of Hugging Face)."""
 
     def __str__(self) -> str:
         return self.name
 
-    def facts(self) -> Facts:
-        """See `Remote`. Asks for the first byte, which signed addresses allow where HEAD is refused."""
+    def info(self) -> RemoteInfo:
+        """See `Remote`. Requests the first byte, which presigned URLs allow where they refuse HEAD."""
         response = self._open(0, 1)
         try:
-            found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
             length = response.headers.get("Content-Length", "")
-            has_ranges = response.status == 206 and found is not None
-            size = found[3] if found else length if response.status == 200 else ""
-            if response.headers.get("Content-Type", "").startswith(_PAGE) and not self.is_page:
+            has_ranges = response.status == 206 and match is not None
+            size = match[3] if match else length if response.status == 200 else ""
+            if response.headers.get("Content-Type", "").startswith(_HTML) and not self.is_page:
                 raise ModelCorrupt(
                     f"{self.name}: {self._host} answered a web page in place of the file; is the address right, and "
                     "open to everybody?"
@@ -77,35 +78,35 @@ class WebFile:
                 raise ModelFetchFailed(f"{self.name}: {self._host} does not say how large the file is")
             etag = self.headers.get("x-linked-etag") or response.headers.get("ETag") or ""
             digest = _SHA256.fullmatch(self.headers.get("x-linked-etag", "").strip('"'))
-            return Facts(int(size), etag or self.url, has_ranges, digest[0] if digest else None)
+            return RemoteInfo(int(size), etag or self.url, has_ranges, digest[0] if digest else None)
         finally:
-            _drop(response)
+            _release(response)
 
     def read(self, start: int, end: int, write: Callable[[bytes], object]) -> None:
         """See `Remote`."""
         response = self._open(start, end)
-        left = end - start
+        remaining = end - start
         try:
-            found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            is_asked = int(found[1]) == start if response.status == 206 and found else not start
-            length = response.headers.get("Content-Length") or str(left)
-            if not is_asked or length != str(left):
-                raise SourceBroke(f"{self.name}: {self._host} gave another range than was asked for")
-            while left and (piece := response.read1(min(_PIECE, left))):
-                left -= len(piece)
-                write(piece)
+            match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            is_requested_range = int(match[1]) == start if response.status == 206 and match else not start
+            length = response.headers.get("Content-Length") or str(remaining)
+            if not is_requested_range or length != str(remaining):
+                raise RetryableSourceError(f"{self.name}: {self._host} gave another range than was asked for")
+            while remaining and (chunk := response.read1(min(_CHUNK_BYTES, remaining))):
+                remaining -= len(chunk)
+                write(chunk)
         except (HTTPError, OSError) as error:
-            raise self._broke() from error
+            raise self._unreachable() from error
         finally:
-            _drop(response, is_whole=not left)
+            _release(response, is_whole=not remaining)
 
     def abort(self) -> None:
         """See `Remote`."""
         with self._lock:
-            self._aborts += 1
+            self._abort_count += 1
             open_now = list(self._connections)
         for connection in open_now:
-            with contextlib.suppress(OSError, AttributeError):  # it may be closing by itself
+            with contextlib.suppress(OSError, AttributeError):  # it may be closing already
                 connection.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
@@ -121,14 +122,14 @@ class WebFile:
         return self.url.split("/")[2].rpartition("@")[2]
 
     def _open(self, start: int, end: int) -> BaseHTTPResponse:
-        """The answer with the bytes from `start`, after redirects."""
+        """The response with the bytes from `start` to `end`, after redirects."""
         resolved = self._resolved
         if resolved:
             response = self._get(resolved, start, end)
             if response.status in (200, 206):
                 return response
-            _drop(response)
-            self._resolved = ""  # a signed address has expired
+            _release(response)
+            self._resolved = ""  # the presigned URL has expired
             if response.status in _BUSY:
                 raise self._busy(response)
         return self._follow(start, end)
@@ -140,7 +141,7 @@ class WebFile:
             self.headers.update({name.lower(): value for name, value in response.headers.items()})
             location = response.headers.get("Location")
             if response.status in _REDIRECTS and location:
-                _drop(response)
+                _release(response)
                 try:
                     url = urljoin(url, location)
                 except ValueError as error:
@@ -149,7 +150,7 @@ class WebFile:
             if response.status in (200, 206):
                 self._resolved = url
                 return response
-            _drop(response)
+            _release(response)
             raise self._refusal(response, url)
         raise ModelFetchFailed(f"{self.name}: {self._host} redirects more than {_MAX_REDIRECTS} times")
 
@@ -161,7 +162,7 @@ class WebFile:
                 "Accept-Encoding": "identity",
                 "Range": f"bytes={start}-{end - 1}",
             }
-            if self.token and place_of(parts) == place_of(checked_url(self.url, self.rules, self.name)):
+            if self.token and origin_of(parts) == origin_of(checked_url(self.url, self.rules, self.name)):
                 headers["Authorization"] = f"Bearer {self.token}"
             return self._pool(parts).urlopen(
                 "GET",
@@ -170,60 +171,62 @@ class WebFile:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=Timeout(connect=_CONNECT_SECONDS, read=_QUIET_SECONDS),
+                timeout=Timeout(connect=_CONNECT_TIMEOUT_SECONDS, read=_READ_TIMEOUT_SECONDS),
             )
         except InputFileRefused as error:
             hint = "for models, hosts that TRUSTED_HOSTS names may be private and speak plain http"
             raise ModelFetchFailed(f"{error.message}; {hint}") from error
         except (HTTPError, OSError) as error:
-            raise self._broke() from error
+            raise self._unreachable() from error
 
     def _pool(self, parts: Url) -> HTTPConnectionPool:
-        scheme, host, port = place_of(parts)
+        scheme, host, port = origin_of(parts)
         with self._lock:
             pool = self._pools.get((scheme, host, port))
             if pool is None:
                 if scheme == "https":
                     pool = HTTPSConnectionPool(host, port, maxsize=CONNECTIONS, ca_certs=certifi.where())
-                    pool.ConnectionCls = partial(_KnownHttps, owner=self, connect=self._connect)  # type: ignore[assignment]
+                    pool.ConnectionCls = partial(_AbortableHttps, owner=self, connect=self._connect)  # type: ignore[assignment]
                 else:
                     pool = HTTPConnectionPool(host, port, maxsize=CONNECTIONS)
-                    pool.ConnectionCls = partial(_KnownHttp, owner=self, connect=self._connect)  # type: ignore[assignment]
+                    pool.ConnectionCls = partial(_AbortableHttp, owner=self, connect=self._connect)  # type: ignore[assignment]
                 self._pools[scheme, host, port] = pool
             return pool
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
         return connect_checked(host, port, timeout, self.rules, self.name)
 
-    def aborts(self) -> int:
-        """How often all that was open has been ended."""
-        return self._aborts
+    def abort_count(self) -> int:
+        """How often `abort` was called."""
+        return self._abort_count
 
-    def know(self, connection: Any, aborts: int) -> None:
-        """Keep a connection that was begun when so many had ended, to end it too. Raises OSError if it is too late."""
+    def register(self, connection: Any, abort_count: int) -> None:
+        """Keep a new connection for `abort`. Raises OSError if `abort` was called since `abort_count` was read."""
         with self._lock:
-            if aborts == self._aborts:
+            if abort_count == self._abort_count:
                 self._connections.add(connection)
                 return
         connection.close()
         raise OSError("nobody waits for it any more")
 
-    # --- What is told ----------------------------------------------------------------------------------
+    # --- Errors ----------------------------------------------------------------------------------------
 
-    def _broke(self) -> SourceBroke:
-        return SourceBroke(f"{self.name}: {self._host} could not be reached, or broke off")
+    def _unreachable(self) -> RetryableSourceError:
+        return RetryableSourceError(f"{self.name}: {self._host} could not be reached, or broke off")
 
-    def _busy(self, response: BaseHTTPResponse) -> SourceBroke:
-        pause = _retry_after(response.headers)
-        return SourceBroke(f"{self.name}: {self._host} answered with status {response.status}", pause)
+    def _busy(self, response: BaseHTTPResponse) -> RetryableSourceError:
+        delay = _retry_after(response.headers)
+        return RetryableSourceError(f"{self.name}: {self._host} answered with status {response.status}", delay)
 
-    def _refusal(self, response: BaseHTTPResponse, url: str) -> ModelFetchFailed | SourceBroke:
-        """What a status means."""
+    def _refusal(self, response: BaseHTTPResponse, url: str) -> ModelFetchFailed | RetryableSourceError:
+        """The error for a response without the file."""
         if response.status in _BUSY:
             return self._busy(response)
         is_own = url.split("/")[2] == self.url.split("/")[2]
         if response.status in (401, 403) and is_own:
-            return ModelGated(f"{self.name}: {self.refused or f'{self._host} refuses it (status {response.status})'}")
+            return ModelGated(
+                f"{self.name}: {self.refusal_hint or f'{self._host} refuses it (status {response.status})'}"
+            )
         if response.status in (404, 410):
             return ModelFetchFailed(
                 f"{self.name}: {self._host} has no such file any more; its entry in the manifest needs another source"
@@ -231,32 +234,32 @@ class WebFile:
         return ModelFetchFailed(f"{self.name}: {self._host} answered with status {response.status}")
 
 
-class _Known:
-    """A connection that its file can end."""
+class _Abortable:
+    """A connection that `WebFile.abort` can break off."""
 
     def __init__(self, *arguments: Any, owner: WebFile, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._owner = owner
 
     def connect(self) -> None:
-        aborts = self._owner.aborts()
+        abort_count = self._owner.abort_count()
         super().connect()  # type: ignore[misc]
-        self._owner.know(self, aborts)
+        self._owner.register(self, abort_count)
 
 
-class _KnownHttp(_Known, GuardedHttp):
+class _AbortableHttp(_Abortable, GuardedHttp):
     pass
 
 
-class _KnownHttps(_Known, GuardedHttps):
+class _AbortableHttps(_Abortable, GuardedHttps):
     pass
 
 
-def _drop(response: BaseHTTPResponse, is_whole: bool = False) -> None:
-    """Done with an answer: its connection is kept if little or nothing is left on it."""
+def _release(response: BaseHTTPResponse, is_whole: bool = False) -> None:
+    """Finish with a response; its connection is kept if little or nothing of the body is unread."""
     length = response.headers.get("Content-Length", "")
     with contextlib.suppress(HTTPError, OSError):
-        if is_whole or (length.isdecimal() and int(length) <= _PIECE):
+        if is_whole or (length.isdecimal() and int(length) <= _CHUNK_BYTES):
             response.drain_conn()
             response.release_conn()
             return
@@ -264,11 +267,11 @@ def _drop(response: BaseHTTPResponse, is_whole: bool = False) -> None:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by RFC 9110's Retry-After, a number or a date; by Hugging Face's `RateLimit` (`t=`)."""
-    told = headers.get("Retry-After", "")
-    if told.strip().isdecimal():
-        return float(told)
+    """Seconds to wait: RFC 9110's Retry-After (a number or a date), or `t=` of Hugging Face's `RateLimit` header."""
+    retry_after = headers.get("Retry-After", "")
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
     with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, parsedate_to_datetime(told).timestamp() - time())
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time())
     window = re.search(r"\bt=(\d+)", headers.get("RateLimit", ""))
     return float(window[1]) if window else None

@@ -19,7 +19,7 @@ import pybase64
 from ..deadline import Deadline
 from ..errors import BucketFailed, OutputTooLarge
 from ..settings import Delivery
-from ..storage.bucket import Bucket, Stored
+from ..storage.bucket import Bucket, StoredObject
 from .encoding import Encoding, encode_files
 from .gathering import LocalFile, with_unique_names
 
@@ -41,7 +41,7 @@ class Delivered:
     file: LocalFile
     size: int
     data: str | None = None
-    stored: Stored | None = None
+    stored: StoredObject | None = None
     bucket_name: str = ""
 
 

@@ -1,7 +1,7 @@
-"""Files that are elsewhere.
+"""Files in buckets and at URLs.
 
-web                 files from URLs that a caller names
-bucket_errors       what boto3 raises and what S3 answers, as errors of ours
-bucket_connections  the connections that boto3's client is to use
-bucket              S3-compatible storage; the only owner of boto3
+web                 downloads from URLs that a caller names, kept away from private addresses
+bucket_errors       errors of boto3 and S3, translated into those of `errors`
+bucket_connections  the connections that boto3's client uses
+bucket              S3-compatible storage; the only module that uses boto3
 """

@@ -1,8 +1,7 @@
-"""S3-compatible storage (Cloudflare R2 first); the only owner of boto3.
+"""S3-compatible storage (Cloudflare R2 first); the only module that uses boto3.
 
-One client a bucket, made when it is first needed: boto3 takes a third of a second to import. The storage of a bucket
-that a caller brought is no more trusted than a URL: it is reached as `web` reaches things, and its answers are
-cut where they have no end.
+One client a bucket, created when it is first needed: boto3 takes 0.3 s to import. A bucket that a job brings is no
+more trusted than a URL: its endpoint is reached by the rules of `web`, and the size of its responses is limited.
 """
 
 from __future__ import annotations
@@ -25,26 +24,26 @@ from urllib.parse import quote, urlsplit
 from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput
 from ..settings import BucketConfig
 from .bucket_connections import use_connections
-from .bucket_errors import ENDPOINT_FIELD, KeyMissing, translated_errors, unreachable
+from .bucket_errors import ENDPOINT_FIELD, KeyMissing, translate_errors, unreachable
 from .web import FetchRules, check_endpoint, connect_checked
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS, _READ_SECONDS, _ATTEMPTS = 5, 30, 4
 _CHECK_READ_SECONDS, _CHECK_ATTEMPTS, _CHECK_SECONDS = 10, 2, 30.0
-_PARTS_FROM = 32 << 20  # bytes of a file that is stored in parts: below, one request is faster than four
-_CONNECTIONS = 32  # kept open; more at a time would wait for each other without a word
-# botocore turns names of some forms into other hosts.
+_MULTIPART_THRESHOLD_BYTES = 32 << 20  # smaller files go in one request, which is faster than four
+_CONNECTIONS = 32  # of the connection pool: threads beyond that would wait for a connection silently
+# botocore sends requests for bucket names of some forms (ARNs, -s3alias …) to other hosts.
 _BUCKET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9](?<!--x-s3)(?<!--ol-s3)(?<!-s3alias)")
 _AWS_REGION = re.compile(r"\bs3[.-]([a-z]+(?:-[a-z]+)+-\d)\.amazonaws\.com$")
 _RUNPOD_REGION = re.compile(r"s3api-([a-z0-9-]+)\.runpod\.io$")
-# Characters that storages or links trip over; each as its code, so that different names stay different.
+# Characters that some storages or links cannot handle, each replaced by its code, so that names stay distinct.
 _UNUSABLE_IN_KEY = str.maketrans({character: f"~{ord(character):02X}" for character in '\\{}^%`[]"<>~#|?*:'})
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A file in the bucket. `url` is None where the storage has no links (RunPod's network volumes)."""
+class StoredObject:
+    """A file in the bucket. `url` is None where there are no presigned URLs (RunPod's network volumes)."""
 
     key: str
     url: str | None
@@ -52,12 +51,12 @@ class Stored:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One bucket. May be used from several threads. `rules` are for the endpoint of one that a caller brought."""
+    """One bucket. May be used from several threads. `rules` apply to the endpoint of a bucket from a job."""
 
     config: BucketConfig
     rules: FetchRules = field(default_factory=FetchRules)
-    _made: list[Any] = field(default_factory=list)
-    _found: threading.Event = field(default_factory=threading.Event)
+    _clients: list[Any] = field(default_factory=list)
+    _checked: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _sockets: list[socket.socket] = field(default_factory=list)
     _closed: threading.Event = field(default_factory=threading.Event)
@@ -65,7 +64,7 @@ class Bucket:
     _connecting: threading.Lock = field(default_factory=threading.Lock)
 
     def abort(self) -> None:
-        """End all connections: a storage that sends a byte a minute is not waited for. Others who use it go on."""
+        """Break off all connections, since a storage may send a byte a minute. New connections may follow."""
         with self._connecting:
             open_now = [connection.sock for connection in self._connections]
         for connection in (*self._sockets, *open_now):
@@ -73,7 +72,7 @@ class Bucket:
                 connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of a caller's storage for good."""
+        """Break off all connections to a job's bucket for good, and refuse new ones."""
         self._closed.set()
         self.abort()
         for connection in self._sockets:
@@ -81,12 +80,12 @@ class Bucket:
         self._sockets.clear()
 
     def check(self) -> None:
-        """Look into the bucket, unless that went well before: are name and keys right?
+        """List the bucket to check its name and keys, unless that succeeded before.
 
-        Keys that may not list it are no failure: they may be meant to write only. Raises BucketFailed with what to
-        mend, within a minute.
+        Keys that may not list it are no failure: they may be meant to write only. Raises BucketFailed, which names
+        what to fix, within a minute.
         """
-        if self._found.is_set():
+        if self._checked.is_set():
             return
         client = self.attempt("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
         end = threading.Timer(_CHECK_SECONDS, self.close if self.config.is_from_job else lambda: None)
@@ -102,49 +101,49 @@ class Bucket:
             )
         finally:
             end.cancel()
-        if self._closed.is_set():  # a connection that was ended looks like the end of an answer
+        if self._closed.is_set():  # a connection that was broken off looks like the end of a response
             raise unreachable(self.config, "looked into")
-        self._found.set()
+        self._checked.set()
 
-    def upload(self, file: Path, name: str, content_type: str, job_id: str) -> Stored:
-        """Store a file under its name, below the prefix, read from the disk as it is sent. Raises BucketFailed."""
+    def upload(self, file: Path, name: str, content_type: str, job_id: str) -> StoredObject:
+        """Upload a file under its name, below the prefix; it is streamed from the disk. Raises BucketFailed."""
         key = self.key(name, job_id)
 
         def put(client: Any) -> None:
-            if file.stat().st_size >= _PARTS_FROM:
+            if file.stat().st_size >= _MULTIPART_THRESHOLD_BYTES:
                 client.upload_file(str(file), self.config.name, key, ExtraArgs={"ContentType": content_type})
                 return
             with file.open("rb") as body:
                 client.put_object(Bucket=self.config.name, Key=key, Body=body, ContentType=content_type)
 
         self.attempt("written to", put)
-        return Stored(key, self._url(key))
+        return StoredObject(key, self._url(key))
 
     def download(self, key: str, where: str, write: Callable[[bytes], object]) -> None:
-        """Hand the bytes of an object to `write`, piece by piece; where the answer breaks off, its rest is asked for.
+        """Pass the bytes of an object to `write` in chunks; if the response breaks off, the rest is requested.
 
-        An empty piece before that lets `write` raise if nobody waits for the object any more.
+        `write` is called with an empty chunk before that, so that it can raise if the object is not needed any more.
         Raises InputFileUnavailable (naming `where`) if there is no such object, BucketFailed.
         """
 
         from botocore.exceptions import HTTPClientError, IncompleteReadError  # noqa: PLC0415  slow to import
 
         def get(client: Any) -> None:
-            size, rest = 0, dict[str, str]()
-            for number in range(1, _ATTEMPTS + 1):
-                answer = client.get_object(Bucket=self.config.name, Key=key, **rest)
-                if rest and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT:
+            size, resume_options = 0, dict[str, str]()
+            for attempt_number in range(1, _ATTEMPTS + 1):
+                answer = client.get_object(Bucket=self.config.name, Key=key, **resume_options)
+                if resume_options and answer["ResponseMetadata"]["HTTPStatusCode"] != HTTPStatus.PARTIAL_CONTENT:
                     raise IncompleteReadError(actual_bytes=0, expected_bytes=answer["ContentLength"])
                 try:
-                    for piece in answer["Body"].iter_chunks(1 << 20):
-                        write(piece)
-                        size += len(piece)
+                    for chunk in answer["Body"].iter_chunks(1 << 20):
+                        write(chunk)
+                        size += len(chunk)
                     return
-                except (HTTPClientError, IncompleteReadError):  # botocore tries requests again, but no answer's rest
-                    if number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
+                except (HTTPClientError, IncompleteReadError):  # botocore retries requests, but resumes no responses
+                    if attempt_number == _ATTEMPTS or self._closed.is_set() or "ETag" not in answer:
                         raise
                     write(b"")
-                    rest = {"Range": f"bytes={size}-", "IfMatch": answer["ETag"]} if size else {}
+                    resume_options = {"Range": f"bytes={size}-", "IfMatch": answer["ETag"]} if size else {}
 
         try:
             self.attempt("read from", get)
@@ -152,7 +151,7 @@ class Bucket:
             raise InputFileUnavailable(f"{where}: the bucket {self.config.name!r} has no {key[:200]!r}") from error
 
     def key(self, name: str, job_id: str) -> str:
-        """Where a file is stored; one that another job could have too gets a unique part."""
+        """The key of a file. Without `{job_id}` in the prefix it gets a unique part: other jobs may use that name."""
         prefix = self.config.prefix
         if "{job_id}" not in prefix:
             path = PurePosixPath(name)
@@ -163,28 +162,28 @@ class Bucket:
     def _url(self, key: str) -> str | None:
         if self.config.public_url:
             return f"{self.config.public_url}/{quote(key)}"
-        if (urlsplit(self.config.endpoint_url).hostname or "").startswith("s3api-"):  # RunPod's: no signed links
+        if (urlsplit(self.config.endpoint_url).hostname or "").startswith("s3api-"):  # RunPod's: no presigned URLs
             return None
-        place = {"Bucket": self.config.name, "Key": key}
+        params = {"Bucket": self.config.name, "Key": key}
         return str(
-            self._client().generate_presigned_url("get_object", Params=place, ExpiresIn=self.config.url_seconds)
+            self._client().generate_presigned_url("get_object", Params=params, ExpiresIn=self.config.url_seconds)
         )
 
-    def attempt(self, done: str, action: Callable[[Any], Any]) -> Any:
-        """What `action` returns, given boto3's client; `done` says in errors what could not be done to the bucket.
+    def attempt(self, operation: str, action: Callable[[Any], Any]) -> Any:
+        """What `action` returns, called with boto3's client. `operation` completes "the bucket could not be …".
 
-        Raises BucketFailed with what to mend, KeyMissing where there is no object of that key.
+        Raises BucketFailed, which names what to fix; KeyMissing where there is no object of that key.
         """
-        with translated_errors(self.config, done):
+        with translate_errors(self.config, operation):
             return action(self._client())
 
     # --- Clients ---------------------------------------------------------------------------------------
 
     def _client(self) -> Any:
         with self._lock:
-            if not self._made:
-                self._made.append(self._new_client(_ATTEMPTS, _READ_SECONDS))
-            return self._made[0]
+            if not self._clients:
+                self._clients.append(self._new_client(_ATTEMPTS, _READ_SECONDS))
+            return self._clients[0]
 
     def _new_client(self, attempts: int, read_seconds: float) -> Any:
         import boto3  # noqa: PLC0415  slow to import
@@ -202,7 +201,7 @@ class Bucket:
             read_timeout=read_seconds,
             retries={"mode": "standard", "max_attempts": attempts},
             s3={"addressing_style": "path"},
-            # Newer botocore sends checksums that R2, MinIO, B2 and RunPod's volumes do not all understand.
+            # Newer botocore sends checksums that not all of R2, MinIO, B2 and RunPod's volumes accept.
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
             proxies={} if self.config.is_from_job else None,
@@ -216,10 +215,10 @@ class Bucket:
             region_name=_region(self.config),
             config=options,
         )
-        use_connections(client, self._connect, self._know)
+        use_connections(client, self._connect, self._register)
         return client
 
-    def _know(self, connection: Any) -> None:
+    def _register(self, connection: Any) -> None:
         with self._connecting:
             self._connections.add(connection)
 
@@ -235,7 +234,7 @@ class Bucket:
 
 
 def _region(config: BucketConfig) -> str:
-    """The region to sign for: R2 takes `auto`; AWS and RunPod's volumes have theirs in the host."""
+    """The region to sign for: R2 takes `auto`; AWS and RunPod's volumes have it in the host name."""
     host = urlsplit(config.endpoint_url).hostname or ""
     if config.region != "auto":
         return config.region

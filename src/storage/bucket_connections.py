@@ -1,4 +1,4 @@
-"""The connections that boto3's client is to use: opened by us, known to us, and cut off where an answer has no end."""
+"""The connections of boto3's client: opened by our `connect`, registered, and with responses of limited size."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 from .web import Connect, Guarded
 
-_LONGEST_ANSWER = 1_000_000  # of XML; objects themselves are read in pieces
+_MAX_RESPONSE_BYTES = 1_000_000  # of XML; the content of objects is read in chunks of its own
 
 
-def use_connections(client: Any, connect: Connect, know: Callable[[Any], None]) -> None:
-    """Let a client connect by `connect` only, and keep its connections, so that somebody can end them."""
+def use_connections(client: Any, connect: Connect, register: Callable[[Any], None]) -> None:
+    """Make a client connect by `connect` only, and `register` its connections, so that they can be broken off."""
     from botocore import awsrequest  # noqa: PLC0415  slow to import
 
-    class Known:
+    class Registered:
         def connect(self) -> None:
             super().connect()  # type: ignore[misc]
-            know(self)
+            register(self)
 
-    class Https(Known, _Cut, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
+    class Https(Registered, _LimitedResponses, Guarded, awsrequest.AWSHTTPSConnection):  # type: ignore[misc]
         pass
 
-    class Http(Known, _Cut, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
+    class Http(Registered, _LimitedResponses, Guarded, awsrequest.AWSHTTPConnection):  # type: ignore[misc]
         pass
 
     class HttpsPool(awsrequest.AWSHTTPSConnectionPool):  # type: ignore[misc]
@@ -32,24 +32,24 @@ def use_connections(client: Any, connect: Connect, know: Callable[[Any], None]) 
     class HttpPool(awsrequest.AWSHTTPConnectionPool):  # type: ignore[misc]
         ConnectionCls = partial(Http, connect=connect)
 
-    # botocore has no public way to say which connections it is to use.
+    # botocore has no public way to set its connection classes.
     client._endpoint.http_session._manager.pool_classes_by_scheme = {"http": HttpPool, "https": HttpsPool}
 
 
-class _Cut:
-    """A connection whose answers end, if they are read whole as XML is."""
+class _LimitedResponses:
+    """A connection that limits the size of responses that are read at once, as XML is."""
 
     def getresponse(self) -> Any:
         response = super().getresponse()  # type: ignore[misc]
-        whole = response.stream
+        original_stream = response.stream
 
         def stream(*arguments: Any, **options: Any) -> Any:
             length = 0
-            for piece in whole(*arguments, **options):
-                length += len(piece)
-                if length > _LONGEST_ANSWER:
+            for chunk in original_stream(*arguments, **options):
+                length += len(chunk)
+                if length > _MAX_RESPONSE_BYTES:
                     raise OSError("an answer without end")
-                yield piece
+                yield chunk
 
         response.stream = stream
         return response

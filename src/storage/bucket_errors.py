@@ -1,4 +1,4 @@
-"""What boto3 raises and what S3 answers, as errors of ours that name the setting or the field to mend."""
+"""Translates errors of boto3 and S3 into BucketFailed, with the setting or the input field to fix in the message."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..settings import BucketConfig
 log = logging.getLogger(__name__)
 
 ENDPOINT_FIELD = "s3Config.endpointUrl"
-"""Of a job that brings a bucket of its own."""
+"""The input field with the endpoint of a job's own bucket."""
 
-# What the codes of S3 mean, and which setting (of ours, of a caller) is to be mended.
+# What the error codes of S3 mean, and which setting (of the worker, or of the job) is to be fixed.
 _NAME, _KEY, _SECRET, _RIGHTS = "no such bucket", "key id unknown", "secret wrong", "no right"
 _CODES = {
     "NoSuchBucket": _NAME,
@@ -62,10 +62,10 @@ class KeyMissing(BucketFailed):
 
 
 @contextmanager
-def translated_errors(config: BucketConfig, done: str) -> Iterator[None]:
-    """What boto3 raises inside as BucketFailed, or as KeyMissing where there is no object of that key.
+def translate_errors(config: BucketConfig, operation: str) -> Iterator[None]:
+    """Turn errors of boto3 into BucketFailed, or into KeyMissing where there is no object of that key.
 
-    `done` says in the message what could not be done to the bucket: "written to".
+    `operation` completes the message "the bucket … could not be …": "written to".
     """
     from boto3.exceptions import S3UploadFailedError  # noqa: PLC0415  slow to import
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, ParamValidationError  # noqa: PLC0415
@@ -73,52 +73,54 @@ def translated_errors(config: BucketConfig, done: str) -> Iterator[None]:
     try:
         yield
     except ClientError as error:
-        raise _explained(config, done, error) from error
+        raise _explain(config, operation, error) from error
     except S3UploadFailedError as error:
         cause = error.__context__
         if isinstance(cause, ClientError):
-            raise _explained(config, done, cause) from error
-        raise unreachable(config, done) from error
+            raise _explain(config, operation, cause) from error
+        raise unreachable(config, operation) from error
     except ParamValidationError as error:
-        raise _failure(config, f"{_place(config, done)}: {_names(config)['name']} is no name of a bucket") from error
+        raise _error(
+            config, f"{_could_not(config, operation)}: {_names_of(config)['name']} is no name of a bucket"
+        ) from error
     except (BotoCoreError, HTTPClientError, OSError) as error:
-        raise unreachable(config, done) from error
+        raise unreachable(config, operation) from error
 
 
-def unreachable(config: BucketConfig, done: str) -> BucketFailed:
+def unreachable(config: BucketConfig, operation: str) -> BucketFailed:
     """The error for a storage that did not answer."""
     host = urlsplit(config.endpoint_url).hostname
-    return _failure(
+    return _error(
         config,
-        f"{_place(config, done)}: {host} did not answer, or broke off: check {_names(config)['endpoint']}",
+        f"{_could_not(config, operation)}: {host} did not answer, or broke off: check {_names_of(config)['endpoint']}",
     )
 
 
-def _explained(config: BucketConfig, done: str, error: Any) -> BucketFailed:
-    """The error for what the storage answered; `error` is botocore's ClientError."""
+def _explain(config: BucketConfig, operation: str, error: Any) -> BucketFailed:
+    """The error for a response of the storage; `error` is botocore's ClientError."""
     code = str(error.response.get("Error", {}).get("Code", ""))[:80]
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    place = _place(config, done)
+    prefix = _could_not(config, operation)
     if code in _MISSING_KEY and error.operation_name in ("GetObject", "HeadObject"):
-        return KeyMissing(place)
-    log.warning("%s: %s (status %s)", place, code or "no code", status)
+        return KeyMissing(prefix)
+    log.warning("%s: %s (status %s)", prefix, code or "no code", status)
     if code not in _CODES:
-        return _failure(config, f"{place}: it answered {code or 'without a code'} (status {status})", bucket_code=code)
+        return _error(config, f"{prefix}: it answered {code or 'without a code'} (status {status})", bucket_code=code)
     meaning, parts = _MEANINGS[_CODES[code]]
-    names = _names(config)
-    return _failure(config, f"{place}: {meaning.format(*(names[part] for part in parts))}", bucket_code=code)
+    names = _names_of(config)
+    return _error(config, f"{prefix}: {meaning.format(*(names[part] for part in parts))}", bucket_code=code)
 
 
-def _failure(config: BucketConfig, message: str, **details: Any) -> BucketFailed:
+def _error(config: BucketConfig, message: str, **details: Any) -> BucketFailed:
     return (JobBucketFailed if config.is_from_job else BucketFailed)(message, **details)
 
 
-def _place(config: BucketConfig, done: str) -> str:
-    return f"the bucket {config.name[:80]!r} could not be {done}"
+def _could_not(config: BucketConfig, operation: str) -> str:
+    return f"the bucket {config.name[:80]!r} could not be {operation}"
 
 
-def _names(config: BucketConfig) -> dict[str, str]:
-    """What the parts of the configuration are called where they come from."""
+def _names_of(config: BucketConfig) -> dict[str, str]:
+    """The names of the settings or input fields that a bucket's configuration comes from."""
     if config.is_from_job:
         return _FIELDS
     return _MODEL_SETTINGS if config.is_for_models else _SETTINGS

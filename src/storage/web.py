@@ -1,8 +1,8 @@
-"""Files from URLs that a caller names, without letting the caller reach what only the worker can reach.
+"""Downloads from URLs that a caller names, protected against server-side request forgery (SSRF).
 
-Every address that a host resolves to has to be a public one, and the connection goes to an address that was checked,
-not to what a second look-up gives (DNS rebinding). Redirects are followed by hand, each checked like the first URL.
-No credentials, cookies or proxies are ever sent. urllib3 does the rest: HTTP, TLS, certificates.
+Every address that a host resolves to must be public, and the connection goes to an address that was checked, not to
+the result of a second look-up (DNS rebinding). Redirects are followed here, not by urllib3, each checked like the
+first URL. No credentials or cookies are sent, and no proxies used. urllib3 does the rest: HTTP, TLS, certificates.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable
 
 _MAX_REDIRECTS = 5
-_PIECE = 1 << 16
-_CONNECT_SECONDS, _QUIET_SECONDS = 10.0, 30.0
+_CHUNK_BYTES = 1 << 16
+_CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 10.0, 30.0
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
-_LONGEST_URL = 8000
+_MAX_URL_CHARACTERS = 8000
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
-# Counted as public by some version of Python, but not for the public: Azure's platform, protocol assignments (with
-# Oracle's metadata), 6to4 relays, documentation.
-_NOT_FOR_THE_PUBLIC = tuple(
+# Global by `ipaddress` in some version of Python, but not public: Azure's platform, protocol assignments (with
+# Oracle's metadata service), 6to4 relays, documentation.
+_NON_PUBLIC_NETWORKS = tuple(
     ipaddress.ip_network(network) for network in ("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24", "3fff::/20")
 )
 _HEADERS = {"User-Agent": "comfyui-serverless-worker", "Accept": "*/*", "Accept-Encoding": "identity"}
 
 Address = tuple[Any, ...]
-"""What a socket connects to."""
+"""A socket address, as `socket.connect` takes it."""
 Connect = Callable[[str, int, float], socket.socket]
 """(host, port, seconds) -> a connection."""
 
 
 @dataclass(frozen=True)
 class FetchRules:
-    """What may be fetched. `trusted_hosts`, as `name` or `name:port`, may be private and may speak plain HTTP."""
+    """Which URLs may be fetched. `trusted_hosts` (`name` or `name:port`) may be private and may use plain HTTP."""
 
     allow_http: bool = False
     trusted_hosts: frozenset[str] = frozenset()
 
     def trusts(self, host: str, port: int) -> bool:
-        """Whether the operator vouches for a host."""
+        """Whether the operator trusts a host."""
         return bool({host, f"{host}:{port}"} & self.trusted_hosts)
 
 
 @dataclass
 class Fetch:
-    """One download that another thread may abort."""
+    """One download, which another thread may abort. `where` is the place of the URL in the input, for messages."""
 
     rules: FetchRules
     where: str
@@ -72,21 +72,21 @@ class Fetch:
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody waits for it any more."""
+        """Whether it was aborted, or its deadline has passed."""
         return self._aborted.is_set() or self.deadline.passed
 
     def abort(self) -> None:
-        """End it at once: whoever sends a byte a minute is not waited for."""
+        """Break it off at once, so that a server that sends a byte a minute holds nothing up."""
         with self._lock:
             self._aborted.set()
             for connection in self._sockets:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
 
-    def into(self, url: str, write: Callable[[bytes], object]) -> None:
-        """Hand the bytes that the URL leads to to `write`, piece by piece.
+    def download(self, url: str, write: Callable[[bytes], object]) -> None:
+        """Pass the bytes behind a URL to `write` in chunks.
 
-        Raises InputFileRefused for a URL that must not be reached, InputFileUnavailable for one that gives nothing.
+        Raises InputFileRefused for a URL that must not be reached, InputFileUnavailable for one that does not deliver.
         """
         try:
             self._follow(url, write)
@@ -122,7 +122,7 @@ class Fetch:
         raise InputFileUnavailable(f"{self.where}: the URL was redirected more than {_MAX_REDIRECTS} times")
 
     def _get(self, parts: Url) -> BaseHTTPResponse:
-        scheme, host, port = place_of(parts)
+        scheme, host, port = origin_of(parts)
         if scheme == "https":
             pool: HTTPConnectionPool = HTTPSConnectionPool(host, port, maxsize=1, ca_certs=certifi.where())
             pool.ConnectionCls = partial(GuardedHttps, connect=self._connect)  # type: ignore[assignment]
@@ -137,7 +137,7 @@ class Fetch:
                 redirect=False,
                 retries=False,
                 preload_content=False,
-                timeout=Timeout(connect=self.deadline.at_most(_CONNECT_SECONDS), read=_QUIET_SECONDS),
+                timeout=Timeout(connect=self.deadline.at_most(_CONNECT_TIMEOUT_SECONDS), read=_READ_TIMEOUT_SECONDS),
             )
         except (HTTPError, OSError) as error:
             raise self._unavailable(parts) from error
@@ -145,14 +145,14 @@ class Fetch:
     def _read(self, response: BaseHTTPResponse, parts: Url, write: Callable[[bytes], object]) -> None:
         received = 0
         try:
-            while piece := response.read1(_PIECE):
-                received += len(piece)
+            while chunk := response.read1(_CHUNK_BYTES):
+                received += len(chunk)
                 if self.is_over:
                     raise self._unavailable(parts)
-                write(piece)
+                write(chunk)
         except (HTTPError, OSError) as error:
             raise self._unavailable(parts) from error
-        if self.is_over:  # a connection that was ended looks like the end of a file that has no length
+        if self.is_over:  # an aborted connection looks like the end of a file without Content-Length
             raise self._unavailable(parts)
         declared = response.headers.get("Content-Length", "")
         if declared.isdecimal() and not response.headers.get("Content-Encoding") and int(declared) != received:
@@ -166,7 +166,7 @@ class Fetch:
         return InputFileUnavailable(f"{self.where}: {parts.host} could not be reached, or broke off")
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
-        """A connection that `abort` ends, also when TLS has taken the socket for its own: through a second handle."""
+        """A connection that `abort` can break off, even when TLS has wrapped the socket: by a duplicate of it."""
         connection = connect_checked(host, port, timeout, self.rules, self.where)
         with self._lock:
             self._sockets.append(connection.dup())
@@ -177,8 +177,8 @@ class Fetch:
 
 
 def connect_checked(host: str, port: int, timeout: float, rules: FetchRules, where: str) -> socket.socket:
-    """A socket to an address of the host that was checked. Raises InputFileRefused, OSError."""
-    last: OSError | None = None
+    """A socket that is connected to a checked address of the host. Raises InputFileRefused, OSError."""
+    last_error: OSError | None = None
     for family, address in public_addresses(host, port, rules, where):
         connection = socket.socket(family, socket.SOCK_STREAM)
         connection.settimeout(timeout)
@@ -186,14 +186,14 @@ def connect_checked(host: str, port: int, timeout: float, rules: FetchRules, whe
             connection.connect(address)
         except OSError as error:
             connection.close()
-            last = error
+            last_error = error
             continue
         return connection
-    raise last or OSError("no address")
+    raise last_error or OSError("no address")
 
 
 class Guarded:
-    """What makes a connection of urllib3's take its socket from `connect`, which checks where it leads."""
+    """Mixin for connections of urllib3: the socket comes from `connect`, which checks the address."""
 
     host: str
     port: int
@@ -204,7 +204,7 @@ class Guarded:
         self._connect_checked = connect
 
     def _new_conn(self) -> socket.socket:
-        timeout = self.timeout if isinstance(self.timeout, (int, float)) else _CONNECT_SECONDS
+        timeout = self.timeout if isinstance(self.timeout, (int, float)) else _CONNECT_TIMEOUT_SECONDS
         try:
             return self._connect_checked(self.host, self.port, timeout)
         except OSError as error:
@@ -216,17 +216,17 @@ class GuardedHttp(Guarded, HTTPConnection):
 
 
 class GuardedHttps(Guarded, HTTPSConnection):
-    """The same with TLS."""
+    """An HTTPS connection to an address that was checked."""
 
 
 # --- What may be reached -------------------------------------------------------------------------------
 
 
 def checked_url(url: str, rules: FetchRules, where: str) -> Url:
-    """The parts of a URL whose form is right. Raises InputFileRefused. Where it leads is checked when connecting."""
-    if len(url) > _LONGEST_URL or _UNPRINTABLE.search(url):
+    """The parts of a valid URL. Raises InputFileRefused. Its addresses are checked later, when connecting."""
+    if len(url) > _MAX_URL_CHARACTERS or _UNPRINTABLE.search(url):
         raise InputFileRefused(
-            f"{where}: a URL must have no blanks or backslashes, and at most {_LONGEST_URL} characters"
+            f"{where}: a URL must have no blanks or backslashes, and at most {_MAX_URL_CHARACTERS} characters"
         )
     try:
         parts = parse_url(url)
@@ -238,17 +238,17 @@ def checked_url(url: str, rules: FetchRules, where: str) -> Url:
         raise InputFileRefused(
             f"{where}: the URL must hold no user or password; use a signed link, or s3:// and a bucket"
         )
-    scheme, host, port = place_of(parts)
+    scheme, host, port = origin_of(parts)
     if scheme == "http" and not rules.allow_http and not rules.trusts(host, port):
         raise InputFileRefused(f"{where}: the URL must begin with https:// (ALLOW_HTTP_URLS=true would allow http://)")
     return parts
 
 
 def check_endpoint(url: str, rules: FetchRules, where: str) -> None:
-    """Raise InputFileRefused if a server that a caller named must not be reached."""
+    """Raise InputFileRefused if the server of a URL must not be reached, InputFileUnavailable without an address."""
     parts = checked_url(url, rules, where)
     try:
-        public_addresses(str(parts.host), place_of(parts)[2], rules, where)
+        public_addresses(str(parts.host), origin_of(parts)[2], rules, where)
     except OSError as error:
         raise InputFileUnavailable(f"{where}: {parts.host} has no address") from error
 
@@ -272,23 +272,23 @@ def public_addresses(host: str, port: int, rules: FetchRules, where: str) -> lis
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address belongs to the internet at large: not loopback, private, link-local, metadata, reserved.
+    """Whether an IP address is on the public internet: not loopback, private, link-local, metadata or reserved.
 
-    IPv6 forms that carry an IPv4 address (mapped, compatible, 6to4, Teredo, NAT64) are no public ones.
+    IPv6 addresses that embed an IPv4 address (mapped, compatible, 6to4, Teredo, NAT64) count as not public.
     """
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
-        carries_ipv4 = parsed.ipv4_mapped or parsed.sixtofour or parsed.teredo
-        if carries_ipv4 or parsed.is_site_local:
+        embeds_ipv4 = parsed.ipv4_mapped or parsed.sixtofour or parsed.teredo
+        if embeds_ipv4 or parsed.is_site_local:
             return False
     is_special = parsed.is_multicast or parsed.is_reserved or parsed.is_unspecified or not parsed.is_global
-    return not is_special and not any(parsed in network for network in _NOT_FOR_THE_PUBLIC)
+    return not is_special and not any(parsed in network for network in _NON_PUBLIC_NETWORKS)
 
 
-def place_of(parts: Url) -> tuple[str, str, int]:
-    """Scheme, host and port of a URL that was checked."""
+def origin_of(parts: Url) -> tuple[str, str, int]:
+    """The origin of a checked URL: scheme, host and port."""
     scheme = str(parts.scheme)
     return scheme, str(parts.host), parts.port or _PORTS[scheme]

@@ -40,10 +40,10 @@ def run_test(options: Options, settings: Settings) -> int:
     with ComfyEngine(installation, settings) as engine:
         runner = JobRunner.make(engine, settings)
         progress.booting()
-        with runner.supply:
+        with runner.models:
             runner.begin_models()
             engine.wait_ready()
-            runner.supply.wait()
+            runner.models.wait()
             set_worker(Worker(runner, lambda job, workflow: nullcontext(progress.reporter_for(workflow))))
             answer = asyncio.run(handler(job))
     progress.ended()

@@ -13,15 +13,15 @@ from pathlib import Path
 from .. import job_log
 from ..comfy.install import find_comfyui
 from ..errors import ComfyNotFound, InvalidSetting, WorkerError
-from ..models.backup import Mirror, Step, check_is_of_models, files_below, leftovers_below
+from ..models.backup import Mirror, Step, check_models_folder, files_below, leftovers_below
 from ..models.folders import folders_for
 from ..models.manifest import Manifest, Model, OwnManifest, known_manifest
 from ..models.partial import is_in_use, parts_of
 from ..models.pin import pin_manifest
 from ..models.places import Places, find_places
+from ..models.provisioning import make_fetcher
 from ..models.store import ModelStore
-from ..models.supply import make_fetcher
-from ..models.transfer import Pace
+from ..models.transfer import TransferLimits
 from ..models.verify import verify_files
 from ..settings import Settings, read_settings
 from ..storage.bucket import Bucket
@@ -163,8 +163,8 @@ def _verify(context: _Context) -> int:
     places = context.places
     if context.options.folder:
         for root in places.roots:
-            check_is_of_models(root)
-    verified = list(verify_files(places.roots, context.models, only_wanted=bool(context.names)))
+            check_models_folder(root)
+    verified = list(verify_files(places.roots, context.models, only_these=bool(context.names)))
     for root, file, wrong in verified:
         print(f"{'BAD ' if wrong else 'good'} {file.relative_to(root)}" + (f": {wrong}" if wrong else ""))
     missing = [m for m in context.models if context.names and not any(places.candidates(m.folder, m.file))]
@@ -201,8 +201,8 @@ def _restore(context: _Context) -> int:
     if not context.is_real_run("brought"):
         return 0
     kept = [step for step in steps if step.replaces and not context.options.yes]
-    pace = Pace(context.settings.download_stall_timeout)
-    failures = mirror.restore([step for step in steps if step not in kept], pace)
+    limits = TransferLimits(context.settings.download_stall_timeout)
+    failures = mirror.restore([step for step in steps if step not in kept], limits)
     for step in kept:
         print(f"kept: {step.key} differs here; --yes replaces it")
     for failure in failures:
@@ -217,7 +217,7 @@ def _prune(context: _Context) -> int:
         to_delete = mirror.only_stored()
         return _remove(context, to_delete, lambda: mirror.store.delete(to_delete))
     root = context.places.target
-    check_is_of_models(root)
+    check_models_folder(root)
     leftovers = [path for path in leftovers_below(root) if not is_in_use(path)]
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in leftovers}
     if context.names:

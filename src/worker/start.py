@@ -28,7 +28,7 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
     with ComfyEngine(process.installation, settings, process) as engine:
         check_fitness(settings)
         runner, warm_up_request = JobRunner.make(engine, settings), read_warm_up(settings)
-        with runner.supply:
+        with runner.models:
             runner.begin_models(warm_up_request)  # while ComfyUI boots
             with timeline.span("RunPod's SDK"):
                 send = _import_sdk()
@@ -39,7 +39,7 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
                 print_error(error)  # jobs are taken all the same: each tries a boot, and is answered with its failure
             timeline.end("ComfyUI")
             with timeline.span("models"):
-                runner.supply.wait()
+                runner.models.wait()
             if warm_up_request is not None and engine.process.alive:
                 with timeline.span("warm-up"):
                     warm_up(runner, warm_up_request)

@@ -345,7 +345,7 @@ def test_tls_is_no_shelter_for_a_server_that_stalls(
         threading.Timer(1.0, download.abort).start()
         started = time.monotonic()
         with pytest.raises(InputFileUnavailable):
-            download.into(f"https://{host}/x", lambda piece: None)
+            download.download(f"https://{host}/x", lambda piece: None)
         assert time.monotonic() - started < HANG
 
 
@@ -358,7 +358,7 @@ def test_tls_with_a_certificate_that_nobody_vouches_for_is_refused(
     with tls_site(tmp_path, monkeypatch, stall_body) as host:
         monkeypatch.setattr("certifi.where", lambda: real)
         with pytest.raises(InputFileUnavailable):
-            Fetch(FetchRules(trusted_hosts=frozenset({host})), "f", Deadline(5)).into(
+            Fetch(FetchRules(trusted_hosts=frozenset({host})), "f", Deadline(5)).download(
                 f"https://{host}/x", lambda p: None
             )
 

@@ -25,7 +25,7 @@ from src.models.manifest import read_manifest, shipped_manifest
 from src.models.partial import Partial
 from src.models.places import Places
 from src.models.store import ModelStore
-from src.models.transfer import Pace
+from src.models.transfer import TransferLimits
 from src.storage.bucket import Bucket
 from src.storage.web import FetchRules
 
@@ -93,7 +93,7 @@ def back_up(mirror: Mirror) -> list[str]:
 
 def restore(mirror: Mirror) -> list[str]:
     steps = mirror.to_restore()
-    assert mirror.restore(steps, Pace(LONG)) == []
+    assert mirror.restore(steps, TransferLimits(LONG)) == []
     return [step.key for step in steps]
 
 
@@ -135,7 +135,7 @@ def test_a_broken_file_does_not_replace_a_good_one(tree: Path, bucket: Storage) 
     (tree / "vae" / "ae.safetensors").write_bytes(TREE["vae/ae.safetensors"][:-5])
     steps = mirror.to_back_up()
     assert mirror.back_up(steps) == ["vae/ae.safetensors: its tensors take 1,000 bytes, but 995 are there"]
-    stored = mirror.store.look("vae/ae.safetensors")
+    stored = mirror.store.head("vae/ae.safetensors")
     assert stored is not None
     assert stored.sha256 == EXPECTED["vae/ae.safetensors"]
 
@@ -148,13 +148,13 @@ def test_content_that_changed_in_the_bucket_is_not_brought(tree: Path, bucket: S
         Bucket=bucket.config.name, Key="vae/ae.safetensors", Body=b"something else", Metadata={"sha256": digest}
     )
     (tree / "vae" / "ae.safetensors").unlink()
-    failures = mirror.restore(mirror.to_restore(), Pace(LONG))
+    failures = mirror.restore(mirror.to_restore(), TransferLimits(LONG))
     assert len(failures) == 1
     assert "ae.safetensors: it does not begin like a safetensors file" in failures[0]
     bucket.client().put_object(
         Bucket=bucket.config.name, Key="vae/ae.safetensors", Body=weights(7), Metadata={"sha256": digest}
     )
-    (failure,) = mirror.restore(mirror.to_restore(), Pace(LONG))
+    (failure,) = mirror.restore(mirror.to_restore(), TransferLimits(LONG))
     assert "ae.safetensors is not the file that is meant" in failure
     assert not (tree / "vae" / "ae.safetensors").exists()
 
@@ -293,7 +293,9 @@ def test_a_restore_that_was_killed_goes_on_where_it_was(large_tree: Path, bucket
 def fetcher_for(root: Path, bucket: Storage, *entries: dict[str, object]) -> Fetcher:
     manifest = read_manifest({"models": list(entries)}, shipped_manifest())
     store = ModelStore(Bucket(bucket.config))
-    return Fetcher(Places((root,), root), manifest, Hub("http://127.0.0.1:9", ""), FetchRules(), store, Pace(5.0))
+    return Fetcher(
+        Places((root,), root), manifest, Hub("http://127.0.0.1:9", ""), FetchRules(), store, TransferLimits(5.0)
+    )
 
 
 def test_a_model_with_a_key_comes_from_the_bucket(tmp_path: Path, bucket: Storage) -> None:
@@ -359,7 +361,7 @@ def test_a_file_that_changes_while_it_is_stored_is_not_the_backup(tree: Path, bu
 
     with pytest.raises(ModelCorrupt, match="changed while it was stored"):
         mirror.store.upload(file, "diffusion_models/flux.safetensors", digest_of(file, tree), nothing, count)
-    assert mirror.store.look("diffusion_models/flux.safetensors") is None
+    assert mirror.store.head("diffusion_models/flux.safetensors") is None
 
 
 def test_a_bad_download_does_not_keep_a_restore_from_ever_ending(tree: Path, bucket: Storage) -> None:
@@ -367,8 +369,8 @@ def test_a_bad_download_does_not_keep_a_restore_from_ever_ending(tree: Path, buc
     back_up(mirror)
     target = tree / "diffusion_models" / "flux.safetensors"
     target.unlink()
-    tag = str(mirror.store.remote("diffusion_models/flux.safetensors").facts().sha256)
-    with Partial.open(target, len(LARGE), tag, transfer.PART) as partial:
+    tag = str(mirror.store.remote("diffusion_models/flux.safetensors").info().sha256)
+    with Partial.open(target, len(LARGE), tag, transfer.PART_BYTES) as partial:
         partial.write(0, b"x" * len(LARGE))  # of the right length, and nothing else
     restore(mirror)
     assert contents(tree) == EXPECTED
@@ -377,6 +379,6 @@ def test_a_bad_download_does_not_keep_a_restore_from_ever_ending(tree: Path, buc
 def test_an_object_without_a_digest_must_be_what_the_manifest_knows(tree: Path, bucket: Storage) -> None:
     bucket.client().put_object(Bucket=bucket.config.name, Key="upscale_models/x.pth", Body=b"another pickle")
     mirror = replace(mirror_of(tree, bucket), digests={"upscale_models/x.pth": frozenset({"0" * 64})})
-    (failure,) = mirror.restore(mirror.to_restore(), Pace(LONG))
+    (failure,) = mirror.restore(mirror.to_restore(), TransferLimits(LONG))
     assert "x.pth is not the file that is meant" in failure
     assert not (tree / "upscale_models" / "x.pth").exists()

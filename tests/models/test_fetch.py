@@ -22,7 +22,7 @@ from src.models.hub import Hub
 from src.models.manifest import Model, read_manifest, shipped_manifest
 from src.models.partial import partial_of, parts_of
 from src.models.places import Places
-from src.models.transfer import Pace
+from src.models.transfer import TransferLimits
 from src.storage.web import FetchRules
 
 from ..model_server import COMMIT, TOKEN, ModelServer, entry, model_server, weights
@@ -48,8 +48,10 @@ def fetcher_for(
 ) -> Fetcher:
     manifest = read_manifest({"models": list(entries)}, shipped_manifest())
     rules = FetchRules(trusted_hosts=frozenset({server.host, server.host.replace("127.0.0.1", "localhost")}))
-    pace = Pace(stall, PART)
-    return Fetcher(Places((folder,), folder), manifest, Hub(server.url, token), rules, None, pace, xet_from=1 << 20)
+    limits = TransferLimits(stall, PART)
+    return Fetcher(
+        Places((folder,), folder), manifest, Hub(server.url, token), rules, None, limits, min_xet_bytes=1 << 20
+    )
 
 
 def from_web(server: ModelServer, **changes: Any) -> dict[str, Any]:
@@ -220,7 +222,7 @@ def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Pa
     process.stdout.close()
     assert (folder / "vae" / "a.safetensors.lock").exists()
     server.pace, before = 0.0, server.sent
-    (file,) = fetch(replace(fetcher_for(folder, server, from_web(server)), pace=Pace()))
+    (file,) = fetch(replace(fetcher_for(folder, server, from_web(server)), limits=TransferLimits()))
     assert file.read_bytes() == CONTENT
     assert server.sent - before < len(CONTENT)
     assert files_of(folder) == {"a.safetensors"}
@@ -293,7 +295,7 @@ def test_a_server_that_ends_each_connection_costs_no_more_of_them(tmp_path: Path
 
     before = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").exists() else 0
     server.pace = 0.001
-    fetch(replace(fetcher, pace=Pace(20.0, 1 << 17)), check=check)  # 77 ranges
+    fetch(replace(fetcher, limits=TransferLimits(20.0, 1 << 17)), check=check)  # 77 ranges
     assert most[0] - before < 40
 
 

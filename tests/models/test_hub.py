@@ -148,7 +148,7 @@ def test_a_pin_that_is_gone_is_told(pinned: Path, hub: ModelServer) -> None:
 
 def test_the_shipped_manifest_has_the_form_that_pins_are_written_in() -> None:
     from src.models.manifest import MANIFEST_FILE
-    from src.models.pin import _written
+    from src.models.pin import _formatted
 
     text = MANIFEST_FILE.read_text(encoding="utf-8")
-    assert _written(json.loads(text)) == text
+    assert _formatted(json.loads(text)) == text

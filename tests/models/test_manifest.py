@@ -36,7 +36,7 @@ def test_equal_files_have_equal_digests_and_a_name_clash_is_in_two_folders() -> 
     for model in manifest.models:
         by_place.setdefault((model.folder, model.file), set()).add(model.sha256)
     assert all(len(digests) == 1 for digests in by_place.values())
-    assert {model.folder for model in manifest.known_as("flux1-dev-fp8.safetensors")} == {
+    assert {model.folder for model in manifest.find_by_file("flux1-dev-fp8.safetensors")} == {
         "checkpoints",
         "diffusion_models",
     }
@@ -127,7 +127,7 @@ def test_names_are_taken_as_people_write_them() -> None:
 def test_ones_own_models_go_first_and_no_password_stands_in_an_address() -> None:
     first = CONTENT["models"][0]
     own = read_manifest({"models": [{**first, "name": "mine"}]}, shipped_manifest())
-    assert [model.name for model in own.known_as(first["file"])] == ["mine", first["name"]]
+    assert [model.name for model in own.find_by_file(first["file"])] == ["mine", first["name"]]
     with pytest.raises(InvalidManifest, match="must hold no user or password") as caught:
         read_manifest({"models": [{**first, "source": {"url": "https://me:hush@x.example/a"}}]}, shipped_manifest())
     assert "hush" not in caught.value.message
@@ -143,9 +143,9 @@ def test_a_digest_in_capitals_and_a_name_with_blanks_are_fine() -> None:
 def test_a_model_is_known_by_both_names_of_its_folder_and_a_name_that_says_nothing_is_not() -> None:
     own = {**CONTENT["models"][0], "name": "x", "folder": "unet", "file": "x.safetensors"}
     manifest = read_manifest({"models": [own]}, shipped_manifest())
-    assert [model.name for model in manifest.known_as("x.safetensors", "diffusion_models")] == ["x"]
-    assert manifest.known_as("x.safetensors", "vae") == []
-    assert manifest.known_as("model.safetensors") == []
+    assert [model.name for model in manifest.find_by_file("x.safetensors", "diffusion_models")] == ["x"]
+    assert manifest.find_by_file("x.safetensors", "vae") == []
+    assert manifest.find_by_file("model.safetensors") == []
 
 
 def test_what_is_told_of_a_source_has_no_key_in_it() -> None:

@@ -13,14 +13,14 @@ import time
 import pytest
 
 from src.models import meter
-from src.models.meter import Meter, shown
+from src.models.meter import Meter, show_progress
 
 from ..worker_process import ROOT
 
 
 def test_a_line_tells_share_speed_and_time_left() -> None:
     one = Meter("models", 34_000_000_000)
-    one.already(4_000_000_000)
+    one.count_existing(4_000_000_000)
     one.count(8_500_000_000)
     line = one.line()
     assert line.startswith("models: 12.50 of 34.00 GB (36 %), ")
@@ -39,7 +39,7 @@ def test_a_log_gets_a_line_every_few_seconds(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(meter, "_LINE_SECONDS", 0.05)
-    with caplog.at_level(logging.INFO), shown(Meter("models", 100)) as one:
+    with caplog.at_level(logging.INFO), show_progress(Meter("models", 100)) as one:
         one.count(50)
         end = time.monotonic() + 10
         while caplog.text.count("(50 %)") < 2 and time.monotonic() < end:
@@ -49,8 +49,8 @@ def test_a_log_gets_a_line_every_few_seconds(
 
 def test_a_terminal_gets_a_bar() -> None:
     code = (
-        "import time; from src.models.meter import Meter, shown\n"
-        "with shown(Meter('models', 1000)) as meter:\n    meter.count(500); time.sleep(0.5)\n"
+        "import time; from src.models.meter import Meter, show_progress\n"
+        "with show_progress(Meter('models', 1000)) as meter:\n    meter.count(500); time.sleep(0.5)\n"
     )
     ours, theirs = pty.openpty()
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=theirs)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from src.errors import JobCancelled
-from src.models.files import could_be, digest_of, kept_digest, what_is_wrong
+from src.models.files import cached_digest, could_be, digest_of, what_is_wrong
 from src.models.locks import locked
 from src.models.memory import free_memory, total_memory
 
@@ -71,11 +71,11 @@ def test_a_digest_is_kept_until_the_file_changes(tmp_path: Path) -> None:
     file = tmp_path / "vae" / "a.bin"
     file.parent.mkdir()
     file.write_bytes(b"one")
-    assert kept_digest(file, tmp_path) is None
+    assert cached_digest(file, tmp_path) is None
     assert digest_of(file, tmp_path) == hashlib.sha256(b"one").hexdigest()
-    assert kept_digest(file, tmp_path) == hashlib.sha256(b"one").hexdigest()
+    assert cached_digest(file, tmp_path) == hashlib.sha256(b"one").hexdigest()
     os.utime(file, ns=(1, 1))
-    assert kept_digest(file, tmp_path) is None
+    assert cached_digest(file, tmp_path) is None
     file.write_bytes(b"two")
     assert digest_of(file, tmp_path) == hashlib.sha256(b"two").hexdigest()
 

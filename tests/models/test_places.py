@@ -17,7 +17,7 @@ from src.models.places import (
     cached_files,
     find_places,
     link_fixed_folders,
-    tell_model_paths,
+    write_model_paths,
 )
 from src.settings import read_settings
 
@@ -143,7 +143,7 @@ def test_a_name_of_a_workflow_is_located_in_any_folder_and_nowhere_else(tmp_path
 
 def told(settings: dict[str, str], comfyui: Path, folder: Path) -> dict[str, dict[str, Any]]:
     file = folder / "paths.yaml"
-    tell_model_paths(read_settings(settings), comfyui, file, folder / "links")
+    write_model_paths(read_settings(settings), comfyui, file, folder / "links")
     blocks: dict[str, dict[str, Any]] = yaml.safe_load(file.read_text())
     assert all(isinstance(value, (str, bool)) for block in blocks.values() for value in block.values())
     return blocks

@@ -84,7 +84,7 @@ def test_files_that_cannot_be_read_cost_nothing(tmp_path: Path) -> None:
 
 def test_it_ends_when_the_worker_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     ended = reader(tmp_path)
-    ended.is_over.set()
+    ended.stop.set()
     with caplog.at_level(logging.INFO):
         ended.read([put(tmp_path, "a")])
     assert "read ahead" not in caplog.text
@@ -96,7 +96,7 @@ def test_it_ends_when_the_worker_does(tmp_path: Path, caplog: pytest.LogCaptureF
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every disk counts as slow."""
-    monkeypatch.setattr(read_ahead, "_SLOW", float("inf"))
+    monkeypatch.setattr(read_ahead, "_SLOW_SPEED", float("inf"))
 
 
 @pytest.mark.usefixtures("slow")
@@ -122,7 +122,7 @@ def test_a_file_that_changed_is_copied_anew(tmp_path: Path) -> None:
 
 
 def test_a_fast_volume_is_not_copied_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(read_ahead, "_SLOW", 0.0)
+    monkeypatch.setattr(read_ahead, "_SLOW_SPEED", 0.0)
     cache = LocalCache(tmp_path / "fast", GB)
     reader(tmp_path / "volume", cache).read([put(tmp_path / "volume", "vae/a.safetensors")])
     assert not (tmp_path / "fast").exists()

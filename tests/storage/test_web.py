@@ -95,7 +95,7 @@ def fetch(url: str, seconds: float = 5, limit: int = 10**9, **rules: Any) -> byt
         if sum(map(len, pieces)) > limit:
             raise InputFileRefused("too large")
 
-    Fetch(FetchRules(**rules), "images[0]", Deadline(seconds)).into(url, write)
+    Fetch(FetchRules(**rules), "images[0]", Deadline(seconds)).download(url, write)
     return b"".join(pieces)
 
 
@@ -263,7 +263,7 @@ def test_an_abort_ends_a_download_that_waits() -> None:
         threading.Timer(0.2, download.abort).start()
         started = time.monotonic()
         with pytest.raises(InputFileUnavailable):
-            download.into(f"http://{host}/x", lambda piece: None)
+            download.download(f"http://{host}/x", lambda piece: None)
         assert time.monotonic() - started < 10
 
 

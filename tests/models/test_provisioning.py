@@ -16,7 +16,7 @@ import pytest
 from src.errors import UnknownModelSet
 from src.job import handler as job_handler
 from src.job.handler import Worker
-from src.models.supply import ModelSupply, model_names
+from src.models.provisioning import ModelProvisioner, model_names
 from src.settings import Settings, read_settings
 
 from .. import workflows
@@ -84,7 +84,7 @@ def settings_of(server: ModelServer, volume: Path, **changes: Any) -> Settings:
 
 def test_an_unknown_set_ends_the_start_with_the_nearest_names(tmp_path: Path) -> None:
     with pytest.raises(UnknownModelSet, match="no set or model 'flux1dev'; there is flux1-dev"):
-        ModelSupply.make(read_settings({"MODELS": "flux1dev"}), tmp_path)
+        ModelProvisioner.make(read_settings({"MODELS": "flux1dev"}), tmp_path)
 
 
 def test_names_of_models_are_read_from_a_workflow() -> None:
@@ -97,13 +97,13 @@ def test_names_of_models_are_read_from_a_workflow() -> None:
 
 def test_begin_fetches_what_models_and_the_warm_up_name(server: ModelServer, volume: Path, tmp_path: Path) -> None:
     settings = settings_of(server, volume, models=("tiny_taesd",))
-    supply = ModelSupply.make(settings, tmp_path)
-    supply.begin(workflows.generative())
-    supply.wait()
+    models = ModelProvisioner.make(settings, tmp_path)
+    models.start(workflows.generative())
+    models.wait()
     assert files_of(volume) == {"tiny_sd3.safetensors", "tiny_clip_l.safetensors", "tiny_taesd.safetensors"}
     server.requests.clear()
-    again = ModelSupply.make(settings, tmp_path)
-    again.begin(workflows.generative())
+    again = ModelProvisioner.make(settings, tmp_path)
+    again.start(workflows.generative())
     again.wait()
     assert server.requests == []
 
@@ -111,9 +111,9 @@ def test_begin_fetches_what_models_and_the_warm_up_name(server: ModelServer, vol
 def test_without_download_models_nothing_is_fetched_and_the_log_says_what_is_missing(
     server: ModelServer, volume: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    supply = ModelSupply.make(settings_of(server, volume, models=("tiny",), download_models=False), tmp_path)
-    supply.begin()
-    supply.wait()
+    models = ModelProvisioner.make(settings_of(server, volume, models=("tiny",), download_models=False), tmp_path)
+    models.start()
+    models.wait()
     assert server.requests == []
     assert "diffusion_models/tiny_sd3.safetensors" in caplog.text
     assert "DOWNLOAD_MODELS=true" in caplog.text
@@ -121,11 +121,11 @@ def test_without_download_models_nothing_is_fetched_and_the_log_says_what_is_mis
 
 def test_a_worker_that_ends_does_not_wait_for_its_models(server: ModelServer, volume: Path, tmp_path: Path) -> None:
     server.pace = 0.2
-    supply = ModelSupply.make(settings_of(server, volume, models=("tiny",)), tmp_path)
-    supply.begin()
+    models = ModelProvisioner.make(settings_of(server, volume, models=("tiny",)), tmp_path)
+    models.start()
     time.sleep(0.5)
     started = time.monotonic()
-    with supply:
+    with models:
         pass
     assert time.monotonic() - started < 10
 
@@ -139,10 +139,10 @@ def test_a_mirror_of_the_hub_that_the_operator_names_is_trusted(volume: Path, tm
             "DOWNLOAD_MODELS": "1", "MODELS": "a", "MODELS_DIR": str(volume), "MODELS_MANIFEST": str(manifest),
             "HF_ENDPOINT": hub.url, "TRUSTED_HOSTS": hub.host.replace("127.0.0.1", "localhost"),
         }  # fmt: skip
-        supply = ModelSupply.make(read_settings(given), tmp_path)
-        with supply:
-            supply.begin()
-            supply.wait()
+        models = ModelProvisioner.make(read_settings(given), tmp_path)
+        with models:
+            models.start()
+            models.wait()
     assert files_of(volume) == {"a.safetensors"}
 
 
@@ -181,8 +181,8 @@ def empty(real: tuple[Bench, Path], shared_server: ModelServer, tiny: dict[str, 
 def with_settings(bench: Bench, **changes: Any) -> Bench:
     """The same engine with a worker of other settings."""
     settings = replace(bench.worker.runner.settings, **changes)
-    supply = ModelSupply.make(settings, bench.engine.process.installation.directory)
-    return Bench(bench.name, Worker(replace(bench.worker.runner, settings=settings, supply=supply)))
+    models = ModelProvisioner.make(settings, bench.engine.process.installation.directory)
+    return Bench(bench.name, Worker(replace(bench.worker.runner, settings=settings, models=models)))
 
 
 def test_a_job_that_misses_models_is_cured_and_answered(empty: tuple[Bench, Path], shared_server: ModelServer) -> None:

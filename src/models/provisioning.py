@@ -1,4 +1,4 @@
-"""What the worker does about models: those it is told of while ComfyUI boots, those that a job misses when it does."""
+"""The models of a worker: those that its settings name are fetched while ComfyUI boots, others when jobs need them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .manifest import Manifest, Model, known_manifest, where_to_get
 from .places import Places, find_places, link_fixed_folders
 from .read_ahead import ReadAhead
 from .store import ModelStore
-from .transfer import Check, Pace
+from .transfer import Check, TransferLimits
 
 log = logging.getLogger(__name__)
 
@@ -31,74 +31,74 @@ _MODEL_FILE = re.compile(r"[^\0\n]{1,300}\.(safetensors|sft|ckpt|pt|pt2|pth|bin|
 
 
 @dataclass(frozen=True)
-class ModelSupply:
-    """The models of one worker; leaving it ends what `begin` began. May be used from several threads."""
+class ModelProvisioner:
+    """The models of one worker; leaving the context stops what `start` began. May be used from several threads."""
 
     settings: Settings
     comfyui: Path
     manifest: Manifest
     fetcher: Fetcher
     _threads: dict[str, threading.Thread] = field(default_factory=dict)
-    _is_over: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
 
     @staticmethod
-    def make(settings: Settings, comfyui: Path) -> ModelSupply:
-        """For the ComfyUI checkout of that folder. Raises InvalidManifest, UnknownModelSet, InvalidSetting."""
+    def make(settings: Settings, comfyui: Path) -> ModelProvisioner:
+        """One for the ComfyUI checkout in that folder. Raises InvalidManifest, UnknownModelSet, InvalidSetting."""
         manifest = check_models(settings)
         fetcher = make_fetcher(settings, find_places(settings, comfyui), manifest)
-        return ModelSupply(settings, comfyui, manifest, fetcher)
+        return ModelProvisioner(settings, comfyui, manifest, fetcher)
 
     @property
     def places(self) -> Places:
         """Where models are."""
         return self.fetcher.places
 
-    # --- At the start ----------------------------------------------------------------------------------
+    # --- While the worker boots ------------------------------------------------------------------------
 
-    def begin(self, workflow: Mapping[str, Any] | None = None) -> None:
-        """Begin to fetch what is wanted and missing, and to read what is there; returns at once.
+    def start(self, workflow: Mapping[str, Any] | None = None) -> None:
+        """Start to fetch required models that are missing, and to read ahead those that are there; returns at once.
 
-        Wanted is what MODELS names, and the files that `workflow` (the one to warm up with) names.
+        Required are the models that MODELS names, and the files that `workflow` (the one of the warm-up) names.
         """
         names = list(model_names(workflow or {}))
-        wanted = {model.name: model for model in self.manifest.expand(self.settings.models)}
+        required = {model.name: model for model in self.manifest.expand(self.settings.models)}
         for name in names:
             known = self._known(name, "")
             if known is not None and self.places.locate(name) is None:
-                wanted[known.name] = known
+                required[known.name] = known
         present = [path for name in names if (path := self.places.locate(name))]
-        present += [path for model in wanted.values() if (path := self.places.find(model))]
+        present += [path for model in required.values() if (path := self.places.find(model))]
         cache = local_cache(self.settings)
         if cache is not None:
             cache.tidy()
         if self.settings.read_ahead:
-            reader = ReadAhead(self.places.roots, cache, self._is_over)
-            self._start("read-ahead", lambda: reader.read(present))
-        self._start("models", lambda: self._fetch(list(wanted.values())))
+            reader = ReadAhead(self.places.roots, cache, self._stop)
+            self._start_thread("read-ahead", lambda: reader.read(present))
+        self._start_thread("models", lambda: self._fetch(list(required.values())))
 
-    def _start(self, name: str, task: Callable[[], None]) -> None:
+    def _start_thread(self, name: str, task: Callable[[], None]) -> None:
         thread = threading.Thread(target=task, daemon=True, name=name)
         self._threads[name] = thread
         thread.start()
 
     def wait(self) -> None:
-        """Until what `begin` fetches is there; what it reads may still be on its way."""
+        """Wait until the fetches of `start` are done; reading ahead may still go on."""
         if "models" in self._threads:
             self._threads["models"].join()
 
-    def __enter__(self) -> ModelSupply:
+    def __enter__(self) -> ModelProvisioner:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._is_over.set()
+        self._stop.set()
         for thread in self._threads.values():
             thread.join()
 
-    def _fetch(self, wanted: Sequence[Model]) -> None:
-        """Failures are told in the log, and to the job that needs the model."""
-        missing = self.fetcher.missing(wanted)
+    def _fetch(self, models: Sequence[Model]) -> None:
+        """Failures are only logged: the job that needs the model fetches it again, and reports the failure."""
+        missing = self.fetcher.missing(models)
         if missing and not self.settings.download_models:
             names = ", ".join(f"{model.folder}/{model.file}" for model in missing)
             log.warning("models are missing: %s; set DOWNLOAD_MODELS=true to have them fetched", names)
@@ -110,60 +110,60 @@ class ModelSupply:
             log.error("%s: %s; jobs that need it will try again", error.error_code, error)
 
     def _check(self) -> None:
-        if self._is_over.is_set():
+        if self._stop.is_set():
             raise WorkerError("the worker ends")
 
     # --- For a job -------------------------------------------------------------------------------------
 
-    def cure(self, error: MissingModel, check: Check) -> bool:
-        """Fetch the models that a job misses, unless somebody has meanwhile; whether it may be tried again.
+    def fetch_missing(self, error: MissingModel, check: Check) -> bool:
+        """Fetch the models that a job lacks and that are still missing; whether the job may run again.
 
-        `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its kin.
+        `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its subclasses.
         """
         missing = list(_missing(error))
-        wanted = [model for name, folder in missing if (model := self.to_fetch(name, folder)) is not None]
-        if not error.is_all or not missing or len(wanted) != len(missing):  # it would have been fetched in vain
+        models = [model for name, folder in missing if (model := self.to_fetch(name, folder)) is not None]
+        if not error.is_all or not missing or len(models) != len(missing):  # the job would fail all the same
             return False
-        self.fetcher.fetch(wanted, check)
+        self.fetcher.fetch(models, check)
         return True
 
     def to_fetch(self, name: str, folder: str) -> Model | None:
-        """The model that would be fetched for a job which names that file for that kind of folder, None for none."""
+        """The model that would be fetched for a job that names that file for that kind of folder, None for none."""
         return self._known(name, folder) if self.settings.download_models else None
 
-    def explained(self, error: MissingModel) -> MissingModel:
-        """The error with what would bring the models."""
-        told = []
+    def explain(self, error: MissingModel) -> MissingModel:
+        """The same error, its message and hints completed with where and how to get the models."""
+        suggestions = []
         for name, folder in _missing(error):
             model = self._known(name, folder)
             error.hints.extend(where_to_get(name, self.manifest, folder))
             if model is not None:
                 sets = self.manifest.sets_with(model.name)
                 of_set = f"the set{'s' if len(sets) > 1 else ''} {' or '.join(sets)}" if sets else f"{model.name!r}"
-                cure = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
+                setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
                 command = f"`python -m src.models fetch {model.name}`"
-                told.append(f"{model.file} comes with {of_set}: set {cure}, or {command}")
-        explained = MissingModel(". ".join([error.message, *told]), error.is_all, **error.details)
+                suggestions.append(f"{model.file} comes with {of_set}: set {setting}, or {command}")
+        explained = MissingModel(". ".join([error.message, *suggestions]), error.is_all, **error.details)
         explained.hints = error.hints
         return explained
 
     def _known(self, name: str, folder: str) -> Model | None:
-        """The model that a file name of a workflow means, None if there is none or its folder is another."""
-        if "/" in name or "\\" in name:  # a folder of its own making
+        """The model that a file name in a workflow means; None if the manifest has none for that kind of folder."""
+        if "/" in name or "\\" in name:  # in a subfolder that only this workflow knows
             return None
-        known = self.manifest.known_as(name, folder)
+        known = self.manifest.find_by_file(name, folder)
         return known[0] if known else None
 
 
 def check_models(settings: Settings) -> Manifest:
-    """The manifest of the worker. Raises InvalidManifest, and UnknownModelSet for what MODELS names and it has not."""
+    """The manifest of the worker. Raises InvalidManifest; UnknownModelSet if MODELS names what it does not have."""
     manifest = known_manifest(settings)
     manifest.expand(settings.models)
     return manifest
 
 
 def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
-    """The names of model files in a workflow, in its order."""
+    """The names of the model files in a workflow, in the order of its nodes."""
     for node in workflow.values():
         inputs = node.get("inputs") if isinstance(node, Mapping) else None
         for value in inputs.values() if isinstance(inputs, Mapping) else ():
@@ -172,7 +172,7 @@ def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
 
 
 def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetcher:
-    """A fetcher as the settings want it."""
+    """The fetcher that the settings describe."""
     config = settings.models_bucket
     trusted = frozenset({*settings.trusted_hosts, urlsplit(settings.hf_endpoint).netloc.lower()})
     return Fetcher(
@@ -181,12 +181,12 @@ def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetc
         Hub(settings.hf_endpoint, settings.hf_token),
         FetchRules(settings.allow_http_urls, trusted),
         ModelStore(Bucket(config)) if config else None,
-        Pace(settings.download_stall_timeout),
+        TransferLimits(settings.download_stall_timeout),
     )
 
 
 def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:
-    """Name and folder (ComfyUI's name, or '') of what is missing."""
+    """File name and folder (ComfyUI's name, or '') of each missing model."""
     models: Iterable[Any] = error.details.get("missing_models") or ()
     for model in models:
         yield str(model.get("name", "")), str(model.get("folder", ""))
