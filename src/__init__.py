@@ -8,12 +8,12 @@ redaction   text from inside ComfyUI, made fit for a caller
 settings/   the environment, read once
 workflow/   the API-format graph: checks, targets, overrides, schemas
 editor/     the editor's own save format -> the API format
-storage/    files elsewhere: in buckets, and at URLs that callers name
+storage/    files stored elsewhere: in buckets, and at URLs that callers name
 models/     model files: which there are, where they come from, fetched, checked, kept
 protocol/   ComfyUI's own HTTP and websocket protocol, served over an executor
 draft/      the draft engine: an executor that draws with Pillow
-comfy/      ComfyUI as a subprocess, and as a server that is asked
-inputs/     the files that a job brings
+comfy/      ComfyUI as a subprocess, and the client of its HTTP and websocket protocol
+inputs/     the files that come with a job
 outputs/    history entry -> files -> answer
 job/        one job, from its input to its answer
 worker/     RunPod's side: its loop over jobs, progress, boot
@@ -26,7 +26,7 @@ terminal/   what a person starts in a terminal
 from pathlib import Path
 
 VERSION = "0.5.0"
-"""Of this worker; answers tell it."""
+"""The version of this worker; answers contain it."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """The folder that holds `serverless_worker.py`, `src/` and `examples/`."""

@@ -1,6 +1,7 @@
 """ComfyUI's HTTP routes, one method each; the only HTTP client of ComfyUI.
 
-Every call has a timeout and raises ComfyUnreachable if no answer came, UnexpectedAnswer if it is not of the protocol.
+Every call has a timeout and raises ComfyUnreachable if no answer came, UnexpectedAnswer if the answer is not one of
+ComfyUI's protocol.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class Folders:
 
     @property
     def input(self) -> Path:
-        """What jobs bring."""
+        """The files of jobs."""
         return self.root / "input"
 
     @property
@@ -56,7 +56,7 @@ class Folders:
 
     @property
     def temp(self) -> Path:
-        """What preview nodes write. ComfyUI wipes and makes `temp` below the folder that it is told."""
+        """What preview nodes write. ComfyUI wipes and makes `temp` below the folder of --temp-directory."""
         return self.root / "temp"
 
     @property
@@ -76,7 +76,7 @@ class Folders:
 
     @property
     def model_paths(self) -> Path:
-        """The file that tells ComfyUI where models are."""
+        """The file for --extra-model-paths-config."""
         return self.root / "model_paths.yaml"
 
 

@@ -15,7 +15,7 @@ from .rejection import Problem, explain_problems, list_problems
 def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:
     """Raise InvalidWorkflow (MissingModel) if a value that the job put into the workflow does not fit its input.
 
-    ComfyUI would run some of them all the same: an input that the class does not have, a value that is not in the
+    ComfyUI runs a prompt in spite of some of them: an input that the class does not have, a value that is not in the
     list of a V3 node.
     `files` are the names of the job's files.
     """

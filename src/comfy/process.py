@@ -82,7 +82,7 @@ class ComfyProcess:
         self._is_stopping = False
         command = self.installation.command(self._settings, self.folders, self.port)
         try:
-            self._tell_model_paths()
+            self._write_model_paths()
         except BaseException:  # the edge of a start: the folders go with it, also at Ctrl-C
             self.folders.remove()
             raise
@@ -97,7 +97,7 @@ class ComfyProcess:
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
         self._reader.start()
 
-    def _tell_model_paths(self) -> None:
+    def _write_model_paths(self) -> None:
         if self.installation.loads_models:
             folders, directory = self.folders, self.installation.directory
             write_model_paths(self._settings, directory, folders.model_paths, folders.models)
@@ -156,7 +156,7 @@ class ComfyProcess:
     def activity(self) -> tuple[int, ...] | None:
         """Numbers that grow whenever the process does anything: page faults, CPU time, bytes read.
 
-        None while a thread waits for a disk (state D), and where the system does not tell (proc(5) is Linux's).
+        None while a thread waits for a disk (state D), and where there is no proc(5), which is Linux only.
         """
         if self._process is None:
             return None
@@ -254,7 +254,7 @@ class ComfyProcess:
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted` if nobody holds it, any free port if it is 0. Raises PortTaken."""
+    """`wanted` if no process holds it, any free port if it is 0. Raises PortTaken."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

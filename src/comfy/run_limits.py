@@ -1,4 +1,4 @@
-"""What may end the wait for a prompt early, and what hears of its progress."""
+"""What may end the wait for a prompt early, and what is called with its progress."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import JobCancelled, JobTimeout
 from .events import Event
 
 Report = Callable[[Event], None]
-"""Called with each event of a prompt that tells of progress."""
+"""Called with each event of a prompt that carries progress."""
 
 
 @dataclass(frozen=True)

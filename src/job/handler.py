@@ -45,7 +45,7 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
         return await asyncio.shield(answer)
     except asyncio.CancelledError:
         stop.set()
-        while not answer.done():  # the GPU is free before the next job comes, however often this one is cancelled
+        while not answer.done():  # the GPU must be free before the next job, however often this is cancelled
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait([answer])
         raise

@@ -1,4 +1,4 @@
-"""What a job asked for, made ready: the bucket, the delivery, the encoding, and what ComfyUI hands to nodes."""
+"""What a job asks for besides its run: the bucket, the delivery, the encoding, and what ComfyUI hands to nodes."""
 
 from __future__ import annotations
 
@@ -88,5 +88,5 @@ def extra_data_for(request: Request, workflow: Workflow, settings: Settings) -> 
 
 
 def partner_key(request: Request, settings: Settings) -> str:
-    """The key for paid partner nodes, "" if nobody gave one."""
+    """The key for paid partner nodes, "" if there is none."""
     return request.comfy_org_api_key or settings.comfy_org_api_key

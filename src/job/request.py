@@ -46,10 +46,10 @@ class OutputOptions:
 
 @dataclass(frozen=True)
 class Request:
-    """One job, checked: nobody re-checks it. `warnings` are given to the caller with the result.
+    """One job, checked: it is not checked again. `warnings` are given to the caller with the result.
 
     `set_inputs` are the inputs that `overrides` wrote into the workflow. `bucket` is the caller's own. `is_converted`:
-    the workflow came as the editor saves it, and is kept so in `extra_pnginfo`, as if the editor had queued it.
+    the workflow was sent as the editor saves it, and `extra_pnginfo` has that, as if the editor had queued it.
     """
 
     action: Action = "run"
@@ -126,7 +126,7 @@ def job_id_of(job: object) -> str:
 
 
 def _with_stored(given: dict[str, Any], find_workflow: FindWorkflow) -> tuple[dict[str, Any], object]:
-    """The input and its workflow: the one that came, or a stored one, whose file may hold other fields too.
+    """The input and its workflow: the one in it, or a stored one, whose file may contain other fields too.
 
     The caller's fields take precedence over those of the file.
     """

@@ -35,8 +35,8 @@ from .turn import EngineTurns, Made, unused_files
 
 log = logging.getLogger(__name__)
 
-_MOST_FETCHES = 2  # of models that a job turns out to miss: ComfyUI names all that are missing at once
-_FIXED_BYTES = 4000  # of an answer: the names of its fields, ids, versions, hints that come last
+_MAX_FETCHES = 2  # of models that a job turns out to miss: ComfyUI names all that are missing at once
+_FIXED_BYTES = 4000  # of an answer: its field names, ids, versions, and the hints that are added last
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,10 @@ class JobRunner:
 
     @staticmethod
     def make(engine: ComfyEngine, settings: Settings) -> JobRunner:
-        """One with the bucket and the models that the settings name. Raises InvalidSetting and its kin."""
+        """One with the bucket and the models that the settings name.
+
+        Raises InvalidSetting, InvalidManifest, UnknownModelSet.
+        """
         config = settings.bucket
         models = ModelProvisioner.make(settings, engine.process.installation.directory)
         return JobRunner(engine, settings, Bucket(config) if config else None, models)
@@ -71,7 +74,7 @@ class JobRunner:
 
     @property
     def checker(self) -> JobChecker:
-        """What looks at jobs without running them."""
+        """For checks of jobs without running them."""
         return JobChecker(self.engine, self.settings, self.bucket, self.models)
 
     def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
@@ -105,7 +108,7 @@ class JobRunner:
         return run_with_recovery(self.engine, attempt, self.settings.job_retries, Deadline(self.settings.job_timeout))
 
     def _run_with_models(
-        self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report, fetches: int = _MOST_FETCHES
+        self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report, fetches: int = _MAX_FETCHES
     ) -> Result:
         """Run it, with the models fetched that it misses, at most `fetches` times."""
         try:
@@ -130,7 +133,7 @@ class JobRunner:
             self.turns.later(own.close)
 
     def _deliver(self, job: PreparedJob, made: Made, waited: float, own: Path, limits: RunLimits) -> Result:
-        """What a run made, brought to the caller."""
+        """Deliver what a run made to the caller."""
         limits.check_stop()
         run = made.run
         texts = list_texts(run)
@@ -171,7 +174,7 @@ def _seed(job: PreparedJob) -> int | None:
 
 
 def _size_of_rest(run: Run, texts: Sequence[str], warnings: Sequence[str]) -> int:
-    """About the bytes of an answer beside its files."""
+    """About how many bytes an answer has besides its files."""
     return _FIXED_BYTES + len(json.dumps([texts, warnings, run.cached_nodes, list(run.node_seconds.items())]))
 
 

@@ -45,7 +45,7 @@ _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 
 @dataclass(frozen=True)
 class Made:
-    """What came of a prompt: its run, the job's files that it used, the files that it named, and those to deliver."""
+    """The result of a prompt: its run, the job's files that it used, the files that it named, and those to deliver."""
 
     run: Run
     used: set[str]

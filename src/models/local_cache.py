@@ -58,7 +58,7 @@ class LocalCache:
         copy, before = self.root / file.relative_to(below), file.stat()
         if copy.exists() and not self._record_of(copy).exists():
             return None  # not a copy of ours
-        if not self._make_room(before.st_size, {*keep, copy}):
+        if not self._free_space(before.st_size, {*keep, copy}):
             log.info("no room for a copy of %s in MODEL_CACHE_DIR (MODEL_CACHE_GB)", file.name)
             return None
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class LocalCache:
         finally:
             partial.unlink(missing_ok=True)
 
-    def _make_room(self, size: int, keep: Collection[Path]) -> bool:
+    def _free_space(self, size: int, keep: Collection[Path]) -> bool:
         """Remove copies until `size` bytes are free, or none if that is impossible; whether they are free."""
         copies = [(copy.stat(), record, copy) for record, copy, _ in self._records() if copy.is_file()]
         removable = sorted((status.st_atime_ns, record, copy) for status, record, copy in copies if copy not in keep)

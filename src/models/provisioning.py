@@ -122,7 +122,7 @@ class ModelProvisioner:
         """
         missing = list(_missing(error))
         models = [model for name, folder in missing if (model := self.to_fetch(name, folder)) is not None]
-        if not error.is_all or not missing or len(models) != len(missing):  # the job would fail all the same
+        if not error.is_all or not missing or len(models) != len(missing):  # the job would fail anyway
             return False
         self.fetcher.fetch(models, check)
         return True

@@ -15,7 +15,7 @@ def patched_scaler(scaler: Any) -> Any:
     """A subclass of the SDK's class `JobScaler` with these faults fixed:
 
     * A stop signal that comes before a job's task takes its first step. The SDK drops it while there is no task yet,
-      and the job runs to its end. If it comes in the very turn of the event loop in which the task is created, the
+      and the job runs to its end. If it comes in the same turn of the event loop in which the task is created, the
       task ends before it has begun: its `finally` never runs, the job counts as in progress for ever, and the worker
       takes no job any more. Here such a job is stopped as soon as it has begun.
     * A job that arrives with the answer to a request that was open at SIGTERM. The SDK ends without having run it.

@@ -36,7 +36,7 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
             try:
                 engine.ensure_ready()
             except (ComfyBootFailed, BootTimeout) as error:
-                print_error(error)  # jobs are taken all the same: each tries a boot, and is answered with its failure
+                print_error(error)  # jobs are taken nevertheless: each tries a boot, and is answered with its failure
             timeline.end("ComfyUI")
             with timeline.span("models"):
                 runner.models.wait()

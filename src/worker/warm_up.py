@@ -45,7 +45,7 @@ def _find(name: str, settings: Settings) -> object:
 
 
 def warm_up(runner: JobRunner, request: Request) -> None:
-    """Run it once. A failure is logged: jobs are taken all the same."""
+    """Run it once. A failure is logged, and jobs are taken nevertheless."""
     started = time.monotonic()
     settings = replace(runner.settings, result_limit=_RESULT_LIMIT_MB, output_delivery="base64")
     request = replace(request, output=replace(request.output, delivery="base64"), bucket=None)
