@@ -52,7 +52,7 @@ class SdkLoop:
         self.scaler = patched_scaler(rp_scale.JobScaler)(
             {"handler": self.answer, "concurrency_modifier": lambda current: concurrency}
         )
-        self.scaler._ask_for_jobs = self.fetch
+        self.scaler._fetch_from_queue = self.fetch
         self.scaler.stop_signals_fetcher, self.scaler.jobs_handler = self.no_signal, self.run
 
     async def fetch(self, session: Any, count: int) -> list[dict[str, Any]]:
@@ -119,7 +119,7 @@ def test_a_job_that_comes_after_sigterm_is_run(in_progress: Any) -> None:
         await asyncio.sleep(0.5)
         return [{"id": "late", "input": {}}]
 
-    loop.scaler._ask_for_jobs = fetch
+    loop.scaler._fetch_from_queue = fetch
     assert loop.to_the_end() == ["late"]
     assert not in_progress
 
