@@ -186,7 +186,7 @@ def test_an_engine_that_cannot_be_killed_is_an_error_that_retires_the_worker(
     engine = ComfyEngine(found(checkout(tmp_path / "c", "import time; time.sleep(600)")), Settings())
     engine.start()
     with monkeypatch.context() as stuck:  # as in state D, where no signal arrives
-        stuck.setattr(comfy_process, "_KILLED_SECONDS", 0.1)
+        stuck.setattr(comfy_process, "_KILL_SECONDS", 0.1)
         stuck.setattr(comfy_process.ComfyProcess, "_signal", lambda *_: None)
         with pytest.raises(ComfyStuck, match="has to be replaced") as raised:
             engine.process.stop()
