@@ -112,6 +112,12 @@ class NoBucket(InvalidInput):
     error_code: ClassVar[str] = "no_bucket"
 
 
+class ResultRefused(WorkerError):
+    """RunPod did not accept the result of a job that ran."""
+
+    error_code: ClassVar[str] = "result_refused"
+
+
 class OutputTooLarge(InvalidInput):
     """The answer would be larger than RunPod delivers: it would be lost silently."""
 

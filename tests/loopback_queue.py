@@ -13,6 +13,7 @@ from typing import Any
 
 from aiohttp import web
 
+_HANG_SECONDS = 600.0
 _HOLD_SECONDS = 0.2  # how long a poll is held open while there is no job
 
 
@@ -32,7 +33,11 @@ class LoopbackQueue:
     to_stop: list[str] = field(default_factory=list)
     """Ids of the jobs that the worker shall stop."""
     refuse_results: list[int] = field(default_factory=list)
-    """HTTP statuses with which the next results are refused."""
+    """HTTP statuses with which the next results are refused; 0: no answer comes at all."""
+    refuse_over: int = 1 << 62
+    """Results of more bytes are refused with 413."""
+    raw_answers: list[str] = field(default_factory=list)
+    """Bodies with which the next requests for jobs are answered, as they stand."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -71,6 +76,8 @@ class LoopbackQueue:
         return application
 
     async def _take(self, request: web.Request) -> web.Response:
+        if self.raw_answers:
+            return web.Response(text=self.raw_answers.pop(0), content_type="application/json")
         if not self.waiting:
             await asyncio.sleep(_HOLD_SECONDS)
         if not self.waiting:
@@ -80,6 +87,8 @@ class LoopbackQueue:
         return web.json_response(job)
 
     async def _take_batch(self, request: web.Request) -> web.Response:
+        if self.raw_answers:
+            return web.Response(text=self.raw_answers.pop(0), content_type="application/json")
         if not self.waiting:
             await asyncio.sleep(_HOLD_SECONDS)
         size = int(request.query["batch_size"])
@@ -88,9 +97,15 @@ class LoopbackQueue:
         return web.json_response(jobs) if jobs else web.Response(status=204)
 
     async def _done(self, request: web.Request) -> web.Response:
+        content = await request.read()
         if self.refuse_results:
-            return web.Response(status=self.refuse_results.pop(0))
-        body = json.loads(await request.read())
+            status = self.refuse_results.pop(0)
+            if not status:
+                await asyncio.sleep(_HANG_SECONDS)
+            return web.Response(status=status or 500, headers={"Location": "/nowhere"})
+        if len(content) > self.refuse_over:
+            return web.Response(status=413)
+        body = json.loads(content)
         posts = self.progress if body.get("status") == "IN_PROGRESS" else self.posted
         posts.setdefault(request.match_info["job"], []).append(body)
         return web.Response()

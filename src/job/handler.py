@@ -15,7 +15,7 @@ from typing import Any
 from .. import job_log
 from ..comfy.run_limits import Report
 from ..errors import ComfyCrashed, WorkerError
-from ..outputs import failure_answer, info_answer, success_answer, validation_answer
+from ..outputs import failure_answer, info_answer, serialisable, success_answer, validation_answer
 from ..workflow.graph import Workflow
 from ..workflow.stored import stored_workflow
 from .info import describe_worker, versions
@@ -52,7 +52,12 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
-    """The answer to one job, whatever happens to it."""
+    """The answer to one job, whatever happens to it; JSON in UTF-8 can carry it, whatever ComfyUI's nodes made."""
+    answer: dict[str, Any] = serialisable(_answer(job, stop))
+    return answer
+
+
+def _answer(job: object, stop: threading.Event) -> dict[str, Any]:
     started, warnings = time.monotonic(), list[str]()
     with job_log.job(job_id_of(job)):
         try:

@@ -65,6 +65,13 @@ class Request:
     is_converted: bool = False
 
 
+@dataclass(frozen=True)
+class UnreadableInput:
+    """Stands for a job's input that could not be read as JSON, and says why."""
+
+    reason: str
+
+
 # --- Reading -------------------------------------------------------------------------------------------
 
 
@@ -84,6 +91,8 @@ def read_job(
     if not isinstance(job, dict):
         raise InvalidInput(f"the job must be an object with an input, not {shown(job)}")
     given = job.get("input")
+    if isinstance(given, UnreadableInput):
+        raise InvalidInput(f"input cannot be read: {given.reason}")
     if not isinstance(given, dict):
         raise InvalidInput(f'input must be an object like {{"workflow": {{…}}}}, not {shown(given)}')
     given, workflow = _with_stored(given, find_workflow)

@@ -6,6 +6,7 @@ metadata   the workflow in a picture's metadata: written and removed
 encoding   pictures converted to another format or scaled down
 delivery   base64 in the answer, or upload to a bucket
 answer     builds the answer; the only module that knows the names of output fields
+serialisable  any answer as one that JSON in UTF-8 can carry
 fields     the schema of the answer
 """
 
@@ -14,6 +15,7 @@ from .delivery import Outcome, Plan, deliver
 from .encoding import Encoding
 from .gathering import LocalFile, gather_files, remove_files, remove_files_outside
 from .listing import OutputFile, hints, list_files, list_texts, write_frames
+from .serialisable import serialisable
 
 __all__ = [
     "Encoding",
@@ -32,6 +34,7 @@ __all__ = [
     "list_texts",
     "remove_files",
     "remove_files_outside",
+    "serialisable",
     "success_answer",
     "validation_answer",
     "write_frames",

@@ -1,9 +1,11 @@
 """RunPod's side of the worker.
 
-boot_timeline  where the seconds of a cold start go
-fitness        is this machine fit to take jobs?
-progress       the progress that is sent to RunPod while a job runs
-warm_up        the workflow that runs before the first job is taken
-sdk_loop       RunPod's own loop over jobs, patched where it loses some
-start          from the start of ComfyUI to RunPod's jobs
+boot_timeline    where the seconds of a cold start go
+fitness          is this machine fit to take jobs?
+progress         the progress that is sent to RunPod while a job runs
+warm_up          the workflow that runs before the first job is taken
+job_take         jobs from RunPod's queue, read entry by entry
+result_delivery  results on their way to RunPod, tried until they are accepted
+sdk_loop         RunPod's own loop over jobs, patched where it loses some
+start            from the start of ComfyUI to RunPod's jobs
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import signal
 import subprocess
@@ -143,17 +144,70 @@ def test_sigterm_while_a_job_runs_lets_it_end_and_leaves_nothing(name: str, tmp_
         assert worker.process_tree_ends(5)
 
 
-@pytest.mark.parametrize(("statuses", "is_delivered"), [([500, 500], True), ([400], False)])
-def test_a_result_that_runpod_refuses_costs_at_most_that_job(
-    tmp_path: Path, statuses: list[int], is_delivered: bool
-) -> None:
+@pytest.mark.parametrize("statuses", [[500, 502, 503, 500], [429], [408], [400], [401], [302], [404]], ids=repr)
+def test_a_result_that_runpod_does_not_accept_at_once_is_tried_again(tmp_path: Path, statuses: list[int]) -> None:
     with serving() as queue, start("draft", queue, tmp_path):
         queue.refuse_results = list(statuses)
         queue.put("refused", {"workflow": workflows.still()})
         queue.put("next", {"workflow": workflows.still()})
-        queue.wait_for(2 if is_delivered else 1, LONG)
-        assert ("refused" in queue.posted) == is_delivered
-        assert queue.posted["next"][0]["output"]["status"] == "success"
+        queue.wait_for(2, LONG)
+        for job_id in ("refused", "next"):
+            check_answer(queue.posted[job_id], "success")
+
+
+def test_a_result_that_hangs_holds_no_slot_and_those_on_their_way_survive_sigterm(tmp_path: Path) -> None:
+    with serving() as queue, start("draft", queue, tmp_path) as worker:
+        queue.refuse_results = [0, 500]
+        queue.put("hangs", {"workflow": workflows.still()})
+        queue.put("is refused", {"workflow": workflows.still(color=1)})
+        queue.put("next", {"workflow": workflows.still(color=2)})
+        queue.wait_for(1, 15)
+        assert "hangs" not in queue.posted
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(LONG) == 0
+        assert queue.posted.keys() == {"hangs", "is refused", "next"}
+        for posted in queue.posted.values():
+            check_answer(posted, "success")
+
+
+def test_a_result_that_is_refused_for_its_size_is_answered_by_a_small_error(tmp_path: Path) -> None:
+    with serving() as queue, start("draft", queue, tmp_path):
+        queue.refuse_over = 20_000
+        noise = workflows.node("ImageAddNoise", image=["1", 0], seed=1, strength=1.0)
+        queue.put("large", {"workflow": {**workflows.still(), "2": noise}})
+        queue.wait_for(1, LONG)
+        (posted,) = queue.posted["large"]
+        assert posted["output"]["error_code"] == "result_refused"
+        assert "413" in posted["error"]
+
+
+DEEP, LONG_NUMBER = "[" * 1100 + "]" * 1100, "9" * 5000
+
+
+@pytest.mark.parametrize("poison", [f'{{"workflow": {DEEP}}}', f'{{"seed": {LONG_NUMBER}}}'], ids=["deep", "number"])
+def test_a_job_that_cannot_be_read_is_answered_and_costs_no_other_of_its_batch(tmp_path: Path, poison: str) -> None:
+    good = json.dumps({"workflow": workflows.still()})
+    with serving() as queue:
+        environment = {**queue.environment, "CONCURRENCY": "3"}
+        jobs = [("first", good), ("poison", poison), ("third", good)]
+        batch = ", ".join(f'{{"id": "{job_id}", "webhook": null, "input": {given}}}' for job_id, given in jobs)
+        queue.raw_answers = [f"[{batch}]"]
+        with running(["--draft"], environment, tmp_path):
+            queue.wait_for(3, LONG)
+        check_answer(queue.posted["first"], "success")
+        check_answer(queue.posted["third"], "success")
+        check_answer(queue.posted["poison"], "validation")
+        assert "cannot be read" in queue.posted["poison"][0]["error"]
+
+
+def test_what_is_no_job_is_skipped_and_the_worker_goes_on(tmp_path: Path) -> None:
+    odd = ["[null]", "[1]", "[{}]", '[{"id": [1], "input": {}}]', '[{"id": 5, "input": {}}]', "[[[", "", "no JSON"]
+    with serving() as queue, start("draft", queue, tmp_path) as worker:
+        queue.raw_answers = odd
+        queue.put("good", {"workflow": workflows.still()})
+        queue.wait_for(1, LONG)
+        assert worker.process.poll() is None
+        assert worker.log.count("is no job with an id and an input") >= 5
 
 
 def test_a_full_disk_is_told_and_costs_only_the_jobs_that_need_it(tmp_path: Path) -> None:

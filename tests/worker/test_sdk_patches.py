@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from src.job import handler as job_handler
+from src.worker import result_delivery
 from src.worker.sdk_loop import patched_scaler
 
 LONG = 30.0  # a hang limit, no measure
@@ -52,8 +54,7 @@ class SdkLoop:
         self.scaler = patched_scaler(rp_scale.JobScaler)(
             {"handler": self.answer, "concurrency_modifier": lambda current: concurrency}
         )
-        self.scaler._fetch_from_queue = self.fetch
-        self.scaler.stop_signals_fetcher, self.scaler.jobs_handler = self.no_signal, self.run
+        self.scaler._take_jobs, self.scaler.stop_signals_fetcher = self.fetch, self.no_signal
 
     async def fetch(self, session: Any, count: int) -> list[dict[str, Any]]:
         if not self.waiting:
@@ -65,11 +66,11 @@ class SdkLoop:
         await asyncio.sleep(0.05)
         return []
 
-    async def run(self, session: Any, config: dict[str, Any], job: dict[str, Any]) -> None:
-        await config["handler"](job)
+    async def post(self, session: Any, job_id: str, body: bytes) -> result_delivery._Response:
         self.wanted -= 1
         if self.wanted == 0:
             self.scaler.kill_worker()
+        return result_delivery._Response(200)
 
     async def answer(self, job: dict[str, Any]) -> dict[str, Any]:
         self.begun.append(job["id"])
@@ -79,7 +80,8 @@ class SdkLoop:
 
     def to_the_end(self) -> list[str]:
         """The jobs that were answered, in their order."""
-        asyncio.run(asyncio.wait_for(self.scaler.run(), LONG))
+        with patch.object(result_delivery, "_post", self.post):
+            asyncio.run(asyncio.wait_for(self.scaler.run(), LONG))
         return self.ended
 
 
@@ -119,7 +121,7 @@ def test_a_job_that_comes_after_sigterm_is_run(in_progress: Any) -> None:
         await asyncio.sleep(0.5)
         return [{"id": "late", "input": {}}]
 
-    loop.scaler._fetch_from_queue = fetch
+    loop.scaler._take_jobs = fetch
     assert loop.to_the_end() == ["late"]
     assert not in_progress
 
@@ -132,7 +134,8 @@ def test_a_worker_that_is_to_be_replaced_takes_no_more_jobs(in_progress: Any, co
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(loop.scaler.run(), 3.0)
 
-    asyncio.run(for_a_while())
+    with patch.object(result_delivery, "_post", loop.post):
+        asyncio.run(for_a_while())
     assert loop.ended == ["last", "a"][:concurrency]
 
 
