@@ -9,7 +9,15 @@ import time
 from types import TracebackType
 
 from ..deadline import Deadline
-from ..errors import BootTimeout, ComfyCrashed, ComfyUnreachable, PortTaken, UnexpectedAnswer, WorkerError
+from ..errors import (
+    BootTimeout,
+    ComfyBootFailed,
+    ComfyCrashed,
+    ComfyUnreachable,
+    PortTaken,
+    UnexpectedAnswer,
+    WorkerError,
+)
 from ..settings import Settings
 from .client import ComfyClient
 from .events import EventStream
@@ -108,18 +116,29 @@ class ComfyEngine:
     def ensure_ready(self) -> int:
         """Boot the engine if it does not run, or wait until it has booted; the generation that runs now.
 
-        Raises ComfyBootFailed or BootTimeout; nothing runs then.
+        It is restarted if a node has replaced one of its folders. A boot that a signal ended (the kernel may have run
+        out of memory) is tried once more. Raises ComfyBootFailed or BootTimeout; nothing runs then.
         """
         with self._lifecycle:
-            if not self.process.alive:
+            if not self.process.alive or not self.process.folders.are_intact:
                 self._restart()
             if self._events is None:
                 try:
-                    self.wait_ready()
+                    self._boot()
                 except WorkerError:
                     self._kill()
                     raise
             return self._generation
+
+    def _boot(self) -> None:
+        try:
+            self.wait_ready()
+        except ComfyBootFailed as error:
+            if not self.process.was_killed:
+                raise
+            log.warning("%s", error)
+            self._restart()
+            self.wait_ready()
 
     def restart(self, generation: int) -> None:
         """Kill the process of that generation and start another, which is ready after `ensure_ready`.

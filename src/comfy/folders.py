@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 _FOLDER_PREFIX = "comfyui-worker-"
@@ -25,6 +25,8 @@ class Folders:
 
     root: Path
     lock: int = -1
+    _made: dict[Path, tuple[int, int]] = field(default_factory=dict, compare=False)
+    """Device and inode of the folders that were made."""
 
     @staticmethod
     def make() -> Folders:
@@ -36,7 +38,17 @@ class Folders:
         folders = _new()
         for folder in (folders.input, folders.output, folders.temp, folders.user, folders.editor):
             folder.mkdir()
+            folders._made[folder] = _identity(folder)
+        del folders._made[folders.temp]  # ComfyUI wipes it, and makes it again
         return folders
+
+    @property
+    def are_intact(self) -> bool:
+        """Whether the folders are still those that were made: a node may have replaced or removed one."""
+        try:
+            return all(_identity(folder) == made for folder, made in self._made.items())
+        except OSError:
+            return False
 
     def remove(self) -> None:
         """Delete them with all that is in them."""
@@ -94,6 +106,11 @@ def _new() -> Folders:
     root = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX)).resolve()
     lock = _locked(root)
     return Folders(root, -1 if lock is None else lock)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.lstat()
+    return status.st_dev, status.st_ino
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -27,6 +27,9 @@ from .install import Installation
 log = logging.getLogger(__name__)
 _comfyui_log = logging.getLogger("comfyui")
 
+_MARK = "COMFYUI_WORKER_FOLDERS"
+"""Variable that marks the processes of one ComfyUI: those that it starts inherit it."""
+_KILL_ROUNDS, _KILL_ROUND_SECONDS = 20, 0.05
 _STOP_SECONDS = 3.0
 _KILL_SECONDS = 30.0  # that the system may take to end a killed process
 _MAX_LINE_BYTES = 65536
@@ -109,7 +112,7 @@ class ComfyProcess:
             return subprocess.Popen(
                 [python, str(LAUNCHER), str(os.getpid()), str(ready_end), *program],
                 cwd=self.installation.directory,
-                env=child_environment(self._settings),
+                env={**child_environment(self._settings), _MARK: str(self.folders.root)},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -152,6 +155,11 @@ class ComfyProcess:
     def alive(self) -> bool:
         """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def was_killed(self) -> bool:
+        """Whether a signal ended the process."""
+        return self._process is not None and (self._process.poll() or 0) < 0
 
     def activity(self) -> tuple[int, ...] | None:
         """Numbers that grow whenever the process does anything: page faults, CPU time, bytes read.
@@ -227,9 +235,26 @@ class ComfyProcess:
                     f"ComfyUI did not end within {_KILL_SECONDS:g} s of being killed: the driver of the GPU, or a "
                     "disk, may hang; this worker has to be replaced"
                 ) from None
+            self._kill_left_behind()
             self._close_ready_pipe()
             self.folders.remove()
             self._process = None
+
+    def _kill_left_behind(self) -> None:
+        """Kill the processes that left ComfyUI's process group: they would keep its port, or the GPU.
+
+        They are known by a variable of their environment, where there is a proc(5).
+        """
+        mark = f"{_MARK}={self.folders.root}".encode()
+        for _ in range(_KILL_ROUNDS):  # a process may start another before it ends
+            left = [entry for entry in Path("/proc").glob("[0-9]*") if mark in _environment_of(entry)]
+            for entry in left:
+                log.warning("process %s, which a node of ComfyUI left behind, is ended", entry.name)
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(int(entry.name), signal.SIGKILL)
+            if not left:
+                return
+            time.sleep(_KILL_ROUND_SECONDS)
 
     def close(self) -> None:
         """Stop for good."""
@@ -251,6 +276,14 @@ class ComfyProcess:
             # Lines that are written while the engine is being ended, tracebacks included, are of no interest.
             is_noise = self._is_stopping or not line or _NOISE.match(line)
             _comfyui_log.log(logging.DEBUG if is_noise else logging.INFO, "%s", line)
+
+
+def _environment_of(process: Path) -> list[bytes]:
+    """The variables of a process, by its folder in proc(5); none of one that has ended or is not ours."""
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _free_port(wanted: int) -> int:

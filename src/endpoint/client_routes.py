@@ -32,7 +32,7 @@ def require_key(route: Route, key: str) -> Route:
 
     async def checked(request: web.Request) -> web.StreamResponse:
         sent = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if key and not hmac.compare_digest(sent.encode(), key.encode()):
+        if key and not hmac.compare_digest(sent.encode("utf-8", "surrogateescape"), key.encode()):
             raise _error(web.HTTPUnauthorized, "send the header Authorization: Bearer KEY with this endpoint's key")
         return await route(request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from ..errors import PortTaken
@@ -25,6 +27,7 @@ _CONTENT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data: https:; "
     "media-src blob: https:; connect-src 'self' https://api.runpod.ai; form-action 'none'; base-uri 'none'"
 )
+_BROKEN = (HttpProcessingError, web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _MAX_BODY = 128 * 1024 * 1024  # the routes themselves refuse what is too large for RunPod
 
@@ -74,7 +77,9 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
         application.on_response_prepare.append(_allow_other_pages)
     else:
         application.middlewares.append(_refuse_other_pages)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    server_log = logging.getLogger("endpoint.http")
+    server_log.addFilter(_BrokenRequests())
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, logger=server_log)
     await runner.setup()
     try:
         await _listen(runner, options)
@@ -84,6 +89,17 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
     finally:
         await pool.stop()
         await runner.cleanup()
+
+
+class _BrokenRequests(logging.Filter):
+    """Makes one quiet line of each traceback that aiohttp logs for a request that breaks off or is no HTTP."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, _BROKEN):
+            record.msg, record.args, record.exc_info = f"a broken request ({type(error).__name__})", None, None
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        return True
 
 
 async def _playground(_: web.Request) -> web.StreamResponse:
@@ -111,12 +127,22 @@ async def _allow_other_pages(_: web.Request, response: web.StreamResponse) -> No
 
 @web.middleware
 async def _refuse_other_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse pages of other origins: without a key, any page open in a browser on this machine could use the GPU."""
-    origin = request.headers.get("Origin")  # its host is checked too: another site's name may resolve to this machine
-    if origin and (origin != f"http://{request.host}" or urlsplit(origin).hostname not in _LOOPBACK):
+    """Refuse pages of other origins: without a key, any page open in a browser on this machine could use the GPU.
+
+    The Host is checked too, of every request: another site's name may resolve to this machine (DNS rebinding).
+    """
+    origin = request.headers.get("Origin")
+    if _hostname(f"//{request.host}") not in _LOOPBACK or (origin and origin != f"http://{request.host}"):
         message = "pages from elsewhere may not ask this endpoint: start it with SERVE_API_KEY, and send that key"
         return web.json_response({"error": message}, status=403)
     return await handler(request)
+
+
+def _hostname(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:

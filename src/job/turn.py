@@ -115,7 +115,7 @@ class EngineTurns:
             named = [*list_files(run), *write_frames(run, folders, job_folder)]
             wanted = [file for file in named if job.request.output.previews or not file.is_preview]
             with self._files:
-                files = gather_files(wanted, folders, engine.client, job_folder, own)
+                files = gather_files(wanted, folders, engine.client, job_folder, own, limits.check)
             return Made(run, used, named, files)
         finally:
             if run is not None:

@@ -24,7 +24,7 @@ from pathlib import Path
 WORKER_THREAD_ENDED = 70
 """The exit code after ComfyUI's worker thread has ended."""
 
-_PR_SET_PDEATHSIG = 1
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _WORKER_THREAD = "(prompt_worker)"  # Python names a thread after its target
 
 
@@ -34,6 +34,16 @@ def die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the parent died before the call
         os._exit(1)
+
+
+def hide_memory() -> None:
+    """Keep other processes of the same user from reading this one's memory and environment (prctl(2), Linux only).
+
+    Holds against root too, unless it has CAP_SYS_PTRACE, which Docker does not give by default. A program that is
+    started by exec is readable again; one that is forked is not.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def die_with_worker_thread() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import mimetypes
+import os
 import shutil
+import stat
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -43,6 +45,7 @@ _CONTENT_TYPES = {
 }
 _STRAY_FILE_SECONDS = 600.0  # minimum age of a file of no running job before it is deleted while jobs run
 _KINDS = ("image", "video", "audio", "text")
+_MAX_MISSING = 10  # files that are asked for in vain before the job fails
 
 
 @dataclass(frozen=True)
@@ -75,25 +78,30 @@ class LocalFile:
 
 
 def gather_files(
-    files: Iterable[OutputFile], folders: Folders, client: ComfyClient, job_folder: str, private_folder: Path
+    files: Iterable[OutputFile],
+    folders: Folders,
+    client: ComfyClient,
+    job_folder: str,
+    private_folder: Path,
+    check: Callable[[], None] = lambda: None,
 ) -> list[LocalFile]:
     """Link or copy the files into the job's private folder, each under a unique name.
 
-    Raises OutputMissing (with the `node_ids`) for files that do not exist, OutputRefused for one outside ComfyUI's
-    folders.
+    `check` raises if the job has to end. Raises OutputMissing (with the `node_ids`) for files that do not exist,
+    OutputRefused for one that is outside ComfyUI's folders, or that is no regular file.
     """
-    found, missing = [], []
+    found: list[LocalFile] = []
+    missing: list[OutputFile] = []
     for number, file in enumerate(files):
-        real = file.real_path(folders)
-        if real is None or real.is_dir():
-            raise OutputRefused(
-                f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
-            )
-        path = _take_file(file, real, private_folder / "gathered" / str(number), client)
-        if path is None:
+        check()
+        real = _real_path(file, folders) if file.can_exist else None
+        path = _take_file(file, real, private_folder / "gathered" / str(number), client) if real else None
+        if real is None or path is None:
             missing.append(file)
         else:
             found.append(LocalFile(file.node_id, file.name(real, folders, job_folder), path, file.is_preview))
+        if len(missing) == _MAX_MISSING:
+            break
     if missing:
         node_ids = list(dict.fromkeys(file.node_id for file in missing))
         names = ", ".join(repr(file.filename[:200]) for file in missing[:10])
@@ -114,14 +122,26 @@ def with_unique_names(files: Iterable[LocalFile]) -> list[LocalFile]:
     return named
 
 
+def _real_path(file: OutputFile, folders: Folders) -> Path:
+    """Where a file is, symlinks resolved. Raises OutputRefused if that is outside ComfyUI's folders."""
+    real = file.real_path(folders)
+    if real is None or real.is_dir():
+        raise OutputRefused(
+            f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is outside ComfyUI's {file.type} folder"
+        )
+    return real
+
+
 def _take_file(file: OutputFile, real: Path, target: Path, client: ComfyClient) -> Path | None:
     """Link, copy or download a file to `target`, which only this job uses; None if there is no such file."""
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
+        _check_regular(file, real.lstat())
         if file.is_preview:  # stays in ComfyUI's folder, where its node may overwrite it: not linked
-            shutil.copyfile(real, target)
+            shutil.copyfile(real, target, follow_symlinks=False)
         else:
             link_or_copy(real, target)
+        _check_regular(file, target.lstat())  # a node that still runs may have replaced it
         return target
     except FileNotFoundError:
         pass
@@ -133,13 +153,20 @@ def _take_file(file: OutputFile, real: Path, target: Path, client: ComfyClient) 
     return target
 
 
+def _check_regular(file: OutputFile, status: os.stat_result) -> None:
+    """Raise OutputRefused for a FIFO, a device, a socket or a symlink, and for a hard link to another owner's file."""
+    is_foreign = status.st_nlink > 1 and status.st_uid != os.geteuid()
+    if not stat.S_ISREG(status.st_mode) or is_foreign:
+        raise OutputRefused(f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is no regular file")
+
+
 def remove_files_outside(run: Run, folders: Folders, job_folder: str) -> None:
     """Delete the output files that the job's nodes reported outside the job's folder, under names that they chose.
 
     This must be done before the next job begins, because it may write a file of the same name. Previews stay:
     ComfyUI's cache may return them to another job, which would otherwise have to create them again.
     """
-    for file in list_files(run):
+    for file in filter(lambda file: file.can_exist, list_files(run)):
         real = file.real_path(folders)
         is_elsewhere = real is not None and not real.is_relative_to(folders.output / job_folder)
         if file.type == "output" and is_elsewhere and not file.path(folders).is_dir():

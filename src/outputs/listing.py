@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 from ..comfy.folders import Folders
 from ..comfy.record import FRAME_SENDER, Run
 from ..errors import OutputMissing
+
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 3000  # of Linux, with room for the folders above
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,15 @@ class OutputFile:
     filename: str
     subfolder: str
     type: str
+
+    @property
+    def can_exist(self) -> bool:
+        """Whether a file system could have a file of that name: not if it is too long, or no text of any encoding."""
+        try:
+            parts = [os.fsencode(part) for part in Path(self.subfolder, self.filename).parts]
+        except UnicodeEncodeError:
+            return False
+        return max(map(len, parts)) <= _MAX_NAME_BYTES and sum(map(len, parts)) <= _MAX_PATH_BYTES
 
     @property
     def is_preview(self) -> bool:
@@ -43,10 +55,9 @@ class OutputFile:
 
         `path` is where it is, symlinks resolved.
         """
-        for root in (folders.output / job_folder, folders.output):
-            if path.is_relative_to(root):
-                return path.relative_to(root).as_posix()
-        return Path(self.filename).name
+        roots = (folders.output / job_folder, folders.output)
+        name = next((path.relative_to(root).as_posix() for root in roots if path.is_relative_to(root)), None)
+        return (name or Path(self.filename).name).encode("utf-8", "replace").decode("utf-8")
 
     def _root(self, folders: Folders) -> Path:
         return folders.output if self.type == "output" else folders.temp
