@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -25,8 +26,8 @@ class Folders:
 
     root: Path
     lock: int = -1
-    _made: dict[Path, tuple[int, int]] = field(default_factory=dict, compare=False)
-    """Device and inode of the folders that were made."""
+    _made: dict[Path, tuple[int, int, int]] = field(default_factory=dict, compare=False)
+    """What identifies the folders that were made."""
 
     @staticmethod
     def make() -> Folders:
@@ -46,7 +47,8 @@ class Folders:
     def are_intact(self) -> bool:
         """Whether the folders are still those that were made: a node may have replaced or removed one."""
         try:
-            return all(_identity(folder) == made for folder, made in self._made.items())
+            is_temp_replaced = self.temp.is_symlink()
+            return not is_temp_replaced and all(_identity(folder) == made for folder, made in self._made.items())
         except OSError:
             return False
 
@@ -108,9 +110,10 @@ def _new() -> Folders:
     return Folders(root, -1 if lock is None else lock)
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identity(folder: Path) -> tuple[int, int, int]:
+    """Device, inode and file type: a file system may give the inode of a removed folder to a link in its place."""
     status = folder.lstat()
-    return status.st_dev, status.st_ino
+    return status.st_dev, status.st_ino, stat.S_IFMT(status.st_mode)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -177,8 +177,11 @@ def remove_files(folders: Folders, job_folder: str, other_jobs: Mapping[str, flo
     """Delete the job's folder, and everything else in the output and temp folders if ComfyUI has no other job.
 
     `other_jobs` are the folders of the other jobs, with the time (`time.time()`) at which each began. While there are
-    any, only files that are old and from before all of them are deleted: newer ones may belong to them.
+    any, only files that are old and from before all of them are deleted: newer ones may belong to them. Nothing is
+    deleted if a node has replaced one of the folders, perhaps by a link to where the files are not ours.
     """
+    if not folders.are_intact:
+        return
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
     leftovers = [*_entries(folders.output), *_entries(folders.temp)]
     if other_jobs:

@@ -2,6 +2,9 @@
 
 import io
 import os
+import shutil
+import socket
+import subprocess
 import time
 from collections import Counter
 from types import SimpleNamespace
@@ -201,6 +204,49 @@ class Partner:
         return (len(api_key or ""),)
 
 
+class Misbehave:
+    """An output node that does what `how` names to the output folder, or around it."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"images": ("IMAGE",), "how": ("STRING", {"default": ""})}}
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+
+    @classmethod
+    def IS_CHANGED(cls, **inputs):
+        return float("nan")
+
+    def run(self, images, how):
+        root = folder_paths.get_output_directory()
+        names = ["odd.png"]
+        if how == "fifo":
+            os.mkfifo(os.path.join(root, names[0]))
+        elif how == "socket":
+            socket.socket(socket.AF_UNIX).bind(os.path.join(root, names[0]))
+        elif how == "bytes":  # a name that is no UTF-8
+            with open(os.path.join(os.fsencode(root), b"odd-\xff.png"), "wb") as file:
+                file.write(b"content")
+            names = ["odd-\udcff.png"]
+        elif how == "surrogate":
+            names = ["odd-\ud800.png"]
+        elif how == "long name":
+            names = ["a" * 5000 + ".png"]
+        elif how == "many missing":
+            names = [f"missing-{number}.png" for number in range(10000)]
+        elif how == "replace folder":
+            shutil.rmtree(root)
+            os.symlink(os.environ["WORKER_TEST_FOLDER"], root)
+            names = []
+        elif how == "leave behind":
+            subprocess.Popen(["sleep", "600"], start_new_session=True)
+            names = []
+        return {"ui": {"images": [{"filename": name, "subfolder": "", "type": "output"} for name in names]}}
+
+
 NODE_CLASS_MAPPINGS = {
     "WorkerTestSave": SaveWithoutPrefix,
     "WorkerTestSleep": Sleep,
@@ -211,4 +257,5 @@ NODE_CLASS_MAPPINGS = {
     "VHS_WorkerTestPath": OpensPath,
     "WorkerTestWantsWorkflow": WantsWorkflow,
     "WorkerTestPartner": Partner,
+    "WorkerTestMisbehave": Misbehave,
 }
