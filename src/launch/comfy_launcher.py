@@ -39,8 +39,8 @@ def die_with_parent(parent: int) -> None:
 def hide_memory() -> None:
     """Keep other processes of the same user from reading this one's memory and environment (prctl(2), Linux only).
 
-    Holds against root too, unless it has CAP_SYS_PTRACE, which Docker does not give by default. A program that is
-    started by exec is readable again; one that is forked is not.
+    It holds for root too with the capabilities that Docker gives by default, but not with CAP_SYS_PTRACE or
+    CAP_PERFMON. A program that is started by exec is readable again; a process that is forked is not.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

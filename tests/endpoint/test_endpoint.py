@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -274,12 +275,41 @@ def test_without_a_key_only_its_own_page_may_ask(tmp_path: Path) -> None:
         own = keyless.url.removesuffix("/v2/local")
         rebound = {"Origin": "http://a.example", "Host": "a.example"}
         allowed: tuple[dict[str, str], ...] = ({}, {"Origin": own})
-        refused = ({"Origin": "https://a.example"}, {"Origin": "null"}, {"Origin": "http://localhost:1"}, rebound)
+        foreign_host, no_host = {"Host": "a.example"}, {"Host": "[::1"}
+        refused = (
+            *({"Origin": origin} for origin in ("https://a.example", "null", "http://localhost:1")),
+            *(rebound, foreign_host, no_host),
+        )
         for headers in (*allowed, *refused):
             answer = requests.get(f"{keyless.url}/health", headers=headers, timeout=LONG)
             assert answer.status_code == (200 if headers in allowed else 403)
             assert "Access-Control-Allow-Origin" not in answer.headers
         assert "SERVE_API_KEY" in answer.json()["error"]
+
+
+def raw_answer(url: str, request: bytes) -> bytes:
+    """What the server answers to these bytes."""
+    place = urlsplit(url)
+    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=LONG) as connection:
+        connection.sendall(request)
+        return connection.recv(100)
+
+
+def test_a_key_of_odd_bytes_is_a_wrong_key_and_broken_requests_leave_no_traceback(client: Client) -> None:
+    odd = b"GET /v2/local/health HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer \xff\r\n\r\n"
+    assert raw_answer(client.url, odd).startswith(b"HTTP/1.1 401")
+    for broken in (b"\x00\x01\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: abc\r\n\r\n"):
+        assert b" 400 " in raw_answer(client.url, broken)
+    length = (
+        b"POST /v2/local/run HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+        + KEY.encode()
+        + b"\r\nContent-Length: 99\r\n\r\nabc"
+    )
+    place = urlsplit(client.url)
+    socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=LONG).sendall(length)
+    client.process.wait_for_log("a broken request", LONG)
+    assert client.get("health")["workers"]
+    assert "Traceback" not in client.process.log
 
 
 def test_the_sdks_own_client_works_unchanged(client: Client) -> None:
