@@ -6,8 +6,11 @@ is a list of two, `[node id, output slot]`, is a link; every other value is the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+Found = TypeVar("Found")
 
 _MAX_LISTED_NODES = 20
 
@@ -42,6 +45,7 @@ class Graph:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self._consumers: dict[str, list[tuple[str, str]]] = {}
+        self._memo: dict[Callable[[Graph], Any], Any] = {}
         for node_id in workflow:
             for name, link in self.links(node_id):
                 self._consumers.setdefault(link.node_id, []).append((node_id, name))
@@ -51,6 +55,13 @@ class Graph:
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.workflow)
+
+    def once(self, search: Callable[[Graph], Found]) -> Found:
+        """What a search of the whole graph finds, which is made once."""
+        if search not in self._memo:
+            self._memo[search] = search(self)
+        found: Found = self._memo[search]
+        return found
 
     def class_of(self, node_id: str) -> str:
         """The node's `class_type`."""
@@ -106,15 +117,17 @@ class Graph:
         ]
 
 
-def walk(start: Link, follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
-    """Every link that `follow` leads to from `start`, each once, nearest first."""
-    seen, queue = set(), [start]
-    while queue:
-        link = queue.pop(0)
-        if link not in seen:
-            seen.add(link)
-            yield link
-            queue.extend(follow(link))
+def walk(starts: Iterable[Link], follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
+    """Every link that `follow` leads to, each once: for one start after the other, those nearest to it first."""
+    seen: set[Link] = set()
+    for start in starts:
+        queue = deque([start])
+        while queue:
+            link = queue.popleft()
+            if link not in seen:
+                seen.add(link)
+                yield link
+                queue.extend(follow(link))
 
 
 def with_dependencies(graph: Graph, node_ids: Iterable[str]) -> list[str]:
@@ -126,6 +139,17 @@ def with_dependencies(graph: Graph, node_ids: Iterable[str]) -> list[str]:
             seen.add(node_id)
             queue.extend(link.node_id for _, link in graph.links(node_id))
     return [node_id for node_id in graph if node_id in seen]
+
+
+def with_dependents(graph: Graph, node_ids: Iterable[str]) -> set[str]:
+    """The given nodes and all nodes that depend on them."""
+    seen, queue = set(), list(node_ids)
+    while queue:
+        node_id = queue.pop()
+        if node_id not in seen:
+            seen.add(node_id)
+            queue.extend(consumer for consumer, _ in graph.consumers(node_id))
+    return seen
 
 
 def unique(node_ids: Iterable[str]) -> list[str]:

@@ -144,7 +144,8 @@ def value_of(graph: Graph, kind: OverrideKind, node_id: str) -> str:
 def _no_target(graph: Graph, kind: OverrideKind, problem: str) -> NoOverrideTarget:
     candidates = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
     if kind is NEGATIVE_PROMPT:
-        candidates = [node_id for node_id in candidates if node_id not in targets.find_prompt_nodes(graph)]
+        positive = set(targets.find_prompt_nodes(graph))
+        candidates = [node_id for node_id in candidates if node_id not in positive]
     name_one = f"name one with {kind.node_field}: {graph.describe_all(candidates)}"
     remedy = name_one if candidates else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
     return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(candidates))

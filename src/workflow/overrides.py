@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
 from . import targets
 from .checks import check_json
-from .graph import Graph, Workflow, editable_copy, with_dependencies
+from .graph import Graph, Workflow, editable_copy, with_dependencies, with_dependents
 from .loras import Lora, insert_loras
 from .override_kinds import KINDS, SIZE, OverrideKind, named_node, slots_of, usual_node, value_of
 from .slots import Slot, seed_inputs, size_inputs, value_slot
@@ -156,10 +156,10 @@ class _WorkflowEdit:
         nodes = [named_node(graph, kind, named)] if named is not None else self.found_nodes(kind)
         for node_id in nodes:
             self._set_values(slots_of(graph, kind, node_id, is_named=named is not None), values, kind.name)
-            if kind is SIZE:
-                self._follow_size(node_id, values)
-            if kind.fields == ("steps",):
-                self._follow_steps(node_id, values[0], is_named=named is not None)
+        if kind is SIZE:
+            self._follow_size(nodes, values)
+        if kind.fields == ("steps",):
+            self._follow_steps(nodes, values[0], is_named=named is not None)
 
     def found_nodes(self, kind: OverrideKind) -> list[str]:
         """The nodes found by following links; of several whose values differ, the one with the usual id."""
@@ -196,14 +196,18 @@ class _WorkflowEdit:
             self.changed_workflow[slot.node_id]["inputs"][slot.name] = value
             self.changed.append(slot)
 
-    def _follow_size(self, size_node: str, size: list[int]) -> None:
-        """Adapt what depends on the size: the shift of `ModelSamplingFlux`, and a second pass that upscales."""
-        samplers = targets.samplers_of(self._graph, size_node)
+    def _follow_size(self, size_nodes: list[str], size: list[int]) -> None:
+        """Adapt what depends on the size: the shift of `ModelSamplingFlux`, and a second pass that upscales.
+
+        The nodes, which set the size, all had the same.
+        """
+        samplers = targets.samplers_of(self._graph, size_nodes)
         for node_id in self._of_class("ModelSamplingFlux", samplers):
             slots = [slot for name in ("width", "height") if (slot := value_slot(self._graph, node_id, name))]
             if len(slots) == 2:
                 self._set_values(slots, size, SIZE.name)
-        old = [self._graph.inputs(size_node)[name] for name in size_inputs(self._graph, size_node)]
+        first = size_nodes[0]
+        old = [self._graph.inputs(first)[name] for name in size_inputs(self._graph, first)]
         for node_id in targets.find_latent_upscales(self._graph, samplers):
             fixed = [Slot(node_id, name) for name in ("width", "height")]
             sides = [self._graph.inputs(node_id)[name] for name in ("width", "height")]
@@ -222,12 +226,16 @@ class _WorkflowEdit:
         """The nodes of one class that the given nodes depend on."""
         return [n for n in with_dependencies(self._graph, users) if self._graph.class_of(n) == class_type]
 
-    def _follow_steps(self, node_id: str, steps: int, is_named: bool) -> None:
-        """Rescale where a sampler of only a part of the steps starts or ends: KSamplerAdvanced, SplitSigmas."""
-        graph, slot = self._graph, value_slot(self._graph, node_id, "steps")
+    def _follow_steps(self, nodes: list[str], steps: int, is_named: bool) -> None:
+        """Rescale where a sampler of only a part of the steps starts or ends: KSamplerAdvanced, SplitSigmas.
+
+        The nodes, which hold the steps, all had the same number.
+        """
+        graph, slot = self._graph, value_slot(self._graph, nodes[0], "steps")
         old = graph.inputs(slot.node_id)[slot.name] if slot else None
-        splits = [n for n in graph if graph.class_of(n) == "SplitSigmas" and node_id in with_dependencies(graph, [n])]
-        boundaries = [Slot(node_id, name) for name in ("start_at_step", "end_at_step")]
+        downstream = with_dependents(graph, nodes)
+        splits = [n for n in graph if graph.class_of(n) == "SplitSigmas" and n in downstream]
+        boundaries = [Slot(node_id, name) for node_id in nodes for name in ("start_at_step", "end_at_step")]
         boundaries += [Slot(n, "step") for n in splits]
         for boundary in boundaries:
             step = graph.inputs(boundary.node_id).get(boundary.name)

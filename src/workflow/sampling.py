@@ -28,18 +28,14 @@ class SamplingSetting:
         """The nodes that hold this setting for the samplers."""
         used = used_nodes(graph)
         samplers = [node_id for node_id in used if graph.link(node_id, "latent_image")]
-        found = unique(node_id for sampler in samplers for node_id in self._nodes_upstream(graph, sampler))
-        return found or [node_id for node_id in used if self.inputs(graph, node_id)]
-
-    def _nodes_upstream(self, graph: Graph, sampler: str) -> list[str]:
-        if self.inputs(graph, sampler):
-            return [sampler]
 
         def follow(link: Link) -> list[Link]:
             return [] if self.inputs(graph, link.node_id) else self._links(graph, link.node_id)
 
-        reached = (link for start in self._links(graph, sampler) for link in walk(start, follow))
-        return unique(link.node_id for link in reached if self.inputs(graph, link.node_id))
+        # A sampler is a place of its own; its slot does not matter here.
+        reached = walk((Link(sampler, 0) for sampler in samplers), follow)
+        found = unique(link.node_id for link in reached if self.inputs(graph, link.node_id))
+        return found or [node_id for node_id in used if self.inputs(graph, node_id)]
 
     def _links(self, graph: Graph, node_id: str) -> list[Link]:
         """The links of a node to follow upstream: those of `linked_inputs`, and all links of a reroute."""

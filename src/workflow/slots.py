@@ -45,28 +45,70 @@ def value_slot(graph: Graph, node_id: str, name: str) -> Slot | None:
     A primitive that also feeds inputs of another kind (seed and steps, width and height, a negative prompt) is left
     alone; then it is the input itself. None if the input is absent, or if a node computes its value.
     """
-    slot = own = Slot(node_id, name)
-    is_shared = False
-    for _ in range(len(graph.workflow)):
-        link = graph.link(*slot)
-        if link is None:
-            return None if slot.name not in graph.inputs(slot.node_id) else own if is_shared else slot
-        next_input = _source_input(graph, link)
-        if next_input is None:
-            return None
-        is_shared = is_shared or any(
-            not _same_kind(graph, own, consumer) for consumer in graph.consumers(link.node_id)
+    own = Slot(node_id, name)
+    link = graph.link(node_id, name)
+    if link is None:
+        return own if name in graph.inputs(node_id) else None
+    word = next((word for word in _WORDS if word in name), "")
+    slot, has_other_use = _held_value(graph, link, word)
+    own_use = 1 if not word and not _passes_through(graph, node_id) else 0
+    is_shared = has_other_use or _other_uses(graph, link.node_id, word) > own_use
+    return None if slot is None else own if is_shared else slot
+
+
+_WORDS = ("seed", "width", "height", "batch", "steps", "cfg", "guidance", "denoise", "sampler", "scheduler")
+
+
+def _held_value(graph: Graph, start: Link, word: str) -> tuple[Slot | None, bool]:
+    """Where the value of a link is held, and whether it has a use of another kind on the way from `start` up.
+
+    Each node is looked at once, however many inputs are linked through it.
+    """
+    known = graph.once(_known_values)
+    passed: list[str] = []
+    link: Link | None = start
+    found: tuple[Slot | None, bool] = (None, False)
+    while link is not None:
+        if (link.node_id, word) in known:
+            slot, is_shared = known[link.node_id, word]
+            is_own = link.node_id == start.node_id
+            found = (slot, is_shared or (not is_own and _other_uses(graph, link.node_id, word) > 0))
+            break
+        passed.append(link.node_id)
+        input_name = _source_input(graph, link)
+        if input_name is None or len(passed) > len(graph.workflow):
+            break
+        holder = Slot(link.node_id, input_name)
+        link = graph.link(*holder)
+        if link is None and input_name in graph.inputs(holder.node_id):
+            found = (holder, False)
+    for node_id in reversed(passed):
+        known[node_id, word] = found
+        found = (found[0], found[1] or (node_id != start.node_id and _other_uses(graph, node_id, word) > 0))
+    return found
+
+
+def _known_values(_: Graph) -> dict[tuple[str, str], tuple[Slot | None, bool]]:
+    return {}
+
+
+def _other_uses(graph: Graph, node_id: str, word: str) -> int:
+    """How many inputs are linked to a node that should not change together with one whose name has that word."""
+    known = graph.once(_known_uses)
+    if (node_id, word) not in known:
+        consumers = graph.consumers(node_id)
+        known[node_id, word] = sum(
+            word not in name if word else not _passes_through(graph, consumer) for consumer, name in consumers
         )
-        slot = Slot(link.node_id, next_input)
-    return None
+    return known[node_id, word]
 
 
-def _same_kind(graph: Graph, slot: Slot, consumer: tuple[str, str]) -> bool:
-    """Whether another input with the same source should change together with this one."""
-    for word in ("seed", "width", "height", "batch", "steps", "cfg", "guidance", "denoise", "sampler", "scheduler"):
-        if word in slot.name:
-            return word in consumer[1]
-    return consumer == slot or bool(PASS_THROUGH_CLASS.search(graph.class_of(consumer[0])))
+def _known_uses(_: Graph) -> dict[tuple[str, str], int]:
+    return {}
+
+
+def _passes_through(graph: Graph, node_id: str) -> bool:
+    return bool(PASS_THROUGH_CLASS.search(graph.class_of(node_id)))
 
 
 def _source_input(graph: Graph, link: Link) -> str | None:

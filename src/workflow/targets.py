@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .graph import Graph, Link, unique, walk, with_dependencies
+from .graph import Graph, Link, unique, walk, with_dependents
 from .slots import (
     PASS_THROUGH_CLASS,
     batch_inputs,
@@ -51,24 +51,27 @@ def find_prompt_nodes(graph: Graph) -> list[str]:
     """Text encoders upstream of a positive input; if there is no such input, every node that takes a prompt."""
     starts = [link for node_id in used_nodes(graph) for link in _positive_links(graph, node_id)]
     if starts:
-        return unique(encoder for link in starts for encoder in _encoders(graph, link, "positive"))
+        return _encoders(graph, starts, "positive")
     return [node_id for node_id in used_nodes(graph) if takes_prompt(graph, node_id) and may_be_prompt(graph, node_id)]
 
 
 def find_negative_prompt_nodes(graph: Graph) -> list[str]:
     """Text encoders upstream of a negative input and of no positive one; else nodes with a negative prompt input."""
     links = [link for node_id in used_nodes(graph) for link in _negative_links(graph, node_id)]
-    positive = find_prompt_nodes(graph)
-    found = unique(encoder for link in links for encoder in _encoders(graph, link, "negative"))
     if links:
-        return [node_id for node_id in found if node_id not in positive]
+        positive = set(find_prompt_nodes(graph))
+        return [node_id for node_id in _encoders(graph, links, "negative") if node_id not in positive]
     return [n for n in used_nodes(graph) if set(negative_text_inputs(graph, n)) & {"negative_prompt", "negative"}]
 
 
 def may_be_prompt(graph: Graph, node_id: str) -> bool:
     """Whether a node is not upstream of a negative input."""
-    links = (graph.link(other, "negative") for other in graph)
-    return not any(node_id in _encoders(graph, link, "negative") for link in links if link)
+    return node_id not in graph.once(_negative_encoders)
+
+
+def _negative_encoders(graph: Graph) -> frozenset[str]:
+    links = (graph.link(node_id, "negative") for node_id in graph)
+    return frozenset(_encoders(graph, [link for link in links if link], "negative"))
 
 
 def makes_empty_latent(graph: Graph, node_id: str) -> bool:
@@ -86,7 +89,7 @@ def find_seed_nodes(graph: Graph) -> list[str]:
 def find_size_nodes(graph: Graph) -> list[str]:
     """Nodes that set the size of the sampled latent; without a sampler, those that make an empty latent or image."""
     starts = (graph.link(node_id, "latent_image") for node_id in used_nodes(graph))
-    found = unique(node_id for link in starts if link for node_id in _latent_sources(graph, link))
+    found = _latent_sources(graph, [link for link in starts if link])
     if found or any(graph.link(node_id, "latent_image") for node_id in graph):
         return found
     return [node_id for node_id in used_nodes(graph) if makes_empty_latent(graph, node_id)]
@@ -112,23 +115,26 @@ def find_latent_upscales(graph: Graph, samplers: Iterable[str]) -> list[str]:
 
 def find_image_scales(graph: Graph, samplers: Iterable[str]) -> list[str]:
     """`ImageScale` nodes downstream of the given samplers that have a width and height of their own."""
-    sampler_ids = set(samplers)
+    downstream = with_dependents(graph, samplers)
     return [
         node_id
         for node_id in graph
         if graph.class_of(node_id) == "ImageScale"
-        and sampler_ids & set(with_dependencies(graph, [node_id]))
+        and node_id in downstream
         and not any(name in ("width", "height") for name, _ in graph.links(node_id))
     ]
 
 
-def samplers_of(graph: Graph, size_node: str) -> list[str]:
-    """The samplers whose latent image comes from a node that sets the size."""
-    return [
-        node_id
-        for node_id in graph
-        if (link := graph.link(node_id, "latent_image")) and size_node in _latent_sources(graph, link)
-    ]
+def samplers_of(graph: Graph, size_nodes: Iterable[str]) -> list[str]:
+    """The samplers whose latent image comes from one of these nodes, which set the size."""
+    queue = list(size_nodes)
+    reached = set(queue)
+    while queue:
+        for consumer, name in graph.consumers(queue.pop()):
+            if consumer not in reached and not _sets_size(graph, consumer) and _carries_latent(graph, consumer, name):
+                reached.add(consumer)
+                queue.append(consumer)
+    return [node_id for node_id in graph if (link := graph.link(node_id, "latent_image")) and link.node_id in reached]
 
 
 def used_nodes(graph: Graph) -> list[str]:
@@ -161,15 +167,15 @@ def _negative_links(graph: Graph, node_id: str) -> list[Link]:
     return [link for name in names if (link := graph.link(node_id, name))]
 
 
-def _encoders(graph: Graph, start: Link, role: str) -> list[str]:
-    """The text encoders upstream of a link with that role: positive or negative."""
+def _encoders(graph: Graph, starts: Iterable[Link], role: str) -> list[str]:
+    """The text encoders upstream of links with that role: positive or negative."""
 
     def follow(link: Link) -> list[Link]:
         if takes_prompt(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
             return []
         return _conditioning_links(graph, link.node_id, role)
 
-    return [link.node_id for link in walk(start, follow) if takes_prompt(graph, link.node_id)]
+    return unique(link.node_id for link in walk(starts, follow) if takes_prompt(graph, link.node_id))
 
 
 def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
@@ -192,14 +198,18 @@ def _adds_noise(graph: Graph, node_id: str) -> bool:
 # --- Size ---------------------------------------------------------------------------------------------
 
 
-def _latent_sources(graph: Graph, start: Link) -> list[str]:
+def _latent_sources(graph: Graph, starts: Iterable[Link]) -> list[str]:
     def follow(link: Link) -> list[Link]:
         if _sets_size(graph, link.node_id):
             return []
-        passes_through = PASS_THROUGH_CLASS.search(graph.class_of(link.node_id))
-        return [source for name, source in graph.links(link.node_id) if passes_through or name in _LATENT_INPUTS]
+        return [source for name, source in graph.links(link.node_id) if _carries_latent(graph, link.node_id, name)]
 
-    return [link.node_id for link in walk(start, follow) if _sets_size(graph, link.node_id)]
+    return unique(link.node_id for link in walk(starts, follow) if _sets_size(graph, link.node_id))
+
+
+def _carries_latent(graph: Graph, node_id: str, name: str) -> bool:
+    """Whether what a node gives may be the latent of this input."""
+    return name in _LATENT_INPUTS or bool(PASS_THROUGH_CLASS.search(graph.class_of(node_id)))
 
 
 def _sets_size(graph: Graph, node_id: str) -> bool:
