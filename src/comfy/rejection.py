@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from typing import Any
 
 from ..errors import (
@@ -91,7 +92,7 @@ def explain_rejection(body: object, workflow: Workflow, find_options: FindOption
 
 def list_problems(node_errors: Mapping[str, Any], workflow: Workflow, find_options: FindOptions) -> list[Problem]:
     """What each of ComfyUI's `node_errors` means, in the workflow's order; ComfyUI has none."""
-    graph = Graph(workflow)
+    graph, find_options = Graph(workflow), cache(find_options)
     return [
         Problem(graph, node_id, error, find_options)
         for node_id in graph
@@ -148,10 +149,15 @@ class Problem:
         self._find_options = find_options
         self.allowed = self._allowed()
         self.is_missing_model = self.kind == "value_not_in_list" and self._names_model()
-        self.text = f"node {graph.describe(node_id)}: {self._sentence()}"
+        self._node = graph.describe(node_id)
         self.details = {"node_id": node_id, "class_type": self.class_type, "input": self.name, "reason": self.kind}
         if self.received is not None:
             self.details["received"] = public_text(self.received, 200)
+
+    @cached_property
+    def text(self) -> str:
+        """The problem for people."""
+        return f"node {self._node}: {self._sentence()}"
 
     @property
     def missing_model(self) -> dict[str, str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
 from .document import Document, refuse
-from .links import VIRTUAL_CLASSES, PlacedNode, PromotedWidget, place_nodes, source_of
+from .links import VIRTUAL_CLASSES, LinkSources, PlacedNode, PromotedWidget, place_nodes
 from .values import ConversionContext, Values, wrap_list
 from .widgets import needs_browser
 
@@ -31,15 +31,19 @@ def class_types(document: Document) -> set[str]:
 
 
 def convert(
-    document: Document, schemas: Mapping[str, NodeSchema | None], context: ConversionContext | None = None
+    document: Document,
+    schemas: Mapping[str, NodeSchema | None],
+    context: ConversionContext | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The document in API format: `{node id: {"class_type", "inputs", "_meta": {"title"}}}`.
 
-    `schemas` maps each class in it to its schema, None for a class that ComfyUI does not have. Raises
-    GuiFormatWorkflow, with the node and the reason, for everything that cannot be converted reliably.
+    `schemas` maps each class in it to its schema, None for a class that ComfyUI does not have. `check` raises if the
+    conversion has to end. Raises GuiFormatWorkflow, with the node and the reason, for everything that cannot be
+    converted reliably.
     """
     try:
-        prompt = _prompt(document, schemas, context or ConversionContext(time.localtime()))
+        prompt = _prompt(document, schemas, context or ConversionContext(time.localtime()), check)
     except RecursionError:
         refuse("it has links, subgraphs or texts that lie too deep in one another")
     if not prompt:
@@ -48,14 +52,20 @@ def convert(
 
 
 def _prompt(
-    document: Document, schemas: Mapping[str, NodeSchema | None], context: ConversionContext
+    document: Document,
+    schemas: Mapping[str, NodeSchema | None],
+    context: ConversionContext,
+    check: Callable[[], None],
 ) -> dict[str, Any]:
-    placed_nodes = place_nodes(document, schemas)
+    placed_nodes = place_nodes(document, schemas, check)
     in_prompt = [placed for placed in placed_nodes if not placed.is_virtual and placed.node.is_active]
     for placed in in_prompt:
         _check(placed, document)
-    values = Values(placed_nodes, context)
-    prompt = {placed.id: _entry(placed, values) for placed in in_prompt}
+    values, sources = Values(placed_nodes, context), LinkSources()
+    prompt = {}
+    for placed in in_prompt:
+        check()
+        prompt[placed.id] = _entry(placed, values, sources)
     for entry in prompt.values():
         inputs = entry["inputs"]
         entry["inputs"] = {
@@ -90,10 +100,10 @@ def _check(placed: PlacedNode, document: Document) -> None:
         refuse("its values are made by the browser when the editor queues", node, placed.id)
 
 
-def _entry(placed: PlacedNode, values: Values) -> dict[str, Any]:
+def _entry(placed: PlacedNode, values: Values, sources: LinkSources) -> dict[str, Any]:
     inputs = values.sent_inputs(placed)
     for number, socket in enumerate(placed.inputs):
-        source = source_of(placed, number)
+        source = sources.source_of(placed, number)
         if isinstance(source, Link):
             inputs[socket.name] = [source.node_id, source.slot]
         elif isinstance(source, PromotedWidget) and values.has_promoted(source.host, source.socket):

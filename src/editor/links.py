@@ -6,8 +6,9 @@ the prompt: the ids of the subgraph nodes around it and its own, joined by colon
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from ..workflow.graph import Link
@@ -45,6 +46,40 @@ _MAX_SUBGRAPH_DEPTH = 30
 _MAX_PLACED_NODES, _MAX_ITEMS = 5000, 100_000
 
 
+class Siblings(dict[str, "PlacedNode"]):
+    """The nodes of one graph, of one instance of it if it is a subgraph, by their ids. Complete before it is asked."""
+
+    @cached_property
+    def setters(self) -> dict[tuple[str, str], list[PlacedNode]]:
+        """The Set nodes, by class and name."""
+        found: dict[tuple[str, str], list[PlacedNode]] = {}
+        for placed in self.values():
+            if placed.node.class_type in _SETTER_OF.values():
+                found.setdefault((placed.node.class_type, _variable_name(placed.node)), []).append(placed)
+        return found
+
+    @cached_property
+    def consumers(self) -> dict[str, list[tuple[PlacedNode, int]]]:
+        """The inputs that are linked to the first output of each node, by that node's id."""
+        found: dict[str, list[tuple[PlacedNode, int]]] = {}
+        for placed in self.values():
+            for number, socket in enumerate(placed.inputs):
+                link = placed.graph.links.get(socket.link) if socket.link is not None else None
+                if link and link.origin_slot == 0:
+                    found.setdefault(link.origin, []).append((placed, number))
+        return found
+
+    @cached_property
+    def by_link(self) -> dict[str, tuple[PlacedNode, int]]:
+        """The first input that each link leads to."""
+        found: dict[str, tuple[PlacedNode, int]] = {}
+        for placed in self.values():
+            for number, socket in enumerate(placed.inputs):
+                if socket.link is not None:
+                    found.setdefault(socket.link, (placed, number))
+        return found
+
+
 class PromotedWidget(NamedTuple):
     """An input whose value is that of a promoted widget on the subgraph node around it (`host`)."""
 
@@ -62,8 +97,8 @@ class PlacedNode:
     schema: NodeSchema | None
     host: PlacedNode | None = None
     subgraph: EditorGraph | None = None
-    inner: dict[str, PlacedNode] = field(default_factory=dict)
-    siblings: dict[str, PlacedNode] = field(default_factory=dict)
+    inner: Siblings = field(default_factory=Siblings)
+    siblings: Siblings = field(default_factory=Siblings)
     inputs: tuple[Socket, ...] = ()
     outputs: tuple[str, ...] = ()
     file_position: tuple[int, ...] = ()
@@ -80,27 +115,34 @@ class PlacedNode:
         return self.subgraph is not None or self.node.class_type in VIRTUAL_CLASSES
 
 
-def place_nodes(document: Document, schemas: Mapping[str, NodeSchema | None]) -> list[PlacedNode]:
-    """Every node that the editor visits, in its order: a subgraph node before the nodes inside it."""
-    placer = _NodePlacer(document, schemas)
-    placer.place_graph(document.root, None, {}, 0)
+def place_nodes(
+    document: Document, schemas: Mapping[str, NodeSchema | None], check: Callable[[], None]
+) -> list[PlacedNode]:
+    """Every node that the editor visits, in its order: a subgraph node before the nodes inside it.
+
+    `check` raises if the conversion has to end.
+    """
+    placer = _NodePlacer(document, schemas, check)
+    placer.place_graph(document.root, None, Siblings(), 0)
     return placer.placed_nodes
 
 
 class _NodePlacer:
-    def __init__(self, document: Document, schemas: Mapping[str, NodeSchema | None]) -> None:
+    def __init__(
+        self, document: Document, schemas: Mapping[str, NodeSchema | None], check: Callable[[], None]
+    ) -> None:
         self.placed_nodes: list[PlacedNode] = []
+        self._check = check
         self._size = 0
         self._document, self._schemas = document, schemas
 
-    def place_graph(
-        self, graph: EditorGraph, host: PlacedNode | None, siblings: dict[str, PlacedNode], depth: int
-    ) -> None:
+    def place_graph(self, graph: EditorGraph, host: PlacedNode | None, siblings: Siblings, depth: int) -> None:
         """Place the nodes of a graph, and those of the subgraphs in it."""
         if depth > _MAX_SUBGRAPH_DEPTH:
             refuse(f"its subgraphs lie more than {_MAX_SUBGRAPH_DEPTH} deep in one another, or in themselves")
         numbers = {node_id: number for number, node_id in enumerate(graph.nodes)}
         for node in sorted(graph.nodes.values(), key=lambda node: node.order):
+            self._check()
             node_id = f"{host.id}:{node.id}" if host else node.id
             placed = PlacedNode(node_id, node, graph, self._schemas.get(node.class_type), host)
             placed.siblings, placed.subgraph = siblings, self._document.subgraphs.get(node.class_type)
@@ -159,90 +201,135 @@ Source = Link | PromotedWidget | None
 """The source of an input: an output of a node, a widget of a subgraph node, or nothing."""
 
 
-def source_of(placed: PlacedNode, socket: int) -> Source:
-    """The source of the input with that number. Raises GuiFormatWorkflow for a broken link, or a cycle of links."""
-    return _LinkWalk().source_of_input(placed, socket, None)
+class _Step(NamedTuple):
+    """An input or an output of a node, on the way upstream."""
+
+    placed: PlacedNode
+    is_input: bool
+    number: int
+
+    @property
+    def key(self) -> tuple[str, bool, int]:
+        return self.placed.id, self.is_input, self.number
 
 
-class _LinkWalk:
-    """Follows links upstream from one input."""
+class _Bypass(NamedTuple):
+    """An output of a bypassed node: which of its inputs is the source depends on the type that is wanted."""
+
+    placed: PlacedNode
+    slot: int
+
+
+class LinkSources:
+    """Follows links upstream. Each input and output is followed once, however many nodes are linked through it."""
 
     def __init__(self) -> None:
-        self._seen: set[tuple[str, bool, int]] = set()
+        self._sources: dict[tuple[str, int], Source] = {}
+        self._ends: dict[tuple[str, bool, int], Source | _Bypass] = {}
+        self._visited: set[tuple[str, bool, int]] = set()
+        """What is being followed now: to meet it again is a circle."""
 
-    def source_of_input(self, placed: PlacedNode, socket: int, kind: str | None) -> Source:
-        self._mark_visited(placed, True, socket)
-        link_id = placed.inputs[socket].link
-        if link_id is None:
-            return None
-        link = placed.graph.links.get(link_id)
-        if link is None:
-            refuse(
-                f"its input {placed.inputs[socket].name!r} is connected to a link that is not there",
-                *_location(placed),
+    def source_of(self, placed: PlacedNode, socket: int) -> Source:
+        """The source of the input with that number.
+
+        Raises GuiFormatWorkflow for a broken link, or a cycle of links.
+        """
+        key = (placed.id, socket)
+        if key not in self._sources:
+            end = self._end_of(_Step(placed, True, socket))
+            self._sources[key] = (
+                self._behind_bypass(end, placed.inputs[socket].type) if isinstance(end, _Bypass) else end
             )
+        return self._sources[key]
+
+    def _behind_bypass(self, bypass: _Bypass, kind: str) -> Source:
+        """The source of a bypassed node's output, for an input of type `kind`."""
+        socket = _bypass_input(bypass.placed, bypass.slot, kind)
+        if socket is None:
+            return None
+        step = _Step(bypass.placed, False, bypass.slot)
+        self._visit(step)
+        source = self.source_of(bypass.placed, socket)
+        self._visited.discard(step.key)
+        return source
+
+    def _end_of(self, step: _Step) -> Source | _Bypass:
+        """Where the links from an input or output lead: to a source, or to a bypassed node."""
+        path: list[_Step] = []
+        end: Source | _Bypass | _Step = step
+        while isinstance(end, _Step):
+            if end.key in self._ends:
+                end = self._ends[end.key]
+                break
+            self._visit(end)
+            path.append(end)
+            end = self._after_input(end) if end.is_input else self._after_output(end)
+        for passed in path:
+            self._visited.discard(passed.key)
+            self._ends[passed.key] = end
+        return end
+
+    def _visit(self, step: _Step) -> None:
+        if step.key in self._visited:
+            refuse("its links go in a circle", *_location(step.placed))
+        self._visited.add(step.key)
+
+    def _after_input(self, step: _Step) -> Source | _Step:
+        placed, socket = step.placed, step.placed.inputs[step.number]
+        if socket.link is None:
+            return None
+        link = placed.graph.links.get(socket.link)
+        if link is None:
+            refuse(f"its input {socket.name!r} is connected to a link that is not there", *_location(placed))
         if link.origin == SUBGRAPH_INPUT and placed.host is not None:
             return self._source_of_subgraph_input(placed, placed.host, link.origin_slot)
         origin = placed.siblings.get(link.origin)
         if origin is None:
-            refuse(
-                f"its input {placed.inputs[socket].name!r} is connected to a node that is not there",
-                *_location(placed),
-            )
-        return self.source_of_output(origin, link.origin_slot, kind or placed.inputs[socket].type)
+            refuse(f"its input {socket.name!r} is connected to a node that is not there", *_location(placed))
+        return _Step(origin, False, link.origin_slot)
 
     def _source_of_subgraph_input(self, placed: PlacedNode, host: PlacedNode, slot: int) -> Source:
         """The source of an input inside a subgraph that is linked to an input of the subgraph."""
         if host.subgraph is None or not 0 <= slot < len(host.subgraph.inputs):
             refuse("it is connected to an input that its subgraph does not have", *_location(placed))
         # If nothing or only a primitive is linked from outside, the subgraph node's own widget holds the value.
-        return self.source_of_input(host, slot, None) or PromotedWidget(host, slot)
+        return self.source_of(host, slot) or PromotedWidget(host, slot)
 
-    def source_of_output(self, placed: PlacedNode, slot: int, kind: str) -> Source:
-        self._mark_visited(placed, False, slot)
+    def _after_output(self, step: _Step) -> Source | _Bypass | _Step:
+        placed, slot = step.placed, step.number
         if placed.node.mode == MUTED:
             return None
         if placed.node.mode == BYPASSED:
-            socket = _bypass_input(placed, slot, kind)
-            return None if socket is None else self.source_of_input(placed, socket, None)
+            return _Bypass(placed, slot)
         if placed.subgraph is not None:
-            return self._source_of_subgraph_output(placed, placed.subgraph, slot, kind)
+            return _after_subgraph_output(placed, placed.subgraph, slot)
         if placed.node.class_type in _SETTER_OF:
             setter = _setter(placed)
-            return self.source_of_input(setter, slot, kind) if slot < len(setter.inputs) else None
+            return _Step(setter, True, slot) if slot < len(setter.inputs) else None
         if placed.is_virtual:
-            return self.source_of_input(placed, slot, kind) if slot < len(placed.inputs) else None
+            return _Step(placed, True, slot) if slot < len(placed.inputs) else None
         return Link(placed.id, slot)
 
-    def _source_of_subgraph_output(self, placed: PlacedNode, subgraph: EditorGraph, slot: int, kind: str) -> Source:
-        if not 0 <= slot < len(subgraph.outputs):
-            refuse(f"another node takes its output {slot}, which its subgraph does not have", *_location(placed))
-        if not placed.inner or not subgraph.outputs[slot].links:
-            return None
-        link = subgraph.links.get(subgraph.outputs[slot].links[0])
-        if link is None:
-            refuse(f"its output {slot} is connected to a link that is not there", *_location(placed))
-        if link.origin == SUBGRAPH_INPUT:
-            refuse(f"its output {slot} is connected to an input of its own subgraph", *_location(placed))
-        origin = placed.inner.get(link.origin)
-        if origin is None:
-            refuse(f"its output {slot} is connected to a node that is not there", *_location(placed))
-        return self.source_of_output(origin, link.origin_slot, kind)
 
-    def _mark_visited(self, placed: PlacedNode, is_input: bool, slot: int) -> None:
-        step = (placed.id, is_input, slot)
-        if step in self._seen:
-            refuse("its links go in a circle", *_location(placed))
-        self._seen.add(step)
+def _after_subgraph_output(placed: PlacedNode, subgraph: EditorGraph, slot: int) -> _Step | None:
+    if not 0 <= slot < len(subgraph.outputs):
+        refuse(f"another node takes its output {slot}, which its subgraph does not have", *_location(placed))
+    if not placed.inner or not subgraph.outputs[slot].links:
+        return None
+    link = subgraph.links.get(subgraph.outputs[slot].links[0])
+    if link is None:
+        refuse(f"its output {slot} is connected to a link that is not there", *_location(placed))
+    if link.origin == SUBGRAPH_INPUT:
+        refuse(f"its output {slot} is connected to an input of its own subgraph", *_location(placed))
+    origin = placed.inner.get(link.origin)
+    if origin is None:
+        refuse(f"its output {slot} is connected to a node that is not there", *_location(placed))
+    return _Step(origin, False, link.origin_slot)
 
 
-def consumers_of(placed: PlacedNode) -> Iterator[tuple[PlacedNode, int]]:
+def consumers_of(placed: PlacedNode) -> list[tuple[PlacedNode, int]]:
     """The inputs of nodes in the same graph that are linked to its first output."""
-    for other in placed.siblings.values():
-        for number, socket in enumerate(other.inputs):
-            link = placed.graph.links.get(socket.link) if socket.link is not None else None
-            if link and link.origin == placed.node.id and link.origin_slot == 0:
-                yield other, number
+    return placed.siblings.consumers.get(placed.node.id, [])
 
 
 def _location(placed: PlacedNode) -> tuple[EditorNode, str]:
@@ -252,11 +339,7 @@ def _location(placed: PlacedNode) -> tuple[EditorNode, str]:
 def _setter(placed: PlacedNode) -> PlacedNode:
     """The Set node of a Get node: both have the same name as their value."""
     name, kind = _variable_name(placed.node), _SETTER_OF[placed.node.class_type]
-    found = [
-        other
-        for other in placed.siblings.values()
-        if other.node.class_type == kind and _variable_name(other.node) == name
-    ]
+    found = placed.siblings.setters.get((kind, name), [])
     if not found or not name:
         refuse(f"nothing beside it sets {name[:80]!r}", *_location(placed))
     if len(found) > 1:

@@ -137,18 +137,12 @@ class Values:
 
     def _inner_value(self, host: PlacedNode, link: str) -> list[Any]:
         """The value of the widget that a link from an input of a subgraph leads to; an empty list if there is none."""
-        for placed in host.inner.values():
-            for number, socket in enumerate(placed.inputs):
-                if socket.link == link:
-                    if placed.subgraph is not None:
-                        return [self.promoted_value(placed, number)] if self.has_promoted(placed, number) else []
-                    node_values = self._values.get(placed.id, {})
-                    return [node_values[socket.widget]] if socket.widget in node_values else []
-        return []
+        target = host.inner.by_link.get(link)
+        return self._value_at(*target) if target else []
 
     def _apply_primitive(self, primitive: PlacedNode) -> None:
         """Copy a primitive's value to the widgets that it is linked to."""
-        consumers = list(consumers_of(primitive))
+        consumers = consumers_of(primitive)
         saved = primitive.node.values
         if isinstance(saved, list) and saved:
             value = saved[0]

@@ -44,22 +44,24 @@ class JobChecker:
     bucket: Bucket | None
     models: ModelProvisioner
 
-    def problems(self, request: Request) -> list[dict[str, Any]]:
+    def problems(self, request: Request, check: Callable[[], None]) -> list[dict[str, Any]]:
         """What would keep ComfyUI from running a job; a missing model that would be fetched for it does not.
 
-        Raises WorkerError for overrides that have no place.
+        `check` raises if the job has to end. Raises WorkerError for overrides that have no place.
         """
         applied = apply_overrides(request.workflow, request.overrides)
         changed = [*applied.changed, *request.set_inputs]
-        problems = self._problems_of_workflow(applied.workflow, changed, [file.name for file in request.files])
+        names = [file.name for file in request.files]
+        problems = self._problems_of_workflow(applied.workflow, changed, names, check)
         checks: tuple[Callable[[], None], ...] = (
             lambda: self._check_delivery(request),
             lambda: _check_partner_key(self.engine.client, request, self.settings, applied.workflow),
             lambda: check_sources(request.files, self.settings),
         )
-        for check in checks:
+        for check_part in checks:
+            check()
             try:
-                check()
+                check_part()
             except WorkerError as error:
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems
@@ -80,10 +82,12 @@ class JobChecker:
         return {"fields": fields, "inputs": inputs}
 
     def _problems_of_workflow(
-        self, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]
+        self, workflow: Workflow, changed: Sequence[Slot], files: Collection[str], check: Callable[[], None]
     ) -> list[dict[str, Any]]:
         problems: list[dict[str, Any]] = []
+        check()
         for problem in find_problems(self.engine.client, workflow, files, changed):
+            check()
             entry: dict[str, Any] = {**problem.details, "message": problem.text}
             if problem.is_missing_model:
                 name, folder = str(problem.received), problem.missing_model["folder"]

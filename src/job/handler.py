@@ -65,7 +65,11 @@ def _answer(job: object, stop: threading.Event) -> dict[str, Any]:
             if worker is None:
                 raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
             runner = worker.runner
-            request = read_job(job, lambda name: stored_workflow(name, runner.settings), runner.convert)
+
+            def find_workflow(name: str) -> object:
+                return stored_workflow(name, runner.settings)
+
+            request = read_job(job, find_workflow, lambda saved: runner.convert(saved, stop))
             warnings.extend(request.warnings)
             return ACTIONS[request.action](worker, request, job, stop, started)
         except WorkerError as error:
@@ -94,8 +98,8 @@ def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, star
 
 def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
-    checker = worker.runner.checker
-    problems = checker.problems(request)
+    checker, check = worker.runner.checker, worker.runner.limits(stop).check
+    problems = checker.problems(request, check)
     details = {**checker.editable(request.workflow), "versions": versions(worker.runner.engine)}
     return validation_answer(problems, request.warnings, details, time.monotonic() - started, request.is_converted)
 

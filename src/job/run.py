@@ -80,8 +80,7 @@ class JobRunner:
     def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
         """One checked job, from overrides to what the answer holds. Nothing of it stays behind. Raises WorkerError."""
         applied = apply_overrides(request.workflow, request.overrides)
-        deadline = Deadline(self.settings.job_timeout)
-        limits = RunLimits(deadline, self.settings.stall_timeout, self.settings.interrupt_grace, stop)
+        limits = self.limits(stop)
         with bucket_for(request, self.settings, self.bucket) as bucket:
             plan = delivery_plan(request, job_id, self.settings, bucket)
             with _fetched_files(request, self.settings, bucket, stop) as (files, input_seconds):
@@ -92,20 +91,27 @@ class JobRunner:
                 def attempt(to_renew: Sequence[str]) -> Result:
                     return self._run_with_models(job, rerun_nodes(applied.workflow, to_renew), limits, report)
 
-                return run_with_recovery(self.engine, attempt, self.settings.job_retries, deadline)
+                return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
 
-    def convert(self, saved: Mapping[str, Any]) -> Workflow:
+    def convert(self, saved: Mapping[str, Any], stop: threading.Event) -> Workflow:
         """A file of the editor in API format, by the node classes that this ComfyUI has.
 
-        Raises GuiFormatWorkflow for what cannot be converted for sure, and what keeps ComfyUI from answering.
+        Raises GuiFormatWorkflow for what cannot be converted for sure, JobTimeout, JobCancelled, and what keeps
+        ComfyUI from answering.
         """
+        limits = self.limits(stop)
         document = read_document(saved)
-        wanted = class_types(document)
+        needed = class_types(document)
 
         def attempt(_: Sequence[str]) -> Workflow:
-            return convert(document, self.engine.client.schemas(wanted))
+            return convert(document, self.engine.client.schemas(needed), check=limits.check)
 
-        return run_with_recovery(self.engine, attempt, self.settings.job_retries, Deadline(self.settings.job_timeout))
+        return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
+
+    def limits(self, stop: threading.Event) -> RunLimits:
+        """The limits of a job that begins now."""
+        settings = self.settings
+        return RunLimits(Deadline(settings.job_timeout), settings.stall_timeout, settings.interrupt_grace, stop)
 
     def _run_with_models(
         self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report, fetches: int = _MAX_FETCHES

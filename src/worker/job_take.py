@@ -130,14 +130,14 @@ def _read_entry(text: str) -> object:
     except (ValueError, RecursionError):
         pass
     entry: dict[str, Any] = {}
-    for member in _children(text):
+    for member in map(str.lstrip, _children(text)):
+        if not member.startswith('"'):
+            continue
         try:
-            name, end = json.JSONDecoder().raw_decode(member.lstrip())
-            value = member.lstrip()[end:].lstrip().removeprefix(":")
+            name, end = json.JSONDecoder().raw_decode(member)
         except ValueError:
             continue
-        if isinstance(name, str):
-            entry[name] = _read_value(value)
+        entry[name] = _read_value(member[end:].lstrip().removeprefix(":"))
     return entry
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .graph import Graph, Link, as_link, with_dependencies
@@ -18,6 +18,7 @@ NodeErrors = dict[str, dict[str, Any]]
 
 # Flags of an input whose options are the files in the input folder; any file that exists there is valid.
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "upload", "image_folder", "remote")
+_MAX_SEARCHES = 20  # for similar names
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
 
@@ -134,6 +135,7 @@ class _Checks:
     schemas: Mapping[str, NodeSchema | None]
     files: Container[str]
     known_classes: Sequence[str] = ()
+    _similar: dict[str, list[str]] = field(default_factory=dict)
 
     def entry(self, node_id: str, errors: list[dict[str, Any]]) -> dict[str, Any]:
         return {"class_type": self.graph.class_of(node_id), "errors": errors}
@@ -141,10 +143,16 @@ class _Checks:
     def schema(self, node_id: str) -> NodeSchema | None:
         return self.schemas.get(self.graph.class_of(node_id))
 
+    def _similar_classes(self, class_type: str) -> list[str]:
+        """Known classes of a similar name, for the first few unknown classes: a search takes milliseconds."""
+        if class_type not in self._similar and len(self._similar) < _MAX_SEARCHES:
+            self._similar[class_type] = difflib.get_close_matches(class_type, self.known_classes, n=3)
+        return self._similar.get(class_type, [])
+
     def of_node(self, node_id: str, is_needed: bool) -> list[dict[str, Any]]:
         schema = self.schema(node_id)
         if schema is None:
-            similar = difflib.get_close_matches(self.graph.class_of(node_id)[:200], self.known_classes, n=3)
+            similar = self._similar_classes(self.graph.class_of(node_id)[:200])
             return [_error("missing_node_type", f"nearest classes: {', '.join(similar)}" if similar else "")]
         if not is_needed:
             return []

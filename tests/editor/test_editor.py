@@ -313,12 +313,22 @@ def test_what_is_muted_may_be_of_an_unknown_class() -> None:
     assert converted(file, NEW).keys() == {"1", "9"}
 
 
-def test_a_long_chain_of_reroutes_is_refused_or_followed_but_never_a_crash() -> None:
+def test_a_long_chain_of_reroutes_is_followed() -> None:
     count = 3000
     nodes = [empty(0), *(saved_node(n, "Reroute", None, {"": ("*", n)}, {"": "*"}) for n in range(1, count))]
     file = saved([*nodes, save(count, count)], [[n, n - 1, 0, n, 0, "*"] for n in range(1, count + 1)])
-    with pytest.raises(GuiFormatWorkflow, match="too deep"):
-        converted(file, NEW)
+    assert converted(file, NEW)[str(count)]["inputs"]["images"] == ["0", 0]
+
+
+def test_links_in_a_circle_are_refused_wherever_they_are_entered() -> None:
+    for mode in (0, 4):
+        circle = [saved_node(n, "Reroute", None, {"": ("IMAGE", n)}, {"": "IMAGE"}, mode=mode) for n in (1, 2)]
+        file = saved(
+            [*circle, save(3, 3), save(4, 4)],
+            [[1, 2, 0, 1, 0, "*"], [2, 1, 0, 2, 0, "*"], [3, 1, 0, 3, 0, "*"], [4, 2, 0, 4, 0, "*"]],
+        )
+        with pytest.raises(GuiFormatWorkflow, match="circle"):
+            converted(file, NEW)
 
 
 # --- Fuzz ----------------------------------------------------------------------------------------------------
