@@ -8,6 +8,7 @@ redaction   text from inside ComfyUI, made fit for a caller
 settings/   the environment, read once
 workflow/   the API-format graph: checks, targets, overrides, schemas
 editor/     the editor's own save format -> the API format
+pictures/   Pillow's work, in processes that can be ended
 storage/    files stored elsewhere: in buckets, and at URLs that callers name
 models/     model files: which there are, where they come from, fetched, checked, kept
 protocol/   ComfyUI's own HTTP and websocket protocol, served over an executor

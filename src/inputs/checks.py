@@ -5,18 +5,15 @@ from __future__ import annotations
 import binascii
 import mimetypes
 import re
-import struct
-import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 import filetype
 import pybase64
-from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputFileRefused
+from ..pictures.helper import HELPERS, HelperFailed, time_limit
 from .input_file import InputFile
 
 _DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
@@ -26,22 +23,7 @@ _CHUNK_CHARACTERS = 4 * (1 << 18)  # characters of base64, a multiple of four
 _FORBIDDEN_IN_NAME = re.compile(r'[\x00-\x1f\x7f\\:*?"<>|]')
 _WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
 _ANNOTATION = re.compile(r"\[(input|output|temp)\]\s*$")  # ComfyUI reads it as the folder of the file
-_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM")
-# What Pillow raises for damaged images, depending on the format.
-PILLOW_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    RuntimeError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-)
-_TILE_TAGS, _STRIP_TAG = (322, 323), 278  # TIFF: width and height of a tile, rows of a strip
-_LARGE_IMAGE_LOCK = threading.Lock()
-_LARGE_PIXELS = 10_000_000
+_CHECK_SECONDS = 30.0
 # Playlists and programs that make a player open other files, whatever their file name.
 _PLAYLIST_STARTS = (b"#extm3u", b"ffconcat", b"<mpd", b"v=0\n", b"v=0\r", b"[playlist]", b"%!ps", b"<smil", b"<asx")
 _XML_PLAYLIST_TAGS = (b"<mpd", b"<smil", b"<asx")
@@ -89,8 +71,11 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
         ) from error
 
 
-def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
-    """Raise InputFileRefused for images that cannot be decoded, and for media of another kind than their name."""
+def check_content(file: InputFile, path: Path, max_pixels: int, check: Callable[[], None] = lambda: None) -> None:
+    """Raise InputFileRefused for images that cannot be decoded, and for media of another kind than their name.
+
+    `check` raises if the job has to end.
+    """
     with path.open("rb") as opened:
         head = opened.read(_HEAD_BYTES)
     start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:15].lower()
@@ -101,7 +86,7 @@ def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
         )
     kind = filetype.guess_mime(head) or ""
     if file.is_image or kind.startswith("image/"):
-        _check_image(file, path, max_pixels)
+        _check_image(file, path, max_pixels, check)
         return
     expected = (mimetypes.guess_type(file.name)[0] or "").partition("/")[0]
     looks_like_page = start.startswith((b"<!doctype html", b"<html"))
@@ -113,34 +98,16 @@ def check_content(file: InputFile, path: Path, max_pixels: int) -> None:
         raise InputFileRefused(f"{file.where}: {file.name[:80]!r} should be {expected}, but it is {what}")
 
 
-def _check_image(file: InputFile, path: Path, max_pixels: int) -> None:
-    """Decode the image once: ComfyUI would fail in the middle of a job on a damaged or truncated one."""
+def _check_image(file: InputFile, path: Path, max_pixels: int, check: Callable[[], None]) -> None:
+    """Have the image decoded once: ComfyUI would fail in the middle of a job on a damaged or truncated one."""
     name = file.name[:80]
-    Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn above 89 million; our limit is below
     try:
-        with Image.open(path, formats=_FORMATS) as picture:
-            width, height = picture.size
-            frames = getattr(picture, "n_frames", 1)
-            if max(width * height * frames, _pixels_at_once(picture)) > max_pixels:
-                many = f" in {frames} frames" if frames > 1 else ""
-                raise InputFileRefused(
-                    f"{file.where}: {name!r} has {width} x {height} pixels{many}; at most {max_pixels // 1_000_000} "
-                    "million are allowed (MAX_INPUT_MEGAPIXELS)"
-                )
-            with _LARGE_IMAGE_LOCK if width * height > _LARGE_PIXELS else nullcontext():
-                picture.load()
-    except UnidentifiedImageError as error:
-        hint = "; what is no picture belongs in files" if file.is_image else ""
+        problem = HELPERS.call("check", time_limit(_CHECK_SECONDS, check), path, name, file.is_image, max_pixels)
+    except TimeoutError as error:
         raise InputFileRefused(
-            f"{file.where}: {name!r} is no picture that can be read (PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF){hint}"
+            f"{file.where}: decoding the picture {name!r} takes longer than {_CHECK_SECONDS:g} s"
         ) from error
-    except PILLOW_ERRORS as error:
-        raise InputFileRefused(f"{file.where}: the picture {name!r} is damaged or cut short") from error
-
-
-def _pixels_at_once(picture: Image.Image) -> int:
-    """The pixels of the largest tile or strip of a TIFF, decoded at once: a tile may be larger than the image."""
-    tags = getattr(picture, "tag_v2", {})
-    sides = [tags.get(tag, 0) for tag in _TILE_TAGS]
-    rows = min(tags.get(_STRIP_TAG, 0) or 0, picture.height)
-    return max(int(sides[0] or 0) * int(sides[1] or 0), int(rows) * picture.width)
+    except HelperFailed as error:
+        raise InputFileRefused(f"{file.where}: decoding the picture {name!r} takes too much memory") from error
+    if problem:
+        raise InputFileRefused(f"{file.where}: {problem}")

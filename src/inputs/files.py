@@ -159,13 +159,17 @@ class _LimitedWriter:
 
     def write(self, chunk: bytes) -> None:
         self.size += len(chunk)
-        if self.fetch.is_over:
-            raise InputFileUnavailable(f"{self.where}: the file did not arrive in time (INPUT_TIMEOUT)")
+        self.check()
         if self.size > self.limit:
             raise InputFileRefused(f"{self.where}: the file is over {self.limit / _MEGABYTE:g} MB (MAX_INPUT_FILE_MB)")
         self.budget.take(len(chunk), self.where)
         self.digest.update(chunk)
         self.stream.write(chunk)
+
+    def check(self) -> None:
+        """Raise InputFileUnavailable if the job waits for its files no longer."""
+        if self.fetch.is_over:
+            raise InputFileUnavailable(f"{self.where}: the file did not arrive in time (INPUT_TIMEOUT)")
 
 
 @dataclass(frozen=True)
@@ -183,7 +187,7 @@ class _PendingFile:
             self._read(fetch, writer.write)
         if not writer.size:
             raise InputFileRefused(f"{self.file.where} ({self.file.name[:80]!r}) is empty")
-        check_content(self.file, self.path, self.settings.max_input_megapixels * 1_000_000)
+        check_content(self.file, self.path, self.settings.max_input_megapixels * 1_000_000, writer.check)
         return StagedFile(self.path, writer.digest.hexdigest()[:24])
 
     def _read(self, fetch: Fetch, write: Callable[[bytes], object]) -> None:

@@ -2,7 +2,6 @@
 
 listing    what a run produced: files, websocket frames and texts
 gathering  collects the files, and deletes them after the job
-metadata   the workflow in a picture's metadata: written and removed
 encoding   pictures converted to another format or scaled down
 delivery   base64 in the answer, or upload to a bucket
 answer     builds the answer; the only module that knows the names of output fields
@@ -10,9 +9,9 @@ serialisable  any answer as one that JSON in UTF-8 can carry
 fields     the schema of the answer
 """
 
+from ..pictures.encoding import Encoding
 from .answer import Result, Timings, failure_answer, info_answer, success_answer, validation_answer
 from .delivery import Outcome, Plan, deliver
-from .encoding import Encoding
 from .gathering import LocalFile, gather_files, remove_files, remove_files_outside
 from .listing import OutputFile, hints, list_files, list_texts, write_frames
 from .serialisable import serialisable

@@ -18,9 +18,10 @@ import pybase64
 
 from ..deadline import Deadline
 from ..errors import BucketFailed, OutputTooLarge
+from ..pictures.encoding import Encoding
 from ..settings import Delivery
 from ..storage.bucket import Bucket, StoredObject
-from .encoding import Encoding, encode_files
+from .encoding import encode_files
 from .gathering import LocalFile, with_unique_names
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
     Raises OutputTooLarge, BucketFailed.
     """
     started = time.monotonic()
-    encoded, hints = encode_files(files, encoding, folder)
+    encoded, hints = encode_files(files, encoding, folder, plan.check_stop)
     encoded = with_unique_names(encoded)
     encode_seconds = time.monotonic() - started
     failure: BucketFailed | None = None
@@ -150,7 +151,7 @@ def _reencode(
     smaller = list(files)
     for quality in _QUALITIES:
         as_webp = replace(encoding, format="webp", quality=quality)
-        smaller = with_unique_names(encode_files(files, as_webp, folder / f"webp-{quality}")[0])
+        smaller = with_unique_names(encode_files(files, as_webp, folder / f"webp-{quality}", plan.check_stop)[0])
         if not _is_too_large(smaller, plan):
             return smaller, [
                 f"the pictures were re-encoded as WebP of quality {quality}: {_base64_size_message(files, plan)}"

@@ -1,146 +1,46 @@
-"""Converts pictures to another format or size; they keep their colour profile, and the workflow if requested."""
+"""Pictures in the format or size that a job asks for; other files stay as they are."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
-
-from PIL import Image, ImageOps
+from dataclasses import replace
+from pathlib import Path
 
 from ..errors import OutputRefused
-from ..inputs.checks import PILLOW_ERRORS
-from ..settings import ImageFormat
+from ..pictures.encoding import EncodedPicture, Encoding, metadata_hint
+from ..pictures.helper import HELPERS, HelperFailed
 from .gathering import LocalFile
-from .metadata import METADATA_KEYWORDS, as_exif, rewrite_png
-
-_EXTENSIONS = {"png": ".png", "jpeg": ".jpg", "webp": ".webp", "avif": ".avif"}
-_FORMATS: dict[str, ImageFormat] = {"PNG": "png", "JPEG": "jpeg", "WEBP": "webp", "AVIF": "avif"}
-_MAX_SIDES = {"png": 2**31 - 1, "jpeg": 65535, "webp": 16383, "avif": 65535}  # in pixels
-_PNG_COMPRESS_LEVEL = 4  # the same as in ComfyUI's SaveImage
-_MAX_EXIF_BYTES = 60_000  # the limit of a JPEG segment is 65,535 bytes
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How pictures are to be encoded. `format` None keeps each picture's format; `max_side` is in pixels.
-
-    `quality` None means `default_quality`, for pictures that are re-encoded. `texts` is the metadata that each picture
-    is to have; None leaves its metadata unchanged.
-    """
-
-    format: ImageFormat | None = None
-    quality: int | None = None
-    max_side: int | None = None
-    background: tuple[int, int, int] = (255, 255, 255)
-    texts: Mapping[str, str] | None = None
-    default_quality: int = 90
-
-    @property
-    def changes_nothing(self) -> bool:
-        """Whether every file stays unchanged."""
-        return self.format is None and self.max_side is None and self.quality is None and self.texts is None
-
-
-def encode_files(files: Sequence[LocalFile], encoding: Encoding, folder: Path) -> tuple[list[LocalFile], list[str]]:
+def encode_files(
+    files: Sequence[LocalFile], encoding: Encoding, folder: Path, check: Callable[[], None] = lambda: None
+) -> tuple[list[LocalFile], list[str]]:
     """The files, with pictures encoded as `encoding` says, and hints about pictures that could not be.
 
-    New files are written into `folder`. Raises OutputRefused for a picture that cannot be read.
+    New files are written into `folder`. `check` raises if the job has to end, which ends the encoding too. Raises
+    OutputRefused for a picture that cannot be read.
     """
     if encoding.changes_nothing:
         return list(files), []
-    Image.MAX_IMAGE_PIXELS = None  # these pictures are our own; those of a job are checked for size before decoding
     folder.mkdir(parents=True, exist_ok=True)
-    encoder = _Encoder(encoding)
+
+    def encode(number: int) -> tuple[LocalFile, Sequence[str]]:
+        return _encode(files[number], encoding, folder / str(number), check)
+
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        targets = [folder / str(number) for number in range(len(files))]
-        return list(pool.map(encoder.encode, files, targets)), list(dict.fromkeys(encoder.hints))
+        encoded = list(pool.map(encode, range(len(files))))
+    return [file for file, _ in encoded], list(dict.fromkeys(hint for _, hints in encoded for hint in hints))
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    encoding: Encoding
-    hints: list[str] = field(default_factory=list)
-
-    def encode(self, file: LocalFile, target: Path) -> LocalFile:
-        if file.kind != "image" or file.content_type == "image/svg+xml":
-            if self.encoding.texts is not None:
-                self._hint_metadata(file)
-            return file
-        try:
-            with Image.open(file.path) as picture:
-                return self._encode_picture(file, picture, target)
-        except PILLOW_ERRORS as error:
-            raise OutputRefused(f"node {file.node_id}: its picture {file.name[:200]!r} cannot be read") from error
-
-    def _encode_picture(self, file: LocalFile, picture: Image.Image, target: Path) -> LocalFile:
-        encoding, source_format = self.encoding, _FORMATS.get(picture.format or "")
-        target_format = encoding.format or source_format
-        is_large = encoding.max_side is not None and max(picture.size) > encoding.max_side
-        is_same = target_format == source_format and not is_large
-        if target_format is None or (getattr(picture, "n_frames", 1) > 1 and not is_same):
-            self.hints.append(f"{file.name} was left as it is: animated, or of a format that is not re-encoded")
-            return file
-        if is_same and (encoding.quality is None or source_format == "png"):
-            return self._with_texts(file, target_format, target)
-        if not self._save(picture, target_format, target):
-            return self._with_texts(file, source_format, target) if source_format else file
-        if target_format == source_format:
-            return replace(file, path=target)
-        name = PurePosixPath(file.name).with_suffix(_EXTENSIONS[target_format])
-        return replace(file, name=str(name), path=target)
-
-    def _with_texts(self, file: LocalFile, source_format: str, target: Path) -> LocalFile:
-        """The same picture with the requested metadata, otherwise byte for byte the same."""
-        if self.encoding.texts is None:
-            return file
-        if source_format != "png":
-            self._hint_metadata(file)
-            return file
-        rewrite_png(file.path, target, self.encoding.texts)
-        return replace(file, path=target)
-
-    def _hint_metadata(self, file: LocalFile) -> None:
-        self.hints.append(f"{file.name}: metadata of this kind of file is as SAVE_METADATA says, not as the job does")
-
-    def _save(self, picture: Image.Image, target_format: ImageFormat, target: Path) -> bool:
-        """Re-encode the picture. Returns False if it is too large for the format."""
-        encoding = self.encoding
-        profile = picture.info.get("icc_profile") if picture.mode != "CMYK" else None
-        kept = {key: str(value) for key, value in picture.info.items() if key in METADATA_KEYWORDS}
-        texts = kept if encoding.texts is None else encoding.texts
-        converted = _convert_mode(ImageOps.exif_transpose(picture), target_format, encoding.background)
-        if encoding.max_side is not None:
-            converted.thumbnail((encoding.max_side, encoding.max_side), Image.Resampling.LANCZOS)
-        if max(converted.size) > _MAX_SIDES[target_format]:
-            (width, height), maximum = converted.size, _MAX_SIDES[target_format]
-            self.hints.append(f"a picture of {width} x {height} was left as it is: {target_format} ends at {maximum}")
-            return False
-        if target_format == "png":
-            converted.save(target, "PNG", compress_level=_PNG_COMPRESS_LEVEL, icc_profile=profile)
-            rewrite_png(target, target, texts)
-            return True
-        exif = as_exif(texts)
-        if len(exif.tobytes()) > _MAX_EXIF_BYTES:
-            self.hints.append("the workflow is too long for the metadata of a picture that is no PNG: it was left out")
-            exif = Image.Exif()
-        quality = encoding.quality or encoding.default_quality
-        converted.save(target, target_format.upper(), quality=quality, icc_profile=profile, exif=exif)
-        return True
-
-
-def _convert_mode(picture: Image.Image, target_format: ImageFormat, background: tuple[int, int, int]) -> Image.Image:
-    """The picture in a mode that the format supports; JPEG has no alpha, so the background replaces transparency."""
-    if picture.mode.startswith("I"):  # 16 bits per pixel; of these formats only PNG supports more than 8
-        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    has_alpha = "A" in picture.getbands() or "transparency" in picture.info
-    if not has_alpha:
-        return picture.copy() if picture.mode in ("RGB", "L") else picture.convert("RGB")
-    rgba = picture.convert("RGBA")
-    if target_format != "jpeg":
-        return rgba
-    flattened = Image.new("RGB", picture.size, background)
-    flattened.paste(rgba, mask=rgba.getchannel("A"))
-    return flattened
+def _encode(
+    file: LocalFile, encoding: Encoding, target: Path, check: Callable[[], None]
+) -> tuple[LocalFile, Sequence[str]]:
+    if file.kind != "image" or file.content_type == "image/svg+xml":
+        return file, [] if encoding.texts is None else [metadata_hint(file.name)]
+    try:
+        picture = EncodedPicture(**HELPERS.call("encode", check, file.path, target, file.name, encoding))
+    except HelperFailed as error:
+        raise OutputRefused(f"node {file.node_id}: its picture {file.name[:200]!r} cannot be read") from error
+    return (replace(file, name=picture.name, path=target) if picture.is_new else file), picture.hints

@@ -10,6 +10,7 @@ from .bucket import BucketConfig, endpoint_and_bucket
 from .environment import (
     child_environment,
     configure_sdk_environment,
+    harmless_environment,
     local_worker_environment,
     may_be_secret,
     on_runpod,
@@ -26,6 +27,7 @@ __all__ = [
     "configure_sdk_environment",
     "endpoint_and_bucket",
     "format_value",
+    "harmless_environment",
     "local_worker_environment",
     "may_be_secret",
     "on_runpod",

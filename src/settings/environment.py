@@ -89,6 +89,11 @@ def may_be_secret(name: str) -> bool:
     return name not in _NOT_SECRET and _WITHHELD.search(name) is not None
 
 
+def harmless_environment() -> dict[str, str]:
+    """This process's environment without RunPod's variables and without secrets, for processes of our own."""
+    return {name: value for name, value in os.environ.items() if not may_be_secret(name)}
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment for ComfyUI: this process's own, without RunPod's variables and without secrets."""
     allowed = settings.comfyui_pass_env

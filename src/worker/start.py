@@ -13,6 +13,7 @@ from ..job.handler import Worker, handler, set_worker
 from ..job.run import JobRunner
 from ..job_log import print_error
 from ..launch.comfy_launcher import die_with_parent
+from ..pictures.helper import HELPERS
 from ..settings import Settings, configure_sdk_environment
 from .boot_timeline import BootTimeline
 from .fitness import check_fitness
@@ -33,6 +34,7 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
             with timeline.span("RunPod's SDK"):
                 send = _import_sdk()
             threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
+            threading.Thread(target=HELPERS.warm_up, daemon=True, name="picture-helper").start()
             try:
                 engine.ensure_ready()
             except (ComfyBootFailed, BootTimeout) as error:

@@ -14,9 +14,10 @@ from PIL import Image, ImageCms, ImageStat
 from PIL.PngImagePlugin import PngInfo
 
 from src.errors import OutputRefused
-from src.outputs.encoding import Encoding, encode_files
+from src.outputs.encoding import encode_files
 from src.outputs.gathering import LocalFile
-from src.outputs.metadata import rewrite_png
+from src.pictures.encoding import Encoding
+from src.pictures.metadata import rewrite_png
 
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 

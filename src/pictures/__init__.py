@@ -1,0 +1,11 @@
+"""Pillow's work: pictures are checked and encoded in processes that can be ended, with bounded memory.
+
+    metadata  the workflow in a picture's metadata: written and removed
+    checking  is this a picture that can be decoded, and not too large?
+    encoding  a picture in another format or size
+    helper    the processes: a call into one, ended when its time is over
+    child     such a process
+
+A library that decodes or encodes runs in one long call that hears no deadline, and takes as much memory as a caller's
+picture wants.
+"""
