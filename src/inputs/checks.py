@@ -13,7 +13,7 @@ import filetype
 import pybase64
 
 from ..errors import InputFileRefused
-from ..pictures.helper import HELPERS, HelperFailed, time_limit
+from ..pictures.helper import HELPERS, HelperFailed, TooSlow, time_limit
 from .input_file import InputFile
 
 _DATA_URI = re.compile(r"data:(?P<about>[^,]*),", re.IGNORECASE)
@@ -103,7 +103,7 @@ def _check_image(file: InputFile, path: Path, max_pixels: int, check: Callable[[
     name = file.name[:80]
     try:
         problem = HELPERS.call("check", time_limit(_CHECK_SECONDS, check), path, name, file.is_image, max_pixels)
-    except TimeoutError as error:
+    except TooSlow as error:
         raise InputFileRefused(
             f"{file.where}: decoding the picture {name!r} takes longer than {_CHECK_SECONDS:g} s"
         ) from error

@@ -28,6 +28,14 @@ class HelperFailed(Exception):
     """The call failed: the message says why, for the log."""
 
 
+class HelperEnded(HelperFailed):
+    """The process ended: it was killed, or ran out of memory."""
+
+
+class TooSlow(Exception):
+    """The call took longer than it may."""
+
+
 class _Helper:
     """One process."""
 
@@ -42,23 +50,22 @@ class _Helper:
             start_new_session=True,
         )
 
-    def call(self, request: bytes, check: Callable[[], None]) -> Any:
-        """The result of one call. Raises HelperFailed, and what `check` raises."""
+    def call(self, request: bytes, check: Callable[[], None]) -> dict[str, Any]:
+        """The answer to one call. After any error (HelperEnded, what `check` raises) the process is of no use."""
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None
         poll = select.poll()
         poll.register(stdout, select.POLLIN)
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it has ended, which is read below
             stdin.write(request)
             stdin.flush()
-            while not poll.poll(_CHECK_INTERVAL_SECONDS * 1000):
-                check()
-            answer = json.loads(stdout.readline() or b"{}")
-        except OSError as error:
-            raise HelperFailed("the helper process ended") from error
-        if "result" not in answer:
-            raise HelperFailed(answer.get("failed", "the helper process ended"))
-        return answer["result"]
+        while not poll.poll(_CHECK_INTERVAL_SECONDS * 1000):
+            check()
+        line = stdout.readline()
+        if not line.endswith(b"\n"):
+            raise HelperEnded("the helper process ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
     @property
     def is_alive(self) -> bool:
@@ -94,19 +101,18 @@ class Helpers:
         while not self._slots.acquire(timeout=_CHECK_INTERVAL_SECONDS):
             check()
         try:
-            helper = self._take()
+            idle = self._take_idle()
             try:
-                result = helper.call(request, check)
-            except HelperFailed:
-                self._keep(helper)
-                raise
-            except BaseException:  # the edge of a call: whatever ended it, the process works on for no one
-                helper.kill()
-                raise
-            self._keep(helper)
-            return result
+                answer = self._call(idle or _Helper(), request, check)
+            except HelperEnded:
+                if idle is None:
+                    raise
+                answer = self._call(_Helper(), request, check)  # it may have ended while it was idle
         finally:
             self._slots.release()
+        if "failed" in answer:
+            raise HelperFailed(answer["failed"])
+        return answer["result"]
 
     def close(self) -> None:
         """End the idle processes."""
@@ -115,14 +121,18 @@ class Helpers:
         for helper in idle:
             helper.kill()
 
-    def _take(self) -> _Helper:
+    def _call(self, helper: _Helper, request: bytes, check: Callable[[], None]) -> dict[str, Any]:
+        try:
+            answer = helper.call(request, check)
+        except BaseException:  # the edge of a call: whatever ended it, the process works on for no one
+            helper.kill()
+            raise
+        self._keep(helper)
+        return answer
+
+    def _take_idle(self) -> _Helper | None:
         with self._lock:
-            while self._idle:
-                helper = self._idle.pop()
-                if helper.is_alive:
-                    return helper
-                helper.kill()
-        return _Helper()
+            return self._idle.pop() if self._idle else None
 
     def _keep(self, helper: _Helper) -> None:
         with self._lock:
@@ -133,13 +143,13 @@ class Helpers:
 
 
 def time_limit(seconds: float, check: Callable[[], None]) -> Callable[[], None]:
-    """A check that also raises TimeoutError after so many seconds from now."""
+    """A check that also raises TooSlow after so many seconds from now."""
     end = time.monotonic() + seconds
 
     def checked() -> None:
         check()
         if time.monotonic() > end:
-            raise TimeoutError
+            raise TooSlow
 
     return checked
 
