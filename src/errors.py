@@ -200,6 +200,12 @@ class OutputMissing(WorkerError):
     error_code: ClassVar[str] = "output_missing"
 
 
+class DiskFull(WorkerError):
+    """The worker's disk has no room for what a job brings or makes."""
+
+    error_code: ClassVar[str] = "disk_full"
+
+
 class BucketFailed(WorkerError):
     """The bucket refused an upload or a download, or could not be reached."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from typing import Any
 
 from .. import job_log
 from ..comfy.run_limits import Report
-from ..errors import ComfyCrashed, WorkerError
+from ..errors import ComfyCrashed, DiskFull, WorkerError
 from ..outputs import failure_answer, info_answer, serialisable, success_answer, validation_answer
 from ..workflow.graph import Workflow
 from ..workflow.stored import stored_workflow
@@ -75,10 +76,16 @@ def _answer(job: object, stop: threading.Event) -> dict[str, Any]:
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
             return failure_answer(error, time.monotonic() - started, [*warnings, *error.hints])
-        except Exception:  # the edge of the worker: a fault of ours becomes `internal_error`
+        except Exception as error:  # the edge of the worker: a fault of ours becomes `internal_error`
             log.exception("unexpected error")
-            unexpected = WorkerError("unexpected error in the worker; its log has the details")
-            return failure_answer(unexpected, time.monotonic() - started)
+            return failure_answer(_explained(error), time.monotonic() - started)
+
+
+def _explained(error: Exception) -> WorkerError:
+    """What a caller is told of an unexpected error."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("the worker's disk is full: have smaller files, or give the endpoint a larger container disk")
+    return WorkerError("unexpected error in the worker; its log has the details")
 
 
 @dataclass(frozen=True)

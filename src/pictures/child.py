@@ -40,7 +40,7 @@ def main() -> None:
         try:
             answer = {"result": _OPERATIONS[operation](*arguments)}
         except PILLOW_ERRORS as error:
-            answer = {"failed": f"{type(error).__name__}: {error}"}
+            answer = {"failed": f"{type(error).__name__}: {error}", "errno": getattr(error, "errno", None)}
         except MemoryError:
             answer = {"failed": "out of memory"}
         sys.stdout.write(json.dumps(answer) + "\n")

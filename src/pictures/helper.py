@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
+import os
 import select
 import subprocess
 import sys
@@ -110,6 +112,8 @@ class Helpers:
                 answer = self._call(_Helper(), request, check)  # it may have ended while it was idle
         finally:
             self._slots.release()
+        if answer.get("errno") == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if "failed" in answer:
             raise HelperFailed(answer["failed"])
         return answer["result"]

@@ -256,6 +256,7 @@ def key_of(url: str, config: BucketConfig | None, where: str) -> str:
         raise InputFileRefused(f"{where}: s3:// must be of the bucket {config.name!r}, not {name[:80]!r}")
     if not key:
         raise InvalidInput(f"{where}: s3://{config.name}/ must be followed by the key of an object")
-    if not key.startswith(config.input_prefix):
-        raise InputFileRefused(f"{where}: s3://{config.name}/ must be followed by {config.input_prefix!r}")
+    folder = config.input_prefix.strip("/")
+    if folder and not key.startswith(f"{folder}/"):  # `inputs` is not `inputs-of-others`
+        raise InputFileRefused(f"{where}: s3://{config.name}/ must be followed by {f'{folder}/'!r}")
     return key

@@ -221,3 +221,12 @@ def test_endpoints_as_people_paste_them(url: str, endpoint: str, name: str, regi
     config = given.bucket
     assert config is not None
     assert (config.endpoint_url, config.name, _region(config)) == (endpoint, name, region)
+
+
+@pytest.mark.parametrize("prefix", ["inputs", "inputs/", "/inputs"])
+def test_a_folder_that_jobs_may_read_is_no_beginning_of_a_name(prefix: str) -> None:
+    config = BucketConfig("https://s3.example", "id", "secret", "name", input_prefix=prefix)
+    assert key_of("s3://name/inputs/a.png", config, "images[0]") == "inputs/a.png"
+    for other in ("inputs-of-others/a.png", "inputs", "other/inputs/a.png"):
+        with pytest.raises(InputFileRefused, match="must be followed by 'inputs/'"):
+            key_of(f"s3://name/{other}", config, "images[0]")

@@ -34,7 +34,7 @@ from ..endpoint.test_endpoint import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
-JOBS = {"draft": 1000 if os.environ.get("LONG_TESTS") else 200, "real": 200 if os.environ.get("LONG_TESTS") else 60}
+JOBS = {"draft": 1000, "real": 200} if os.environ.get("LONG_TESTS") else {"draft": 90, "real": 30}
 WORKERS = 3
 LONG = 1500.0  # a hang limit, no measure
 KILL_EVERY = 4.0

@@ -223,8 +223,11 @@ def test_a_full_disk_is_told_and_costs_only_the_jobs_that_need_it(tmp_path: Path
         with serving() as queue:
             queue.put("large", {"workflow": large})
             queue.put("small", {"workflow": workflows.still()})
+            brought = base64.b64encode(bytes(3_000_000)).decode()
+            queue.put("brings", {"workflow": workflows.still(), "files": [{"name": "a.bin", "data": brought}]})
             with running(["--draft"], {**queue.environment, "FITNESS_CHECKS": "none"}, tmp_path):
-                queue.wait_for(2, LONG)
+                queue.wait_for(3, LONG)
+            assert queue.posted["brings"][0]["output"]["error_code"] == "disk_full"
             assert queue.posted["large"][0]["output"]["error_code"] == "node_execution_error"
             assert "No space left" in queue.posted["large"][0]["error"]
             assert queue.posted["small"][0]["output"]["status"] == "success"
