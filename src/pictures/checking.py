@@ -31,7 +31,9 @@ def check_picture(path: Path, name: str, is_image: bool, max_pixels: int) -> str
         with Image.open(path, formats=_FORMATS) as picture:
             width, height = picture.size
             frames = _count_frames(picture, max_pixels)
-            if max(width * height * frames, _pixels_at_once(picture)) > max_pixels or frames > _MAX_FRAMES:
+            if frames > _MAX_FRAMES:
+                return f"{name!r} has more than {_MAX_FRAMES} frames"
+            if max(width * height * frames, _pixels_at_once(picture)) > max_pixels:
                 many = f" in {frames} frames" if frames > 1 else ""
                 return (
                     f"{name!r} has {width} x {height} pixels{many}; at most {max_pixels // 1_000_000} million are "
