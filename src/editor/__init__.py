@@ -6,6 +6,7 @@ maintenance.editor_comparison`). What these rules do not determine is an error, 
     document   the content of a saved file: nodes, links, subgraphs
     widgets    the widgets of a node class, in the order in which their values are saved
     values     the value of each widget of each node
+    placing    the nodes of a file at their places, those of each instance of a subgraph too
     links      where an input's value comes from, through reroutes, bypassed nodes and subgraphs
     dynamic_prompts  chooses one of the texts in `{a|b}`, as the editor does when it queues
     conversion the prompt in API format, built with all of these

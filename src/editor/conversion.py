@@ -10,7 +10,8 @@ from typing import Any
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
 from .document import Document, refuse
-from .links import VIRTUAL_CLASSES, LinkSources, PlacedNode, PromotedWidget, place_nodes
+from .links import LinkSources, PromotedWidget
+from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes
 from .values import ConversionContext, Values, wrap_list
 from .widgets import needs_browser
 

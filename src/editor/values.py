@@ -12,7 +12,7 @@ from typing import Any
 from ..workflow.schemas import InputSchema, NodeSchema
 from .document import refuse
 from .dynamic_prompts import choose_texts
-from .links import PRIMITIVE, PlacedNode, consumers_of
+from .placing import PRIMITIVE, PlacedNode, consumers_of
 from .widgets import SEED_INPUTS, Widget, widgets_of
 
 # Classes in whose `filename_prefix` the editor itself replaces dates and the values of other nodes.

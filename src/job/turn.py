@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -100,15 +100,8 @@ class EngineTurns:
         try:
             with self._places.placed(job.files, folders) as places:
                 placed, used = place_files(workflow, places)
-                isolated = isolate_outputs(placed, job_folder)
-                try:
-                    run = run_prompt(engine, isolated, limits, report, job.extra_data)
-                except InvalidWorkflow as error:
-                    error.hints.extend(unused_files(job, used))
-                    if engine.process.folders is folders:
-                        raise
-                    # Another job had it restarted in the meantime: this job's files are with the old one.
-                    raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
+                with _explaining_rejections(engine, folders, unused_files(job, used)):
+                    run = run_prompt(engine, isolate_outputs(placed, job_folder), limits, report, job.extra_data)
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
@@ -139,6 +132,19 @@ def unused_files(job: PreparedJob, used: set[str]) -> list[str]:
     """A warning for each of the job's files that no node names."""
     files = [file for file in job.request.files if file.name not in used]
     return [f"{file.where} ({file.name}) was not used: no node names it" for file in files]
+
+
+@contextmanager
+def _explaining_rejections(engine: ComfyEngine, folders: Folders, hints: Sequence[str]) -> Iterator[None]:
+    """Add hints to a rejection, or turn it into ComfyCrashed if it is not about the workflow."""
+    try:
+        yield
+    except InvalidWorkflow as error:
+        error.hints.extend(hints)
+        if engine.process.folders is folders:
+            raise
+        # Another job had ComfyUI restarted in the meantime: this job's files are in the old one's folders.
+        raise ComfyCrashed("ComfyUI was restarted while the job was queued") from error
 
 
 @contextmanager
