@@ -146,7 +146,7 @@ class JobRunner:
         with_previews = job.request.output.previews
         known = [*job.applied.hints, *unused_files(job, made.used), *hints(run, made.named, with_previews)]
         reserved = _size_of_rest(run, texts, [*known, *job.request.warnings])
-        plan = replace(job.plan, reserved_bytes=reserved, check_stop=limits.check)
+        plan = replace(job.plan, reserved_bytes=reserved, check=limits.check)
         outcome = deliver(made.files, plan, job.encoding, own / "delivery")
         return Result(
             prompt_id=run.prompt_id,

@@ -50,7 +50,7 @@ class Delivered:
 class Plan:
     """Where the files go. `limit_bytes` is for the whole answer as JSON, with `reserved_bytes` of it for other fields.
 
-    `check_stop` raises if the answer is no longer needed.
+    `check` raises if the job has to end, by its deadline or because it was cancelled.
     """
 
     delivery: Delivery
@@ -59,7 +59,7 @@ class Plan:
     may_reencode: bool
     job_id: str
     reserved_bytes: int = 0
-    check_stop: Callable[[], None] = lambda: None
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
     Raises OutputTooLarge, BucketFailed.
     """
     started = time.monotonic()
-    encoded, hints = encode_files(files, encoding, folder, plan.check_stop)
+    encoded, hints = encode_files(files, encoding, folder, plan.check)
     encoded = with_unique_names(encoded)
     encode_seconds = time.monotonic() - started
     failure: BucketFailed | None = None
@@ -127,7 +127,7 @@ def _upload(files: Sequence[LocalFile], plan: Plan, bucket: Bucket) -> list[Deli
         waiting: set[Future[Delivered]] = set(futures)
         while waiting:
             _, waiting = wait(waiting, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
-            plan.check_stop()
+            plan.check()
             for future in futures:
                 if future.done():
                     future.result()  # raises the first failure
@@ -151,7 +151,7 @@ def _reencode(
     smaller = list(files)
     for quality in _QUALITIES:
         as_webp = replace(encoding, format="webp", quality=quality)
-        smaller = with_unique_names(encode_files(files, as_webp, folder / f"webp-{quality}", plan.check_stop)[0])
+        smaller = with_unique_names(encode_files(files, as_webp, folder / f"webp-{quality}", plan.check)[0])
         if not _is_too_large(smaller, plan):
             return smaller, [
                 f"the pictures were re-encoded as WebP of quality {quality}: {_base64_size_message(files, plan)}"
