@@ -82,7 +82,7 @@ def _answer(job: object, stop: threading.Event) -> dict[str, Any]:
 
 
 def _explained(error: Exception) -> WorkerError:
-    """What a caller is told of an unexpected error."""
+    """The error for callers that stands for an unexpected one."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull("the worker's disk is full: have smaller files, or give the endpoint a larger container disk")
     return WorkerError("unexpected error in the worker; its log has the details")

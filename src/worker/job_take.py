@@ -1,8 +1,8 @@
 """Jobs from RunPod's job-take API: the request, and its answer, read entry by entry.
 
 RunPod's SDK reads an answer as a whole: one job that json cannot read (nested too deeply, a number of too many digits)
-costs every job that came with it, and nobody is told. Here such a job comes with an `UnreadableInput`, so that it is
-answered; entries that are no jobs are skipped and logged.
+silently loses every job in the same answer. Here such a job gets an `UnreadableInput`, so that it is answered; entries
+that are no jobs are skipped and logged.
 """
 
 from __future__ import annotations
