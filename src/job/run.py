@@ -104,6 +104,7 @@ class JobRunner:
         needed = class_types(document)
 
         def attempt(_: Sequence[str]) -> Workflow:
+            limits.deadline.restart()  # a boot of ComfyUI is not the conversion's own time
             return convert(document, self.engine.client.schemas(needed), check=limits.check)
 
         return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
