@@ -6,6 +6,6 @@
     helper    the processes: a call into one, ended when its time is over
     child     such a process
 
-A library that decodes or encodes runs in one long call that hears no deadline, and takes as much memory as a caller's
-picture wants.
+A library decodes or encodes in one long call that cannot be interrupted, and takes as much memory as the picture of a
+caller needs.
 """

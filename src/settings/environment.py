@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
@@ -89,13 +89,11 @@ def may_be_secret(name: str) -> bool:
     return name not in _NOT_SECRET and _WITHHELD.search(name) is not None
 
 
-def harmless_environment() -> dict[str, str]:
-    """This process's environment without RunPod's variables and without secrets, for processes of our own."""
-    return {name: value for name, value in os.environ.items() if not may_be_secret(name)}
+def harmless_environment(allowed: Collection[str] = ()) -> dict[str, str]:
+    """This process's environment without RunPod's variables and without secrets, except for the allowed names."""
+    return {name: value for name, value in os.environ.items() if name in allowed or not may_be_secret(name)}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """The environment for ComfyUI: this process's own, without RunPod's variables and without secrets."""
-    allowed = settings.comfyui_pass_env
-    kept = {name: value for name, value in os.environ.items() if name in allowed or not may_be_secret(name)}
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    return {**harmless_environment(settings.comfyui_pass_env), "PYTHONUNBUFFERED": "1"}

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ..deadline import Deadline
 from ..errors import ResultRefused
-from ..outputs import failure_answer, serialisable
+from ..outputs import failure_answer
 
 log = logging.getLogger("worker")
 
@@ -68,7 +68,10 @@ class ResultDelivery:
 
 
 def result_body(answer: Mapping[str, Any]) -> bytes:
-    """What is posted for an answer, as the SDK forms it: `output`, and beside it `error` and `stopPod`."""
+    """The body that is posted for an answer, as the SDK forms it: `output`, and next to it `error` and `stopPod`.
+
+    The handler's answers are serialisable.
+    """
     output = dict(answer)
     error, refresh_worker = output.pop("error", None), output.pop("refresh_worker", None)
     result: dict[str, Any] = {"output": output}
@@ -76,11 +79,7 @@ def result_body(answer: Mapping[str, Any]) -> bytes:
         result["error"] = error
     if refresh_worker:
         result["stopPod"] = True
-    try:
-        return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        log.exception("an answer held what JSON cannot carry")
-        return json.dumps(serialisable(result), ensure_ascii=False).encode()
+    return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
 
 
 async def _deliver(session: Any, job_id: str, body: bytes) -> None:
