@@ -18,6 +18,7 @@ from src.comfy.install import draft_installation, find_comfyui
 from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
 from src.launch.comfy_launcher import hide_memory
+from src.launch.container_init import leave_init_behind
 from src.settings import Settings, local_worker_environment, on_runpod, read_settings
 from src.terminal import command_line
 from src.worker.boot_timeline import BootTimeline
@@ -26,6 +27,7 @@ from src.worker.boot_timeline import BootTimeline
 def main() -> int:
     """Take jobs from RunPod, run the one test job, or serve an endpoint on this machine; the exit status."""
     hide_memory()  # it holds the secrets; node packs run in processes of the same user
+    leave_init_behind()
     timeline = BootTimeline()
     options = command_line.parse(sys.argv[1:])
     sys.argv[1:] = options.for_sdk  # the SDK reads the rest, and would take --test for its own

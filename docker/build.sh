@@ -146,8 +146,8 @@ if [[ $smoke_test == yes ]]; then
             || fail "the image $name was built, but its smoke test failed; nothing was pushed"
     else
         container=$([[ $dry_run == yes ]] || buildah from "$name")
-        run buildah run --env MODE_TO_RUN=test --env COMFYUI_ARGS=--cpu "${container:-CONTAINER}" -- \
-            /usr/bin/tini -- /worker/src/start.sh "${job[@]}" || failed=yes
+        run buildah run --env MODE_TO_RUN=test --env COMFYUI_ARGS=--cpu "${container:-CONTAINER}" -- /worker/src/start.sh "${job[@]}" \
+            || failed=yes
         [[ $dry_run == yes ]] || buildah rm "$container" > /dev/null
         [[ -z $failed ]] || fail "the image $name was built, but its smoke test failed; nothing was pushed"
     fi

@@ -1,6 +1,6 @@
 """Run an image's root filesystem as a container without Docker: own processes and mounts, but the host's network.
 
-Needs Linux and root. The root filesystem is a folder (`buildah mount`, or an unpacked `docker export`). It is not
+Root has the capabilities that Docker gives by default. Needs Linux and root. The root filesystem is a folder (`buildah mount`, or an unpacked `docker export`). It is not
 changed: all writes go to an overlay.
 """
 
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # The image's entrypoint and environment, which a container engine would read from the image's configuration.
-ENTRY = ["/usr/bin/tini", "--", "/worker/src/start.sh"]
+ENTRY = ["/worker/src/start.sh"]
 ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
     "HOME": "/root",
@@ -37,9 +37,27 @@ mount -t proc proc "$1/root/proc"
 mount --rbind /dev "$1/root/dev"
 mount -t tmpfs tmpfs "$1/root/tmp"
 if [ -n "$4" ]; then mkdir -p "$1/root/$4"; mount -t tmpfs tmpfs "$1/root/$4"; fi
-root="$1/root"; shift 5
-exec chroot "$root" /usr/bin/env -i "$@"
+root="$1/root"; capabilities="$6"; shift 6
+exec setpriv --inh-caps=-all --bounding-set="$capabilities" chroot "$root" /usr/bin/env -i "$@"
 """
+# What Docker gives to root by default.
+_CAPABILITIES = [
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "setgid",
+    "setuid",
+    "setpcap",
+    "net_bind_service",
+    "net_raw",
+    "sys_chroot",
+    "mknod",
+    "audit_write",
+    "setfcap",
+]
+DOCKER_CAPABILITIES = f"-all,{','.join(f'+{name}' for name in _CAPABILITIES)}"
 
 
 class Container:
@@ -114,7 +132,8 @@ def running(
     mounts.mkdir(parents=True)
     variables = [f"{name}={value}" for name, value in environment.items()]
     mode = "read-only" if read_only else "writable"
-    arguments = [str(mounts), str(root), mode, volume, str(overlay or ""), *variables, *command]
+    arguments = [str(mounts), str(root), mode, volume, str(overlay or ""), DOCKER_CAPABILITIES]
+    arguments += [*variables, *command]
     unshare = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"]
     log = folder / "container.log"
     with log.open("wb") as out:

@@ -9,18 +9,20 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from .. import REPOSITORY
 from ..errors import ComfyBootFailed, ComfyStuck, PortTaken
 from ..launch import LAUNCHER
 from ..launch.comfy_launcher import WORKER_THREAD_ENDED
 from ..models.places import write_model_paths
 from ..redaction import public_text
-from ..settings import Settings, child_environment
+from ..settings import SECRETS_FILE, Settings, child_environment
 from .folders import Folders
 from .install import Installation
 
@@ -29,6 +31,7 @@ _comfyui_log = logging.getLogger("comfyui")
 
 _MARK = "COMFYUI_WORKER_FOLDERS"
 """Variable that marks the processes of one ComfyUI: those that it starts inherit it."""
+_SYSTEM_FOLDERS = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64")  # what processes of the worker run, too
 _KILL_ROUNDS, _KILL_ROUND_SECONDS = 20, 0.05
 _STOP_SECONDS = 3.0
 _KILL_SECONDS = 30.0  # that the system may take to end a killed process
@@ -110,7 +113,7 @@ class ComfyProcess:
         ready_end, self._ready_pipe = os.pipe()
         try:
             return subprocess.Popen(
-                [python, str(LAUNCHER), str(os.getpid()), str(ready_end), *program],
+                [python, str(LAUNCHER), str(os.getpid()), str(ready_end), *self._guard(), *program],
                 cwd=self.installation.directory,
                 env={**child_environment(self._settings), _MARK: str(self.folders.root)},
                 stdin=subprocess.DEVNULL,
@@ -124,6 +127,13 @@ class ComfyProcess:
             raise
         finally:
             os.close(ready_end)
+
+    def _guard(self) -> list[str]:
+        """The launcher's arguments that keep the engine out of the worker: see `launch.comfy_confinement`."""
+        if not self._settings.comfyui_confined:
+            return []
+        programs = [REPOSITORY, sys.prefix, sys.base_prefix, *_SYSTEM_FOLDERS]
+        return ["--guard", os.pathsep.join(map(str, programs)), str(SECRETS_FILE)]
 
     def mark_ready(self) -> None:
         """Tell the launcher that the engine has booted: it turns the garbage collector on again."""

@@ -1,7 +1,9 @@
-"""Scripts that run inside the processes that the worker starts, in their own environments: standard library only.
+"""What runs first in processes, in whatever environment they have: standard library only.
 
     comfy_launcher  makes a child process exit when the worker does, and starts ComfyUI in it
+    comfy_confinement  shuts that process out of the worker
     comfy_bytecode  stores the bytecode of what ComfyUI imports at startup, so that the next start is faster
+    container_init  what the worker has to do as a container's first process
 
 They are run by path, so this folder is then first on `sys.path`: no file here may have the name of a standard library
 module, and the prefix `comfy_` avoids clashes with the modules of custom nodes.

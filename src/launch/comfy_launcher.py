@@ -1,11 +1,12 @@
 """A script that runs ComfyUI as a child process that exits when the worker or ComfyUI's worker thread ends.
 
 `python comfy_launcher.py PARENT_PID READY_FD main.py ARGUMENT…` (or `-m MODULE ARGUMENT…`) behaves like `python
-main.py ARGUMENT…`, with three differences. The kernel kills the process when the worker dies, whatever the cause
+main.py ARGUMENT…`, with four differences. The kernel kills the process when the worker dies, whatever the cause
 (PR_SET_PDEATHSIG, prctl(2); only Linux has this). When ComfyUI's only worker thread ends by an exception, after which
 its server would keep answering but run nothing, the process exits, so that the failure is noticed. And Python's cyclic
 garbage collector is off until the worker writes to the pipe READY_FD: imports create millions of objects that stay
-alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on.
+alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on. And with
+`--guard FOLDERS FILES` before the program (both with os.pathsep between) it is confined: see `comfy_confinement`.
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
@@ -84,6 +85,9 @@ def main() -> None:
     """Make this process exit with its parent, then run the program in it."""
     parent, ready_pipe, program = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
     die_with_parent(parent)
+    if program[0] == "--guard":
+        confine(program[1], program[2])
+        program = program[3:]
     die_with_worker_thread()
     if ready_pipe != "-":
         enable_gc_after(int(ready_pipe))
@@ -96,6 +100,14 @@ def main() -> None:
 
         install_finder(pack_path(Path.cwd()))
         run_script(program)
+
+
+def confine(folders: str, files: str) -> None:
+    """Keep the program from changing the folders and reading the files; says so if the kernel cannot do that."""
+    import comfy_confinement  # type: ignore[import-not-found]  # in this folder
+
+    if not comfy_confinement.confine(folders.split(os.pathsep), files.split(os.pathsep)):
+        sys.stderr.write("COMFYUI_CONFINED: this kernel cannot confine ComfyUI (Linux 5.19 can); it runs unconfined\n")
 
 
 def run_script(program: "list[str]") -> None:

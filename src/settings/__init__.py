@@ -8,6 +8,7 @@ environment  reads the table from the environment; the environment of child proc
 
 from .bucket import BucketConfig, endpoint_and_bucket
 from .environment import (
+    SECRETS_FILE,
     child_environment,
     configure_sdk_environment,
     harmless_environment,
@@ -19,6 +20,7 @@ from .environment import (
 from .settings import Delivery, ImageFormat, Settings, format_value, variable
 
 __all__ = [
+    "SECRETS_FILE",
     "BucketConfig",
     "Delivery",
     "ImageFormat",

@@ -14,7 +14,7 @@ from .. import REPOSITORY
 from ..errors import InvalidSetting
 from .settings import Settings, variable
 
-_SECRETS = REPOSITORY / ".secrets"
+SECRETS_FILE = REPOSITORY / ".secrets"
 _SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
 # Names that a child process must not see: RunPod's own variables and every name that looks like a secret.
@@ -47,7 +47,7 @@ def read_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 def _secrets() -> dict[str, str]:
     """The variables in the file `.secrets` at the top of the repository: KEY=value lines, as in `.secrets.example`."""
-    return {name: value for name, value in dotenv_values(_SECRETS, interpolate=False).items() if value is not None}
+    return {name: value for name, value in dotenv_values(SECRETS_FILE, interpolate=False).items() if value is not None}
 
 
 def _parsed(setting: Field[Any], value: str) -> Any:

@@ -54,6 +54,13 @@ class Settings:
         "Names of withheld variables that ComfyUI may see after all, comma-separated",
         values.names,
     )
+    comfyui_confined: bool = _setting(
+        "COMFYUI_CONFINED",
+        False,
+        "Shut ComfyUI and its node packs out of the worker's memory, `.secrets` and program files, where the kernel "
+        "can (Linux 5.19). The image sets it",
+        values.flag,
+    )
     boot_timeout: float = _setting(
         "COMFYUI_BOOT_TIMEOUT",
         300.0,

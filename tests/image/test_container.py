@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -23,6 +24,7 @@ ROOT = Path(os.environ.get("IMAGE_ROOT", "/nowhere"))
 IS_POD = (ROOT / "worker" / "legacy").is_dir()
 GRACE = 10.0  # seconds: Docker's before SIGKILL
 HANG = 120.0
+SPY = Path(__file__).parents[1] / "comfyui_nodes" / "spy"
 
 pytestmark = [
     pytest.mark.slow,
@@ -36,6 +38,13 @@ def picture(queue: LoopbackQueue, job_id: str) -> bytes:
     answer = posted.get("output", posted)
     assert answer.get("status") == "success", answer
     return base64.b64decode(answer["images"][0])
+
+
+def file_of(queue: LoopbackQueue, job_id: str) -> bytes:
+    (posted,) = queue.posted[job_id]
+    answer = posted.get("output", posted)
+    assert answer.get("status") == "success", answer
+    return base64.b64decode(answer["files"][0]["data"])
 
 
 def work(size: int = 64, color: int = 255) -> dict[str, Any]:
@@ -58,6 +67,30 @@ def test_a_job_gives_a_picture_and_sigterm_leaves_nothing(tmp_path: Path, read_o
             status, seconds = container.stop(GRACE)
             assert status == 0, container.log[-3000:]
             print(f"SIGTERM: nothing left after {seconds:.2f} s")
+
+
+@pytest.mark.parametrize("confined", ["true", "false"])
+def test_a_node_pack_finds_no_secret_and_cannot_change_the_worker(tmp_path: Path, confined: str) -> None:
+    """As root with Docker's default capabilities. Without Landlock, `.secrets` and the worker's files are in reach."""
+    overlay = tmp_path / "overlay"
+    shutil.copytree(SPY, overlay / "comfyui" / "custom_nodes" / "spy")
+    (overlay / "worker").mkdir()
+    (overlay / "worker" / ".secrets").write_text("R2_SECRET_ACCESS_KEY=hf_planted_in_a_file\n")
+    with serving() as queue:
+        environment = {**ENVIRONMENT, **queue.environment, "COMFYUI_CONFINED": confined}
+        planted = {"HF_TOKEN": "hf_planted_secret", "MY_VALUE_SECRET": "hf_planted_secret"}
+        queue.put("spy", {"workflow": {"1": node("Spy", secret_end="_secret")}})
+        queue.put("spy on the file", {"workflow": {"1": node("Spy", secret_end="_in_a_file")}})
+        with running(ROOT, ENTRY, {**environment, **planted}, tmp_path, overlay=overlay):
+            queue.wait_for(2, HANG)
+    report, report_of_file = (json.loads(file_of(queue, name)) for name in ("spy", "spy on the file"))
+    assert report["others"] >= 2, "it looks at the worker and the container's first process"
+    assert report["found"] == []
+    if confined == "true":
+        assert (report_of_file["found"], report["changed"], report["traced"]) == ([], [], [])
+    else:
+        assert "/worker/.secrets" in report_of_file["found"], "what is told in operations.md"
+        assert "/worker/serverless_worker.py" in report["changed"]
 
 
 def test_a_job_that_runs_is_answered_before_the_container_ends(tmp_path: Path) -> None:

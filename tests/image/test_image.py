@@ -180,8 +180,9 @@ def test_every_variable_of_the_image_is_a_documented_one() -> None:
 
 
 def test_signals_arrive_and_ports_are_open_on_the_pod_only() -> None:
-    (entry,) = of("ENTRYPOINT")
-    assert json.loads(entry.rest) == ["/usr/bin/tini", "--", "/worker/src/start.sh"]
+    entries = {step.stage: json.loads(step.rest) for step in of("ENTRYPOINT")}
+    start = "/worker/src/start.sh"
+    assert entries == {"comfyui": [start], "pod": ["/usr/bin/tini", "--", start]}
     assert [step.rest for step in of("STOPSIGNAL")] == ["SIGTERM"]
     assert {step.stage for step in of("EXPOSE")} == {"pod"}
     assert RECIPE[-1].stage == "serverless", "the last stage is what a build without --target gives"

@@ -10,27 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from ..container import DOCKER_CAPABILITIES
 from ..loopback_queue import serving
 from ..worker_process import ROOT, WORKER, WorkerProcess, killed_on_exit
 
 LONG = 60.0  # a hang limit, no measure
-# What Docker gives to root by default.
-CAPABILITIES = (
-    *(
-        "chown",
-        "dac_override",
-        "fowner",
-        "fsetid",
-        "kill",
-        "setgid",
-        "setuid",
-        "setpcap",
-        "net_bind_service",
-        "net_raw",
-    ),
-    *("sys_chroot", "mknod", "audit_write", "setfcap"),
-)
-LIMITED = ["setpriv", "--inh-caps=-all", f"--bounding-set=-all,{','.join(f'+{name}' for name in CAPABILITIES)}"]
+LIMITED = ["setpriv", "--inh-caps=-all", f"--bounding-set={DOCKER_CAPABILITIES}"]
 READ = """
 import sys
 for name in ("environ", "mem", "maps"):

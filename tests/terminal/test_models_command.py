@@ -263,7 +263,7 @@ def test_the_schema_is_told(run: Command) -> None:
 def test_a_file_of_secrets_stands_behind_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = tmp_path / ".secrets"
     secrets.write_text('# mine\nHF_TOKEN="hf_x # no comment"\nexport R2_BUCKET=other\nLOG_LEVEL=debug\nEMPTY=\n')
-    monkeypatch.setattr(own_environment, "_SECRETS", secrets)
+    monkeypatch.setattr(own_environment, "SECRETS_FILE", secrets)
     for name in ("HF_TOKEN", "R2_BUCKET"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LOG_LEVEL", "ERROR")
