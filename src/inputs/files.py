@@ -21,7 +21,7 @@ from typing import BinaryIO
 
 from ..comfy.folders import Folders, link_or_copy
 from ..deadline import Deadline
-from ..errors import ComfyCrashed, InputFileRefused, InputFileUnavailable, JobCancelled
+from ..errors import ComfyCrashed, InputFileRefused, InputFileUnavailable
 from ..settings import Settings
 from ..storage.bucket import Bucket, key_of
 from ..storage.web import Fetch, FetchRules, check_endpoint
@@ -45,11 +45,11 @@ class StagedFile:
 
 
 def fetch_files(
-    files: Sequence[InputFile], folder: Path, settings: Settings, bucket: Bucket | None, stop: threading.Event
+    files: Sequence[InputFile], folder: Path, settings: Settings, bucket: Bucket | None, check: Callable[[], None]
 ) -> dict[str, StagedFile]:
-    """Fetch the files into `folder` and check them; returns them by name.
+    """Fetch the files into `folder` and check them; returns them by name. `check` raises if the job has to end.
 
-    Raises InputFileRefused, InputFileUnavailable, BucketFailed, each with the place in the input; JobCancelled.
+    Raises InputFileRefused, InputFileUnavailable, BucketFailed, each with the place in the input.
     """
     _check_names(files, settings)
     deadline = Deadline(settings.input_timeout)
@@ -60,7 +60,7 @@ def fetch_files(
     pool = ThreadPoolExecutor(_PARALLEL_FETCHES, thread_name_prefix="input")
     try:
         futures = [pool.submit(item.fetch_file, fetch) for item, fetch in zip(pending, fetches, strict=True)]
-        _wait_for(futures, deadline, stop)
+        _wait_for(futures, deadline, check)
     except BaseException:  # the edge of the fetches: stalled downloads are not waited for
         for fetch in fetches:
             fetch.abort()
@@ -88,16 +88,15 @@ def fetch_rules(settings: Settings) -> FetchRules:
     return FetchRules(settings.allow_http_urls, frozenset(host.lower() for host in settings.trusted_hosts))
 
 
-def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, stop: threading.Event) -> None:
-    """Wait until all are there. Raises the error of the first that fails, JobCancelled, InputFileUnavailable."""
+def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, check: Callable[[], None]) -> None:
+    """Wait until all are there. Raises what the first raises that fails, InputFileUnavailable, what `check` raises."""
     waiting: set[Future[StagedFile]] = set(futures)
     while waiting:
         done, waiting = wait(waiting, _CHECK_INTERVAL_SECONDS, FIRST_EXCEPTION)
         for future in futures:
             if future in done:
                 future.result()
-        if stop.is_set():
-            raise JobCancelled("the job was cancelled")
+        check()
         if waiting and deadline.passed:
             raise InputFileUnavailable(
                 f"the files of the job did not arrive within {deadline.seconds:g} s (INPUT_TIMEOUT)"

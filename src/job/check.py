@@ -9,6 +9,7 @@ from typing import Any
 from ..comfy.client import ComfyClient
 from ..comfy.engine import ComfyEngine
 from ..comfy.preflight import check_changes, check_partner_nodes, find_problems, input_files_of
+from ..deadline import attended
 from ..errors import WorkerError
 from ..inputs.files import check_sources
 from ..models.manifest import where_to_get
@@ -54,15 +55,16 @@ class JobChecker:
         names = [file.name for file in request.files]
         problems = self._problems_of_workflow(applied.workflow, changed, names, check)
         checks: tuple[Callable[[], None], ...] = (
-            lambda: self._check_delivery(request),
+            lambda: self._check_delivery(request, check),
             lambda: _check_partner_key(self.engine.client, request, self.settings, applied.workflow),
-            lambda: check_sources(request.files, self.settings),
+            lambda: attended(lambda: check_sources(request.files, self.settings), check),
         )
         for check_part in checks:
             check()
             try:
                 check_part()
             except WorkerError as error:
+                check()  # it may be the end of the job
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems
 
@@ -97,9 +99,9 @@ class JobChecker:
             problems.append(entry)
         return problems
 
-    def _check_delivery(self, request: Request) -> None:
+    def _check_delivery(self, request: Request, check: Callable[[], None]) -> None:
         with bucket_for(request, self.settings, self.bucket) as bucket:
-            delivery_plan(request, "validate", self.settings, bucket)
+            delivery_plan(request, "validate", self.settings, bucket, check)
 
 
 def _check_partner_key(client: ComfyClient, request: Request, settings: Settings, workflow: Workflow) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..deadline import attended
 from ..errors import NoBucket
 from ..inputs.files import StagedFile, fetch_rules
 from ..outputs import Encoding, Plan
@@ -44,8 +45,13 @@ def bucket_for(request: Request, settings: Settings, of_worker: Bucket | None) -
         bucket.close()
 
 
-def delivery_plan(request: Request, job_id: str, settings: Settings, bucket: Bucket | None) -> Plan:
-    """How the job's files go to the caller. Raises NoBucket or BucketFailed before the GPU has worked for nothing."""
+def delivery_plan(
+    request: Request, job_id: str, settings: Settings, bucket: Bucket | None, check: Callable[[], None]
+) -> Plan:
+    """How the job's files go to the caller. `check` raises if the job has to end.
+
+    Raises NoBucket or BucketFailed before the GPU has worked for nothing.
+    """
     default: Delivery = "bucket" if request.bucket is not None else settings.output_delivery
     delivery = request.output.delivery or default
     if delivery == "bucket":
@@ -54,7 +60,7 @@ def delivery_plan(request: Request, job_id: str, settings: Settings, bucket: Buc
                 "the files are to go to a bucket, but this worker has none: set BUCKET_ENDPOINT_URL and its kin, "
                 "or send s3Config beside input"
             )
-        bucket.check()
+        attended(bucket.check, check)
     return Plan(delivery, bucket, settings.result_limit_bytes, request.output.may_reencode, job_id)
 
 

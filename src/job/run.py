@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,8 +82,8 @@ class JobRunner:
         applied = apply_overrides(request.workflow, request.overrides)
         limits = self.limits(stop)
         with bucket_for(request, self.settings, self.bucket) as bucket:
-            plan = delivery_plan(request, job_id, self.settings, bucket)
-            with _fetched_files(request, self.settings, bucket, stop) as (files, input_seconds):
+            plan = delivery_plan(request, job_id, self.settings, bucket, limits.check)
+            with _fetched_files(request, self.settings, bucket, limits.check) as (files, input_seconds):
                 encoding = encoding_for(request, applied.workflow, self.settings)
                 extra_data = extra_data_for(request, applied.workflow, self.settings)
                 job = PreparedJob(request, applied, files, input_seconds, plan, encoding, extra_data)
@@ -199,7 +199,7 @@ def _timings(job: PreparedJob, run: Run, waited: float, outcome: Outcome) -> Tim
 
 @contextmanager
 def _fetched_files(
-    request: Request, settings: Settings, bucket: Bucket | None, stop: threading.Event
+    request: Request, settings: Settings, bucket: Bucket | None, check: Callable[[], None]
 ) -> Iterator[tuple[dict[str, StagedFile], float]]:
     """The job's files, and the seconds that fetching them took."""
     if not request.files:
@@ -207,5 +207,5 @@ def _fetched_files(
         return
     started = time.monotonic()
     with private_folder() as folder:
-        files = fetch_files(request.files, folder, settings, bucket, stop)
+        files = fetch_files(request.files, folder, settings, bucket, check)
         yield files, time.monotonic() - started

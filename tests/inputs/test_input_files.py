@@ -15,6 +15,8 @@ import pytest
 from PIL import Image
 
 from src.comfy.folders import Folders
+from src.comfy.run_limits import RunLimits
+from src.deadline import Deadline
 from src.errors import InputFileRefused, InputFileUnavailable, JobCancelled, WorkerError
 from src.inputs.files import InputPlaces, StagedFile, fetch_files
 from src.inputs.input_file import InputFile
@@ -44,7 +46,7 @@ def fetch(
         file if isinstance(file, InputFile) else InputFile(*file, f"images[{number}]", True)
         for number, file in enumerate(files)
     ]
-    staged = fetch_files(listed, tmp_path, Settings(**settings), bucket, threading.Event())
+    staged = fetch_files(listed, tmp_path, Settings(**settings), bucket, lambda: None)
     return {name: file.path.read_bytes() for name, file in staged.items()}
 
 
@@ -200,12 +202,12 @@ def test_files_are_fetched_at_the_same_time_against_one_deadline(tmp_path: Path)
 
 
 def test_a_cancelled_job_waits_for_no_file(tmp_path: Path) -> None:
-    stop = threading.Event()
-    threading.Timer(0.3, stop.set).start()
+    limits = RunLimits(Deadline(60), 60, 1)
+    threading.Timer(0.3, limits.stop.set).start()
     with site() as host:
         file = InputFile("a.bin", f"http://{host}/drip", "files[0]", False)
         with pytest.raises(JobCancelled):
-            fetch_files([file], tmp_path, Settings(trusted_hosts=(host,)), None, stop)
+            fetch_files([file], tmp_path, Settings(trusted_hosts=(host,)), None, limits.check)
 
 
 def test_the_first_failure_ends_the_others(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import logging
+import socket
 import ssl
 import struct
 import threading
@@ -25,7 +26,7 @@ from PIL import Image
 from src import job_log
 from src.comfy.record import Run
 from src.deadline import Deadline
-from src.errors import InputFileRefused, InputFileUnavailable, InvalidWorkflow, WorkerError
+from src.errors import InputFileRefused, InputFileUnavailable, InvalidWorkflow, JobCancelled, WorkerError
 from src.inputs.input_file import InputFile
 from src.job.request import read_job
 from src.outputs.listing import OutputFile, list_files
@@ -361,6 +362,57 @@ def test_tls_with_a_certificate_that_nobody_vouches_for_is_refused(
             Fetch(FetchRules(trusted_hosts=frozenset({host})), "f", Deadline(5)).download(
                 f"https://{host}/x", lambda p: None
             )
+
+
+# --- Look-ups that hang ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hanging_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A name server that does not answer, for all hosts but those of this machine."""
+    answers, real = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> Any:
+        if str(host).endswith(".example.com"):
+            answers.wait(4 * HANG)
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        return real(host, *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    yield
+    answers.set()
+
+
+S3_CONFIG = {"accessId": "a", "accessSecret": "b", "bucketName": "bucket", "endpointUrl": "https://s3.example.com"}
+FROM_THE_WEB = [{"name": f"{number}.png", "image": f"https://www{number}.example.com/x.png"} for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {"input": {"workflow": workflows.still(), "images": FROM_THE_WEB}},
+        {"input": {"workflow": workflows.still(), "images": FROM_THE_WEB, "action": "validate"}},
+        {"input": {"workflow": workflows.still()}, "s3Config": S3_CONFIG},
+        {"input": {"workflow": workflows.still(), "action": "validate"}, "s3Config": S3_CONFIG},
+    ],
+    ids=["files", "files, validate", "s3Config", "s3Config, validate"],
+)
+def test_a_name_server_that_does_not_answer_holds_no_job_past_its_deadline(
+    draft_bench: Bench, hanging_resolver: None, job: dict[str, Any]
+) -> None:
+    started = time.monotonic()
+    answer = with_bucket(draft_bench, None, job_timeout=1.0).handle({"id": "job", **job})
+    assert answer["error_code"] == "job_timeout"
+    assert time.monotonic() - started < HANG
+    assert draft_bench.run(workflow=workflows.still())["status"] == "success"
+
+
+def test_a_cancel_is_heard_while_a_name_server_does_not_answer(draft_bench: Bench, hanging_resolver: None) -> None:
+    request = read_job({"input": {"workflow": workflows.still()}, "s3Config": S3_CONFIG})
+    stop = threading.Event()
+    threading.Timer(0.5, stop.set).start()
+    with pytest.raises(JobCancelled):
+        draft_bench.worker.runner.run(request, "job", stop, lambda event: None)
 
 
 def test_a_storage_that_stalls_is_not_waited_for(draft_bench: Bench, storage: Storage) -> None:
