@@ -50,7 +50,7 @@ def attended(action: Callable[[], _T], check: Callable[[], None]) -> _T:
     def run() -> None:
         try:
             outcome.set_result(action())
-        except BaseException as error:  # the edge of the thread
+        except BaseException as error:  # noqa: BLE001  the edge of the thread
             outcome.set_exception(error)
 
     threading.Thread(target=contextvars.copy_context().run, args=(run,), daemon=True, name="attended").start()

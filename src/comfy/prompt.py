@@ -49,14 +49,14 @@ def run_prompt(
         raise ComfyCrashed("ComfyUI was restarted before the job was queued")
     try:
         with engine.events.listen(prompt_id) as listener:
-            queued_at = time.time()
+            queued_at, began = time.time(), time.monotonic()
             _queue(engine, workflow, prompt_id, client_id, extra_data)
             wait = HistoryWait(engine, prompt_id, client_id, limits, report, listener, hang_detector)
             entry = wait.entry()
             has_all_frames = wait.drain_frames() if sends_frames(workflow) else True
             wait.drain_received()
-            frames, seconds = tuple(wait.frames), wait.clock.node_seconds
-            return Run(prompt_id, workflow, entry, frames, has_all_frames, queued_at, seconds)
+            waited, seconds = time.monotonic() - began, wait.clock.node_seconds
+            return Run(prompt_id, workflow, entry, tuple(wait.frames), has_all_frames, queued_at, waited, seconds)
     except ComfyUnreachable:
         time.sleep(_EXIT_SECONDS)
         engine.ensure_alive()  # if it died, that says more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,8 +27,9 @@ class Frame:
 class Run:
     """A prompt that ended, well or not: its id, the workflow as queued and its history entry.
 
-    `frames` came over the websocket. `queued_at` is in seconds since 1970. `node_seconds` is how long each node ran
-    whose events arrived, by its id.
+    `frames` came over the websocket. `queued_at` is in seconds since 1970, `waited` the seconds until it had ended:
+    what ComfyUI's own clock tells cannot be longer, though that clock may be set meanwhile. `node_seconds` is how long
+    each node ran whose events arrived, by its id.
     """
 
     prompt_id: str
@@ -36,6 +38,7 @@ class Run:
     frames: tuple[Frame, ...] = ()
     has_all_frames: bool = True
     queued_at: float = 0.0
+    waited: float = math.inf
     node_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -48,13 +51,16 @@ class Run:
     def queue_seconds(self) -> float:
         """How long it waited in ComfyUI's queue, by the clock of both; 0 if that is not known."""
         began = self._timestamp("execution_start")
-        return max(0.0, began - self.queued_at) if began and self.queued_at else 0.0
+        return self._within_wait(began - self.queued_at) if began and self.queued_at else 0.0
 
     @property
     def execution_seconds(self) -> float:
         """How long it ran; 0 if that is not known."""
         began, ended = self._timestamp("execution_start"), self._timestamp(*_ENDINGS)
-        return max(0.0, ended - began) if began and ended else 0.0
+        return self._within_wait(ended - began) if began and ended else 0.0
+
+    def _within_wait(self, seconds: float) -> float:
+        return min(max(0.0, seconds), self.waited)
 
     def _timestamp(self, *kinds: str) -> float | None:
         """When the first of these events was, in seconds since 1970."""

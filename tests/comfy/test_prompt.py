@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from src.comfy.client import ComfyClient
+from src.comfy.record import Run
 from src.job import handler as job_handler
 
 from .. import editor_files, workflows
@@ -109,3 +110,15 @@ def test_what_cannot_be_forgotten_is_gone_with_the_process(own: Bench, monkeypat
     """There is no client for a moment when another job has ComfyUI restarted."""
     monkeypatch.setattr(own.engine, "_client", None)
     own.engine.forget("some-id")
+
+
+@pytest.mark.parametrize("jump", [86_400.0, -86_400.0])
+def test_a_clock_that_is_set_while_a_prompt_runs_makes_no_times_of_days(jump: float) -> None:
+    began, ended = 1000.1, 1000.6 + jump
+    messages = [
+        ["execution_start", {"timestamp": began * 1000}],
+        ["execution_success", {"timestamp": ended * 1000}],
+    ]
+    run = Run("id", {}, {"status": {"messages": messages}}, queued_at=1000.0 - jump, waited=0.7)
+    assert 0.0 <= run.execution_seconds <= 0.7
+    assert 0.0 <= run.queue_seconds <= 0.7
