@@ -256,6 +256,10 @@ def key_of(url: str, config: BucketConfig | None, where: str) -> str:
         raise InputFileRefused(f"{where}: s3:// must be of the bucket {config.name!r}, not {name[:80]!r}")
     if not key:
         raise InvalidInput(f"{where}: s3://{config.name}/ must be followed by the key of an object")
+    if {".", ".."} & set(key.split("/")):  # some storages are file systems, or are reached through a proxy
+        raise InputFileRefused(
+            f"{where}: the key after s3://{config.name}/ must have no '.' or '..' between its slashes"
+        )
     folder = config.input_prefix.strip("/")
     if folder and not key.startswith(f"{folder}/"):  # `inputs` is not `inputs-of-others`
         raise InputFileRefused(f"{where}: s3://{config.name}/ must be followed by {f'{folder}/'!r}")

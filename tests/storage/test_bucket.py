@@ -230,3 +230,10 @@ def test_a_folder_that_jobs_may_read_is_no_beginning_of_a_name(prefix: str) -> N
     for other in ("inputs-of-others/a.png", "inputs", "other/inputs/a.png"):
         with pytest.raises(InputFileRefused, match="must be followed by 'inputs/'"):
             key_of(f"s3://name/{other}", config, "images[0]")
+
+
+@pytest.mark.parametrize("key", ["inputs/../other/a.png", "inputs/./a.png", "../name/a.png", "inputs/.."])
+def test_a_key_has_no_way_up(key: str) -> None:
+    for prefix in ("", "inputs"):
+        with pytest.raises(InputFileRefused, match="must have no"):
+            key_of(f"s3://name/{key}", BucketConfig("https://s3.example", "i", "s", "name", input_prefix=prefix), "f")
