@@ -34,12 +34,13 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
             with timeline.span("RunPod's SDK"):
                 send = _import_sdk()
             threading.Thread(target=runner.check_bucket, daemon=True, name="bucket").start()
-            threading.Thread(target=HELPERS.warm_up, daemon=True, name="picture-helper").start()
             try:
                 engine.ensure_ready()
             except (ComfyBootFailed, BootTimeout) as error:
                 print_error(error)  # jobs are taken nevertheless: each tries a boot, and is answered with its failure
             timeline.end("ComfyUI")
+            # Only now, since ComfyUI's boot needs every core that there is.
+            threading.Thread(target=HELPERS.warm_up, daemon=True, name="picture-helper").start()
             with timeline.span("models"):
                 runner.models.wait()
             if warm_up_request is not None and engine.process.alive:
