@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import job_log
@@ -25,6 +26,8 @@ from .run import JobRunner
 
 log = logging.getLogger("worker")
 
+_THREADS = ThreadPoolExecutor(256, thread_name_prefix="job")  # made when needed: asyncio's own pool has few
+
 _worker: Worker | None = None
 
 
@@ -34,14 +37,17 @@ def set_worker(worker: Worker) -> None:
     _worker = worker
 
 
-async def handler(job: dict[str, Any]) -> dict[str, Any]:
+async def handler(job: dict[str, Any], on_safe: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """Answer one RunPod job. Never raises, but for the cancellation that RunPod asks for.
+
+    `on_safe` is called, from another thread, when the job no longer needs ComfyUI, before its files are encoded and
+    delivered; not if it fails before.
 
     `job` is `{"id": …, "input": {"workflow": …, "prompt": …, "seed": …, "width": …, "height": …}}`; the answer has
     `status` "success" with `images` and `filenames`, or "error" with `error_type`, `error_code` and `error`.
     """
     stop = threading.Event()
-    answer = asyncio.get_running_loop().run_in_executor(None, answer_job, job, stop)
+    answer = asyncio.get_running_loop().run_in_executor(_THREADS, answer_job, job, stop, on_safe)
     try:
         return await asyncio.shield(answer)
     except asyncio.CancelledError:
@@ -52,15 +58,15 @@ async def handler(job: dict[str, Any]) -> dict[str, Any]:
         raise
 
 
-def answer_job(job: object, stop: threading.Event) -> dict[str, Any]:
+def answer_job(job: object, stop: threading.Event, on_safe: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """The answer to one job, whatever happens to it; JSON in UTF-8 can carry it, whatever ComfyUI's nodes made."""
-    answer: dict[str, Any] = serialisable(_answer(job, stop))
+    answer: dict[str, Any] = serialisable(_answer(Call(job, stop, on_safe)))
     return answer
 
 
-def _answer(job: object, stop: threading.Event) -> dict[str, Any]:
-    started, warnings = time.monotonic(), list[str]()
-    with job_log.job(job_id_of(job)):
+def _answer(call: Call) -> dict[str, Any]:
+    warnings = list[str]()
+    with job_log.job(job_id_of(call.job)):
         try:
             worker = _worker
             if worker is None:
@@ -70,15 +76,15 @@ def _answer(job: object, stop: threading.Event) -> dict[str, Any]:
             def find_workflow(name: str) -> object:
                 return stored_workflow(name, runner.settings)
 
-            request = read_job(job, find_workflow, lambda saved: runner.convert(saved, stop))
+            request = read_job(call.job, find_workflow, lambda saved: runner.convert(saved, call.stop))
             warnings.extend(request.warnings)
-            return ACTIONS[request.action](worker, request, job, stop, started)
+            return ACTIONS[request.action](worker, request, call)
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
-            return failure_answer(error, time.monotonic() - started, [*warnings, *error.hints])
+            return failure_answer(error, call.seconds, [*warnings, *error.hints])
         except Exception as error:  # the edge of the worker: a fault of ours becomes `internal_error`
             log.exception("unexpected error")
-            return failure_answer(_explained(error), time.monotonic() - started)
+            return failure_answer(_explained(error), call.seconds)
 
 
 def _explained(error: Exception) -> WorkerError:
@@ -89,6 +95,21 @@ def _explained(error: Exception) -> WorkerError:
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of the handler: the job, `stop`, which is set when RunPod withdraws it, and `on_safe`."""
+
+    job: Any
+    stop: threading.Event
+    on_safe: Callable[[], object]
+    _began: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._began
+
+
+@dataclass(frozen=True)
 class Worker:
     """What runs jobs on a booted engine; `progress` gives what is called with the events of a job."""
 
@@ -96,25 +117,25 @@ class Worker:
     progress: Callable[[Any, Workflow], AbstractContextManager[Report]] = lambda *_: nullcontext(lambda event: None)
 
 
-def _run(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
-    with worker.progress(job, request.workflow) as report:
-        result = worker.runner.run(request, job_id_of(job), stop, report)
+def _run(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
+    with worker.progress(call.job, request.workflow) as report:
+        result = worker.runner.run(request, job_id_of(call.job), call.stop, report, call.on_safe)
     limit = worker.runner.settings.result_limit_bytes
-    return success_answer(result, request.warnings, time.monotonic() - started, limit)
+    return success_answer(result, request.warnings, call.seconds, limit)
 
 
-def _validate(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+def _validate(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
-    checker, check = worker.runner.checker, worker.runner.limits(stop).check
+    checker, check = worker.runner.checker, worker.runner.limits(call.stop).check
     problems = checker.problems(request, check)
     details = {**checker.editable(request.workflow), "versions": versions(worker.runner.engine)}
-    return validation_answer(problems, request.warnings, details, time.monotonic() - started, request.is_converted)
+    return validation_answer(problems, request.warnings, details, call.seconds, request.is_converted)
 
 
-def _info(worker: Worker, request: Request, job: Any, stop: threading.Event, started: float) -> dict[str, Any]:
+def _info(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     info = describe_worker(worker.runner.engine, worker.runner.settings)
-    return info_answer(info, request.warnings, time.monotonic() - started)
+    return info_answer(info, request.warnings, call.seconds)
 
 
 ACTIONS = {"run": _run, "validate": _validate, "info": _info}

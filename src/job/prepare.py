@@ -21,7 +21,10 @@ from .request import Request
 
 @dataclass(frozen=True)
 class PreparedJob:
-    """A job that is ready to be queued. `input_seconds` is how long fetching its files took."""
+    """A job that is ready to be queued. `input_seconds` is how long fetching its files took.
+
+    `on_safe` is called when the files that it made are safe.
+    """
 
     request: Request
     applied: AppliedOverrides
@@ -30,6 +33,7 @@ class PreparedJob:
     plan: Plan
     encoding: Encoding
     extra_data: Mapping[str, Any]
+    on_safe: Callable[[], object]
 
 
 @contextmanager

@@ -77,8 +77,18 @@ class JobRunner:
         """For checks of jobs without running them."""
         return JobChecker(self.engine, self.settings, self.bucket, self.models)
 
-    def run(self, request: Request, job_id: str, stop: threading.Event, report: Report) -> Result:
-        """One checked job, from overrides to what the answer holds. Nothing of it stays behind. Raises WorkerError."""
+    def run(
+        self,
+        request: Request,
+        job_id: str,
+        stop: threading.Event,
+        report: Report,
+        on_safe: Callable[[], object] = lambda: None,
+    ) -> Result:
+        """One checked job, from overrides to what the answer holds. Nothing of it stays behind.
+
+        `on_safe` is called when its files are safe, so that it needs ComfyUI no more. Raises WorkerError.
+        """
         applied = apply_overrides(request.workflow, request.overrides)
         limits = self.limits(stop)
         with bucket_for(request, self.settings, self.bucket) as bucket:
@@ -86,7 +96,7 @@ class JobRunner:
             with _fetched_files(request, self.settings, bucket, limits.check) as (files, input_seconds):
                 encoding = encoding_for(request, applied.workflow, self.settings)
                 extra_data = extra_data_for(request, applied.workflow, self.settings)
-                job = PreparedJob(request, applied, files, input_seconds, plan, encoding, extra_data)
+                job = PreparedJob(request, applied, files, input_seconds, plan, encoding, extra_data, on_safe)
 
                 def attempt(to_renew: Sequence[str]) -> Result:
                     return self._run_with_models(job, rerun_nodes(applied.workflow, to_renew), limits, report)
@@ -130,14 +140,14 @@ class JobRunner:
         limits.check_stop()
         changed = [*job.applied.changed, *job.request.set_inputs]
         check_before_queueing(self.engine.client, job.request, self.settings, workflow, changed, job.files)
-        own = ExitStack()
-        try:
+        with ExitStack() as own:
             folder = own.enter_context(private_folder())
             with self.turns.turn(limits) as waited:
                 made = self.turns.run(self.engine, job, workflow, limits, report, folder)
-            return self._deliver(job, made, waited, folder, limits)
-        finally:
-            self.turns.later(own.close)
+            job.on_safe()
+            result = self._deliver(job, made, waited, folder, limits)
+            self.turns.later(own.pop_all().close)
+            return result
 
     def _deliver(self, job: PreparedJob, made: Made, waited: float, own: Path, limits: RunLimits) -> Result:
         """Deliver what a run made to the caller."""

@@ -94,7 +94,8 @@ class EngineTurns:
 
         Nothing of it stays in ComfyUI's folders. Raises WorkerError.
         """
-        folders, run, job_folder = engine.process.folders, None, f"job-{uuid.uuid4().hex[:12]}"
+        folders, job_folder = engine.process.folders, f"job-{uuid.uuid4().hex[:12]}"
+        run, made = None, None
         with self._files:
             self._running[job_folder] = time.time()
         try:
@@ -109,17 +110,22 @@ class EngineTurns:
             wanted = [file for file in named if job.request.output.previews or not file.is_preview]
             with self._files:
                 files = gather_files(wanted, folders, engine.client, job_folder, own, limits.check)
-            return Made(run, used, named, files)
+            made = Made(run, used, named, files)
         finally:
             if run is not None:
                 with _logging_failures(), self._files:
                     remove_files_outside(run, folders, job_folder)
-            ended = time.monotonic()
-            self.later(lambda: self._clear_up(engine, run, folders, job_folder, ended))
+            if made is None:  # at once: what it left may be what fills the disk
+                self._clear_up(engine, run, folders, job_folder)
+        answered = time.monotonic() + _ANSWER_SECONDS
+        self.later(lambda: self._clear_up(engine, run, folders, job_folder, answered))
+        return made
 
-    def _clear_up(self, engine: ComfyEngine, run: Run | None, folders: Folders, job_folder: str, ended: float) -> None:
-        """Leave nothing of a run in ComfyUI that ended at a monotonic time, once its answer may be on its way."""
-        time.sleep(max(0.0, ended + _ANSWER_SECONDS - time.monotonic()))
+    def _clear_up(
+        self, engine: ComfyEngine, run: Run | None, folders: Folders, job_folder: str, not_before: float = 0.0
+    ) -> None:
+        """Leave nothing of a run in ComfyUI, from a monotonic time on."""
+        time.sleep(max(0.0, not_before - time.monotonic()))
         with _logging_failures():
             with self._files:
                 del self._running[job_folder]

@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -38,51 +38,9 @@ class _Response:
     retry_after: float = 0.0
 
 
-@dataclass
-class ResultDelivery:
-    """The results that are on their way. Used from the event loop only."""
-
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def __contains__(self, job_id: str) -> bool:
-        return job_id in self._tasks
-
-    def start(self, session: Any, job: Mapping[str, Any], answer: Mapping[str, Any]) -> asyncio.Task[None]:
-        """Send the handler's answer to a job; the task ends when it is delivered, or cannot be."""
-        task = asyncio.create_task(_deliver(session, str(job["id"]), result_body(answer)))
-        self._tasks[job["id"]] = task
-        task.add_done_callback(lambda _: self._tasks.pop(job["id"], None))
-        return task
-
-    def cancel(self, job_id: str) -> None:
-        """RunPod does not want the result any more."""
-        self._tasks[job_id].cancel()
-
-    async def drain(self) -> None:
-        """Wait for all of them."""
-        while self._tasks:
-            await asyncio.wait(list(self._tasks.values()))
-
-
-def result_body(answer: Mapping[str, Any]) -> bytes:
-    """The body that is posted for an answer, as the SDK forms it: `output`, and next to it `error` and `stopPod`.
-
-    The handler's answers are serialisable.
-    """
-    output = dict(answer)
-    error, refresh_worker = output.pop("error", None), output.pop("refresh_worker", None)
-    result: dict[str, Any] = {"output": output}
-    if error:
-        result["error"] = error
-    if refresh_worker:
-        result["stopPod"] = True
-    return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
-
-
-async def _deliver(session: Any, job_id: str, body: bytes) -> None:
+async def deliver(session: Any, job_id: str, answer: Mapping[str, Any]) -> None:
+    """Send the handler's answer to a job; returns when it is delivered, or cannot be, which is logged."""
+    body = result_body(answer)
     deadline, delay = Deadline(_DELIVERY_SECONDS), _FIRST_DELAY
     refusals = unknown = 0
     is_result = True
@@ -110,6 +68,21 @@ async def _deliver(session: Any, job_id: str, body: bytes) -> None:
         await asyncio.sleep(pause)
         delay = min(delay * 2, _MAX_DELAY)
     log.error("the result of job %s is lost: RunPod did not accept it", job_id)
+
+
+def result_body(answer: Mapping[str, Any]) -> bytes:
+    """The body that is posted for an answer, as the SDK forms it: `output`, and next to it `error` and `stopPod`.
+
+    The handler's answers are serialisable.
+    """
+    output = dict(answer)
+    error, refresh_worker = output.pop("error", None), output.pop("refresh_worker", None)
+    result: dict[str, Any] = {"output": output}
+    if error:
+        result["error"] = error
+    if refresh_worker:
+        result["stopPod"] = True
+    return json.dumps(result, ensure_ascii=False, allow_nan=False).encode()
 
 
 async def _post(session: Any, job_id: str, body: bytes) -> _Response:

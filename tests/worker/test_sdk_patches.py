@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -27,20 +27,6 @@ def in_progress() -> Iterator[Any]:
     progress.clear()
     yield progress
     progress.clear()
-
-
-class SignalWithTask(dict[str, Any]):
-    """The SDK's tasks by job id; a stop signal for some comes in the turn in which their task is created."""
-
-    def __init__(self, scaler: Any, stopped: set[str]) -> None:
-        super().__init__()
-        self.scaler, self.stopped = scaler, stopped
-
-    def __setitem__(self, job_id: str, task: Any) -> None:
-        super().__setitem__(job_id, task)
-        if job_id in self.stopped:  # what the SDK's monitor does, up to its first wait, of which there is none
-            with pytest.raises(StopIteration):
-                self.scaler.stop_job(job_id).send(None)
 
 
 class SdkLoop:
@@ -72,7 +58,19 @@ class SdkLoop:
             self.scaler.kill_worker()
         return result_delivery._Response(200)
 
-    async def answer(self, job: dict[str, Any]) -> dict[str, Any]:
+    def stop_as_they_begin(self, *jobs: str) -> None:
+        """Have these stopped in the turn of the event loop in which their task is created."""
+        begin = self.scaler._jobs.begin
+
+        def begin_and_stop(session: Any, job: dict[str, Any]) -> None:
+            begin(session, job)
+            if job["id"] in jobs:  # what the SDK's monitor does, up to its first wait, of which there is none
+                with pytest.raises(StopIteration):
+                    self.scaler.stop_job(job["id"]).send(None)
+
+        self.scaler._jobs.begin = begin_and_stop
+
+    async def answer(self, job: dict[str, Any], on_safe: Callable[[], object]) -> dict[str, Any]:
         self.begun.append(job["id"])
         await asyncio.sleep(0.01)
         self.ended.append(job["id"])
@@ -88,12 +86,12 @@ class SdkLoop:
 @pytest.mark.parametrize("concurrency", [1, 2])
 def test_a_job_stopped_as_its_task_is_created_costs_no_slot(in_progress: Any, concurrency: int) -> None:
     loop = SdkLoop(["first", "second", "third", "fourth"], concurrency, wanted=2)
-    loop.scaler.jobs_tasks = SignalWithTask(loop.scaler, {"first", "second"})
+    loop.stop_as_they_begin("first", "second")
     assert loop.to_the_end() == ["third", "fourth"]
     assert not in_progress
 
 
-def test_a_job_stopped_while_the_sdk_has_it_in_its_queue_does_not_run_to_its_end(in_progress: Any) -> None:
+def test_a_job_stopped_at_once_does_not_run_to_its_end(in_progress: Any) -> None:
     loop = SdkLoop(["first", "second"])
 
     async def signal(session: Any) -> list[str]:
@@ -144,7 +142,7 @@ def test_a_job_that_is_cancelled_again_and_again_is_left_only_when_its_work_has_
 ) -> None:
     ended = threading.Event()
 
-    def work(job: object, stop: threading.Event) -> dict[str, Any]:
+    def work(job: object, stop: threading.Event, on_safe: Callable[[], object]) -> dict[str, Any]:
         assert stop.wait(LONG)
         time.sleep(0.3)
         ended.set()
