@@ -68,8 +68,8 @@ def _busy(busy: list[dict[str, Any]]) -> Rows:
     for entry in busy:
         if entry["name"] == OURS:
             other = next(e["each"] for e in busy if e["name"] == PEER and e["job"] == entry["job"])
-            what = f"full queue of {entry['job']:g} s jobs, `CONCURRENCY={entry['concurrency']}`, a job"
-            found.append((what, entry["each"], other, "s"))
+            line = f", an answer takes {entry['line']:g} s" if entry["line"] else ""
+            found.append((f"full queue of {entry['job']:g} s jobs{line}, a job", entry["each"], other, "s"))
     return found
 
 

@@ -47,8 +47,11 @@ from tests.loopback_queue import LoopbackQueue, serving
 from tests.worker_process import WorkerProcess
 
 _TIMEOUT_SECONDS = 240.0
-_BUSY_CASES = ((0.05, 20), (1.0, 10), (5.0, 3))
+_BUSY_CASES = ((0.05, 20), (0.5, 12), (1.0, 10), (5.0, 3))
 """Seconds that a job takes, and the number of jobs."""
+_BUSY_RUNS = 3
+_SLOW_LINE = 0.2
+"""Seconds that RunPod takes to accept an answer, in a second run of our worker."""
 _OVERHEAD_CASES = [[64, 1, 40], [512, 1, 30], [1024, 1, 20], [2048, 1, 6], [512, 4, 10], [512, 16, 6]]
 _MEMORY_CASES = [[2048, 16, 1]]
 """Side of a picture in pixels, pictures per job, number of jobs."""
@@ -108,22 +111,27 @@ class Versus:
             return time.monotonic() - began
 
     def busy(self) -> list[dict[str, Any]]:
-        """Seconds per job of a full queue, by duration of the job and CONCURRENCY."""
+        """Seconds per job of a full queue with the default settings, by duration of the job; ours on a slow line, too.
+
+        `idle` is what of it ComfyUI did not run, of which only our answers tell.
+        """
         found = []
         for seconds, jobs in _BUSY_CASES:
-            for contender, concurrency in [(self._ours, n) for n in (1, 2, 3)] + [(self._peer, 1)]:
-                with self._warm_worker(contender, concurrency) as (queue, worker):
-                    each = [_time_full_queue(queue, worker, seconds, jobs, first) for first in (100, 200)]
-                entry = {"job": seconds, "name": contender.name, "concurrency": concurrency, "each": min(each)}
-                found.append(entry)
-                print(f"busy queue: {entry}", flush=True)
+            for contender, line in ((self._ours, 0.0), (self._ours, _SLOW_LINE), (self._peer, 0.0)):
+                with self._warm_worker(contender) as (queue, worker):
+                    queue.done_seconds = line
+                    runs = [_time_full_queue(queue, worker, seconds, jobs, f"{run}-") for run in range(_BUSY_RUNS)]
+                each, idle = (statistics.median(values) for values in zip(*runs, strict=True))
+                entry = {"job": seconds, "name": contender.name, "line": line, "each": each}
+                found.append({**entry, "idle": idle} if contender is self._ours else entry)
+                print(f"busy queue: {found[-1]}", flush=True)
         return found
 
     @contextmanager
-    def _warm_worker(self, contender: Contender, concurrency: int) -> Iterator[tuple[LoopbackQueue, WorkerProcess]]:
+    def _warm_worker(self, contender: Contender) -> Iterator[tuple[LoopbackQueue, WorkerProcess]]:
         with serving() as queue:
             queue.put("warm", {"workflow": empty_image_workflow(1)})
-            with contender.started(queue, self._new_folder(), CONCURRENCY=str(concurrency)) as worker:
+            with contender.started(queue, self._new_folder()) as worker:
                 _wait_for_answers(queue, 1, worker)
                 yield queue, worker
 
@@ -182,13 +190,22 @@ class Versus:
         return self._folder / f"worker{self._folders}"
 
 
-def _time_full_queue(queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, first: int) -> float:
+def _time_full_queue(
+    queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, prefix: str
+) -> tuple[float, float]:
+    """Seconds per job, with and without those that ComfyUI ran it (by the timings of our answers).
+
+    From the first answer to the last, since a queue that is empty is not asked at once.
+    """
     before = len(queue.posted)
+    for number in range(jobs):
+        queue.put(f"{prefix}{number}", {"workflow": _sleep_workflow(seconds, hash((prefix, number)) % (1 << 24))})
+    _wait_for_answers(queue, before + 1, worker)
     began = time.monotonic()
-    for number in range(first, first + jobs):
-        queue.put(f"busy-{number}", {"workflow": _sleep_workflow(seconds, number)})
     _wait_for_answers(queue, before + jobs, worker)
-    return (time.monotonic() - began) / jobs
+    each = (time.monotonic() - began) / (jobs - 1)
+    outputs = [queue.posted[f"{prefix}{number}"][0]["output"] for number in range(1, jobs)]
+    return each, each - sum(output.get("timings", {}).get("execution", 0.0) for output in outputs) / (jobs - 1)
 
 
 def _wait_for_answers(queue: LoopbackQueue, count: int, worker: WorkerProcess) -> None:

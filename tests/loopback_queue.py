@@ -36,6 +36,8 @@ class LoopbackQueue:
     """HTTP statuses with which the next results are refused; 0: no answer comes at all."""
     refuse_over: int = 1 << 62
     """Results of more bytes are refused with 413."""
+    done_seconds: float = 0.0
+    """How long it takes until a result is accepted."""
     raw_answers: list[str] = field(default_factory=list)
     """Bodies with which the next requests for jobs are answered, as they stand."""
 
@@ -98,6 +100,7 @@ class LoopbackQueue:
 
     async def _done(self, request: web.Request) -> web.Response:
         content = await request.read()
+        await asyncio.sleep(self.done_seconds)
         if self.refuse_results:
             status = self.refuse_results.pop(0)
             if not status:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,42 @@ def test_a_result_that_hangs_holds_no_slot_and_those_on_their_way_survive_sigter
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(LONG) == 0
         assert queue.posted.keys() == {"hangs", "is refused", "next"}
+        for posted in queue.posted.values():
+            check_answer(posted, "success")
+
+
+def test_no_job_waits_behind_another_while_a_worker_is_idle(tmp_path: Path) -> None:
+    slow = workflows.generative()
+    slow["8"]["inputs"]["steps"] = 10_000
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    with serving() as queue, start("draft", queue, folders[0]) as one, start("draft", queue, folders[1]) as two:
+        for worker in (one, two):
+            worker.wait_for_log("taking jobs", LONG)
+        queue.put("slow", {"workflow": slow})
+        for number in range(12):
+            queue.put(f"fast {number}", {"workflow": workflows.still(color=number)})
+        queue.wait_for(12, LONG)
+        assert "slow" in queue.taken
+        assert "slow" not in queue.posted
+        queue.to_stop.append("slow")
+
+
+def test_a_slow_line_costs_no_time_between_jobs_and_piles_up_no_answers(tmp_path: Path) -> None:
+    with serving() as queue, start("draft", queue, tmp_path):
+        queue.done_seconds = 5.0
+        for number in range(30):
+            queue.put(f"{number}", {"workflow": workflows.still(color=number)})
+        end = time.monotonic() + LONG
+        while len(queue.taken) < 9:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert not queue.posted, "the next jobs were taken while the first answer was on its way"
+        time.sleep(1.0)
+        assert len(queue.taken) == 9, "eight that leave, and one that holds the slot"
+        queue.done_seconds = 0.0
+        queue.wait_for(30, LONG)
         for posted in queue.posted.values():
             check_answer(posted, "success")
 

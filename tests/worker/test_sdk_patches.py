@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from src.job import handler as job_handler
-from src.worker import result_delivery
+from src.worker import jobs_in_hand, result_delivery
 from src.worker.sdk_loop import patched_scaler
 
 LONG = 30.0  # a hang limit, no measure
@@ -135,6 +135,62 @@ def test_a_worker_that_is_to_be_replaced_takes_no_more_jobs(in_progress: Any, co
     with patch.object(result_delivery, "_post", loop.post):
         asyncio.run(for_a_while())
     assert loop.ended == ["last", "a"][:concurrency]
+
+
+class Leaving:
+    """A handler whose jobs are safe at once, and whose answers wait until they are let go."""
+
+    def __init__(self) -> None:
+        self.safe = list[str]()
+        self.let_go = asyncio.Event()
+
+    async def __call__(self, job: dict[str, Any], on_safe: Callable[[], object]) -> dict[str, Any]:
+        await asyncio.to_thread(on_safe)
+        self.safe.append(job["id"])
+        await self.let_go.wait()
+        return {}
+
+
+def test_the_next_job_begins_while_the_one_before_leaves_and_not_too_many_leave_at_a_time(in_progress: Any) -> None:
+    loop, leaving = SdkLoop([f"{number}" for number in range(30)], wanted=30), Leaving()
+    loop.scaler._jobs._handler = leaving
+
+    async def run() -> None:
+        running = asyncio.ensure_future(loop.scaler.run())
+        while len(leaving.safe) <= jobs_in_hand._MAX_LEAVING:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        assert len(leaving.safe) == jobs_in_hand._MAX_LEAVING + 1, "those that leave, and one that holds the slot"
+        assert len(in_progress) == jobs_in_hand._MAX_LEAVING + 1, "RunPod is told of them"
+        leaving.let_go.set()
+        await asyncio.wait_for(running, LONG)
+
+    with patch.object(result_delivery, "_post", loop.post):
+        asyncio.run(run())
+    assert sorted(leaving.safe, key=int) == [f"{number}" for number in range(30)]
+    assert not in_progress
+
+
+def test_a_job_that_leaves_is_stopped_by_a_signal_and_waited_for_at_the_end(in_progress: Any) -> None:
+    loop, leaving = SdkLoop(["first", "second"]), Leaving()
+    loop.scaler._jobs._handler = leaving
+
+    async def run() -> None:
+        running = asyncio.ensure_future(loop.scaler.run())
+        while len(leaving.safe) < 2:
+            await asyncio.sleep(0.01)
+        assert await loop.scaler.stop_job("first")
+        loop.scaler.kill_worker()
+        await asyncio.sleep(0.3)
+        assert not running.done()
+        assert [str(job) for job in in_progress] == ["second"]
+        leaving.let_go.set()
+        await asyncio.wait_for(running, LONG)
+
+    with patch.object(result_delivery, "_post", loop.post):
+        asyncio.run(run())
+    assert loop.wanted == 0, "one answer was posted"
+    assert not in_progress
 
 
 def test_a_job_that_is_cancelled_again_and_again_is_left_only_when_its_work_has_ended(
