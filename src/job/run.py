@@ -23,6 +23,7 @@ from ..errors import BucketFailed, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
 from ..models.provisioning import ModelProvisioner
 from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
+from ..redaction import public_text
 from ..settings import Settings
 from ..storage.bucket import Bucket
 from ..workflow import apply_overrides, rerun_nodes, seeds_of
@@ -36,6 +37,7 @@ from .turn import EngineTurns, Made, unused_files
 log = logging.getLogger(__name__)
 
 _MAX_FETCHES = 2  # of models that a job turns out to miss: ComfyUI names all that are missing at once
+_MAX_NAMES = 5  # of files that a warning lists
 _FIXED_BYTES = 4000  # of an answer: its field names, ids, versions, and the hints that are added last
 
 
@@ -155,7 +157,12 @@ class JobRunner:
         run = made.run
         texts = list_texts(run)
         with_previews = job.request.output.previews
-        known = [*job.applied.hints, *unused_files(job, made.used), *hints(run, made.named, with_previews)]
+        known = [
+            *job.applied.hints,
+            *unused_files(job, made.used),
+            *hints(run, made.saved, with_previews),
+            *_told_elsewhere(made.elsewhere),
+        ]
         reserved = _size_of_rest(run, texts, [*known, *job.request.warnings])
         plan = replace(job.plan, reserved_bytes=reserved, check=limits.check)
         outcome = deliver(made.files, plan, job.encoding, own / "delivery")
@@ -170,6 +177,15 @@ class JobRunner:
             versions=versions(self.engine),
             is_converted=job.request.is_converted,
         )
+
+
+def _told_elsewhere(files: Sequence[str]) -> list[str]:
+    """A warning about files that were saved where answers do not reach."""
+    if not files:
+        return []
+    names = ", ".join(public_text(name, 100) for name in files[:_MAX_NAMES])
+    more = f" and {len(files) - _MAX_NAMES} more" if len(files) > _MAX_NAMES else ""
+    return [f"saved outside ComfyUI's output folder, so not in this answer, in the folder of ComfyUI: {names}{more}"]
 
 
 def _check_fetch(limits: RunLimits) -> None:

@@ -10,30 +10,33 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import Folders
 from ..comfy.prompt import run_prompt
-from ..comfy.record import Run
+from ..comfy.record import Run, messages_of
 from ..comfy.rejection import explain_failure
 from ..comfy.run_limits import Report, RunLimits
 from ..errors import ComfyCrashed, InvalidWorkflow
 from ..inputs.files import InputPlaces
 from ..outputs import (
+    FolderWatch,
     LocalFile,
     OutputFile,
     gather_files,
     list_files,
+    list_unreported,
     remove_files,
     remove_files_outside,
     write_frames,
 )
-from ..workflow import isolate_outputs, place_files
+from ..workflow import isolate_outputs, place_files, rerun_nodes
 from ..workflow.graph import Workflow
 from .prepare import PreparedJob
 
@@ -45,12 +48,16 @@ _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 
 @dataclass(frozen=True)
 class Made:
-    """The result of a prompt: its run, the job's files that it used, the files that it named, and those to deliver."""
+    """The result of a prompt: its run, the job's files that it used, the files that it saved, and those to deliver.
+
+    `elsewhere` are files that it saved where answers do not reach, by names for people.
+    """
 
     run: Run
     used: set[str]
-    named: list[OutputFile]
+    saved: list[OutputFile]
     files: list[LocalFile]
+    elsewhere: list[str]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class EngineTurns:
     _places: InputPlaces = field(default_factory=InputPlaces)
     _turn: threading.Lock = field(default_factory=threading.Lock)
     """Held from before a prompt is queued until its files are gathered."""
+    _silent_classes: set[str] = field(default_factory=set)
+    """Node classes that save files without telling: from ComfyUI's cache they would not save again."""
     _running: dict[str, float] = field(default_factory=dict)
     """The output folders of the jobs that ComfyUI has now, and since when, by the clock of the files."""
     _files: threading.Lock = field(default_factory=threading.Lock)
@@ -95,31 +104,43 @@ class EngineTurns:
         Nothing of it stays in ComfyUI's folders. Raises WorkerError.
         """
         folders, job_folder = engine.process.folders, f"job-{uuid.uuid4().hex[:12]}"
-        run, made = None, None
+        run, made, saved = None, None, list[OutputFile]()
         with self._files:
             self._running[job_folder] = time.time()
+            watch = FolderWatch.begin(folders, engine.process.installation.directory)
         try:
             with self._places.placed(job.files, folders) as places:
                 placed, used = place_files(workflow, places)
+                silent = [node_id for node_id, node in placed.items() if node["class_type"] in self._silent_classes]
+                prompt = rerun_nodes(placed, silent)
                 with _explaining_rejections(engine, folders, unused_files(job, used)):
-                    run = run_prompt(engine, isolate_outputs(placed, job_folder), limits, report, job.extra_data)
+                    run = _run_isolated(engine, prompt, job_folder, folders, limits, report, job.extra_data)
+            saved = self._saved_files(engine, run, watch)
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
-            named = [*list_files(run), *write_frames(run, folders, job_folder)]
-            wanted = [file for file in named if job.request.output.previews or not file.is_preview]
+            saved += write_frames(run, folders, job_folder)
+            wanted = [file for file in saved if job.request.output.previews or not file.is_preview]
             with self._files:
                 files = gather_files(wanted, folders, engine.client, job_folder, own, limits.check)
-            made = Made(run, used, named, files)
+            made = Made(run, used, saved, files, watch.saved_elsewhere())
         finally:
             if run is not None:
                 with _logging_failures(), self._files:
-                    remove_files_outside(run, folders, job_folder)
+                    remove_files_outside(saved, folders, job_folder)
             if made is None:  # at once: what it left may be what fills the disk
                 self._clear_up(engine, run, folders, job_folder)
         answered = time.monotonic() + _ANSWER_SECONDS
         self.later(lambda: self._clear_up(engine, run, folders, job_folder, answered))
         return made
+
+    def _saved_files(self, engine: ComfyEngine, run: Run, watch: FolderWatch) -> list[OutputFile]:
+        """The files of a run, those first that its nodes reported."""
+        reported = list_files(run)
+        unreported = list_unreported(run, watch.saved(), reported, watch.folders)
+        if any(not file.is_preview and not file.node_id for file in unreported):
+            self._silent_classes.update(_silent_savers(engine, run, reported))
+        return reported + unreported
 
     def _clear_up(
         self, engine: ComfyEngine, run: Run | None, folders: Folders, job_folder: str, not_before: float = 0.0
@@ -132,6 +153,37 @@ class EngineTurns:
                 remove_files(folders, job_folder, self._running)
             if run is not None:
                 engine.forget(run.prompt_id)
+
+
+def _run_isolated(
+    engine: ComfyEngine,
+    workflow: Workflow,
+    job_folder: str,
+    folders: Folders,
+    limits: RunLimits,
+    report: Report,
+    extra_data: Mapping[str, Any],
+) -> Run:
+    """Run a prompt whose outputs lie in the job's folder, but those of a node for which that folder is in the way."""
+    try:
+        (folders.output / job_folder).mkdir(exist_ok=True)
+    except FileNotFoundError as error:
+        raise ComfyCrashed("ComfyUI was restarted while the job was prepared") from error
+    run = run_prompt(engine, isolate_outputs(workflow, job_folder), limits, report, extra_data)
+    failure = messages_of(run.entry).get("execution_error", {})
+    if job_folder not in str(failure.get("exception_message", "")):
+        return run
+    engine.forget(run.prompt_id)
+    bare = {str(failure.get("node_id"))}
+    return run_prompt(engine, isolate_outputs(workflow, job_folder, bare), limits, report, extra_data)
+
+
+def _silent_savers(engine: ComfyEngine, run: Run, reported: Sequence[OutputFile]) -> set[str]:
+    """The classes of the output nodes that may have saved something in silence: they ran, and reported no file."""
+    told = {file.node_id for file in reported}
+    quiet = {node["class_type"] for node_id, node in run.workflow.items() if node_id not in {*told, *run.cached_nodes}}
+    schemas = engine.client.schemas(quiet)
+    return {name for name in quiet if (schema := schemas[name]) is not None and schema.is_output}
 
 
 def unused_files(job: PreparedJob, used: set[str]) -> list[str]:

@@ -1,7 +1,9 @@
 """History entry -> files -> answer.
 
 listing    what a run produced: files, websocket frames and texts
+unreported  files that nodes saved without telling the history
 gathering  collects the files, and deletes them after the job
+content_types  what kind of file a name is of
 encoding   pictures converted to another format or scaled down
 delivery   base64 in the answer, or upload to a bucket
 answer     builds the answer; the only module that knows the names of output fields
@@ -15,9 +17,11 @@ from .delivery import Outcome, Plan, deliver
 from .gathering import LocalFile, gather_files, remove_files, remove_files_outside
 from .listing import OutputFile, hints, list_files, list_texts, write_frames
 from .serialisable import serialisable
+from .unreported import FolderWatch, list_unreported
 
 __all__ = [
     "Encoding",
+    "FolderWatch",
     "LocalFile",
     "Outcome",
     "OutputFile",
@@ -31,6 +35,7 @@ __all__ = [
     "info_answer",
     "list_files",
     "list_texts",
+    "list_unreported",
     "remove_files",
     "remove_files_outside",
     "serialisable",

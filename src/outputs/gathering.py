@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import mimetypes
 import os
 import shutil
 import stat
@@ -15,36 +14,11 @@ from types import MappingProxyType
 
 from ..comfy.client import ComfyClient
 from ..comfy.folders import Folders, link_or_copy, seconds_old
-from ..comfy.record import Run
 from ..errors import OutputMissing, OutputRefused
-from .listing import OutputFile, list_files
+from .content_types import content_type, kind_of
+from .listing import OutputFile
 
-# Types that Python's table, which depends on the system, may lack or name differently.
-_CONTENT_TYPES = {
-    ".webp": "image/webp",
-    ".avif": "image/avif",
-    ".jpg": "image/jpeg",
-    ".mp4": "video/mp4",
-    ".webm": "video/webm",
-    ".mkv": "video/x-matroska",
-    ".mov": "video/quicktime",
-    ".gif": "image/gif",
-    ".mp3": "audio/mpeg",
-    ".wav": "audio/wav",
-    ".flac": "audio/flac",
-    ".opus": "audio/ogg",
-    ".ogg": "audio/ogg",
-    ".glb": "model/gltf-binary",
-    ".gltf": "model/gltf+json",
-    ".obj": "model/obj",
-    ".stl": "model/stl",
-    ".ply": "model/ply",
-    ".svg": "image/svg+xml",
-    ".json": "application/json",
-    ".txt": "text/plain",
-}
 _STRAY_FILE_SECONDS = 600.0  # minimum age of a file of no running job before it is deleted while jobs run
-_KINDS = ("image", "video", "audio", "text")
 _MAX_MISSING = 10  # files that are asked for in vain before the job fails
 
 
@@ -65,16 +39,12 @@ class LocalFile:
     @property
     def content_type(self) -> str:
         """Its MIME type, by the extension of its name."""
-        extension = PurePosixPath(self.name).suffix.lower()
-        return _CONTENT_TYPES.get(extension) or mimetypes.guess_type(self.name)[0] or "application/octet-stream"
+        return content_type(self.name)
 
     @property
     def kind(self) -> str:
         """`image`, `video`, `audio`, `text`, `latent` or `file`: the types of Comfy's API v2."""
-        if self.name.lower().endswith(".latent"):
-            return "latent"
-        kind = self.content_type.partition("/")[0]
-        return kind if kind in _KINDS else "file"
+        return kind_of(self.name)
 
 
 def gather_files(
@@ -160,13 +130,13 @@ def _check_regular(file: OutputFile, status: os.stat_result) -> None:
         raise OutputRefused(f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is no regular file")
 
 
-def remove_files_outside(run: Run, folders: Folders, job_folder: str) -> None:
-    """Delete the output files that the job's nodes reported outside the job's folder, under names that they chose.
+def remove_files_outside(files: Iterable[OutputFile], folders: Folders, job_folder: str) -> None:
+    """Delete the output files that the job's nodes saved outside the job's folder, under names that they chose.
 
     This must be done before the next job begins, because it may write a file of the same name. Previews stay:
     ComfyUI's cache may return them to another job, which would otherwise have to create them again.
     """
-    for file in filter(lambda file: file.can_exist, list_files(run)):
+    for file in filter(lambda file: file.can_exist, files):
         real = file.real_path(folders)
         is_elsewhere = real is not None and not real.is_relative_to(folders.output / job_folder)
         if file.type == "output" and is_elsewhere and not file.path(folders).is_dir():

@@ -17,12 +17,16 @@ _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 3000  # of Linux, with room for the fold
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file that a node reported, by its location in ComfyUI's folder of that type (output or temp)."""
+    """A file that a node saved, by its location in ComfyUI's folder of that type (output or temp).
+
+    `is_by_product`: a preview although it is in the output folder.
+    """
 
     node_id: str
     filename: str
     subfolder: str
     type: str
+    is_by_product: bool = False
 
     @property
     def can_exist(self) -> bool:
@@ -36,7 +40,7 @@ class OutputFile:
     @property
     def is_preview(self) -> bool:
         """Whether the node only previews the file, and does not save it."""
-        return self.type != "output"
+        return self.type != "output" or self.is_by_product
 
     def path(self, folders: Folders) -> Path:
         """Where it is, if it is in the worker's folders."""

@@ -108,7 +108,7 @@ def test_a_link_that_leads_outside_is_refused_and_what_it_leads_to_stays(folders
     with pytest.raises(OutputRefused):
         read(OutputFile("1", "x.png", JOB, "output"), folders, draft_bench)
     run = run_of({"1": {"images": [item("x.png"), item("secret", "../..")]}})
-    remove_files_outside(run, folders, JOB)
+    remove_files_outside(list_files(run), folders, JOB)
     for others in ({"job-other": time.time()}, dict[str, float]()):
         remove_files(folders, JOB, others)
     assert secret.exists()
@@ -196,7 +196,7 @@ def test_what_has_a_name_of_its_own_goes_at_once_and_never_later_when_it_may_be_
     for place in (*kept, folders.output / "fixed.png"):
         place.touch()
     reported = [item("x.png"), item("fixed.png", ""), item("preview.png", "", type="temp"), item("", JOB)]
-    remove_files_outside(run_of({"1": {"images": reported}}), folders, JOB)
+    remove_files_outside(list_files(run_of({"1": {"images": reported}})), folders, JOB)
     assert not (folders.output / "fixed.png").exists()
     assert all(place.exists() for place in kept)
     (folders.output / "fixed.png").touch()  # by the next job

@@ -247,7 +247,43 @@ class Misbehave:
         return {"ui": {"images": [{"filename": name, "subfolder": "", "type": "output"} for name in names]}}
 
 
+class SavesInSilence:
+    """Saves a file and does not tell: with its prefix as a path, as a bare name, without one, or elsewhere."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "text": ("STRING", {}),
+                "how": (["prefix", "bare name", "fixed name", "temp", "elsewhere", "input"], {}),
+            },
+            "optional": {"filename_prefix": ("STRING", {})},
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+
+    def run(self, text, how, filename_prefix="x"):
+        output = folder_paths.get_output_directory()
+        path = {
+            "prefix": os.path.join(output, f"{filename_prefix}_1.txt"),
+            "bare name": os.path.join(output, "texts", f"{filename_prefix}.txt"),
+            "fixed name": os.path.join(output, "fixed.txt"),
+            "temp": os.path.join(folder_paths.get_temp_directory(), "scratch.png"),
+            "elsewhere": os.path.join(folder_paths.base_path, "datasets", "worker test", "shard.txt"),
+            "input": os.path.join(folder_paths.get_input_directory(), "cached.txt"),
+        }[how]
+        if how in ("bare name", "elsewhere"):
+            os.makedirs(os.path.join(output, "texts") if how == "bare name" else os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write(text)
+        return {}
+
+
 NODE_CLASS_MAPPINGS = {
+    "WorkerTestSavesInSilence": SavesInSilence,
     "WorkerTestSave": SaveWithoutPrefix,
     "WorkerTestSleep": Sleep,
     "WorkerTestFail": Fail,
