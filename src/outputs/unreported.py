@@ -5,10 +5,11 @@ One job at a time has ComfyUI, so what is new in its output and temp folders is 
 
 from __future__ import annotations
 
+import contextlib
 import os
-import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,45 +21,50 @@ from .listing import OutputFile
 _MAX_FILES = 20_000  # that are looked at in a folder; one that holds more is not watched
 _MAX_DEPTH = 12
 _PARTNER_LOGS = "api_logs"  # partner nodes write their API key there
-_DATA_FOLDERS = ("datasets", "input", "output", "temp")  # of ComfyUI's own folder, which the worker does not use
+_UNWATCHED = ("custom_nodes", "models")  # below ComfyUI's folder: large, and perhaps on a network volume
 _VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".gif", ".webp")
 _FRAMES = (".png", ".jpg", ".webp")
 _WITH_SOUND = "-audio"
 _SHOWN = ("image", "video", "audio")
 
-State = Mapping[Path, tuple[int, int, int]]
+State = Mapping[str, tuple[int, int, int]]
 """The regular files of a folder, and what tells whether they were written again."""
 
 
 @dataclass(frozen=True)
 class FolderWatch:
-    """The state of ComfyUI's folders as a run begins."""
+    """The state of ComfyUI's folders as a run begins.
+
+    `saved_before` are the files in the output and temp folders, `elsewhere_before` the names of those in other ones.
+    """
 
     folders: Folders
     comfyui: Path
-    before: Mapping[Path, State | None]
+    saved_before: State | None
+    elsewhere_before: frozenset[str]
 
     @staticmethod
     def begin(folders: Folders, comfyui: Path) -> FolderWatch:
-        """Look at the folders of a process, and at those below the folder of ComfyUI itself that hold data."""
-        watched = [folders.output, folders.temp, folders.input, *(comfyui / name for name in _DATA_FOLDERS)]
-        return FolderWatch(folders, comfyui, {folder: _state(folder) for folder in watched})
+        """Look at the folders of a process, and below the folder of ComfyUI itself at those that hold data."""
+        return FolderWatch(folders, comfyui, _state(folders), _files_elsewhere(folders, comfyui))
 
     def saved(self) -> list[Path]:
         """The files in the output and temp folders that are new, or were written again, in the order of their time."""
-        return [*self._changed(self.folders.output), *self._changed(self.folders.temp)]
+        before, now = self.saved_before, _state(self.folders)
+        if before is None or now is None:
+            return []
+        return [
+            Path(path) for path in sorted(now, key=lambda path: (now[path], path)) if before.get(path) != now[path]
+        ]
 
     def saved_elsewhere(self) -> list[str]:
         """The files that are new in other folders of ComfyUI, from which nothing is delivered, by names for people."""
-        inputs = [f"input/{path.relative_to(self.folders.input)}" for path in self._changed(self.folders.input)]
-        own = [self.comfyui / name for name in _DATA_FOLDERS]
-        return inputs + [str(path.relative_to(self.comfyui)) for folder in own for path in self._changed(folder)]
-
-    def _changed(self, folder: Path) -> list[Path]:
-        before, now = self.before[folder], _state(folder)
-        if before is None or now is None:
-            return []
-        return sorted((path for path in now if before.get(path) != now[path]), key=lambda path: (now[path][0], path))
+        new = sorted(_files_elsewhere(self.folders, self.comfyui) - self.elsewhere_before)
+        roots = (self.folders.root, self.comfyui)
+        return [
+            str(Path(path).relative_to(next(root for root in roots if Path(path).is_relative_to(root))))
+            for path in new
+        ]
 
 
 def list_unreported(
@@ -66,9 +72,10 @@ def list_unreported(
 ) -> list[OutputFile]:
     """The saved files that are not among the reported ones, each with its node as far as that is known, else `""`.
 
-    What lies in the temp folder, and what a node makes beside the video that it reports, are previews.
+    Pictures, videos and sounds in the temp folder are previews, like what a node makes beside a video that it reports.
+    What else is in the temp folder is of no interest.
     """
-    known = {file.path(folders) for file in reported}
+    known = {Path(os.path.normpath(file.path(folders))) for file in reported if file.can_exist}
     senders = _Senders(run)
     found = []
     for path in saved:
@@ -123,27 +130,54 @@ def _is_by_product(path: Path, reported: Collection[Path]) -> bool:
     return bool((videos - {path}) & set(reported)) and (is_frame or is_silent)
 
 
-def _state(folder: Path) -> State | None:
-    """The regular files below a folder; hidden ones, and what links lead to, left out. None if there are too many."""
-    found: dict[Path, tuple[int, int, int]] = {}
-    pending = [(folder, 0)]
-    while pending:
+def _state(folders: Folders) -> State | None:
+    found = {}
+    for entry in [*_files(folders.output), *_files(folders.temp)]:
+        with contextlib.suppress(OSError):
+            status = entry.stat(follow_symlinks=False)
+            found[entry.path] = (status.st_mtime_ns, status.st_size, status.st_ino)
+    return found if len(found) <= _MAX_FILES else None
+
+
+def _files_elsewhere(folders: Folders, comfyui: Path) -> frozenset[str]:
+    """The files in the input folder and in ComfyUI's own, without its programs and models."""
+    with contextlib.suppress(OSError):
+        data_folders = _data_folders(comfyui, comfyui.stat().st_mtime_ns)
+        places = [_files(folders.input), _files(comfyui, 0), *map(_files, data_folders)]
+        return frozenset(entry.path for place in places for entry in place)
+    return frozenset()
+
+
+@lru_cache(maxsize=4)
+def _data_folders(comfyui: Path, changed_at: int) -> tuple[Path, ...]:
+    """The folders right below ComfyUI's that hold neither programs nor models; `changed_at` is when one came or went."""
+    folders = []
+    for entry in _entries(comfyui):
+        if entry.is_dir(follow_symlinks=False) and entry.name not in _UNWATCHED and entry.name[0] not in "._":
+            names = [inner.name for inner in _entries(entry.path)]
+            if not any(name.endswith(".py") or name == "pyvenv.cfg" for name in names):
+                folders.append(Path(entry.path))
+    return tuple(folders)
+
+
+def _files(folder: Path, max_depth: int = _MAX_DEPTH) -> Iterator[os.DirEntry[str]]:
+    """The regular files below a folder, a few more than `_MAX_FILES` at most; hidden ones and links left out."""
+    count, pending = 0, [(os.fspath(folder), 0)]
+    while pending and count <= _MAX_FILES:
         current, depth = pending.pop()
-        try:
-            entries = list(os.scandir(current))
-        except OSError:  # not there, or gone
-            continue
-        for entry in entries:
+        for entry in _entries(current):
             if entry.name.startswith(".") or (depth == 0 and entry.name == _PARTNER_LOGS):
                 continue
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError:
-                continue
-            if stat.S_ISDIR(status.st_mode) and depth < _MAX_DEPTH:
-                pending.append((Path(entry.path), depth + 1))
-            elif stat.S_ISREG(status.st_mode):
-                found[Path(entry.path)] = (status.st_mtime_ns, status.st_size, status.st_ino)
-        if len(found) > _MAX_FILES:
-            return None
-    return found
+            if entry.is_dir(follow_symlinks=False) and depth < max_depth:
+                pending.append((entry.path, depth + 1))
+            elif entry.is_file(follow_symlinks=False):
+                count += 1
+                yield entry
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:  # not there, or gone
+        return []
