@@ -67,7 +67,14 @@ class ComfyClient:
     def queue_prompt(
         self, prompt: Mapping[str, Any], prompt_id: str, client_id: str, extra_data: Mapping[str, Any]
     ) -> Submission:
-        """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events."""
+        """POST /prompt. `prompt_id` must be a lowercase UUID (newer versions insist), `client_id` gets the events.
+
+        Each node is given a `_meta`: ComfyUI 0.33 fails without one where it replaces a class that is gone.
+        """
+        prompt = {
+            node_id: {**node, "_meta": node.get("_meta") or {"title": node["class_type"]}}
+            for node_id, node in prompt.items()
+        }
         body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
         response = self._request("POST", "/prompt", body=body, seconds=_DISK_ROUTE_SECONDS, accept=(200, 400))
         return Submission(response.status == 200, self._decoded(response))
@@ -127,6 +134,11 @@ class ComfyClient:
             if isinstance(schema, dict):
                 found[class_type] = self._schemas[class_type] = read_schema(schema)
         return found
+
+    def node_replacements(self) -> dict[str, Any]:
+        """GET /node_replacements: the classes that are gone, but that ComfyUI replaces; none before it had them."""
+        response = self._request("GET", "/node_replacements", accept=(200, 404, 405))
+        return self._decoded(response) if response.status == 200 else {}
 
     def all_schemas(self) -> dict[str, NodeSchema]:
         """GET /object_info: what every node class takes. Large and, on a network volume, slow."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ..errors import PartnerKeyMissing
 from ..workflow.graph import Graph, Workflow
-from ..workflow.schemas import NodeSchema, check_inputs, check_nodes
+from ..workflow.schemas import NodeSchema, check_choices, check_inputs, check_nodes
 from ..workflow.slots import Slot
 from .client import ComfyClient
 from .rejection import Problem, explain_problems, list_problems
@@ -30,6 +30,14 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
     raise explain_problems(list_problems(errors, workflow, client.options))
 
 
+def check_dynamic_combos(client: ComfyClient, workflow: Workflow) -> None:
+    """Raise InvalidWorkflow for a key that a dynamic combo does not have: the node would fail when it runs."""
+    graph = Graph(workflow)
+    errors = check_choices(graph, client.schemas({graph.class_of(node_id) for node_id in graph}))
+    if errors:
+        raise explain_problems(list_problems(errors, workflow, client.options))
+
+
 def find_problems(
     client: ComfyClient, workflow: Workflow, files: Collection[str], changed: Sequence[Slot]
 ) -> list[Problem]:
@@ -39,6 +47,8 @@ def find_problems(
     schemas = client.schemas(classes, is_fresh=True)
     known = [] if all(schemas.values()) else list(client.all_schemas())
     errors = check_nodes(graph, schemas, files, known)
+    replaced = client.node_replacements() if known else {}
+    errors = {node_id: entry for node_id, entry in errors.items() if entry["class_type"] not in replaced}
     for node_id, entry in check_inputs(graph, schemas, set(changed), files).items():
         unknown = [error for error in entry["errors"] if error["type"] == "unknown_input"]
         if unknown:

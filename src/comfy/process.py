@@ -38,6 +38,8 @@ _KILL_SECONDS = 30.0  # that the system may take to end a killed process
 _MAX_LINE_BYTES = 65536
 _KEPT_LINES = 200
 _KEPT_CHARACTERS = 1000
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")  # of a terminal: colours, and where to write
+_LEVEL = re.compile(r"^\[(DEBUG|INFO|WARNING|ERROR|CRITICAL)\] ?")
 # Log lines of every start that no one needs: its database, its kernels, and that its editor is not installed.
 _NOISE = re.compile(
     r"Adding extra search path |setup plugin alembic|Context impl |Will assume |Running upgrade |Revis(ion ID|es): "
@@ -280,12 +282,19 @@ class ComfyProcess:
         """Read every line, so that the engine never waits for a full pipe."""
         stream = process.stdout
         while stream and (raw := stream.readline(_MAX_LINE_BYTES)):
-            # A progress bar rewrites its line after each \r: the last part is what a terminal would show.
-            line = raw.decode("utf-8", "replace").rstrip().rsplit("\r", 1)[-1][:_KEPT_CHARACTERS]
+            line = plain_line(raw.decode("utf-8", "replace"))[:_KEPT_CHARACTERS]
             self._log.append(line)
             # Lines that are written while the engine is being ended, tracebacks included, are of no interest.
             is_noise = self._is_stopping or not line or _NOISE.match(line)
             _comfyui_log.log(logging.DEBUG if is_noise else logging.INFO, "%s", line)
+
+
+def plain_line(text: str) -> str:
+    """A line as ComfyUI's log has it, without colours and without the level that newer versions begin it with.
+
+    A progress bar rewrites its line after each \\r: the last part is what a terminal would show.
+    """
+    return _LEVEL.sub("", _ESCAPES.sub("", text).rstrip().rsplit("\r", 1)[-1])
 
 
 def _environment_of(process: Path) -> list[bytes]:

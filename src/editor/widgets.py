@@ -11,14 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..workflow.schemas import InputSchema, NodeSchema, read_inputs
+from ..workflow.schemas import DYNAMIC_COMBO, InputSchema, NodeSchema, read_inputs
 
 # Types of inputs for which the frontend itself has widgets. Inputs of other types are sockets.
 _FRONTEND_TYPES = frozenset(
     {"INT", "FLOAT", "BOOLEAN", "STRING", "MARKDOWN", "COMBO", "COLOR", "TEXTAREA", "FILEUPLOAD", "CURVE"}
     | {"IMAGECOMPARE", "BOUNDING_BOX"}
 )
-_DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 _AUDIO_RECORD = "AUDIO_RECORD"
 _BROWSER_MADE = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION", "PAINTER"})
 """Types whose values the browser makes when it queues: a camera picture, a view of a 3D model, a painting."""
@@ -59,7 +58,7 @@ class Widget:
             return default
         if self.kind == "COMBO":
             return self.schema.options[0] if self.schema.options else None
-        if self.kind == _DYNAMIC_COMBO:
+        if self.kind == DYNAMIC_COMBO:
             return _first_option(self.schema)
         return {"INT": 0, "FLOAT": 0, "BOOLEAN": False, "IMAGECOMPARE": ["", ""]}.get(self.kind, "")
 
@@ -99,7 +98,7 @@ def widget_type_of(schema: InputSchema) -> str:
 def is_widget(schema: InputSchema) -> bool:
     """Whether an input has a widget (and a socket too), not only a socket."""
     kind = widget_type_of(schema)
-    has_widget = kind in _FRONTEND_TYPES or kind in _BROWSER_MADE or kind in (_AUDIO_RECORD, _DYNAMIC_COMBO)
+    has_widget = kind in _FRONTEND_TYPES or kind in _BROWSER_MADE or kind in (_AUDIO_RECORD, DYNAMIC_COMBO)
     return has_widget and not schema.parameters.get("forceInput")
 
 
@@ -139,7 +138,7 @@ def _with_added_widgets(name: str, config: InputSchema, values: SavedValues, ind
         yield from (Widget(f"{name} {part}", is_sent=False) for part in ("x", "y", "width", "height"))
     elif kind == _AUDIO_RECORD:
         yield Widget(f"{name} (button)", is_sent=False)
-    elif kind == _DYNAMIC_COMBO:
+    elif kind == DYNAMIC_COMBO:
         yield from _option_widgets(name, config, values, index)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..comfy.client import ComfyClient
 from ..comfy.engine import ComfyEngine
-from ..comfy.preflight import check_changes, check_partner_nodes, find_problems, input_files_of
+from ..comfy.preflight import check_changes, check_dynamic_combos, check_partner_nodes, find_problems, input_files_of
 from ..deadline import attended
 from ..errors import WorkerError
 from ..inputs.files import check_sources
@@ -30,7 +30,8 @@ def check_before_queueing(
     changed: Sequence[Slot],
     files: Collection[str],
 ) -> None:
-    """Raise InvalidWorkflow for a value that the job put in and that does not fit, PartnerKeyMissing."""
+    """Raise InvalidWorkflow for a value on which ComfyUI would fail only when it runs, PartnerKeyMissing."""
+    check_dynamic_combos(client, workflow)
     if changed:
         check_changes(client, workflow, changed, files)
     _check_partner_key(client, request, settings, workflow)

@@ -150,7 +150,7 @@ def _files_elsewhere(folders: Folders, comfyui: Path) -> frozenset[str]:
 
 @lru_cache(maxsize=4)
 def _data_folders(comfyui: Path, changed_at: int) -> tuple[Path, ...]:
-    """The folders right below ComfyUI's that hold neither programs nor models; `changed_at` is when one came or went."""
+    """The folders right below ComfyUI's that hold neither programs nor models, as of when one came or went."""
     folders = []
     for entry in _entries(comfyui):
         if entry.is_dir(follow_symlinks=False) and entry.name not in _UNWATCHED and entry.name[0] not in "._":

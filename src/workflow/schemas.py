@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,8 @@ from .graph import Graph, Link, as_link, with_dependencies
 
 NodeErrors = dict[str, dict[str, Any]]
 """Node id -> `{"class_type": str, "errors": [{"type", "message", "details", "extra_info"}]}`."""
+
+DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 
 # Flags of an input whose options are the files in the input folder; any file that exists there is valid.
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "upload", "image_folder", "remote")
@@ -26,7 +28,8 @@ _CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STR
 class InputSchema:
     """One input: its type (`INT`, `MODEL`, …, `COMBO` for a list), its parameters, and the options of a list.
 
-    `parameters` is the object after the type in a node's `INPUT_TYPES`: default, min, max, forceInput, ….
+    The options of a V3 node's dynamic combo are its keys; each brings inputs of its own, `NAME.INNER`. `parameters` is
+    the object after the type in a node's `INPUT_TYPES`: default, min, max, forceInput, ….
     """
 
     kind: str
@@ -82,6 +85,8 @@ def read_inputs(sections: Mapping[str, Any]) -> dict[str, InputSchema]:
 def _read_input(config: Any, is_required: bool) -> InputSchema:
     kind, parameters = config[0], config[1] if len(config) > 1 and isinstance(config[1], Mapping) else {}
     options = kind if isinstance(kind, list) else parameters.get("options") if kind == "COMBO" else None
+    if kind == DYNAMIC_COMBO:
+        options = [option.get("key") for option in parameters.get("options") or () if isinstance(option, Mapping)]
     name = "COMBO" if isinstance(kind, list) else str(kind)
     return InputSchema(name, parameters, is_required, tuple(options) if isinstance(options, list) else None)
 
@@ -129,6 +134,16 @@ def check_inputs(
     return {node_id: checks.entry(node_id, errors) for node_id, errors in found.items() if errors}
 
 
+def check_choices(graph: Graph, schemas: Mapping[str, NodeSchema | None]) -> NodeErrors:
+    """The errors of dynamic combos that have a key which there is not; ComfyUI finds that when the node runs."""
+    checks = _Checks(graph, schemas, ())
+    found = {
+        node_id: [error for name in checks.choices(node_id) if (error := checks.of_input(node_id, name))]
+        for node_id in graph
+    }
+    return {node_id: checks.entry(node_id, errors) for node_id, errors in found.items() if errors}
+
+
 @dataclass(frozen=True)
 class _Checks:
     graph: Graph
@@ -159,15 +174,16 @@ class _Checks:
         inputs = self.graph.inputs(node_id)
         missing = [name for name, expected in schema.inputs.items() if expected.is_required and name not in inputs]
         errors = [_error("required_input_missing", "Required input is missing", name) for name in missing]
-        declared = (self.of_input(node_id, name) for name in inputs if name in schema.inputs)
+        known = [name for name in inputs if name in schema.inputs or _inner_input(schema, inputs, name)]
+        declared = (self.of_input(node_id, name) for name in known)
         return [*errors, *(error for error in declared if error)]
 
     def of_input(self, node_id: str, name: str) -> dict[str, Any] | None:
         schema = self.schema(node_id)
         if schema is None:  # ComfyUI itself reports an unknown class
             return None
-        expected = schema.inputs.get(name)
-        value = self.graph.inputs(node_id)[name]
+        inputs = self.graph.inputs(node_id)
+        expected, value = schema.inputs.get(name) or _inner_input(schema, inputs, name), inputs[name]
         if expected is None:
             known = ", ".join(list(schema.inputs)[:30]) or "none"
             return (
@@ -177,6 +193,16 @@ class _Checks:
             )
         link = as_link(value)
         return self._of_link(name, expected, link) if link else self._of_value(name, expected, value)
+
+    def choices(self, node_id: str) -> Iterator[str]:
+        """The inputs of a node that are dynamic combos."""
+        schema = self.schema(node_id)
+        if schema is not None and schema.takes_undeclared_inputs:
+            inputs = self.graph.inputs(node_id)
+            for name in inputs:
+                expected = schema.inputs.get(name) or _inner_input(schema, inputs, name)
+                if expected is not None and expected.kind == DYNAMIC_COMBO:
+                    yield name
 
     def _of_link(self, name: str, expected: InputSchema, link: Link) -> dict[str, Any] | None:
         source = self.schema(link.node_id)
@@ -217,6 +243,20 @@ class _Checks:
             return None if exists else _error("missing_input_file", f"{name}: no file {str(value)[:200]!r}", name)
         extra_info = {"received_value": value, "input_config": [list(options), dict(expected.parameters)]}
         return _error("value_not_in_list", "Value not in list", name, **extra_info)
+
+
+def _inner_input(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> InputSchema | None:
+    """The schema of `NAME.INNER`, which the key brings that a dynamic combo has; None for any other name."""
+    declared, outer = schema.inputs, ""
+    while True:
+        combo = next((known for known in declared if name.startswith(f"{outer}{known}.")), None)
+        if combo is None or declared[combo].kind != DYNAMIC_COMBO:
+            return None
+        options, outer = declared[combo].parameters.get("options") or (), f"{outer}{combo}."
+        chosen = next((option for option in options if option.get("key") == inputs.get(outer[:-1])), None)
+        declared = read_inputs((chosen or {}).get("inputs") or {})
+        if name.removeprefix(outer) in declared:
+            return declared[name.removeprefix(outer)]
 
 
 def _fits(output_type: str, expected: str) -> bool:
