@@ -71,11 +71,11 @@ class ComfyClient:
 
         Each node is given a `_meta`: ComfyUI 0.33 fails without one where it replaces a class that is gone.
         """
-        prompt = {
+        nodes = {
             node_id: {**node, "_meta": node.get("_meta") or {"title": node["class_type"]}}
             for node_id, node in prompt.items()
         }
-        body = {"prompt": prompt, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
+        body = {"prompt": nodes, "prompt_id": prompt_id, "client_id": client_id, "extra_data": dict(extra_data)}
         response = self._request("POST", "/prompt", body=body, seconds=_DISK_ROUTE_SECONDS, accept=(200, 400))
         return Submission(response.status == 200, self._decoded(response))
 
