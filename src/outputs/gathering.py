@@ -19,6 +19,7 @@ from .content_types import content_type, kind_of
 from .listing import OutputFile
 
 _STRAY_FILE_SECONDS = 600.0  # minimum age of a file of no running job before it is deleted while jobs run
+_MAX_PREVIEWS = 100  # that stay for ComfyUI's cache while the queue is never empty
 _MAX_MISSING = 10  # files that are asked for in vain before the job fails
 
 
@@ -147,7 +148,8 @@ def remove_files(folders: Folders, job_folder: str, other_jobs: Mapping[str, flo
     """Delete the job's folder, and everything else in the output and temp folders if ComfyUI has no other job.
 
     `other_jobs` are the folders of the other jobs, with the time (`time.time()`) at which each began. While there are
-    any, only files that are old and from before all of them are deleted: newer ones may belong to them. Nothing is
+    any, only files that are old and from before all of them are deleted, since newer ones may belong to them, and all
+    but the newest previews. Nothing is
     deleted if a node has replaced one of the folders, perhaps by a link to where the files are not ours.
     """
     if not folders.are_intact:
@@ -157,6 +159,7 @@ def remove_files(folders: Folders, job_folder: str, other_jobs: Mapping[str, flo
     if other_jobs:
         age = max(_STRAY_FILE_SECONDS, time.time() - min(other_jobs.values()))
         leftovers = [path for path in leftovers if path.name not in other_jobs and seconds_old(path) > age]
+        leftovers += sorted(_entries(folders.temp), key=seconds_old)[_MAX_PREVIEWS:]
         leftovers.append(folders.temp / "api_logs")  # partner nodes write their API key there
     for path in leftovers:
         _remove(path)

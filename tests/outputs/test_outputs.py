@@ -236,3 +236,13 @@ def test_what_is_old_goes_and_when_no_other_job_runs_nothing_at_all_is_left(fold
 )
 def test_text_from_inside_is_made_fit_for_a_caller(text: str, public: str) -> None:
     assert public_text(text) == public
+
+
+def test_previews_do_not_pile_up_while_there_is_always_another_job(folders: Folders) -> None:
+    for number in range(250):
+        place = folders.temp / f"preview_{number}.png"
+        place.touch()
+        os.utime(place, (time.time() - 300 + number, time.time() - 300 + number))
+    remove_files(folders, JOB, {"job-other": time.time() - 400})
+    left = {path.name for path in folders.temp.iterdir()}
+    assert left == {f"preview_{number}.png" for number in range(150, 250)}
