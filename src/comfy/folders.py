@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import stat
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+_JOB_FOLDER = re.compile(r"job-[0-9a-f]{12}")
 _FOLDER_PREFIX = "comfyui-worker-"
 _ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that another worker is creating right now
 
@@ -92,6 +95,16 @@ class Folders:
     def model_paths(self) -> Path:
         """The file for --extra-model-paths-config."""
         return self.root / "model_paths.yaml"
+
+
+def job_folder_name() -> str:
+    """A new name for the folder of a job below the output folder."""
+    return f"job-{uuid.uuid4().hex[:12]}"
+
+
+def is_job_folder(name: str) -> bool:
+    """Whether a name is one that `job_folder_name` gives."""
+    return _JOB_FOLDER.fullmatch(name) is not None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from ..errors import PartnerKeyMissing
 from ..workflow.graph import Graph, Workflow
@@ -30,12 +30,25 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
     raise explain_problems(list_problems(errors, workflow, client.options))
 
 
-def check_dynamic_combos(client: ComfyClient, workflow: Workflow) -> None:
-    """Raise InvalidWorkflow for a key that a dynamic combo does not have: the node would fail when it runs."""
+def check_dynamic_combos(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> None:
+    """Raise InvalidWorkflow for a key that a dynamic combo does not have: the node would fail when it runs.
+
+    `check` raises if the job has to end.
+    """
     graph = Graph(workflow)
-    errors = check_choices(graph, client.schemas({graph.class_of(node_id) for node_id in graph}))
-    if errors:
-        raise explain_problems(list_problems(errors, workflow, client.options))
+    classes = {graph.class_of(node_id) for node_id in graph}
+    schemas: dict[str, NodeSchema | None] = {}
+    for is_fresh in (False, True):  # keys may be files, of which there may be more now
+        for class_type in classes:
+            check()
+            schemas.update(client.schemas([class_type], is_fresh))
+            if schemas[class_type] is None:  # ComfyUI refuses or replaces it
+                return
+        errors = check_choices(graph, schemas)
+        if not errors:
+            return
+        classes = {graph.class_of(node_id) for node_id in errors}
+    raise explain_problems(list_problems(errors, workflow, client.options))
 
 
 def find_problems(

@@ -29,9 +29,10 @@ def check_before_queueing(
     workflow: Workflow,
     changed: Sequence[Slot],
     files: Collection[str],
+    check: Callable[[], None],
 ) -> None:
     """Raise InvalidWorkflow for a value on which ComfyUI would fail only when it runs, PartnerKeyMissing."""
-    check_dynamic_combos(client, workflow)
+    check_dynamic_combos(client, workflow, check)
     if changed:
         check_changes(client, workflow, changed, files)
     _check_partner_key(client, request, settings, workflow)

@@ -37,7 +37,7 @@ from .turn import EngineTurns, Made, unused_files
 log = logging.getLogger(__name__)
 
 _MAX_FETCHES = 2  # of models that a job turns out to miss: ComfyUI names all that are missing at once
-_MAX_NAMES = 5  # of files that a warning lists
+_MAX_PLACES = 5  # that a warning lists
 _FIXED_BYTES = 4000  # of an answer: its field names, ids, versions, and the hints that are added last
 
 
@@ -141,7 +141,9 @@ class JobRunner:
         """Queue, wait, gather the files and deliver them; then delete them."""
         limits.check_stop()
         changed = [*job.applied.changed, *job.request.set_inputs]
-        check_before_queueing(self.engine.client, job.request, self.settings, workflow, changed, job.files)
+        check_before_queueing(
+            self.engine.client, job.request, self.settings, workflow, changed, job.files, limits.check
+        )
         with ExitStack() as own:
             folder = own.enter_context(private_folder())
             with self.turns.turn(limits) as waited:
@@ -179,13 +181,12 @@ class JobRunner:
         )
 
 
-def _told_elsewhere(files: Sequence[str]) -> list[str]:
+def _told_elsewhere(places: Mapping[str, int]) -> list[str]:
     """A warning about files that were saved where answers do not reach."""
-    if not files:
+    if not places:
         return []
-    names = ", ".join(public_text(name, 100) for name in files[:_MAX_NAMES])
-    more = f" and {len(files) - _MAX_NAMES} more" if len(files) > _MAX_NAMES else ""
-    return [f"saved outside ComfyUI's output folder, so not in this answer, in the folder of ComfyUI: {names}{more}"]
+    told = ", ".join(f"{count} in {public_text(place, 100)}" for place, count in list(places.items())[:_MAX_PLACES])
+    return [f"files were saved outside ComfyUI's output folder, so they are not in this answer: {told} of its folder"]
 
 
 def _check_fetch(limits: RunLimits) -> None:

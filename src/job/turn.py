@@ -7,9 +7,9 @@ prompt before that, and its nodes may write files of the same names.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..comfy.engine import ComfyEngine
-from ..comfy.folders import Folders
+from ..comfy.folders import Folders, job_folder_name
 from ..comfy.prompt import run_prompt
 from ..comfy.record import Run, messages_of
 from ..comfy.rejection import explain_failure
@@ -43,6 +43,7 @@ from .prepare import PreparedJob
 log = logging.getLogger(__name__)
 
 _CANCEL_CHECK_SECONDS = 0.1  # how often a job that waits for its turn looks whether it was cancelled
+_SAVER = re.compile("save|write|export", re.IGNORECASE)
 _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 
 
@@ -50,14 +51,14 @@ _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 class Made:
     """The result of a prompt: its run, the job's files that it used, the files that it saved, and those to deliver.
 
-    `elsewhere` are files that it saved where answers do not reach, by names for people.
+    `elsewhere` is how many files it saved where answers do not reach, by folder of ComfyUI.
     """
 
     run: Run
     used: set[str]
     saved: list[OutputFile]
     files: list[LocalFile]
-    elsewhere: list[str]
+    elsewhere: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class EngineTurns:
 
         Nothing of it stays in ComfyUI's folders. Raises WorkerError.
         """
-        folders, job_folder = engine.process.folders, f"job-{uuid.uuid4().hex[:12]}"
+        folders, job_folder = engine.process.folders, job_folder_name()
         run, made, saved = None, None, list[OutputFile]()
         with self._files:
             self._running[job_folder] = time.time()
@@ -115,7 +116,7 @@ class EngineTurns:
                 prompt = rerun_nodes(placed, silent)
                 with _explaining_rejections(engine, folders, unused_files(job, used)):
                     run = _run_isolated(engine, prompt, job_folder, folders, limits, report, job.extra_data)
-            saved = self._saved_files(engine, run, watch)
+            saved = self._saved_files(engine, run, watch, job_folder)
             failure = explain_failure(run.entry, run.workflow)
             if failure:
                 raise failure
@@ -128,18 +129,23 @@ class EngineTurns:
             if run is not None:
                 with _logging_failures(), self._files:
                     remove_files_outside(saved, folders, job_folder)
+            elif any(
+                job_folder not in path.parts for path in watch.saved()
+            ):  # stopped: to be saved again another time
+                with _logging_failures():
+                    self._silent_classes.update(_silent_savers(engine, workflow, ()))
             if made is None:  # at once: what it left may be what fills the disk
                 self._clear_up(engine, run, folders, job_folder)
         answered = time.monotonic() + _ANSWER_SECONDS
         self.later(lambda: self._clear_up(engine, run, folders, job_folder, answered))
         return made
 
-    def _saved_files(self, engine: ComfyEngine, run: Run, watch: FolderWatch) -> list[OutputFile]:
+    def _saved_files(self, engine: ComfyEngine, run: Run, watch: FolderWatch, job_folder: str) -> list[OutputFile]:
         """The files of a run, those first that its nodes reported."""
         reported = list_files(run)
-        unreported = list_unreported(run, watch.saved(), reported, watch.folders)
-        if any(not file.is_preview and not file.node_id for file in unreported):
-            self._silent_classes.update(_silent_savers(engine, run, reported))
+        unreported = list_unreported(run, watch.saved(), reported, watch.folders, job_folder)
+        if any(not file.is_preview for file in unreported):
+            self._silent_classes.update(_silent_savers(engine, run.workflow, reported))
         return reported + unreported
 
     def _clear_up(
@@ -178,12 +184,14 @@ def _run_isolated(
     return run_prompt(engine, isolate_outputs(workflow, job_folder, bare), limits, report, extra_data)
 
 
-def _silent_savers(engine: ComfyEngine, run: Run, reported: Sequence[OutputFile]) -> set[str]:
-    """The classes of the output nodes that may have saved something in silence: they ran, and reported no file."""
+def _silent_savers(engine: ComfyEngine, workflow: Workflow, reported: Sequence[OutputFile]) -> set[str]:
+    """The classes that may have saved something in silence: output nodes, and what is called a saver."""
+    if not engine.process.alive:
+        return set()  # its cache has gone with it
     told = {file.node_id for file in reported}
-    quiet = {node["class_type"] for node_id, node in run.workflow.items() if node_id not in {*told, *run.cached_nodes}}
+    quiet = {node["class_type"] for node_id, node in workflow.items() if node_id not in told}
     schemas = engine.client.schemas(quiet)
-    return {name for name in quiet if (schema := schemas[name]) is not None and schema.is_output}
+    return {name for name in quiet if (schema := schemas[name]) and (schema.is_output or _SAVER.search(name))}
 
 
 def unused_files(job: PreparedJob, used: set[str]) -> list[str]:

@@ -5,8 +5,8 @@
     comfy_bytecode  stores the bytecode of what ComfyUI imports at startup, so that the next start is faster
     container_init  what the worker has to do as a container's first process
 
-They are run by path, so this folder is then first on `sys.path`: no file here may have the name of a standard library
-module, and the prefix `comfy_` avoids clashes with the modules of custom nodes.
+Those for ComfyUI are run by path, so this folder is then first on `sys.path`: no file here may have the name of a
+standard library module, and their prefix `comfy_` avoids clashes with the modules of custom nodes.
 """
 
 from pathlib import Path

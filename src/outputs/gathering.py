@@ -59,16 +59,22 @@ def gather_files(
     """Link or copy the files into the job's private folder, each under a unique name.
 
     `check` raises if the job has to end. Raises OutputMissing (with the `node_ids`) for files that do not exist,
-    OutputRefused for one that is outside ComfyUI's folders, or that is no regular file.
+    OutputRefused for one that is outside ComfyUI's folders, or that is no regular file; one of which no node told, and
+    that may have been a passing one, is then left out.
     """
     found: list[LocalFile] = []
     missing: list[OutputFile] = []
     for number, file in enumerate(files):
         check()
         real = _real_path(file, folders) if file.can_exist else None
-        path = _take_file(file, real, private_folder / "gathered" / str(number), client) if real else None
+        try:
+            path = _take_file(file, real, private_folder / "gathered" / str(number), client) if real else None
+        except OutputRefused:
+            if file.is_reported:
+                raise
+            continue
         if real is None or path is None:
-            missing.append(file)
+            missing.extend([file] if file.is_reported else [])
         else:
             found.append(LocalFile(file.node_id, file.name(real, folders, job_folder), path, file.is_preview))
         if len(missing) == _MAX_MISSING:
@@ -148,18 +154,20 @@ def remove_files(folders: Folders, job_folder: str, other_jobs: Mapping[str, flo
     """Delete the job's folder, and everything else in the output and temp folders if ComfyUI has no other job.
 
     `other_jobs` are the folders of the other jobs, with the time (`time.time()`) at which each began. While there are
-    any, only files that are old and from before all of them are deleted, since newer ones may belong to them, and all
-    but the newest previews. Nothing is
-    deleted if a node has replaced one of the folders, perhaps by a link to where the files are not ours.
+    any, only what is from before all of them is deleted, since newer files may belong to them: what is old, and of the
+    previews all but the newest. Nothing is deleted if a node has replaced one of the folders, perhaps by a link to
+    where the files are not ours.
     """
     if not folders.are_intact:
         return
     shutil.rmtree(folders.output / job_folder, ignore_errors=True)
     leftovers = [*_entries(folders.output), *_entries(folders.temp)]
     if other_jobs:
-        age = max(_STRAY_FILE_SECONDS, time.time() - min(other_jobs.values()))
+        since = time.time() - min(other_jobs.values())
+        age = max(_STRAY_FILE_SECONDS, since)
         leftovers = [path for path in leftovers if path.name not in other_jobs and seconds_old(path) > age]
-        leftovers += sorted(_entries(folders.temp), key=seconds_old)[_MAX_PREVIEWS:]
+        before_all = [path for path in _entries(folders.temp) if seconds_old(path) > since]
+        leftovers += sorted(before_all, key=seconds_old)[_MAX_PREVIEWS:]
         leftovers.append(folders.temp / "api_logs")  # partner nodes write their API key there
     for path in leftovers:
         _remove(path)

@@ -19,7 +19,7 @@ _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 3000  # of Linux, with room for the fold
 class OutputFile:
     """A file that a node saved, by its location in ComfyUI's folder of that type (output or temp).
 
-    `is_by_product`: a preview although it is in the output folder.
+    `is_by_product`: a preview although it is in the output folder. `is_reported`: its node told of it.
     """
 
     node_id: str
@@ -27,6 +27,7 @@ class OutputFile:
     subfolder: str
     type: str
     is_by_product: bool = False
+    is_reported: bool = True
 
     @property
     def can_exist(self) -> bool:

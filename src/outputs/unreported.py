@@ -1,28 +1,31 @@
 """Files that nodes save without telling ComfyUI's history, found by looking into its folders before and after a run.
 
-One job at a time has ComfyUI, so what is new in its output and temp folders is that job's.
+One job at a time has ComfyUI, so what is new in its output and temp folders is that job's. (A node that goes on saving
+under a fixed name after its prompt has ended cannot be told from the next job's.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ..comfy.folders import Folders
+from ..comfy.folders import Folders, is_job_folder
 from ..comfy.record import Run
 from .content_types import kind_of
 from .listing import OutputFile
 
-_MAX_FILES = 20_000  # that are looked at in a folder; one that holds more is not watched
+_MAX_FILES = 20_000  # and folders that are looked at in one place; if it holds more, nothing is found there
 _MAX_DEPTH = 12
 _PARTNER_LOGS = "api_logs"  # partner nodes write their API key there
 _UNWATCHED = ("custom_nodes", "models")  # below ComfyUI's folder: large, and perhaps on a network volume
-_VIDEOS = (".mp4", ".webm", ".mkv", ".mov", ".gif", ".webp")
+_VIDEOS = (".mp4", ".webm", ".mkv", ".mov")
+_ANIMATIONS = (".gif", ".webp")  # or a picture
 _FRAMES = (".png", ".jpg", ".webp")
 _WITH_SOUND = "-audio"
 _SHOWN = ("image", "video", "audio")
@@ -57,36 +60,38 @@ class FolderWatch:
             Path(path) for path in sorted(now, key=lambda path: (now[path], path)) if before.get(path) != now[path]
         ]
 
-    def saved_elsewhere(self) -> list[str]:
-        """The files that are new in other folders of ComfyUI, from which nothing is delivered, by names for people."""
-        new = sorted(_files_elsewhere(self.folders, self.comfyui) - self.elsewhere_before)
+    def saved_elsewhere(self) -> dict[str, int]:
+        """How many files are new in other folders of ComfyUI, from which nothing is delivered, by folder.
+
+        No names: that folder may be shared with other workers, and the files theirs.
+        """
+        new = _files_elsewhere(self.folders, self.comfyui) - self.elsewhere_before
         roots = (self.folders.root, self.comfyui)
-        return [
-            str(Path(path).relative_to(next(root for root in roots if Path(path).is_relative_to(root))))
-            for path in new
-        ]
+        places = (Path(path).relative_to(root) for path in new for root in roots if Path(path).is_relative_to(root))
+        return dict(sorted(Counter(place.parts[0] if len(place.parts) > 1 else "." for place in places).items()))
 
 
 def list_unreported(
-    run: Run, saved: Iterable[Path], reported: Collection[OutputFile], folders: Folders
+    run: Run, saved: Iterable[Path], reported: Iterable[OutputFile], folders: Folders, job_folder: str
 ) -> list[OutputFile]:
     """The saved files that are not among the reported ones, each with its node as far as that is known, else `""`.
 
     Pictures, videos and sounds in the temp folder are previews, like what a node makes beside a video that it reports.
-    What else is in the temp folder is of no interest.
+    What else is in the temp folder is of no interest, and the folder of a job that has ended not this job's.
     """
     known = {Path(os.path.normpath(file.path(folders))) for file in reported if file.can_exist}
     senders = _Senders(run)
     found = []
     for path in saved:
         is_temp = path.is_relative_to(folders.temp)
-        if path in known or (is_temp and kind_of(path.name) not in _SHOWN):
+        place = PurePosixPath(path.relative_to(folders.temp if is_temp else folders.output).as_posix())
+        is_others = is_job_folder(place.parts[0]) and place.parts[0] != job_folder
+        if path in known or is_others or (is_temp and kind_of(path.name) not in _SHOWN):
             continue
-        root = folders.temp if is_temp else folders.output
-        place = PurePosixPath(path.relative_to(root).as_posix())
         subfolder = "" if place.parent == PurePosixPath(".") else str(place.parent)
-        is_preview = not is_temp and _is_by_product(path, known)
-        found.append(OutputFile(senders.of(place), place.name, subfolder, "temp" if is_temp else "output", is_preview))
+        is_preview = not is_temp and _is_by_product(path, known, senders.mention(place.name))
+        kind = "temp" if is_temp else "output"
+        found.append(OutputFile(senders.of(place), place.name, subfolder, kind, is_preview, is_reported=False))
     return found
 
 
@@ -95,11 +100,16 @@ class _Senders:
 
     def __init__(self, run: Run) -> None:
         self._mentions: dict[str, str] = {}
-        for node_id, output in (run.entry.get("outputs") or {}).items():
+        outputs = run.entry.get("outputs")
+        for node_id, output in outputs.items() if isinstance(outputs, Mapping) else ():
             for text in _texts(output):
                 self._mentions.setdefault(text, node_id)
         prefixes = ((node_id, node["inputs"].get("filename_prefix")) for node_id, node in run.workflow.items())
         self._prefixes = {prefix: node_id for node_id, prefix in prefixes if isinstance(prefix, str) and prefix}
+
+    def mention(self, text: str) -> bool:
+        """Whether a node's output holds that text."""
+        return text in self._mentions
 
     def of(self, place: PurePosixPath) -> str:
         """The id of the node that saved the file of that path below its folder, "" if that is not known."""
@@ -122,30 +132,40 @@ def _texts(value: Any) -> Iterator[str]:
             values.extend(item)
 
 
-def _is_by_product(path: Path, reported: Collection[Path]) -> bool:
-    """Whether a file is what video nodes leave beside a video: its first frame, or itself without its sound."""
-    stems = (path.stem, path.stem + _WITH_SOUND)
-    videos = {path.with_name(stem + ending) for stem in stems for ending in _VIDEOS}
-    is_frame, is_silent = path.suffix.lower() in _FRAMES, path.suffix.lower() in _VIDEOS
-    return bool((videos - {path}) & set(reported)) and (is_frame or is_silent)
+def _is_by_product(path: Path, reported: Set[Path], is_mentioned: bool) -> bool:
+    """Whether a file is what video nodes leave beside a video that they report.
+
+    VHS_VideoCombine leaves its first frame, also of a gif or webp, and a video without its sound.
+    """
+    if path.suffix.lower() in _FRAMES:
+        endings = (*_VIDEOS, *(_ANIMATIONS if is_mentioned else ()))
+        return any(path.with_suffix(ending) in reported for ending in endings) or _with_sound(path, reported)
+    return path.suffix.lower() in _VIDEOS and _with_sound(path, reported)
+
+
+def _with_sound(path: Path, reported: Set[Path]) -> bool:
+    return any(path.with_name(f"{path.stem}{_WITH_SOUND}{ending}") in reported for ending in _VIDEOS)
 
 
 def _state(folders: Folders) -> State | None:
+    """None if there are too many files."""
     found = {}
     for entry in [*_files(folders.output), *_files(folders.temp)]:
         with contextlib.suppress(OSError):
             status = entry.stat(follow_symlinks=False)
             found[entry.path] = (status.st_mtime_ns, status.st_size, status.st_ino)
-    return found if len(found) <= _MAX_FILES else None
+    return found if len(found) < _MAX_FILES else None
 
 
 def _files_elsewhere(folders: Folders, comfyui: Path) -> frozenset[str]:
-    """The files in the input folder and in ComfyUI's own, without its programs and models."""
+    """The files in the input folder and in ComfyUI's own, but programs, models and places with too many."""
+    found = set[str]()
     with contextlib.suppress(OSError):
         data_folders = _data_folders(comfyui, comfyui.stat().st_mtime_ns)
-        places = [_files(folders.input), _files(comfyui, 0), *map(_files, data_folders)]
-        return frozenset(entry.path for place in places for entry in place)
-    return frozenset()
+        for place in (_files(folders.input), _files(comfyui, 0), *map(_files, data_folders)):
+            paths = [entry.path for entry in place]
+            found.update(paths if len(paths) < _MAX_FILES else [])
+    return frozenset(found)
 
 
 @lru_cache(maxsize=4)
@@ -161,18 +181,23 @@ def _data_folders(comfyui: Path, changed_at: int) -> tuple[Path, ...]:
 
 
 def _files(folder: Path, max_depth: int = _MAX_DEPTH) -> Iterator[os.DirEntry[str]]:
-    """The regular files below a folder, a few more than `_MAX_FILES` at most; hidden ones and links left out."""
+    """The regular files below a folder; hidden ones and links left out. Ends with one more than `_MAX_FILES`.
+
+    Folders count as files, so that the time is bounded.
+    """
     count, pending = 0, [(os.fspath(folder), 0)]
-    while pending and count <= _MAX_FILES:
+    while pending:
         current, depth = pending.pop()
         for entry in _entries(current):
             if entry.name.startswith(".") or (depth == 0 and entry.name == _PARTNER_LOGS):
                 continue
+            count += 1
             if entry.is_dir(follow_symlinks=False) and depth < max_depth:
                 pending.append((entry.path, depth + 1))
             elif entry.is_file(follow_symlinks=False):
-                count += 1
                 yield entry
+            if count > _MAX_FILES:
+                return
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:

@@ -86,9 +86,14 @@ def _read_input(config: Any, is_required: bool) -> InputSchema:
     kind, parameters = config[0], config[1] if len(config) > 1 and isinstance(config[1], Mapping) else {}
     options = kind if isinstance(kind, list) else parameters.get("options") if kind == "COMBO" else None
     if kind == DYNAMIC_COMBO:
-        options = [option.get("key") for option in parameters.get("options") or () if isinstance(option, Mapping)]
+        options = [option.get("key") for option in _dynamic_options(parameters)] or None
     name = "COMBO" if isinstance(kind, list) else str(kind)
     return InputSchema(name, parameters, is_required, tuple(options) if isinstance(options, list) else None)
+
+
+def _dynamic_options(parameters: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The options of a dynamic combo, `{"key": …, "inputs": {"required": …}}` each."""
+    return [option for option in parameters.get("options") or () if isinstance(option, Mapping)]
 
 
 # --- What is wrong -------------------------------------------------------------------------------------
@@ -106,8 +111,7 @@ def check_nodes(
     job's files for the input folder; `known_classes` are searched for names similar to an unknown class.
     """
     checks = _Checks(graph, schemas, files, known_classes)
-    outputs = [node_id for node_id in graph if (schema := checks.schema(node_id)) and schema.is_output]
-    needed = set(with_dependencies(graph, outputs))
+    outputs, needed = checks.outputs(), checks.needed()
     found = {node_id: checks.of_node(node_id, node_id in needed) for node_id in graph}
     if not outputs and all(schemas.values()):
         message = "the workflow has no output node; add one that saves something, such as SaveImage"
@@ -135,11 +139,14 @@ def check_inputs(
 
 
 def check_choices(graph: Graph, schemas: Mapping[str, NodeSchema | None]) -> NodeErrors:
-    """The errors of dynamic combos that have a key which there is not; ComfyUI finds that when the node runs."""
+    """The errors of dynamic combos that have a key which there is not; ComfyUI finds that when the node runs.
+
+    Of nodes that no output node depends on nothing is checked: they do not run.
+    """
     checks = _Checks(graph, schemas, ())
     found = {
         node_id: [error for name in checks.choices(node_id) if (error := checks.of_input(node_id, name))]
-        for node_id in graph
+        for node_id in checks.needed()
     }
     return {node_id: checks.entry(node_id, errors) for node_id, errors in found.items() if errors}
 
@@ -154,6 +161,14 @@ class _Checks:
 
     def entry(self, node_id: str, errors: list[dict[str, Any]]) -> dict[str, Any]:
         return {"class_type": self.graph.class_of(node_id), "errors": errors}
+
+    def outputs(self) -> list[str]:
+        """The output nodes."""
+        return [node_id for node_id in self.graph if (schema := self.schema(node_id)) and schema.is_output]
+
+    def needed(self) -> set[str]:
+        """The nodes that run: the output nodes, and what they depend on."""
+        return set(with_dependencies(self.graph, self.outputs()))
 
     def schema(self, node_id: str) -> NodeSchema | None:
         return self.schemas.get(self.graph.class_of(node_id))
@@ -252,7 +267,7 @@ def _inner_input(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> In
         combo = next((known for known in declared if name.startswith(f"{outer}{known}.")), None)
         if combo is None or declared[combo].kind != DYNAMIC_COMBO:
             return None
-        options, outer = declared[combo].parameters.get("options") or (), f"{outer}{combo}."
+        options, outer = _dynamic_options(declared[combo].parameters), f"{outer}{combo}."
         chosen = next((option for option in options if option.get("key") == inputs.get(outer[:-1])), None)
         declared = read_inputs((chosen or {}).get("inputs") or {})
         if name.removeprefix(outer) in declared:

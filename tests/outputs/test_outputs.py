@@ -243,6 +243,15 @@ def test_previews_do_not_pile_up_while_there_is_always_another_job(folders: Fold
         place = folders.temp / f"preview_{number}.png"
         place.touch()
         os.utime(place, (time.time() - 300 + number, time.time() - 300 + number))
-    remove_files(folders, JOB, {"job-other": time.time() - 400})
+    remove_files(folders, JOB, {"job-other": time.time()})
     left = {path.name for path in folders.temp.iterdir()}
     assert left == {f"preview_{number}.png" for number in range(150, 250)}
+    remove_files(folders, JOB, {"job-other": time.time() - 310})
+    assert len(list(folders.temp.iterdir())) == 100
+
+
+def test_previews_of_a_job_that_runs_stay_however_many_they_are(folders: Folders) -> None:
+    for number in range(250):
+        (folders.temp / f"preview_{number}.png").touch()
+    remove_files(folders, JOB, {"job-other": time.time() - 5})
+    assert len(list(folders.temp.iterdir())) == 250

@@ -18,7 +18,7 @@ from ..conftest import Bench
 from ..workflows import node
 from .test_kinds import real_only
 
-JOB = "job-1"
+JOB = "job-0123456789ab"
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def write(*paths: Path) -> None:
 def found(folders: Folders, watch: FolderWatch, outputs: dict[str, Any], **nodes: Any) -> list[tuple[str, str, bool]]:
     """Node, path and whether it is a preview, of the files that no node reported."""
     run = Run("id", {name.lstrip("n"): value for name, value in nodes.items()}, {"outputs": outputs})
-    files = list_unreported(run, watch.saved(), list_files(run), folders)
+    files = list_unreported(run, watch.saved(), list_files(run), folders, JOB)
     return [(file.node_id, str(file.path(folders).relative_to(folders.root)), file.is_preview) for file in files]
 
 
@@ -101,9 +101,23 @@ def test_what_video_nodes_leave_beside_a_video_are_previews(folders: Folders) ->
 
 def test_a_folder_with_too_many_files_is_not_watched(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("src.outputs.unreported._MAX_FILES", 2)
-    watch = FolderWatch.begin(folders, folders.root)
-    write(*(folders.output / f"{number}" for number in range(3)))
+    comfyui = folders.root / "ComfyUI"
+    write(*(comfyui / "datasets" / f"{number}" for number in range(5)))
+    watch = FolderWatch.begin(folders, comfyui)
+    write(*(folders.output / f"{number}" for number in range(3)), comfyui / "datasets" / "new")
+    (comfyui / "datasets" / "0").unlink()
     assert watch.saved() == []
+    assert watch.saved_elsewhere() == {}
+
+
+def test_what_is_saved_elsewhere_is_counted_by_its_place(folders: Folders, tmp_path_factory: Any) -> None:
+    comfyui = tmp_path_factory.mktemp("ComfyUI")
+    write(comfyui / "comfy" / "code.py", comfyui / "datasets" / "old.txt", comfyui / "models" / "m.safetensors")
+    watch = FolderWatch.begin(folders, comfyui)
+    write(comfyui / "datasets" / "a" / "new.txt", comfyui / "datasets" / "b.txt", comfyui / "2026" / "x.txt")
+    write(comfyui / "comfy" / "cache.bin", comfyui / "models" / "new.safetensors", comfyui / "loose.txt")
+    write(folders.input / "in.txt")
+    assert watch.saved_elsewhere() == {".": 1, "2026": 1, "datasets": 2, "input": 1}
 
 
 @pytest.mark.parametrize("inputs", [{"folder_name": "dataset"}, {"output_path": "[time(%Y)]"}, {"save_dir": ["3", 0]}])
@@ -148,6 +162,13 @@ def test_a_file_that_a_node_saved_in_silence_comes_back_each_time(
     assert not bench.leftovers()
 
 
+def test_a_file_that_another_node_mentions_is_saved_again_all_the_same(bench: Bench) -> None:
+    real_only(bench)
+    workflow = {**silent("fixed name", "mentioned"), "2": node("PreviewAny", source="fixed.txt")}
+    for _ in range(2):
+        assert contents(bench.run(workflow=workflow)) == {"fixed.txt": "mentioned"}
+
+
 def test_a_picture_in_the_temp_folder_is_a_preview(bench: Bench) -> None:
     real_only(bench)
     answer = bench.run(workflow=silent("temp"))
@@ -155,9 +176,7 @@ def test_a_picture_in_the_temp_folder_is_a_preview(bench: Bench) -> None:
     assert "1 previews" in answer["warnings"][0]
 
 
-@pytest.mark.parametrize(
-    ("how", "place"), [("elsewhere", "datasets/worker test/shard.txt"), ("input", "input/cached.txt")]
-)
+@pytest.mark.parametrize(("how", "place"), [("elsewhere", "1 in datasets"), ("input", "1 in input")])
 def test_a_file_that_a_node_saved_elsewhere_is_told(bench: Bench, how: str, place: str) -> None:
     real_only(bench)
     try:

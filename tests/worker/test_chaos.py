@@ -53,7 +53,7 @@ class RefusesResults:
     async def __call__(self, routes: Any, request: web.Request) -> web.Response:
         if self.random.random() < 0.1:
             self.refused += 1
-            status = self.random.choice([429, 500, 302, 400, 0])
+            status = self.random.choice([429, 500, 302, 0])
             if not status:
                 await asyncio.sleep(60)
             return web.Response(status=status or 500, headers={"Location": "/nowhere", "Retry-After": "1"})

@@ -152,6 +152,7 @@ class Gifs:
             "type": "output",
             "format": "image/gif",
             "frame_rate": 10.0,
+            "workflow": f"{name}_{counter:05}.png",
         }
         return {"ui": {"gifs": [{**preview, "fullpath": os.path.join(folder, file)}], "unfinished_batch": [True]}}
 
