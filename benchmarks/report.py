@@ -108,11 +108,13 @@ _READERS: dict[str, Callable[[Any], Rows]] = {
 
 
 def write(figures: dict[str, Any], folder: Path) -> None:
-    """Save the figures (figures.json), their table and one plot per case to a folder.
+    """Save the figures (figures.json), their table and one plot per case to a folder; cases not among them stay.
 
     Its README.md also shows the output of other benchmarks (*.txt) that `python -m benchmarks --write` saved there.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "figures.json").exists():
+        figures = {**json.loads((folder / "figures.json").read_text(encoding="utf-8")), **figures}
     (folder / "figures.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     plots = [_plot(name, read_rows(figures[name]), folder) for name, read_rows in _READERS.items() if name in figures]
     if "boot" in figures:
@@ -122,8 +124,8 @@ def write(figures: dict[str, Any], folder: Path) -> None:
         "# Performance",
         "",
         f"Made by `python -m benchmarks.versus --write {folder}`: {figures['engine']} on the CPU,",
-        f"{figures['machine']}, both workers alternately in one run. Cold starts are medians of {figures['runs']},",
-        "handlers of all their jobs, full queues the better of two. Ratios hold better than seconds.",
+        f"{figures['machine']}, both workers alternately in one run. Cold starts and full queues are medians of",
+        f"{figures['runs']}, handlers of all their jobs. Ratios hold better than seconds.",
         "",
         table(figures),
         "",

@@ -49,7 +49,6 @@ from tests.worker_process import WorkerProcess
 _TIMEOUT_SECONDS = 240.0
 _BUSY_CASES = ((0.05, 20), (0.5, 12), (1.0, 10), (5.0, 3))
 """Seconds that a job takes, and the number of jobs."""
-_BUSY_RUNS = 3
 _SLOW_LINE = 0.2
 """Seconds that RunPod takes to accept an answer, in a second run of our worker."""
 _OVERHEAD_CASES = [[64, 1, 40], [512, 1, 30], [1024, 1, 20], [2048, 1, 6], [512, 4, 10], [512, 16, 6]]
@@ -120,7 +119,7 @@ class Versus:
             for contender, line in ((self._ours, 0.0), (self._ours, _SLOW_LINE), (self._peer, 0.0)):
                 with self._warm_worker(contender) as (queue, worker):
                     queue.done_seconds = line
-                    runs = [_time_full_queue(queue, worker, seconds, jobs, f"{run}-") for run in range(_BUSY_RUNS)]
+                    runs = [_time_full_queue(queue, worker, seconds, jobs, f"{run}-") for run in range(self._runs)]
                 each, idle = (statistics.median(values) for values in zip(*runs, strict=True))
                 entry = {"job": seconds, "name": contender.name, "line": line, "each": each}
                 found.append({**entry, "idle": idle} if contender is self._ours else entry)

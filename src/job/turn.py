@@ -112,8 +112,7 @@ class EngineTurns:
         try:
             with self._places.placed(job.files, folders) as places:
                 placed, used = place_files(workflow, places)
-                silent = [node_id for node_id, node in placed.items() if node["class_type"] in self._silent_classes]
-                prompt = rerun_nodes(placed, silent)
+                prompt = self._with_silent_savers(placed)
                 with _explaining_rejections(engine, folders, unused_files(job, used)):
                     run = _run_isolated(engine, prompt, job_folder, folders, limits, report, job.extra_data)
             saved = self._saved_files(engine, run, watch, job_folder)
@@ -126,19 +125,27 @@ class EngineTurns:
                 files = gather_files(wanted, folders, engine.client, job_folder, own, limits.check)
             made = Made(run, used, saved, files, watch.saved_elsewhere())
         finally:
-            if run is not None:
-                with _logging_failures(), self._files:
-                    remove_files_outside(saved, folders, job_folder)
-            elif any(
-                job_folder not in path.parts for path in watch.saved()
-            ):  # stopped: to be saved again another time
-                with _logging_failures():
-                    self._silent_classes.update(_silent_savers(engine, workflow, ()))
+            with _logging_failures():
+                if run is None:
+                    self._note_stopped(engine, workflow, watch, job_folder)
+                else:
+                    with self._files:
+                        remove_files_outside(saved, folders, job_folder)
             if made is None:  # at once: what it left may be what fills the disk
                 self._clear_up(engine, run, folders, job_folder)
         answered = time.monotonic() + _ANSWER_SECONDS
         self.later(lambda: self._clear_up(engine, run, folders, job_folder, answered))
         return made
+
+    def _with_silent_savers(self, workflow: Workflow) -> Workflow:
+        """A copy in which the nodes run again that would save nothing if their results came from ComfyUI's cache."""
+        silent = [node_id for node_id, node in workflow.items() if node["class_type"] in self._silent_classes]
+        return rerun_nodes(workflow, silent)
+
+    def _note_stopped(self, engine: ComfyEngine, workflow: Workflow, watch: FolderWatch, job_folder: str) -> None:
+        """Of a run that was stopped: what it saved in silence is deleted, so it is to be saved again another time."""
+        if any(job_folder not in path.parts for path in watch.saved()):
+            self._silent_classes.update(_silent_savers(engine, workflow, ()))
 
     def _saved_files(self, engine: ComfyEngine, run: Run, watch: FolderWatch, job_folder: str) -> list[OutputFile]:
         """The files of a run, those first that its nodes reported."""
