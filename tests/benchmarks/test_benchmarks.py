@@ -23,8 +23,8 @@ FIGURES: dict[str, Any] = {
     "runs": 3,
     "cold": {"warm": {"ours": [5.0, 4.0, 9.0], "worker-comfyui": [10.0, 10.0, 8.0], "limit": [4.0, 5.0, 4.0]}},
     "busy": [
-        {"job": 1.0, "name": "ours", "concurrency": 2, "each": 1.01},
-        {"job": 1.0, "name": "worker-comfyui", "concurrency": 1, "each": 2.02},
+        {"job": 1.0, "name": "ours", "line": 0.0, "each": 1.01},
+        {"job": 1.0, "name": "worker-comfyui", "line": 0.0, "each": 2.02},
     ],
     "overhead": [
         {"name": "ours", "side": 64, "pictures": 1, "ms": [4.0, 6.0, 5.0], "growth_mb": [1.0]},
