@@ -186,7 +186,7 @@ def _told_elsewhere(places: Mapping[str, int]) -> list[str]:
     if not places:
         return []
     told = ", ".join(f"{count} in {public_text(place, 100)}" for place, count in list(places.items())[:_MAX_PLACES])
-    return [f"files were saved outside ComfyUI's output folder, so they are not in this answer: {told} of its folder"]
+    return [f"files were saved in ComfyUI's folder, but not in its output folder, so this answer lacks them: {told}"]
 
 
 def _check_fetch(limits: RunLimits) -> None:

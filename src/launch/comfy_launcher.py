@@ -1,11 +1,11 @@
 """A script that runs ComfyUI as a child process that exits when the worker or ComfyUI's worker thread ends.
 
 `python comfy_launcher.py PARENT_PID READY_FD main.py ARGUMENT…` (or `-m MODULE ARGUMENT…`) behaves like `python
-main.py ARGUMENT…`, with four differences. The kernel kills the process when the worker dies, whatever the cause
+main.py ARGUMENT…`, with these differences. The kernel kills the process when the worker dies, whatever the cause
 (PR_SET_PDEATHSIG, prctl(2); only Linux has this). When ComfyUI's only worker thread ends by an exception, after which
-its server would keep answering but run nothing, the process exits, so that the failure is noticed. And Python's cyclic
+its server would keep answering but run nothing, the process exits, so that the failure is noticed. Python's cyclic
 garbage collector is off until the worker writes to the pipe READY_FD: imports create millions of objects that stay
-alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on. And with
+alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on. With
 `--guard FOLDERS FILES` before the program (both with os.pathsep between) it is confined: see `comfy_confinement`.
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
