@@ -119,7 +119,7 @@ class Versus:
             for contender, line in ((self._ours, 0.0), (self._ours, _SLOW_LINE), (self._peer, 0.0)):
                 with self._warm_worker(contender) as (queue, worker):
                     queue.done_seconds = line
-                    runs = [_time_full_queue(queue, worker, seconds, jobs, f"{run}-") for run in range(self._runs)]
+                    runs = [_time_full_queue(queue, worker, seconds, jobs, run) for run in range(self._runs)]
                 each, idle = (statistics.median(values) for values in zip(*runs, strict=True))
                 entry = {"job": seconds, "name": contender.name, "line": line, "each": each}
                 found.append({**entry, "idle": idle} if contender is self._ours else entry)
@@ -190,20 +190,21 @@ class Versus:
 
 
 def _time_full_queue(
-    queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, prefix: str
+    queue: LoopbackQueue, worker: WorkerProcess, seconds: float, jobs: int, run: int
 ) -> tuple[float, float]:
     """Seconds per job, with and without those that ComfyUI ran it (by the timings of our answers).
 
     From the first answer to the last, since a queue that is empty is not asked at once.
     """
     before = len(queue.posted)
-    for number in range(jobs):
-        queue.put(f"{prefix}{number}", {"workflow": _sleep_workflow(seconds, hash((prefix, number)) % (1 << 24))})
+    ids = [f"{run}-{number}" for number in range(jobs)]
+    for number, job_id in enumerate(ids):  # each of another colour, so that nothing comes from ComfyUI's cache
+        queue.put(job_id, {"workflow": _sleep_workflow(seconds, 1000 * (run + 1) + number)})
     _wait_for_answers(queue, before + 1, worker)
     began = time.monotonic()
     _wait_for_answers(queue, before + jobs, worker)
     each = (time.monotonic() - began) / (jobs - 1)
-    outputs = [queue.posted[f"{prefix}{number}"][0]["output"] for number in range(1, jobs)]
+    outputs = [queue.posted[job_id][0]["output"] for job_id in ids[1:]]
     return each, each - sum(output.get("timings", {}).get("execution", 0.0) for output in outputs) / (jobs - 1)
 
 

@@ -28,6 +28,7 @@ _VIDEOS = (".mp4", ".webm", ".mkv", ".mov")
 _ANIMATIONS = (".gif", ".webp")  # or a picture
 _FRAMES = (".png", ".jpg", ".webp")
 _WITH_SOUND = "-audio"
+_TOP = "the folder itself"
 _SHOWN = ("image", "video", "audio")
 
 State = Mapping[str, tuple[int, int, int]]
@@ -68,7 +69,7 @@ class FolderWatch:
         new = _files_elsewhere(self.folders, self.comfyui) - self.elsewhere_before
         roots = (self.folders.root, self.comfyui)
         places = (Path(path).relative_to(root) for path in new for root in roots if Path(path).is_relative_to(root))
-        return dict(sorted(Counter(place.parts[0] if len(place.parts) > 1 else "." for place in places).items()))
+        return dict(sorted(Counter(place.parts[0] if len(place.parts) > 1 else _TOP for place in places).items()))
 
 
 def list_unreported(

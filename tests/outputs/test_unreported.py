@@ -11,7 +11,7 @@ import pytest
 
 from src.comfy.folders import Folders
 from src.comfy.record import Run
-from src.outputs import FolderWatch, OutputFile, list_files, list_unreported
+from src.outputs import FolderWatch, list_files, list_unreported
 from src.workflow import isolate_outputs
 
 from ..conftest import Bench
@@ -117,7 +117,7 @@ def test_what_is_saved_elsewhere_is_counted_by_its_place(folders: Folders, tmp_p
     write(comfyui / "datasets" / "a" / "new.txt", comfyui / "datasets" / "b.txt", comfyui / "2026" / "x.txt")
     write(comfyui / "comfy" / "cache.bin", comfyui / "models" / "new.safetensors", comfyui / "loose.txt")
     write(folders.input / "in.txt")
-    assert watch.saved_elsewhere() == {".": 1, "2026": 1, "datasets": 2, "input": 1}
+    assert watch.saved_elsewhere() == {"2026": 1, "datasets": 2, "input": 1, "the folder itself": 1}
 
 
 @pytest.mark.parametrize("inputs", [{"folder_name": "dataset"}, {"output_path": "[time(%Y)]"}, {"save_dir": ["3", 0]}])
@@ -195,4 +195,3 @@ def test_both_files_of_a_node_that_reports_one_come_back(bench: Bench) -> None:
     workflow["9"] = node("SaveImage", images=["3", 0], filename_prefix="picture")
     answer = bench.run(workflow=workflow)
     assert [file["name"] for file in answer["files"]] == ["picture_00001_.png", "fixed.txt"]
-    assert OutputFile("9", "x", "", "temp").is_preview
