@@ -209,7 +209,7 @@ def run_apart(folder: Path, server: ModelServer, environment: dict[str, str] | N
 
 def test_a_process_killed_in_the_middle_is_gone_on_with_by_the_next(tmp_path: Path, server: ModelServer) -> None:
     folder = tmp_path / "models"
-    server.pace = 0.01
+    server.pace = 0.05
     process = run_apart(folder, server)
     parts = parts_of(folder / "vae" / "a.safetensors")
     end = time.monotonic() + 30
@@ -242,7 +242,7 @@ def test_ctrl_c_ends_it_at_once_and_what_came_is_kept(tmp_path: Path, server: Mo
     import signal
 
     folder = tmp_path / "models"
-    server.pace = 0.05
+    server.stall = [60.0] * 100  # so that no slow machine has it all before the signal
     process = run_apart(folder, server)
     parts = parts_of(folder / "vae" / "a.safetensors")
     end = time.monotonic() + 30
