@@ -115,7 +115,7 @@ class ComfyProcess:
         ready_end, self._ready_pipe = os.pipe()
         try:
             return subprocess.Popen(
-                [python, str(LAUNCHER), str(os.getpid()), str(ready_end), *self._guard(), *program],
+                [python, str(LAUNCHER), str(os.getpid()), str(ready_end), *self._launch_options(), *program],
                 cwd=self.installation.directory,
                 env={**child_environment(self._settings), _MARK: str(self.folders.root)},
                 stdin=subprocess.DEVNULL,
@@ -130,15 +130,16 @@ class ComfyProcess:
         finally:
             os.close(ready_end)
 
-    def _guard(self) -> list[str]:
-        """The launcher's arguments that keep the engine out of the worker: see `launch.comfy_confinement`."""
+    def _launch_options(self) -> list[str]:
+        """The launcher's options: see `launch.comfy_confinement` and `launch.comfy_deferred_imports`."""
+        options = [] if self._settings.comfyui_defer_imports else ["--import-all"]
         if not self._settings.comfyui_confined:
-            return []
+            return options
         programs = [REPOSITORY, sys.prefix, sys.base_prefix, *_SYSTEM_FOLDERS]
-        return ["--guard", os.pathsep.join(map(str, programs)), str(SECRETS_FILE)]
+        return ["--guard", os.pathsep.join(map(str, programs)), str(SECRETS_FILE), *options]
 
     def mark_ready(self) -> None:
-        """Tell the launcher that the engine has booted: it turns the garbage collector on again."""
+        """Tell the launcher that the engine has booted: it goes on with what the boot put off."""
         self._close_ready_pipe(b"ready")
 
     def _close_ready_pipe(self, message: bytes = b"") -> None:

@@ -24,12 +24,16 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.util import spec_from_file_location as _spec_from_file_location
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NamedTuple
 
-_FORMAT = importlib.util.MAGIC_NUMBER + b"boot pack 1, -O%d\n" % sys.flags.optimize
+from comfy_deferred_imports import DeferredImports, compile_deferred  # type: ignore[import-not-found]  # in this folder
+
+_FORMAT = importlib.util.MAGIC_NUMBER + b"boot pack 2, -O%d\n" % sys.flags.optimize
 _LENGTH_BYTES = 8
+_OWN_LIBRARIES = {"comfy_aimdo", "comfy_kitchen"}
 
 
 class Entry(NamedTuple):
@@ -42,37 +46,55 @@ class Entry(NamedTuple):
     size: int
     offset: int
     length: int
+    deferred: tuple[str, ...]  # the modules whose import its bytecode puts off: see `comfy_deferred_imports`
 
 
 class PackFinder:
     """A finder for `sys.meta_path` that finds the modules of a pack."""
 
-    def __init__(self, entries: dict[str, tuple[Any, ...]], descriptor: int, start: int) -> None:
+    def __init__(self, entries: dict[str, tuple[Any, ...]], descriptor: int, start: int, defers: bool) -> None:
         self._entries = entries
         self._descriptor = descriptor
         self._start = start
+        self._defers = defers
         self._names: dict[str, tuple[int, frozenset[str]]] = {}
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a module of the pack if Python would find the same one, else None."""
-        fields = self._entries.get(name)
-        if fields is None:
-            return None
-        entry = Entry(*fields)
-        if not self._is_first_match(entry, name, sys.path if path is None else path):
-            return None
-        if _mtime_and_size(entry.file) != (entry.modified, entry.size):
+        entry = self._valid_entry(name, sys.path if path is None else path)
+        return self._spec(name, entry) if entry else None
+
+    def spec_from_file_location(self, name: str, location: Any = None, **options: Any) -> ModuleSpec | None:
+        """`importlib.util.spec_from_file_location`, by which ComfyUI imports the files of `comfy_extras`."""
+        fields = self._entries.get(str(location))
+        entry = Entry(*fields) if fields and not options else None
+        spec = self._spec(name, entry) if entry and _is_unchanged(entry) else None
+        return spec or _spec_from_file_location(name, location, **options)
+
+    def _spec(self, name: str, entry: Entry) -> ModuleSpec | None:
+        if entry.deferred and not self._can_defer(entry):
             return None
         loader: ExtensionFileLoader | PackLoader = ExtensionFileLoader(name, entry.file)
         if entry.length:
             bytecode = os.pread(self._descriptor, entry.length, self._start + entry.offset)
-            loader = PackLoader(name, entry.file, bytecode)
+            loader = (DeferringLoader if entry.deferred else PackLoader)(name, entry.file, bytecode)
         locations = [os.path.dirname(entry.file)] if entry.is_package else None
-        return importlib.util.spec_from_file_location(
-            name, entry.file, loader=loader, submodule_search_locations=locations
-        )
+        return _spec_from_file_location(name, entry.file, loader=loader, submodule_search_locations=locations)
+
+    def _valid_entry(self, name: str, path: Iterable[str]) -> Entry | None:
+        """The entry of a module, if Python would find the same one."""
+        fields = self._entries.get(name)
+        if fields is None:
+            return None
+        entry = Entry(*fields)
+        return entry if self._is_first_match(entry, name, path) and _is_unchanged(entry) else None
+
+    def _can_defer(self, entry: Entry) -> bool:
+        """Whether the libraries that it puts off are still those whose import went well when the pack was made."""
+        libraries = {name.partition(".")[0] for name in entry.deferred}
+        return self._defers and all(self._valid_entry(library, sys.path) for library in libraries)
 
     def _is_first_match(self, entry: Entry, name: str, path: Iterable[str]) -> bool:
         """Whether the module's folder is searched, and no folder before it has anything with the module's name."""
@@ -114,6 +136,15 @@ class PackLoader(SourceFileLoader):
         return super().get_code(fullname)
 
 
+class DeferringLoader(PackLoader):
+    """A loader of a module that puts imports off."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Execute the module, given what it puts its imports off with."""
+        DeferredImports(module.__dict__)
+        super().exec_module(module)
+
+
 class _AllNames(frozenset):  # type: ignore[type-arg]
     def __contains__(self, name: object) -> bool:
         return True
@@ -124,8 +155,11 @@ def pack_path(directory: Path) -> Path:
     return directory / "__pycache__" / f"boot.{sys.implementation.cache_tag}.pack"
 
 
-def install_finder(pack: Path) -> bool:
-    """Have modules loaded from a pack. Returns False if there is none, or none that this Python can read."""
+def install_finder(pack: Path, defers: bool) -> bool:
+    """Have modules loaded from a pack. Returns False if there is none, or none that this Python can read.
+
+    `defers` is whether ComfyUI's modules put off imports of large libraries: see `comfy_deferred_imports`.
+    """
     try:
         descriptor = os.open(pack, os.O_RDONLY)
     except OSError:
@@ -141,7 +175,9 @@ def install_finder(pack: Path) -> bool:
         os.close(descriptor)
         return False
     position = sys.meta_path.index(PathFinder) if PathFinder in sys.meta_path else len(sys.meta_path)
-    sys.meta_path.insert(position, PackFinder(entries, descriptor, header_length + index_length))
+    finder = PackFinder(entries, descriptor, header_length + index_length, defers)
+    sys.meta_path.insert(position, finder)
+    importlib.util.spec_from_file_location = finder.spec_from_file_location
     return True
 
 
@@ -155,11 +191,15 @@ def write_pack(pack: Path, excluded_folder: str) -> int:
         is_package = stem.partition(".")[0] == "__init__"
         if is_package:
             folder, stem = os.path.split(folder)
-        stamp, code = _mtime_and_size(loader.path), _bytecode(loader, name)
+        stamp = _mtime_and_size(loader.path)
+        code, deferred = _bytecode(loader, name)
         is_found_by_name = stem.partition(".")[0] == name.rpartition(".")[2]
-        if stamp is None or code is None or not is_found_by_name or folder == excluded_folder:
+        is_found = is_found_by_name or _is_comfyui(name, loader.path)
+        if stamp is None or code is None or not is_found or folder == excluded_folder:
             continue
-        entries[name] = Entry(folder, loader.path, is_package, *stamp, offset, len(code))
+        entries[name if is_found_by_name else loader.path] = Entry(
+            folder, loader.path, is_package, *stamp, offset, len(code), deferred
+        )
         codes.append(code)
         offset += len(code)
     index = marshal.dumps({name: tuple(entry) for name, entry in entries.items()})
@@ -183,14 +223,36 @@ def _imported_modules() -> Iterator[tuple[str, SourceFileLoader | ExtensionFileL
             yield name, loader
 
 
-def _bytecode(loader: SourceFileLoader | ExtensionFileLoader, name: str) -> bytes | None:
-    """The bytecode of a module; empty for an extension module, None if its source cannot be read or compiled."""
+def _bytecode(loader: SourceFileLoader | ExtensionFileLoader, name: str) -> tuple[bytes | None, tuple[str, ...]]:
+    """The bytecode of a module, and the modules whose import it puts off, which only ComfyUI's own modules do.
+
+    Empty for an extension module, None if its source cannot be read or compiled.
+    """
     if isinstance(loader, ExtensionFileLoader):
-        return b""
+        return b"", ()
     try:
-        return marshal.dumps(loader.get_code(name))
+        if _is_comfyui(name, loader.path):
+            compiled = compile_deferred(Path(loader.path).read_bytes(), loader.path, sys.modules.__contains__)
+            if compiled:
+                return marshal.dumps(compiled.code), compiled.deferred
+        return marshal.dumps(loader.get_code(name)), ()
     except (OSError, SyntaxError):
-        return None
+        return None, ()
+
+
+def _is_comfyui(name: str, file: str) -> bool:
+    """Whether a module is of ComfyUI or its own libraries; custom nodes, and an environment in its folder, are not."""
+    if name.partition(".")[0] in _OWN_LIBRARIES:
+        return True
+    try:
+        parts = Path(file).relative_to(Path.cwd()).parts
+    except ValueError:
+        return False
+    return "site-packages" not in parts and parts[0] != "custom_nodes"
+
+
+def _is_unchanged(entry: Entry) -> bool:
+    return _mtime_and_size(entry.file) == (entry.modified, entry.size)
 
 
 def _mtime_and_size(file: str) -> tuple[int, int] | None:

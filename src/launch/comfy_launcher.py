@@ -7,6 +7,8 @@ its server would keep answering but run nothing, the process exits, so that the 
 garbage collector is off until the worker writes to the pipe READY_FD: imports create millions of objects that stay
 alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on. With
 `--guard FOLDERS FILES` before the program (both with os.pathsep between) it is confined: see `comfy_confinement`.
+Modules come from a pack, if there is one (see `comfy_bytecode`), and put off imports (see `comfy_deferred_imports`),
+unless `--import-all` comes before the program.
 
 It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 """
@@ -62,11 +64,11 @@ def die_with_worker_thread() -> None:
     threading.excepthook = hook
 
 
-def enable_gc_after(ready_pipe: int) -> None:
+def after_boot(ready_pipe: int) -> None:
     """Turn the cyclic garbage collector off until a byte can be read from `ready_pipe`, or it is closed.
 
     The objects that exist then are frozen (gc.freeze): ComfyUI runs the collector after jobs, which would traverse
-    them each time.
+    them each time. After a byte the imports that were put off are done, too.
     """
     gc.disable()
 
@@ -76,9 +78,11 @@ def enable_gc_after(ready_pipe: int) -> None:
         if is_ready:
             gc.freeze()
         gc.enable()
+        if is_ready and "comfy_deferred_imports" in sys.modules:
+            sys.modules["comfy_deferred_imports"].import_all()
 
     os.set_inheritable(ready_pipe, False)
-    threading.Thread(target=wait, daemon=True, name="garbage-collector").start()
+    threading.Thread(target=wait, daemon=True, name="after-boot").start()
 
 
 def main() -> None:
@@ -88,9 +92,12 @@ def main() -> None:
     if program[0] == "--guard":
         confine(program[1], program[2])
         program = program[3:]
+    defers = program[0] != "--import-all"
+    if not defers:
+        program = program[1:]
     die_with_worker_thread()
     if ready_pipe != "-":
-        enable_gc_after(int(ready_pipe))
+        after_boot(int(ready_pipe))
     if program[0] == "-m":
         sys.argv = program[1:]
         sys.path[0] = str(Path.cwd())
@@ -98,7 +105,7 @@ def main() -> None:
     else:
         from comfy_bytecode import install_finder, pack_path  # type: ignore[import-not-found]  # in this folder
 
-        install_finder(pack_path(Path.cwd()))
+        install_finder(pack_path(Path.cwd()), defers)
         run_script(program)
 
 

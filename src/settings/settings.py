@@ -61,6 +61,13 @@ class Settings:
         "can (Linux 5.19). The image sets it",
         values.flag,
     )
+    comfyui_defer_imports: bool = _setting(
+        "COMFYUI_DEFER_IMPORTS",
+        True,
+        "Have ComfyUI's own modules import large libraries (scipy, kornia, transformers, …) once jobs are taken, not "
+        "at its start. Only in the image, where the build has seen their imports succeed",
+        values.flag,
+    )
     boot_timeout: float = _setting(
         "COMFYUI_BOOT_TIMEOUT",
         300.0,

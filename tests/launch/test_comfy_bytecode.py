@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from src.job.run import JobRunner
 from .. import workflows
 from ..conftest import Bench, installation, settings_for
 from ..worker_process import ROOT
-from .test_comfy_launcher import run
+from .test_comfy_launcher import LAUNCHER, run
 
 KEEPER = ROOT / "src" / "launch" / "comfy_bytecode.py"
 
@@ -169,12 +171,23 @@ def test_a_real_comfyui_boots_from_its_pack_and_makes_the_picture(tmp_path: Path
     """In a folder of links, so that nothing is written into the ComfyUI that the tests were given."""
     real = installation("real")
     for entry in real.directory.iterdir():
-        if entry.name not in ("__pycache__", "user", "output", "temp", "input"):
+        if entry.suffix == ".py":  # it finds its folder by them
+            shutil.copy(entry, tmp_path)
+        elif entry.name not in ("__pycache__", "user", "output", "temp", "input"):
             (tmp_path / entry.name).symlink_to(entry)
-    more = ("--cpu", "--quick-test-for-ci", "--disable-all-custom-nodes")
-    command = [real.start[0], str(KEEPER), "main.py", *more]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+
+    def boot(*script: str) -> str:
+        command = [real.start[0], "-X", "importtime", *script, "main.py", "--cpu", "--quick-test-for-ci"]
+        command += ["--disable-all-custom-nodes", "--database-url", "sqlite:///:memory:"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stderr
+
+    assert " scipy.stats\n" in boot(str(KEEPER))
+    imported = boot(str(LAUNCHER), str(os.getpid()), "-")
+    assert " comfy.samplers\n" in imported
+    for library in ("kornia", "scipy", "scipy.stats", "torch._dynamo", "torchsde", "torchvision", "transformers"):
+        assert f" {library}\n" not in imported
 
     linked = type(real)(real.name, tmp_path, real.start, real.accepted)
     settings = settings_for("real")
@@ -183,5 +196,10 @@ def test_a_real_comfyui_boots_from_its_pack_and_makes_the_picture(tmp_path: Path
         pack = next((tmp_path / "__pycache__").glob("boot.*.pack"))
         descriptors = [str(link.readlink()) for link in Path(f"/proc/{engine.process.pid}/fd").iterdir()]
         answer = Bench("real", Worker(JobRunner.make(engine, settings))).run(workflow=workflows.still())
+        end = time.monotonic() + 60
+        while "/scipy/" not in Path(f"/proc/{engine.process.pid}/maps").read_text():
+            assert time.monotonic() < end, "what was put off was never imported"
+            time.sleep(0.1)
+        assert "Traceback" not in "\n".join(engine.process.log_tail(200))
     assert str(pack) in descriptors
     assert answer["status"] == "success" and answer["images"]
