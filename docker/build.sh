@@ -9,7 +9,7 @@ usage: docker/build.sh [options] [-- ARGUMENT…]     (what follows -- goes to t
   --image NAME        what the image is called (default: comfyui-worker; to push: YOU/comfyui-worker)
   --tag TAG           its tag (default: the git version; the variant and target are added)
   --target NAME       serverless (default), models or pod
-  --variant NAME      cu128 (default), cu130, or cpu: the torch that goes in
+  --variant NAME      cu130 (default), cu128 (older drivers), or cpu: the torch that goes in
   --models SET,…      for --target models: what is baked in
   --secrets FILE      file with HF_TOKEN, R2_… for --models (default: .secrets if it is there)
   --custom-nodes A,B  names or groups of docker/custom_nodes.lock (default: default; '' for none)
@@ -27,7 +27,7 @@ fail() {
 }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-image=comfyui-worker tag='' target=serverless variant=cu128 models='' custom_nodes=default
+image=comfyui-worker tag='' target=serverless variant=cu130 models='' custom_nodes=default
 secrets=$repository/.secrets platform=linux/amd64 builder=docker
 smoke_test=yes push=no dry_run=no
 more=() failed=''
@@ -60,8 +60,8 @@ case $target in
     *) fail "--target must be serverless, models or pod, not '$target'" ;;
 esac
 case $variant in
-    cu128 | cu130 | cpu) torch_index=https://download.pytorch.org/whl/$variant ;;
-    *) fail "--variant must be cu128, cu130 or cpu, not '$variant'" ;;
+    cu130 | cu128 | cpu) torch_index=https://download.pytorch.org/whl/$variant ;;
+    *) fail "--variant must be cu130, cu128 or cpu, not '$variant'" ;;
 esac
 
 # --- Checks before the build ---------------------------------------------------------------------------

@@ -19,7 +19,7 @@ resolve() {
     "$environment/bin/pip" install --quiet "$@"
     {
         echo "# $what. Written by docker/lock.sh; change nothing here by hand."
-        "$environment/bin/pip" freeze | grep -v -i -E '^(torch|torchvision|torchaudio|triton|nvidia-|cuda-|comfyui-)'
+        "$environment/bin/pip" freeze | grep -v -i -E '^(torch|torchvision|torchaudio|triton|nvidia-|cuda-|comfyui[-_])'
     } > "constraints/$file"
     rm -r "$environment"
     echo "constraints/$file: $(grep -c == "constraints/$file") packages"

@@ -4,6 +4,7 @@
 
 An endpoint of that name is updated: only what you give changes, and its environment is added to. Otherwise it is
 created, with the defaults that `--help` shows. `--dry-run` prints the request and sends nothing that changes anything.
+With `--model` the GraphQL API does it: only that one takes models for RunPod's cache (as in RunPod's own SDK 2).
 GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools; the API: https://docs.runpod.io/api-reference-v2/serverless/create-a-serverless-endpoint
 """
 
@@ -25,9 +26,10 @@ from src.settings import may_be_secret
 
 _SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
 _TIMEOUT = 30.0
+_PATH = "/v2/serverless"
 _DEFAULTS: dict[str, Any] = {
-    "gpu": ["ADA_24", "AMPERE_48", "ADA_48_PRO"],
-    "cuda": "12.8",
+    "gpu": ["ADA_24", "ADA_32_PRO", "AMPERE_48", "ADA_48_PRO"],
+    "cuda": "13.0",
     "disk": 20,
     "min_workers": 0,
     "max_workers": 3,
@@ -37,6 +39,7 @@ _DEFAULTS: dict[str, Any] = {
     "flashboot": True,
 }
 _INIT_TIMEOUT = {"RUNPOD_INIT_TIMEOUT": "800"}  # downloading models may take longer than RunPod's 7 minutes
+_SAVE_ENDPOINT = "mutation saveEndpoint($input: EndpointInput!) { saveEndpoint(input: $input) { id name } }"
 _REMEDIES = {  # by HTTP status
     401: ["RUNPOD_API_KEY is not accepted: make a key in RunPod's console, Settings > API keys"],
     403: ["this key may not do that: it needs write access to Serverless"],
@@ -52,13 +55,13 @@ class RunPod:
     """The routes of RunPod's REST API v2 that are needed here."""
 
     def __init__(self, url: str, key: str) -> None:
-        self._url = url.rstrip("/") + "/v2/serverless"
+        self._url = url.rstrip("/")
         self._session = requests.Session()
         self._session.headers["Authorization"] = f"Bearer {key}"
 
     def find(self, name: str) -> dict[str, Any] | None:
         """The endpoint of that name, None if there is none. Raises DeployError if there are several."""
-        found = [endpoint for endpoint in self._call("GET", "")["endpoints"] if endpoint["name"] == name]
+        found = [endpoint for endpoint in self._call("GET", _PATH)["endpoints"] if endpoint["name"] == name]
         if len(found) > 1:
             ids = ", ".join(endpoint["id"] for endpoint in found)
             raise DeployError(f"{len(found)} endpoints are called {name!r} ({ids}): rename all but one in the console")
@@ -66,11 +69,19 @@ class RunPod:
 
     def create(self, body: dict[str, Any]) -> dict[str, Any]:
         """Create an endpoint; RunPod's description of it. Raises DeployError."""
-        return self._call("POST", "", body)
+        return self._call("POST", _PATH, body)
 
     def update(self, endpoint_id: str, body: dict[str, Any]) -> dict[str, Any]:
         """Change an endpoint; RunPod's description of it. Raises DeployError."""
-        return self._call("PATCH", f"/{endpoint_id}", body)
+        return self._call("PATCH", f"{_PATH}/{endpoint_id}", body)
+
+    def save(self, body: dict[str, Any], models: list[str], current: dict[str, Any] | None) -> dict[str, Any]:
+        """Create or update an endpoint, with cached models, by the GraphQL API; its id. Raises DeployError."""
+        variables = {"input": graphql_input(body, models, current)}
+        answer = self._call("POST", "/graphql", {"query": _SAVE_ENDPOINT, "variables": variables})
+        if answer.get("errors"):
+            raise DeployError("RunPod's API answered: " + "; ".join(str(e.get("message")) for e in answer["errors"]))
+        return dict(answer["data"]["saveEndpoint"])
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         hint = "" if method == "GET" else "; look into the console whether it was done before you try again"
@@ -122,9 +133,49 @@ def update_body(options: argparse.Namespace, current: dict[str, Any]) -> dict[st
         body["workers"] = {**(current.get("workers") or {}), **body["workers"]}
     if options.env:
         body["env"] = {**(current.get("env") or {}), **options.env}
-    if not body:
+    if not body and not options.model:
         raise DeployError(f"nothing to change: give --image or another option for the endpoint {options.name!r}")
     return body
+
+
+def graphql_input(body: dict[str, Any], models: list[str], current: dict[str, Any] | None) -> dict[str, Any]:
+    """The input of `saveEndpoint` for a body of the REST API: the whole endpoint, as it replaces what there is.
+
+    The names are those that RunPod's SDK 2 translates from one API to the other (runpod/apps/api.py).
+    """
+    whole = {**(current or {}), **body}
+    gpu, workers = {**((current or {}).get("gpu") or {}), **body.get("gpu", {})}, whole.get("workers") or {}
+    scaling = whole.get("scaling") or {}
+    name = whole["name"]
+    template = {
+        "name": name,
+        "imageName": whole.get("image"),
+        "containerDiskInGb": whole.get("disk"),
+        "dockerArgs": whole.get("args", ""),
+        "containerRegistryAuthId": whole.get("registry"),
+        "env": [{"key": key, "value": value} for key, value in (whole.get("env") or {}).items()],
+    }
+    values = {
+        "id": (current or {}).get("id"),
+        "name": name,
+        "type": "QB",
+        "gpuIds": ",".join([*gpu.get("pools", []), *(f"-{excluded}" for excluded in gpu.get("excludedTypes") or [])]),
+        "gpuCount": gpu.get("count"),
+        "minCudaVersion": gpu.get("minCudaVersion"),
+        "allowedCudaVersions": ",".join(gpu.get("allowedCudaVersions") or []) or None,
+        "workersMin": workers.get("min"),
+        "workersMax": workers.get("max"),
+        "idleTimeout": workers.get("idleTimeout"),
+        "scalerType": scaling.get("type"),
+        "scalerValue": scaling.get("queueDelay", scaling.get("requestCount")),
+        "executionTimeoutMs": whole.get("timeout"),
+        "flashBootType": whole.get("flashboot"),
+        "locations": ",".join(whole.get("dataCenterIds") or []) or None,
+        "networkVolumeIds": [{"networkVolumeId": volume} for volume in whole.get("networkVolumes") or []] or None,
+        "modelReferences": models,
+        "template": _without_none(template),
+    }
+    return _without_none(values)
 
 
 def _requested_fields(options: argparse.Namespace) -> dict[str, Any]:
@@ -178,6 +229,13 @@ def _secret(text: str) -> tuple[str, str]:
     return name, f"{{{{ RUNPOD_SECRET_{value} }}}}"
 
 
+def _model(text: str) -> str:
+    found = re.fullmatch(r"(?:https://huggingface\.co/)?([\w.-]+/[\w.-]+)(?:(?::|/tree/)([\w.-]+))?/?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"must be ORGANISATION/NAME or ORGANISATION/NAME:REVISION, not {text!r}")
+    return ":".join(part for part in found.groups() if part)
+
+
 def _pools(text: str) -> list[str]:
     return [pool.strip() for pool in text.split(",") if pool.strip()]
 
@@ -192,7 +250,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add(
         "--gpu", type=_pools, metavar="POOL,…", help="GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools"
     )
-    add("--cuda", metavar="VERSION", help="lowest CUDA of the host: 12.8 for cu128 images, 13.0 for cu130")
+    add("--cuda", metavar="VERSION", help="lowest CUDA of the host: 13.0 for cu130 images, 12.8 for cu128")
     add("--disk", type=int, metavar="GB", help="container disk; more if models are fetched to it")
     add("--min-workers", type=int, metavar="N", help="0 costs nothing while idle")
     add("--max-workers", type=int, metavar="N")
@@ -201,6 +259,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("--timeout", type=int, metavar="SECONDS", help="longest job; a little more than JOB_TIMEOUT")
     add("--volume", action="append", metavar="ID", help="network volumes, in place of those there are")
     add("--data-center", action="append", metavar="ID", help="data centers, in place of those there are")
+    add(
+        "--model",
+        action="append",
+        type=_model,
+        default=[],
+        metavar="ORG/NAME[:REVISION]",
+        help="a Hugging Face repository that RunPod caches on the host, in place of those there are",
+    )
     add("--registry", metavar="ID", help="registry credential in RunPod, for a private image")
     add("--flashboot", action=argparse.BooleanOptionalAction, default=None, help="RunPod's faster cold start")
     add(
@@ -231,11 +297,15 @@ def main(arguments: list[str] | None = None) -> int:
         runpod = RunPod(options.api_url, key)
         current = runpod.find(options.name)
         body = creation_body(options) if current is None else update_body(options, current)
-        print("POST /v2/serverless" if current is None else f"PATCH /v2/serverless/{current['id']}")
-        print(format_body(body, options.env))
+        request = f"POST {_PATH}" if current is None else f"PATCH {_PATH}/{current['id']}"
+        print("POST /graphql saveEndpoint, with these fields of its own names" if options.model else request)
+        print(format_body({**body, "modelReferences": options.model} if options.model else body, options.env))
         if options.dry_run:
             return 0
-        endpoint = runpod.create(body) if current is None else runpod.update(current["id"], body)
+        if options.model:
+            endpoint = runpod.save(body, options.model, current)
+        else:
+            endpoint = runpod.create(body) if current is None else runpod.update(current["id"], body)
     except DeployError as error:
         print(f"deploy.py: {error}", file=sys.stderr)
         return 1

@@ -79,6 +79,8 @@ def serving() -> Iterator[Api]:
                 return self._answer(401, {"title": "Unauthorized", "status": 401, "detail": "invalid bearer token"})
             if api.fault is not None:
                 return self._answer(*api.fault)
+            if self.path == "/graphql":
+                return self._answer(200, self._save_endpoint(body))
             if self.command == "GET":
                 return self._answer(200, {"endpoints": api.endpoints})
             current: dict[str, Any] = {}
@@ -97,6 +99,14 @@ def serving() -> Iterator[Api]:
                 (current.get("gpu") or {}).pop("excludedTypes", None)
             current.update({**body, "gpu": {**(current.get("gpu") or {}), **body["gpu"]}} if "gpu" in body else body)
             return self._answer(201 if self.command == "POST" else 200, current)
+
+        def _save_endpoint(self, body: dict[str, Any]) -> dict[str, Any]:
+            """The GraphQL mutation: as RunPod's SDK 2 sends it (runpod/api/mutations/apps.py)."""
+            values = body["variables"]["input"]
+            if refused := [model for model in values["modelReferences"] if "refused" in model]:
+                return {"data": None, "errors": [{"message": f"model {refused[0]} is not accessible"}]}
+            api.changes.append((self.command, self.path, body))
+            return {"data": {"saveEndpoint": {"id": values.get("id", "ep1"), "name": values["name"]}}}
 
         do_GET = do_POST = do_PATCH = _handle
 

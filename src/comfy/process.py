@@ -53,7 +53,7 @@ _NOISE = re.compile(
 _HINTS = (
     (r"NVIDIA driver on your system is too old|driver version is insufficient",
      "the host's NVIDIA driver is too old for the CUDA of this image; have RunPod choose hosts by their CUDA version "
-     "(12.8 and later for cu128, 13.0 and later for cu130)"),
+     "(13.0 and later for cu130, 12.8 and later for cu128)"),
     (r"Found no NVIDIA driver|No CUDA GPUs are available|Torch not compiled with CUDA",
      "ComfyUI found no GPU; to run it on the CPU set COMFYUI_ARGS=--cpu"),
     (r"not allowed with argument --cache", "set COMFYUI_CACHE, and no flag for the cache in COMFYUI_ARGS"),

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
@@ -24,7 +24,15 @@ log = logging.getLogger(__name__)
 
 VOLUMES = tuple(map(Path, ("/runpod-volume", "/workspace")))
 _BELOW_VOLUMES = ("models", "ComfyUI/models")
+# RunPod's caches of models: of Hugging Face's own layout; of RunPod's SDK 2 (runpod/apps/model.py); of its Model Repo.
 _HUB_CACHE = Path("/runpod-volume/huggingface-cache/hub")
+_HUB_STORE = Path("/runpod/model-store/huggingface")
+_REPO_STORE = Path("/runpod/model-store/modelrepo-local/models")
+# What a model at the top of a repository may be.
+_TOP_KINDS = (
+    *("checkpoints", "diffusion_models", "loras", "text_encoders", "vae"),
+    *("controlnet", "clip_vision", "upscale_models", "style_models"),
+)
 # Folders that node packs look for only in ComfyUI's own `models`.
 _FIXED_FOLDERS = ("ipadapter-flux", "pulid", "insightface", "facexlib", "clip_vision/siglip-so400m-patch14-384")
 
@@ -80,16 +88,17 @@ def find_places(settings: Settings, comfyui: Path) -> Places:
     on_volumes = [volume / below for volume in VOLUMES for below in _BELOW_VOLUMES]
     roots = tuple(dict.fromkeys((*((given,) if given else ()), own, *filter(Path.is_dir, on_volumes))))
     target = given or _default_target(own)
-    cached = _files_in_hub_cache(settings)
+    cached = _files_in_caches(settings)
     return Places(roots if target in roots else (*roots, target), target, given, cached)
 
 
-def _files_in_hub_cache(settings: Settings) -> dict[str, Path]:
-    if not _HUB_CACHE.is_dir():
+def _files_in_caches(settings: Settings) -> dict[str, Path]:
+    snapshots = list(find_snapshots(settings.model_revision))
+    if not snapshots:
         return {}
     from .manifest import known_manifest  # imported here: it takes 0.1 s, and delays the start of ComfyUI
 
-    return cached_files(_HUB_CACHE, known_manifest(settings))
+    return cached_files(snapshots, known_manifest(settings))
 
 
 def _default_target(own: Path) -> Path:
@@ -158,46 +167,65 @@ def link_fixed_folders(comfyui: Path, roots: Iterable[Path]) -> list[Path]:
     return made
 
 
-def cached_files(cache_folder: Path, manifest: Manifest) -> dict[str, Path]:
-    """The model files in RunPod's cache of Hugging Face repositories, by the path below a root that each stands for.
+class Snapshot(NamedTuple):
+    """A revision of a repository that RunPod has cached: `org/name` in lower case, and its folder."""
 
-    The cache has `models--org--name/snapshots/REVISION/path`. A file that the manifest knows stands for its folder and
-    name there; a file below a folder with a name of ComfyUI's (`split_files/vae/`) for that folder; any other one for
-    all folders in which ComfyUI may look for it.
+    repository: str
+    folder: Path
+
+
+def find_snapshots(revision: str) -> Iterator[Snapshot]:
+    """Of each repository in RunPod's caches `revision` if it is there, else that of `refs/main`, else the newest."""
+    for folder in sorted(_HUB_CACHE.glob("models--*")):
+        named = folder / "refs" / "main"
+        main = named.read_text(encoding="utf-8").strip() if named.is_file() else ""
+        if found := _newest(folder / "snapshots", revision, main):
+            yield Snapshot(folder.name.removeprefix("models--").replace("--", "/").lower(), found)
+    for store in (_HUB_STORE, _REPO_STORE):
+        for folder in sorted(store.glob("*/*")):
+            if found := _newest(folder, revision):
+                inner = _newest(found / "snapshots", revision)  # some hosts nest Hugging Face's layout
+                yield Snapshot(folder.relative_to(store).as_posix().lower(), inner or found)
+
+
+def _newest(folder: Path, *preferred: str) -> Path | None:
+    """The subfolder of the first preferred name that there is, else the one changed last."""
+    found = {path.name: path for path in folder.glob("*") if path.is_dir()}
+    named = (found[name] for name in preferred if name in found)
+    return next(named, None) or max(found.values(), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def cached_files(snapshots: Iterable[Snapshot], manifest: Manifest) -> dict[str, Path]:
+    """The model files of repositories, by the paths below a root of models that each stands for.
+
+    A file that the manifest knows stands for its folder and name there; a file below a folder with a name of ComfyUI's
+    (`split_files/vae/`) for that folder, by its path below it and by its bare name; one at the top of a repository for
+    all folders in which workflows may look for it.
     """
     found: dict[str, Path] = {}
-    for snapshot in _snapshots(cache_folder):
-        for path in sorted(snapshot.rglob("*")):
+    for snapshot in snapshots:
+        for path in sorted(snapshot.folder.rglob("*")):
             if is_model(path.name) and path.is_file():
                 for place in _places_of(path, snapshot, manifest):
                     found.setdefault(place, path)
     return found
 
 
-def _snapshots(cache_folder: Path) -> Iterator[Path]:
-    """Of each repository, the snapshot that `refs/main` names, else the newest one."""
-    for repository in sorted(cache_folder.glob("models--*")):
-        named = repository / "refs" / "main"
-        main = named.read_text(encoding="utf-8").strip() if named.is_file() else ""
-        snapshots = [path for path in (repository / "snapshots").glob("*") if path.is_dir()]
-        if snapshots:
-            yield max(snapshots, key=lambda path: (path.name == main, path.stat().st_mtime))
-
-
-def _places_of(path: Path, snapshot: Path, manifest: Manifest) -> list[str]:
-    inner = path.relative_to(snapshot)
-    repository = snapshot.parent.parent.name.removeprefix("models--").replace("--", "/").lower()
+def _places_of(path: Path, snapshot: Snapshot, manifest: Manifest) -> list[str]:
+    inner = path.relative_to(snapshot.folder)
     size = path.stat().st_size
     known = [
         f"{model.folder}/{model.file}"
         for model in manifest.models
-        if (model.source.path == inner.as_posix() and (model.source.repository or "").lower() == repository)
+        if (model.source.path == inner.as_posix() and (model.source.repository or "").lower() == snapshot.repository)
         or (model.file == path.name and model.size == size)
     ]
     if known:
         return list(dict.fromkeys(known))
-    kinds = [kind for kind, names in folder_names().items() if {kind, *names} & set(inner.parent.parts)]
-    if kinds:
-        return [f"{folder_names()[kinds[0]][0]}/{path.name}"]
+    kinds = {name: names[0] for kind, names in folder_names().items() for name in (kind, *names)}
+    for depth in range(len(inner.parts) - 2, -1, -1):  # the innermost folder that has such a name
+        if kind := kinds.get(inner.parts[depth]):
+            below = "/".join(inner.parts[depth + 1 :])
+            return list(dict.fromkeys((f"{kind}/{below}", f"{kind}/{path.name}")))
     is_part = len(inner.parts) > 1  # of a repository in Diffusers' layout or the like: ComfyUI cannot load it alone
-    return [] if is_part else [f"{kind}/{path.name}" for kind in ("checkpoints", "diffusion_models", "loras")]
+    return [] if is_part else [f"{kind}/{path.name}" for kind in _TOP_KINDS]

@@ -254,6 +254,12 @@ class Settings:
         "JSON file with models and sets of your own, which go before those that the worker knows",
         values.text,
     )
+    model_revision: str = _setting(
+        "MODEL_REVISION",
+        "",
+        "Which revision of the models in RunPod's cache is meant, where there are several; RunPod sets it",
+        values.text,
+    )
     hf_token: str = _setting(
         "HF_TOKEN",
         "",

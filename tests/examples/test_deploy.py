@@ -38,7 +38,7 @@ def test_an_endpoint_is_created_with_sensible_defaults(api: Api, capsys: pytest.
         "image": "you/comfyui-worker:v1",
         "disk": 20,
         "env": {"RUNPOD_INIT_TIMEOUT": "800"},
-        "gpu": {"pools": ["ADA_24", "AMPERE_48", "ADA_48_PRO"], "minCudaVersion": "12.8"},
+        "gpu": {"pools": ["ADA_24", "ADA_32_PRO", "AMPERE_48", "ADA_48_PRO"], "minCudaVersion": "13.0"},
         "workers": {"min": 0, "max": 3, "idleTimeout": 10},
         "scaling": {"type": "QUEUE_DELAY", "queueDelay": 4.0},
         "timeout": 900_000,
@@ -123,6 +123,54 @@ def test_what_runpod_replaces_as_a_whole_is_restated(api: Api, deployed: dict[st
     assert body["workers"] == {"min": 0, "max": 4, "idleTimeout": 5}
     assert body["gpu"]["excludedTypes"] == ["NVIDIA L4"]
     assert body["gpu"]["allowedCudaVersions"] == [], "it excludes the other filter"
+
+
+def test_a_model_for_runpods_cache_goes_by_the_api_that_takes_one(api: Api) -> None:
+    assert run(api, "--image", "i", "--model", "https://huggingface.co/Comfy-Org/flux1-dev/tree/main") == 0
+    ((method, path, sent),) = api.changes
+    assert (method, path) == ("POST", "/graphql")
+    assert "saveEndpoint(input: $input)" in sent["query"]
+    assert sent["variables"]["input"] == {
+        "name": "flux",
+        "type": "QB",
+        "gpuIds": "ADA_24,ADA_32_PRO,AMPERE_48,ADA_48_PRO",
+        "minCudaVersion": "13.0",
+        "workersMin": 0,
+        "workersMax": 3,
+        "idleTimeout": 10,
+        "scalerType": "QUEUE_DELAY",
+        "scalerValue": 4.0,
+        "executionTimeoutMs": 900_000,
+        "flashBootType": "FLASHBOOT",
+        "modelReferences": ["Comfy-Org/flux1-dev:main"],
+        "template": {
+            "name": "flux",
+            "imageName": "i",
+            "containerDiskInGb": 20,
+            "dockerArgs": "",
+            "env": [{"key": "RUNPOD_INIT_TIMEOUT", "value": "800"}],
+        },
+    }
+
+
+def test_a_model_leaves_the_rest_of_an_endpoint_as_it_is(api: Api, deployed: dict[str, Any]) -> None:
+    deployed["networkVolumes"] = ["v1"]
+    assert run(api, "--model", "org/name", "--max-workers", "2") == 0
+    ((_, _, sent),) = api.changes
+    values = sent["variables"]["input"]
+    assert (values["id"], values["gpuIds"], values["gpuCount"]) == ("ep1", "ADA_24,-NVIDIA L4", 1)
+    assert (values["allowedCudaVersions"], values["workersMax"], values["idleTimeout"]) == ("12.8", 2, 5)
+    assert values["networkVolumeIds"] == [{"networkVolumeId": "v1"}]
+    assert values["template"]["imageName"] == "you/comfyui-worker:v1"
+    assert {"key": "HF_TOKEN", "value": "hf_1234"} in values["template"]["env"]
+
+
+def test_a_model_that_is_refused_is_told(api: Api, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(api, "--image", "i", "--model", "org/refused") == 1
+    assert "RunPod's API answered: model org/refused is not accessible" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(api, "--image", "i", "--model", "no-organisation")
+    assert "must be ORGANISATION/NAME or ORGANISATION/NAME:REVISION" in capsys.readouterr().err
 
 
 def test_a_dry_run_prints_the_request_and_changes_nothing(

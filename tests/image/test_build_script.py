@@ -40,11 +40,11 @@ def logged_in(tmp_path: Path, registry: str) -> str:
 def test_it_builds_tries_and_names_the_image_by_the_git_version(stubs: Stubs, checkout: Path) -> None:
     stubs.add("docker")
     done = build(stubs, checkout)
-    assert (done.returncode, done.stdout) == (0, "comfyui-worker:v1.2.0-cu128\n")
+    assert (done.returncode, done.stdout) == (0, "comfyui-worker:v1.2.0-cu130\n")
     built, tried = stubs.calls[-2:]
     assert built.startswith("docker buildx build --load --provenance=false --file ")
-    assert "--target serverless --platform linux/amd64 --tag comfyui-worker:v1.2.0-cu128" in built
-    assert "TORCH_INDEX_URL=https://download.pytorch.org/whl/cu128" in built
+    assert "--target serverless --platform linux/amd64 --tag comfyui-worker:v1.2.0-cu130" in built
+    assert "TORCH_INDEX_URL=https://download.pytorch.org/whl/cu130" in built
     assert "--build-arg VERSION=v1.2.0" in built
     assert tried.startswith("docker run --rm --platform linux/amd64 --env MODE_TO_RUN=test --env COMFYUI_ARGS=--cpu ")
     assert "--test_input examples/smoke_workflow.json" in tried
@@ -82,7 +82,7 @@ def test_it_pushes_what_passed(stubs: Stubs, checkout: Path, tmp_path: Path) -> 
         stubs, checkout, "--push", "--image", "you/w", DOCKER_CONFIG=logged_in(tmp_path, "https://index.docker.io/v1/")
     )
     assert done.returncode == 0, done.stderr
-    assert stubs.calls[-1] == "docker push you/w:v1.2.0-cu128"
+    assert stubs.calls[-1] == "docker push you/w:v1.2.0-cu130"
 
 
 def test_what_fails_its_smoke_test_is_not_pushed(stubs: Stubs, checkout: Path, tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_what_fails_its_smoke_test_is_not_pushed(stubs: Stubs, checkout: Path, t
 def test_a_refused_push_says_so(stubs: Stubs, checkout: Path, tmp_path: Path) -> None:
     stubs.add("docker", "[[ $1 != push ]]")
     done = build(stubs, checkout, "--push", "--image", "ghcr.io/you/w", DOCKER_CONFIG=logged_in(tmp_path, "ghcr.io"))
-    assert (done.returncode, "the push of ghcr.io/you/w:v1.2.0-cu128 failed" in done.stderr) == (1, True)
+    assert (done.returncode, "the push of ghcr.io/you/w:v1.2.0-cu130 failed" in done.stderr) == (1, True)
 
 
 ERRORS = [
@@ -107,7 +107,7 @@ ERRORS = [
     (["--push", "--image", "you/w"], "exit 0", "not logged in to docker.io: docker login docker.io"),
     (["--push", "--image", "ghcr.io/you/w"], "exit 0", "not logged in to ghcr.io: docker login ghcr.io"),
     (["--push"], "exit 0", "say whose image it is: --image YOU/comfyui-worker"),
-    (["--variant", "cu118"], "exit 0", "--variant must be cu128, cu130 or cpu, not 'cu118'"),
+    (["--variant", "cu118"], "exit 0", "--variant must be cu130, cu128 or cpu, not 'cu118'"),
     (["--target", "sls"], "exit 0", "--target must be serverless, models or pod, not 'sls'"),
     (["--target", "models"], "exit 0", "--target models needs --models SET,…"),
     (["--models", "flux1-dev"], "exit 0", "--models is for --target models"),
@@ -153,7 +153,7 @@ def test_changes_that_are_not_committed_are_not_pushed(stubs: Stubs, checkout: P
         script.write("\n")
     done = build(stubs, checkout, "--push", "--image", "you/w", DOCKER_CONFIG=config)
     assert (done.returncode, "there are files that are changed or not committed" in done.stderr) == (1, True)
-    assert build(stubs, checkout).stdout == "comfyui-worker:v1.2.0-dirty-cu128\n"
+    assert build(stubs, checkout).stdout == "comfyui-worker:v1.2.0-dirty-cu130\n"
 
 
 def test_without_git_a_tag_has_to_be_given(stubs: Stubs, checkout: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from src.models.places import (
     Places,
     cached_files,
     find_places,
+    find_snapshots,
     link_fixed_folders,
     write_model_paths,
 )
@@ -41,6 +43,8 @@ def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     there.mkdir()
     monkeypatch.setattr(places, "VOLUMES", (there, tmp_path / "workspace"))
     monkeypatch.setattr(places, "_HUB_CACHE", there / "huggingface-cache" / "hub")
+    monkeypatch.setattr(places, "_HUB_STORE", there / "model-store" / "huggingface")
+    monkeypatch.setattr(places, "_REPO_STORE", there / "model-store" / "modelrepo-local" / "models")
     return there
 
 
@@ -182,8 +186,8 @@ def test_a_link_to_a_volume_that_is_gone_is_made_anew(volume: Path, comfyui: Pat
     assert (comfyui / "models" / "insightface" / "x.bin").is_file()
 
 
-def test_files_of_cached_repositories_get_the_folders_and_names_that_workflows_use(tmp_path: Path) -> None:
-    hub = tmp_path / "hub"
+def test_files_of_cached_repositories_get_the_folders_and_names_that_workflows_use(volume: Path) -> None:
+    hub = volume / "huggingface-cache" / "hub"
     known = entry(
         "cn", weights(100), {"repository": "Shakker-Labs/Union", "path": "diffusion_pytorch_model.safetensors"},
         folder="controlnet", file="union.safetensors",
@@ -198,16 +202,41 @@ def test_files_of_cached_repositories_get_the_folders_and_names_that_workflows_u
     put(other, "top.safetensors")
     put(other, "transformer/diffusion_pytorch_model-00001-of-00002.safetensors")
     put(other, "README.md", b"x")
-    found = cached_files(hub, manifest)
-    assert found.keys() == {
-        "controlnet/union.safetensors",
-        "vae/own_vae.safetensors",
-        "checkpoints/top.safetensors",
-        "diffusion_models/top.safetensors",
-        "loras/top.safetensors",
+    found = cached_files(find_snapshots(""), manifest)
+    top = {
+        f"{kind}/top.safetensors"
+        for kind in (
+            *("checkpoints", "diffusion_models", "loras", "text_encoders", "vae"),
+            *("controlnet", "clip_vision", "upscale_models", "style_models"),
+        )
     }
+    assert found.keys() == {"controlnet/union.safetensors", "vae/own_vae.safetensors", *top}
     assert "new" in found["controlnet/union.safetensors"].parts
-    assert cached_files(tmp_path / "none", manifest) == {}
+    assert "old" in cached_files(find_snapshots("old"), manifest)["controlnet/union.safetensors"].parts
+
+
+def test_a_file_below_a_folder_of_comfyui_is_found_by_its_path_there_and_by_its_name(volume: Path) -> None:
+    snapshot = volume / "model-store" / "huggingface" / "org" / "name" / "1"
+    put(snapshot, "vae/loras/style/inks.safetensors")
+    found = cached_files(find_snapshots(""), shipped_manifest())
+    assert found.keys() == {"loras/style/inks.safetensors", "loras/inks.safetensors"}
+
+
+STORES = {
+    "Hugging Face's cache": "huggingface-cache/hub/models--org--name/snapshots/{}",
+    "RunPod's store": "model-store/huggingface/org/name/{}",
+    "the same, nested": "model-store/huggingface/org/name/{}/snapshots/{}",
+    "RunPod's Model Repo": "model-store/modelrepo-local/models/org/name/{}",
+}
+
+
+@pytest.mark.parametrize("folder", STORES.values(), ids=STORES.keys())
+def test_each_place_of_runpods_cache_is_known(volume: Path, comfyui: Path, folder: str) -> None:
+    there = {revision: put(volume, f"{folder.format(revision, revision)}/split_files/vae/a.sft") for revision in "123"}
+    os.utime(there["2"].parents[2], (2e9, 2e9))
+    places = find_places(read_settings({"MODEL_REVISION": "1"}), comfyui)
+    assert places.find(model("vae", "a.sft")) == there["1"]
+    assert find_places(read_settings({}), comfyui).locate("a.sft") in there.values()
 
 
 def test_what_runpod_has_cached_is_found_and_linked(volume: Path, comfyui: Path, tmp_path: Path) -> None:
