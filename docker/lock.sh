@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# For maintainers: resolve the Python packages of the image again and write docker/constraints/. Run it with the
-# image's version of Python.
+# For maintainers: resolve the Python packages of the image again and write docker/constraints/. Run it with Python
+# 3.11, the oldest that an image's base may have: newer ones take those versions too.
 # usage: docker/lock.sh COMFYUI_FOLDER     a checkout of the version that the Dockerfile names
 set -euo pipefail
 [[ $# -eq 1 && -f $1/requirements.txt ]] || { echo "usage: $0 COMFYUI_FOLDER" >&2; exit 2; }

@@ -310,6 +310,12 @@ class ComfyCrashed(EngineFault):
     error_code: ClassVar[str] = "comfyui_crashed"
 
 
+class MemoryLimitReached(ComfyCrashed):
+    """The kernel ended ComfyUI while a job ran: it reached the memory limit of the container."""
+
+    error_code: ClassVar[str] = "memory_limit_reached"
+
+
 class ComfyHung(EngineFault):
     """ComfyUI's process lives, but answers nothing and does nothing."""
 

@@ -14,6 +14,7 @@ from ..errors import (
     ComfyBootFailed,
     ComfyCrashed,
     ComfyUnreachable,
+    MemoryLimitReached,
     PortTaken,
     UnexpectedAnswer,
     WorkerError,
@@ -167,9 +168,16 @@ class ComfyEngine:
         self.process.stop(grace=0)
 
     def ensure_alive(self) -> None:
-        """Raise ComfyCrashed if the process has ended."""
-        if not self.process.alive:
-            raise ComfyCrashed(f"ComfyUI ended while the job ran: {self.process.exit_description()}")
+        """Raise ComfyCrashed (MemoryLimitReached) if the process has ended."""
+        if self.process.alive:
+            return
+        ending = f"ComfyUI ended while the job ran: {self.process.exit_description()}"
+        if self.process.reached_memory_limit:
+            raise MemoryLimitReached(
+                f"{ending}; use smaller pictures, batches or models, set COMFYUI_CACHE=none, or take a machine with "
+                "more memory"
+            )
+        raise ComfyCrashed(ending)
 
     def _answers(self) -> bool:
         """Whether /system_stats answers, and it is our child that does."""

@@ -55,8 +55,8 @@ class Installation:
         if not settings.enable_api_nodes:  # newer versions mean more than the nodes by --disable-api-nodes
             partner = "--disable-partner-nodes"
             flags.append([partner if partner in self.accepted else "--disable-api-nodes"])
-        kind, _, kept = settings.comfyui_cache.partition(":")
-        flags.append([f"--cache-{kind}", *([kept] if kept else [])])
+        kind, _, bound = settings.comfyui_cache.partition(":")
+        flags.append([f"--cache-{kind}", *([bound] if bound else [])])
         # In a file: with a database in memory ComfyUI 0.3.64 logs a traceback when it closes the connection.
         flags.append(["--database-url", f"sqlite:///{folders.user / 'comfyui.db'}"])
         flags.append(["--disable-assets"])

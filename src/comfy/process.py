@@ -20,6 +20,7 @@ from .. import REPOSITORY
 from ..errors import ComfyBootFailed, ComfyStuck, PortTaken
 from ..launch import LAUNCHER
 from ..launch.comfy_launcher import WORKER_THREAD_ENDED
+from ..launch.container_memory import kernel_kills, total_memory
 from ..models.places import write_model_paths
 from ..redaction import public_text
 from ..settings import SECRETS_FILE, Settings, child_environment
@@ -34,6 +35,7 @@ _MARK = "COMFYUI_WORKER_FOLDERS"
 _SYSTEM_FOLDERS = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64")  # what processes of the worker run, too
 _KILL_ROUNDS, _KILL_ROUND_SECONDS = 20, 0.05
 _STOP_SECONDS = 3.0
+_GIGABYTE = 1 << 30
 _KILL_SECONDS = 30.0  # that the system may take to end a killed process
 _MAX_LINE_BYTES = 65536
 _KEPT_LINES = 200
@@ -78,6 +80,7 @@ class ComfyProcess:
         self._reader: threading.Thread | None = None
         self._is_stopping = False
         self._ready_pipe: int | None = None
+        self._kernel_kills = 0
         # The kernel ties a child to the *thread* that started it, so that has to be one that stays.
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="comfyui-starter")
 
@@ -88,6 +91,7 @@ class ComfyProcess:
         self.folders = Folders.make()
         self._log.clear()
         self._is_stopping = False
+        self._kernel_kills = kernel_kills()
         command = self.installation.command(self._settings, self.folders, self.port)
         try:
             self._write_model_paths()
@@ -174,6 +178,12 @@ class ComfyProcess:
         """Whether a signal ended the process."""
         return self._process is not None and (self._process.poll() or 0) < 0
 
+    @property
+    def reached_memory_limit(self) -> bool:
+        """Whether the kernel ended the process as the container had used up its memory."""
+        is_killed = self._process is not None and self._process.poll() == -signal.SIGKILL
+        return is_killed and kernel_kills() > self._kernel_kills
+
     def activity(self) -> tuple[int, ...] | None:
         """Numbers that grow whenever the process does anything: page faults, CPU time, bytes read.
 
@@ -211,6 +221,8 @@ class ComfyProcess:
         if self._reader:
             self._reader.join(timeout=1)  # its last lines may still be in the pipe
         if code < 0:
+            if self.reached_memory_limit:
+                return f"killed by the kernel at this container's memory limit of {total_memory() / _GIGABYTE:.1f} GB"
             name = signal.Signals(-code).name
             return f"killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
         if code == WORKER_THREAD_ENDED:

@@ -4,6 +4,7 @@
     comfy_confinement  shuts that process out of the worker
     comfy_bytecode  stores the bytecode of what ComfyUI imports at startup, so that the next start is faster
     comfy_deferred_imports  has ComfyUI import large libraries when they are used, not at startup
+    container_memory  the memory that there is: of the container, not of the machine
     container_init  what the worker has to do as a container's first process
 
 Those for ComfyUI are run by path, so this folder is then first on `sys.path`: no file here may have the name of a

@@ -7,6 +7,7 @@ its server would keep answering but run nothing, the process exits, so that the 
 garbage collector is off until the worker writes to the pipe READY_FD: imports create millions of objects that stay
 alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on. With
 `--guard FOLDERS FILES` before the program (both with os.pathsep between) it is confined: see `comfy_confinement`.
+psutil tells the memory of the container (see `container_memory`).
 Modules come from a pack, if there is one (see `comfy_bytecode`), and put off imports (see `comfy_deferred_imports`),
 unless `--import-all` comes before the program.
 
@@ -104,8 +105,10 @@ def main() -> None:
         runpy.run_module(program[1], run_name="__main__", alter_sys=True)
     else:
         from comfy_bytecode import install_finder, pack_path  # type: ignore[import-not-found]  # in this folder
+        from container_memory import limit_psutil  # type: ignore[import-not-found]
 
         install_finder(pack_path(Path.cwd()), defers)
+        limit_psutil()
         run_script(program)
 
 

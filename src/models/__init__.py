@@ -6,7 +6,6 @@ chunks        reads a file in large chunks, several at a time
 manifest      the known models, and the sets of them that workflows need (manifest.json)
 local_cache   copies of models on a fast disk
 places        the folders that are searched for models, and the one that downloads go to
-memory        how much memory the machine or the container has
 partial       a partly downloaded file
 transfer      downloads one large file in ranges: stalls are detected, the file is checked and renamed
 web           files at URLs, those of Hugging Face repositories among them

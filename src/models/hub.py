@@ -27,8 +27,8 @@ from urllib.parse import quote
 
 from .. import REPOSITORY
 from ..errors import ModelFetchFailed
+from ..launch.container_memory import total_memory
 from .manifest import Source
-from .memory import total_memory
 from .partial import disk_errors, partial_of, staging_of
 from .transfer import Check, Count
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
+from ..launch.container_memory import free_memory
 from .chunks import read_chunks
 from .local_cache import LocalCache
-from .memory import free_memory
 
 log = logging.getLogger(__name__)
 

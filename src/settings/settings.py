@@ -44,8 +44,10 @@ class Settings:
     comfyui_port: int = _setting("COMFYUI_PORT", 0, "Port of ComfyUI on 127.0.0.1. 0: any free one", values.port)
     comfyui_cache: str = _setting(
         "COMFYUI_CACHE",
-        "classic",
-        "What ComfyUI keeps between jobs: `classic`, `lru:N` or `none`",
+        "ram",
+        "What ComfyUI keeps between jobs: `classic` (what the last job's nodes gave), `ram` (the same, but less while "
+        "memory is short: `ram:GB` says how much is to be free; a ComfyUI without it is at `classic`), `lru:N` (N "
+        "results) or `none`",
         values.cache,
     )
     comfyui_pass_env: tuple[str, ...] = _setting(

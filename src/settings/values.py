@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
-_CACHE = re.compile(r"classic|none|lru:[1-9]\d*")
+_CACHE = re.compile(r"classic|none|lru:[1-9]\d*|ram(:\d+(\.\d+)?)?")
 
 
 def text(value: str) -> str:
@@ -100,7 +100,7 @@ def cache(value: str) -> str:
     """The mode of ComfyUI's cache."""
     word = value.strip().lower()
     if not _CACHE.fullmatch(word):
-        raise ValueError("classic, none or lru:N (N results kept)")
+        raise ValueError("classic, none, lru:N (N results kept), ram or ram:GB (memory that is to be free)")
     return word
 
 

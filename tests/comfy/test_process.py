@@ -26,7 +26,7 @@ from ..conftest import installation, settings_for
 OLD_FLAGS = (
     '"--disable-metadata" "--disable-api-nodes" "--cache-classic" "--database-url" "--extra-model-paths-config"'
 )
-NEW_FLAGS = f'{OLD_FLAGS} "--disable-partner-nodes" "--disable-assets" "--cache-lru"'
+NEW_FLAGS = f'{OLD_FLAGS} "--disable-partner-nodes" "--disable-assets" "--cache-lru" "--cache-ram"'
 
 
 def checkout(folder: Path, main: str = "", flags: str = OLD_FLAGS, version: str = "0.3.64") -> Path:
@@ -54,10 +54,11 @@ def test_flags_are_chosen_by_what_the_version_takes(tmp_path: Path) -> None:
     assert "--disable-partner-nodes" in new_command
     assert "--disable-api-nodes" not in new_command
     assert "--disable-assets" in new_command
+    assert new_command[new_command.index("--cache-ram") + 1].startswith("--")
+    assert not [word for word in old_command if word.startswith("--cache")]
     for command in (old_command, new_command):
         assert command[command.index("--listen") + 1] == "127.0.0.1"
         assert "--disable-metadata" in command
-        assert "--cache-classic" in command
         assert command[command.index("--extra-model-paths-config") + 1] == str(folders.model_paths)
 
 
@@ -67,9 +68,11 @@ def test_settings_change_the_flags_and_arguments_are_appended(tmp_path: Path) ->
         save_metadata=True, enable_api_nodes=True, comfyui_cache="lru:4", comfyui_args="--cpu --extra 'a b'"
     )
     command = engine.command(settings, Folders(tmp_path), 1)
-    assert not {"--disable-metadata", "--disable-partner-nodes", "--cache-classic"} & set(command)
+    assert not {"--disable-metadata", "--disable-partner-nodes", "--cache-ram"} & set(command)
     assert command[command.index("--cache-lru") + 1] == "4"
     assert command[-3:] == ["--cpu", "--extra", "a b"]
+    command = engine.command(Settings(comfyui_cache="ram:2.5"), Folders(tmp_path), 1)
+    assert command[command.index("--cache-ram") + 1] == "2.5"
 
 
 def test_arguments_that_no_shell_could_read_are_refused(tmp_path: Path) -> None:

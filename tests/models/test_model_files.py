@@ -16,7 +16,6 @@ import pytest
 from src.errors import JobCancelled
 from src.models.files import cached_digest, could_be, digest_of, what_is_wrong
 from src.models.locks import locked
-from src.models.memory import free_memory, total_memory
 
 from ..model_server import weights
 
@@ -175,47 +174,3 @@ def test_of_many_that_find_a_lock_left_each_gets_it_alone(tmp_path: Path) -> Non
     for thread in threads:
         thread.join(60)
     assert most == [1] * 8
-
-
-# --- Memory --------------------------------------------------------------------------------------------
-
-MEMINFO = "MemTotal:       16000000 kB\nMemFree:  1 kB\nMemAvailable:    8000000 kB\n"
-GB = 1 << 30
-GROUPS: dict[str, tuple[dict[str, str], int, int]] = {
-    "no group": ({}, 16_000_000 << 10, 8_000_000 << 10),
-    "version 2": (
-        {"memory.max": f"{4 * GB}", "memory.current": f"{3 * GB}", "memory.stat": f"anon 5\ninactive_file {GB}\n"},
-        4 * GB,
-        2 * GB,
-    ),
-    "version 2 without a limit": ({"memory.max": "max\n", "memory.current": "5"}, 16_000_000 << 10, 8_000_000 << 10),
-    "version 1": (
-        {
-            "memory/memory.limit_in_bytes": f"{4 * GB}",
-            "memory/memory.usage_in_bytes": f"{2 * GB}",
-            "memory/memory.stat": f"cache 1\ntotal_inactive_file {GB // 2}\n",
-        },
-        4 * GB,
-        5 * GB // 2,
-    ),
-    "version 1 without a limit": (
-        {"memory/memory.limit_in_bytes": "9223372036854771712"},
-        16_000_000 << 10,
-        8_000_000 << 10,
-    ),
-    "a group that is used up": ({"memory.max": "100", "memory.current": "200"}, 100, 0),
-}
-
-
-@pytest.mark.parametrize(("files", "total", "free"), GROUPS.values(), ids=GROUPS.keys())
-def test_memory_is_that_of_the_container(tmp_path: Path, files: dict[str, str], total: int, free: int) -> None:
-    (tmp_path / "meminfo").write_text(MEMINFO)
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-    assert total_memory(tmp_path, tmp_path / "meminfo") == total
-    assert free_memory(tmp_path, tmp_path / "meminfo") == free
-
-
-def test_a_system_that_tells_nothing_has_no_memory_to_spare(tmp_path: Path) -> None:
-    assert free_memory(tmp_path, tmp_path / "none") == 0

@@ -37,6 +37,8 @@ def test_values_are_parsed() -> None:
         ("COMFYUI_PORT", "70000"),
         ("COMFYUI_PORT", "-1"),
         ("COMFYUI_CACHE", "lru"),
+        ("COMFYUI_CACHE", "ram:"),
+        ("COMFYUI_CACHE", "ram:much"),
         ("SAVE_METADATA", "perhaps"),
         ("LOG_LEVEL", "LOUD"),
     ],
