@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from src.comfy.rejection import explain_problems, list_problems
+from src.comfy.rejection import Engine, explain_problems, list_problems
 from src.editor import class_types, convert, read_document
 from src.errors import WorkerError
 from src.worker.job_take import read_jobs
@@ -147,7 +147,7 @@ def checked_by_schemas(graph: dict[str, Any]) -> None:
         for name in {n["class_type"] for n in graph.values()}
     }
     errors = check_nodes(Graph(graph), schemas, (), list(CLASSES))
-    raise explain_problems(list_problems(errors, graph, lambda class_type, name: []))
+    raise explain_problems(list_problems(errors, graph, Engine()))
 
 
 def applying(overrides: Overrides) -> Callable[[dict[str, Any]], Any]:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from ..errors import UnexpectedAnswer
 from ..workflow.schemas import NodeSchema, read_schema
+from .boot_log import BootLog
 from .http import Answer, HttpConnections
 
 _MAX_CLASS_LENGTH = 500
@@ -49,7 +50,10 @@ class QueueState:
 class ComfyClient:
     """One ComfyUI server, over keep-alive connections. May be used from several threads."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, name: str = "ComfyUI", boot_log: BootLog | None = None) -> None:
+        self.name = name
+        """What it is called, with its version as far as that is known."""
+        self.boot_log = boot_log or BootLog()
         self.answered_at = 0.0
         """When it last answered anything, by the monotonic clock."""
         self._schemas: dict[str, NodeSchema] = {}

@@ -75,7 +75,7 @@ class ComfyEngine:
         """Start the process, unless that has been done, and return at once; it is ready after `wait_ready`."""
         if not self.process.is_started:
             self.process.start()
-        self._client = ComfyClient(self.process.url)
+        self._client = ComfyClient(self.process.url, self.process.installation.name, self.process.boot_log)
 
     def wait_ready(self) -> None:
         """Wait until our own child answers, then connect to its events.
@@ -98,6 +98,10 @@ class ComfyEngine:
         self._events.start()
         seconds = time.monotonic() - self.process.started_at
         log.info("%s is ready, %.1f s after its start", self.process.installation.name, seconds)
+        if paths := self.process.boot_log.fast_paths(self._settings.comfyui_args):
+            log.info("fast paths: %s", ", ".join(map(str, paths)))
+        for pack in self.process.boot_log.failed_packs:
+            log.warning("the node pack %s could not be imported: %s", pack.name, pack.error)
 
     def forget(self, prompt_id: str) -> None:
         """Have ComfyUI drop the history entry of a prompt that ended.

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
-from ..errors import PartnerKeyMissing
+from ..errors import PartnerKeyMissing, WorkerError
 from ..workflow.graph import Graph, Workflow
 from ..workflow.schemas import NodeSchema, check_choices, check_inputs, check_nodes
 from ..workflow.slots import Slot
 from .client import ComfyClient
-from .rejection import Problem, explain_problems, list_problems
+from .rejection import Engine, Problem, explain_problems, list_problems
+
+
+def engine_of(client: ComfyClient) -> Engine:
+    """What explanations may ask; an engine that does not answer knows nothing: they only improve a message."""
+
+    def options(class_type: str, name: str) -> list[str]:
+        with suppress(WorkerError):
+            return client.options(class_type, name)
+        return []
+
+    def is_core(class_type: str) -> bool:
+        with suppress(WorkerError):
+            schema = client.schemas([class_type])[class_type]
+            return schema is not None and schema.is_core
+        return False
+
+    return Engine(client.name, options, is_core, client.boot_log.pack_of)
 
 
 def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:
@@ -27,7 +45,7 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
         errors = check_inputs(graph, schemas, set(changed), files)
         if not errors:
             return
-    raise explain_problems(list_problems(errors, workflow, client.options))
+    raise explain_problems(list_problems(errors, workflow, engine_of(client)))
 
 
 def check_dynamic_combos(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> None:
@@ -48,7 +66,7 @@ def check_dynamic_combos(client: ComfyClient, workflow: Workflow, check: Callabl
         if not errors:
             return
         classes = {graph.class_of(node_id) for node_id in errors}
-    raise explain_problems(list_problems(errors, workflow, client.options))
+    raise explain_problems(list_problems(errors, workflow, engine_of(client)))
 
 
 def find_problems(
@@ -66,7 +84,7 @@ def find_problems(
         unknown = [error for error in entry["errors"] if error["type"] == "unknown_input"]
         if unknown:
             errors.setdefault(node_id, {**entry, "errors": []})["errors"].extend(unknown)
-    return list_problems(errors, workflow, client.options)
+    return list_problems(errors, workflow, engine_of(client))
 
 
 def input_files_of(client: ComfyClient, workflow: Workflow) -> list[Slot]:

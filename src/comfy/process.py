@@ -24,6 +24,7 @@ from ..launch.container_memory import kernel_kills, total_memory
 from ..models.places import write_model_paths
 from ..redaction import public_text
 from ..settings import SECRETS_FILE, Settings, child_environment
+from .boot_log import BootLog
 from .folders import Folders
 from .install import Installation
 
@@ -74,6 +75,7 @@ class ComfyProcess:
         self.port = 0
         self.started_at = 0.0
         self.folders = Folders(Path())
+        self.boot_log = BootLog()
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._log: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -90,6 +92,7 @@ class ComfyProcess:
         self.port = _free_port(self._settings.comfyui_port)
         self.folders = Folders.make()
         self._log.clear()
+        self.boot_log = BootLog()
         self._is_stopping = False
         self._kernel_kills = kernel_kills()
         command = self.installation.command(self._settings, self.folders, self.port)
@@ -297,6 +300,7 @@ class ComfyProcess:
         while stream and (raw := stream.readline(_MAX_LINE_BYTES)):
             line = plain_line(raw.decode("utf-8", "replace"))[:_KEPT_CHARACTERS]
             self._log.append(line)
+            self.boot_log.read(line)
             # Lines that are written while the engine is being ended, tracebacks included, are of no interest.
             is_noise = self._is_stopping or not line or _NOISE.match(line)
             _comfyui_log.log(logging.DEBUG if is_noise else logging.INFO, "%s", line)

@@ -16,6 +16,7 @@ from ..workflow.graph import Workflow
 from .engine import ComfyEngine
 from .history_wait import HistoryWait
 from .liveness import HangDetector, wait_until_responsive
+from .preflight import engine_of
 from .record import Run, sends_frames
 from .rejection import explain_rejection
 from .run_limits import Report, RunLimits
@@ -76,16 +77,8 @@ def _queue(
     """Queue the prompt. Raises what a rejection means, also where ComfyUI would run only a part of it."""
     submission = engine.client.queue_prompt(workflow, prompt_id, client_id, extra_data)
     if not submission.is_whole:
-        raise explain_rejection(submission.body, workflow, lambda *place: _options(engine, *place))
+        raise explain_rejection(submission.body, workflow, engine_of(engine.client))
     log.info("queued prompt %s with %d nodes", prompt_id, len(workflow))
-
-
-def _options(engine: ComfyEngine, class_type: str, name: str) -> list[str]:
-    """The values that an input may have; none if ComfyUI does not answer, since they only improve a message."""
-    try:
-        return engine.client.options(class_type, name)
-    except WorkerError:
-        return []
 
 
 def _stop_prompt(engine: ComfyEngine, generation: int, prompt_id: str, grace: float) -> None:

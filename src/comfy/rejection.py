@@ -11,7 +11,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import (
     CudaFailed,
@@ -25,10 +25,22 @@ from ..errors import (
 )
 from ..redaction import public_text
 from ..workflow.graph import Graph, Workflow
+from .boot_log import FailedPack
 from .record import messages_of
 
-FindOptions = Callable[[str, str], list[str]]
-"""(class_type, input name) -> the values that this ComfyUI allows there."""
+
+class Engine(NamedTuple):
+    """What an explanation needs to know of the ComfyUI that it is about."""
+
+    name: str = "ComfyUI"
+    """With its version."""
+    find_options: Callable[[str, str], list[str]] = lambda class_type, name: []
+    """(class_type, input name) -> the values that it allows there."""
+    is_core: Callable[[str], bool] = lambda class_type: False
+    """Whether a class that it has is one of its own, not of a node pack."""
+    failed_pack: Callable[[str], FailedPack | None] = lambda class_type: None
+    """The node pack with that class, if it is installed but could not be imported."""
+
 
 # What `extra_model_paths.yaml` adds to ComfyUI's own.
 _WHERE_MODELS_ARE = (
@@ -60,10 +72,6 @@ _FOLDERS_BY_CLASS = {
     ("UpscaleModelLoader", "model_name"): "upscale_models",
     ("ModelPatchLoader", "name"): "model_patches",
 }
-_HOW_TO_GET_NODES = (
-    "install the node pack that brings it in the image (a paid partner node needs ENABLE_API_NODES=true), or use "
-    "another node"
-)
 _MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
 _NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
 
@@ -80,21 +88,22 @@ _SHOWN_ERRORS = 10
 # --- Refused prompts -----------------------------------------------------------------------------------
 
 
-def explain_rejection(body: object, workflow: Workflow, find_options: FindOptions) -> WorkerError:
+def explain_rejection(body: object, workflow: Workflow, engine: Engine) -> WorkerError:
     """The error for what /prompt answered: `{"error": {...}, "node_errors": {...}}`.
 
-    `find_options` is called only where ComfyUI left out the allowed values (it does above 20 of them).
+    The engine is asked for options only where ComfyUI left out the allowed values (it does above 20 of them).
     """
     body = body if isinstance(body, Mapping) else {}
-    problems = list_problems(_mapping(body.get("node_errors")), workflow, find_options)
-    return explain_problems(problems) if problems else _explain_whole(_mapping(body.get("error")))
+    problems = list_problems(_mapping(body.get("node_errors")), workflow, engine)
+    return explain_problems(problems) if problems else _explain_whole(_mapping(body.get("error")), engine)
 
 
-def list_problems(node_errors: Mapping[str, Any], workflow: Workflow, find_options: FindOptions) -> list[Problem]:
+def list_problems(node_errors: Mapping[str, Any], workflow: Workflow, engine: Engine) -> list[Problem]:
     """What each of ComfyUI's `node_errors` means, in the workflow's order; ComfyUI has none."""
-    graph, find_options = Graph(workflow), cache(find_options)
+    graph = Graph(workflow)
+    engine = engine._replace(find_options=cache(engine.find_options), failed_pack=cache(engine.failed_pack))
     return [
-        Problem(graph, node_id, error, find_options)
+        Problem(graph, node_id, error, engine)
         for node_id in graph
         for error in _mapping(node_errors.get(node_id)).get("errors") or []
         if isinstance(error, Mapping)
@@ -113,7 +122,7 @@ def explain_problems(problems: Sequence[Problem]) -> WorkerError:
     return InvalidWorkflow(f"{shown}{more}", node_errors=details)
 
 
-def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
+def _explain_whole(error: Mapping[str, Any], engine: Engine) -> WorkerError:
     """An error that belongs to no node."""
     kind, message, details = (
         error.get("type"),
@@ -124,10 +133,9 @@ def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
         return InvalidWorkflow("the workflow has no output node; add one that saves something, such as SaveImage")
     if kind == "missing_node_type" or "does not exist" in message:
         found = re.search(r"node (.+) does not exist", message)
-        class_type = _mapping(error.get("extra_info")).get("class_type") or (found.group(1) if found else "?")
+        class_type = str(_mapping(error.get("extra_info")).get("class_type") or (found.group(1) if found else "?"))
         return MissingNodeType(
-            f"node class {public_text(class_type, 100)!r} is not known to this ComfyUI ({details or message}); "
-            f"{_HOW_TO_GET_NODES}",
+            f"node class {public_text(class_type, 100)!r} ({details or message}): {why_missing(class_type, engine)}",
             class_type=public_text(class_type, 100),
         )
     return InvalidWorkflow(
@@ -135,10 +143,24 @@ def _explain_whole(error: Mapping[str, Any]) -> WorkerError:
     )
 
 
+def why_missing(class_type: str, engine: Engine) -> str:
+    """Why an engine does not have a node class, and what to do."""
+    pack = engine.failed_pack(class_type)
+    if pack is not None:
+        return (
+            f"its node pack {public_text(pack.name, 100)} is installed, but {engine.name} could not import it: "
+            f"{pack.error}; install what it needs in the image"
+        )
+    return (
+        f"{engine.name} has no such node class; a newer ComfyUI may have it, or else install the node pack that "
+        "brings it in the image (a paid partner node needs ENABLE_API_NODES=true), or use another node"
+    )
+
+
 class Problem:
     """One entry of `node_errors[id].errors`: `text` for people, `details` for programs."""
 
-    def __init__(self, graph: Graph, node_id: str, error: Mapping[str, Any], find_options: FindOptions) -> None:
+    def __init__(self, graph: Graph, node_id: str, error: Mapping[str, Any], engine: Engine) -> None:
         extra = _mapping(error.get("extra_info"))
         self.kind = str(error.get("type"))
         self.class_type = graph.class_of(node_id)
@@ -146,7 +168,7 @@ class Problem:
         self.received = extra.get("received_value")
         self._error = error
         self._type, self._limits = _config(extra.get("input_config"))
-        self._find_options = find_options
+        self._engine = engine
         self.allowed = self._allowed()
         self.is_missing_model = self.kind == "value_not_in_list" and self._names_model()
         self._node = graph.describe(node_id)
@@ -170,11 +192,11 @@ class Problem:
             return self._missing_model()
         sentences = {
             "missing_node_type": "; ".join(
-                filter(None, ("this ComfyUI has no such node class", self._error.get("message"), _HOW_TO_GET_NODES))
+                filter(None, (self._error.get("message"), why_missing(self.class_type, self._engine)))
             ),
             "invalid_input_type": f"{self.name} must be of type {self._type}, not {received}" if self._type else "",
             "required_input_missing": f"input {self.name} is missing",
-            "value_not_in_list": f"{self.name} must be one of {_listed(self.allowed)}, not {received}",
+            "value_not_in_list": f"{self.name} must be one of {_listed(self.allowed)}, not {received}{self._newer()}",
             "value_smaller_than_min": f"{self.name} must be at least {self._limit('min')}, not {received}",
             "value_bigger_than_max": f"{self.name} must be at most {self._limit('max')}, not {received}",
             "bad_linked_input": f'{self.name} must be a value or a link ["node id", output number], not {received}',
@@ -196,6 +218,13 @@ class Problem:
         there = f"nearest names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
         return f"{self.name} {public_text(repr(name), 200)} was not found in the folder {folder}; {there}"
 
+    def _newer(self) -> str:
+        """A word about newer versions, for a choice that a class of ComfyUI itself does not have; files are none."""
+        is_choice = self.kind == "value_not_in_list" and isinstance(self.received, str) and "." not in self.received
+        if not is_choice or not self._engine.is_core(self.class_type):
+            return ""
+        return f"; this is {self._engine.name}, and a newer ComfyUI may know it"
+
     def _names_model(self) -> bool:
         known = self.name in _FOLDERS or (self.class_type, self.name) in _FOLDERS_BY_CLASS
         return known or bool(_MODEL_FILE.search(str(self.received)))
@@ -208,7 +237,7 @@ class Problem:
             return []
         if isinstance(self._type, list):
             return [str(option) for option in self._type]
-        return self._find_options(self.class_type, self.name)
+        return self._engine.find_options(self.class_type, self.name)
 
 
 def _config(value: object) -> tuple[object, Mapping[str, Any]]:

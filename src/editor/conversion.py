@@ -9,7 +9,7 @@ from typing import Any
 
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
-from .document import Document, refuse
+from .document import Document, EditorNode, refuse
 from .links import LinkSources, PromotedWidget
 from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes
 from .values import ConversionContext, Values, wrap_list
@@ -88,8 +88,7 @@ def _check(placed: PlacedNode, document: Document) -> None:
         if _SUBGRAPH_ID.fullmatch(node.class_type):
             refuse("it is a subgraph whose definition is not in the file", node, placed.id)
         refuse(
-            "this ComfyUI has no such node class, and it is no node that only the editor knows; install the node pack "
-            "that brings it",
+            f"this ComfyUI has no such node class, and it is no node that only the editor knows; {_who_has_it(node)}",
             node,
             placed.id,
         )
@@ -99,6 +98,16 @@ def _check(placed: PlacedNode, document: Document) -> None:
         refuse("its script connects nodes when the editor queues, which is nowhere in the file", node, placed.id)
     if needs_browser(placed.schema):
         refuse("its values are made by the browser when the editor queues", node, placed.id)
+
+
+def _who_has_it(node: EditorNode) -> str:
+    """What brings a node's class: the editor writes that into the file (`cnr_id` or `aux_id`, and `ver`)."""
+    pack, version = (str(node.properties.get(name) or "")[:100] for name in ("cnr_id", "ver"))
+    pack = pack or str(node.properties.get("aux_id") or "")[:100]
+    saved = f"{pack} {version}".strip()
+    if pack == "comfy-core":
+        return f"ComfyUI itself brings it (the file was saved with {saved}): a newer ComfyUI may have it"
+    return f"install the node pack that brings it{f' ({saved}, says the file)' if pack else ''}"
 
 
 def _entry(placed: PlacedNode, values: Values, sources: LinkSources) -> dict[str, Any]:

@@ -29,6 +29,8 @@ def versions(engine: ComfyEngine) -> dict[str, str]:
 def describe_worker(engine: ComfyEngine, settings: Settings) -> dict[str, Any]:
     """Versions, devices, models by folder, node packs with their number of classes, settings without secrets, disk.
 
+    `fast_paths` are those of ComfyUI: which run, why not, and what would turn them on.
+
     Raises WorkerError if the engine does not answer.
     """
     stats = engine.client.system_stats()
@@ -46,6 +48,8 @@ def describe_worker(engine: ComfyEngine, settings: Settings) -> dict[str, Any]:
         "memory": {name: system.get(name) for name in ("ram_total", "ram_free")},
         "models": _models(engine),
         "node_packs": _node_packs(engine),
+        "failed_node_packs": {pack.name: pack.error for pack in engine.process.boot_log.failed_packs},
+        "fast_paths": [path._asdict() for path in engine.process.boot_log.fast_paths(settings.comfyui_args)],
         "workflows": list_stored_workflows(settings)[:_MAX_NAMES],
         "settings": settings.public(),
         "disk": _disk(),

@@ -19,7 +19,7 @@ from ..comfy.recovery import run_with_recovery
 from ..comfy.run_limits import Report, RunLimits
 from ..deadline import Deadline
 from ..editor import class_types, convert, read_document
-from ..errors import BucketFailed, JobTimeout, MissingModel
+from ..errors import BucketFailed, GuiFormatWorkflow, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
 from ..models.provisioning import ModelProvisioner
 from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
@@ -117,7 +117,18 @@ class JobRunner:
 
         def attempt(_: Sequence[str]) -> Workflow:
             limits.deadline.restart()  # a boot of ComfyUI is not the conversion's own time
-            return convert(document, self.engine.client.schemas(needed), check=limits.check)
+            client = self.engine.client
+            schemas = client.schemas(needed)
+            try:
+                return convert(document, schemas, check=limits.check)
+            except GuiFormatWorkflow as error:
+                failed = {client.boot_log.pack_of(name) for name, schema in schemas.items() if schema is None}
+                error.hints.extend(
+                    f"the node pack {pack.name} is installed, but could not be imported: {pack.error}"
+                    for pack in failed
+                    if pack is not None
+                )
+                raise
 
         return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
 

@@ -105,6 +105,16 @@ class Validation(BaseModel):
     execution_time_seconds: float = Field(ge=0)
 
 
+class FastPath(BaseModel):
+    """One of ComfyUI's fast paths, such as its CUDA kernels."""
+
+    model_config = _CLOSED
+    name: str
+    is_on: bool
+    detail: str = Field(description="why not, or how")
+    remedy: str = Field(description="what would turn it on; empty if nothing is known")
+
+
 class Info(BaseModel):
     """The answer to `action: info`."""
 
@@ -116,6 +126,10 @@ class Info(BaseModel):
     memory: dict[str, int | None] = Field(description="bytes")
     models: dict[str, Any] = Field(description="file names by folder")
     node_packs: dict[str, int] = Field(description="number of node classes by pack")
+    failed_node_packs: dict[str, str] = Field(
+        description="packs that could not be imported: the exception's last line"
+    )
+    fast_paths: list[FastPath] = Field(description="ComfyUI's fast paths, as far as this version tells of them")
     workflows: list[str] = Field(description="names of stored workflows")
     settings: dict[str, Any]
     disk: dict[str, dict[str, int]] = Field(description="bytes")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import VERSION
+from ..comfy.engine import ComfyEngine
 from ..comfy.install import Installation, find_comfyui
 from ..errors import ComfyNotFound, WorkerError
 from ..models.manifest import known_manifest
@@ -54,7 +56,10 @@ def examine(settings: Settings) -> Iterator[Finding]:
     except ComfyNotFound as error:
         yield Finding("ComfyUI", State.BAD, error.message)
     if installation:
-        yield _torch(installation, settings)
+        torch = _torch(installation, settings)
+        yield torch
+        if torch.state is not State.BAD:
+            yield from _boot(installation, settings)
     yield _run_check("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver_message())
     yield _run_check("disk", lambda: fitness.CHECKS["disk"](settings), "enough is free for what jobs write")
     yield _volume()
@@ -67,6 +72,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 def run_doctor(settings: Settings) -> int:
     """Print a line for each check; the exit status: 1 if something keeps the worker from running."""
     print(f"worker {VERSION}")
+    logging.getLogger().setLevel(logging.ERROR)  # ComfyUI's lines are told in ours
     failed = False
     for finding in examine(settings):
         failed |= finding.state is State.BAD
@@ -95,6 +101,23 @@ def _torch(installation: Installation, settings: Settings) -> Finding:
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
     remedy = "on a machine without one set COMFYUI_ARGS=--cpu"
     return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {remedy}")
+
+
+def _boot(installation: Installation, settings: Settings) -> Iterator[Finding]:
+    """Whether ComfyUI boots, which of its fast paths run, and which node packs it could not import."""
+    try:
+        with ComfyEngine(installation, settings) as engine:
+            engine.wait_ready()
+            boot_log = engine.process.boot_log
+    except WorkerError as error:
+        yield Finding("boot", State.BAD, error.message)
+        return
+    yield Finding("boot", State.GOOD, f"{installation.name} answers")
+    for path in boot_log.fast_paths(settings.comfyui_args):
+        remedy = f"; what turns it on: {path.remedy}" if path.remedy else ""
+        yield Finding("fast path", State.GOOD if path.is_on else State.NOTE, f"{path}{remedy}")
+    for pack in boot_log.failed_packs:
+        yield Finding("node pack", State.NOTE, f"{pack.name} could not be imported: {pack.error}")
 
 
 def _driver_message() -> str:

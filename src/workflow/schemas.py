@@ -58,6 +58,11 @@ class NodeSchema:
     title: str = ""
 
     @property
+    def is_core(self) -> bool:
+        """Whether it is a class of ComfyUI itself."""
+        return self.pack == "nodes" or self.pack.startswith("comfy_extras")
+
+    @property
     def takes_undeclared_inputs(self) -> bool:
         """Whether it takes inputs that it does not declare by name (V3's autogrow and dynamic inputs)."""
         return any(schema.kind.startswith("COMFY_") for schema in self.inputs.values())

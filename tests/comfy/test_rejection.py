@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from src.comfy.rejection import explain_failure, explain_rejection
+from src.comfy.boot_log import FailedPack
+from src.comfy.rejection import Engine, explain_failure, explain_rejection
 from src.errors import InvalidWorkflow, MissingModel, MissingNodeType, NodeFailed, OutOfMemory, RunInterrupted
 
 from .. import workflows
@@ -19,11 +20,14 @@ def options(class_type: str, name: str) -> list[str]:
     return [f"model-{number}.safetensors" for number in range(40)] + ["flux1-dev-fp8.safetensors"]
 
 
+ENGINE = Engine("ComfyUI 0.33.0", options)
+
+
 def test_a_missing_model_among_many_asks_for_the_names_and_gives_the_near_ones() -> None:
     extra = {"input_name": "unet_name", "input_config": None, "received_value": "flux1-dev.safetensors"}
     error = {"type": "value_not_in_list", "message": "Value not in list", "details": "", "extra_info": extra}
     body = {"error": {"type": "prompt_outputs_failed_validation"}, "node_errors": {"12": {"errors": [error]}}}
-    explained = explain_rejection(body, WORKFLOW, options)
+    explained = explain_rejection(body, WORKFLOW, ENGINE)
     assert isinstance(explained, MissingModel)
     said = "node 12 (UNETLoader): unet_name 'flux1-dev.safetensors' was not found in the folder diffusion_models or unet; "
     assert explained.message.startswith(f"{said}nearest names there: 'flux1-dev-fp8.safetensors'")
@@ -47,7 +51,7 @@ def test_a_missing_model_among_many_asks_for_the_names_and_gives_the_near_ones()
     ids=["0.3.64", "0.12 and later"],
 )
 def test_a_missing_class_is_recognised_in_old_and_new_versions(error: dict[str, Any]) -> None:
-    explained = explain_rejection({"error": error, "node_errors": {}}, WORKFLOW, options)
+    explained = explain_rejection({"error": error, "node_errors": {}}, WORKFLOW, ENGINE)
     assert isinstance(explained, MissingNodeType)
     assert explained.details["class_type"] == "Nope"
 
@@ -56,13 +60,13 @@ def test_a_missing_class_is_recognised_in_old_and_new_versions(error: dict[str, 
     "body", [None, [], {}, {"error": "text"}, {"node_errors": {"6": {"errors": ["?"]}}}, {"node_errors": 5}]
 )
 def test_an_answer_that_makes_no_sense_is_still_an_error(body: Any) -> None:
-    assert isinstance(explain_rejection(body, WORKFLOW, options), InvalidWorkflow)
+    assert isinstance(explain_rejection(body, WORKFLOW, ENGINE), InvalidWorkflow)
 
 
 def test_many_problems_are_counted_and_not_all_told() -> None:
     error = {"type": "required_input_missing", "message": "", "details": "x", "extra_info": {"input_name": "x"}}
     body = {"node_errors": {"6": {"errors": [error] * 15}}}
-    assert explain_rejection(body, WORKFLOW, options).message.endswith("and 5 more")
+    assert explain_rejection(body, WORKFLOW, ENGINE).message.endswith("and 5 more")
 
 
 def failure(kind: str, **data: Any) -> Any:
@@ -123,3 +127,31 @@ def test_interrupted_and_unfinished_are_no_success() -> None:
     assert failure("execution_success") is None
     assert explain_failure({"status": {"status_str": "success", "completed": True, "messages": []}}, WORKFLOW) is None
     assert isinstance(explain_failure({"status": None}, WORKFLOW), NodeFailed)
+
+
+def test_a_class_whose_pack_could_not_be_imported_is_not_asked_for() -> None:
+    failed = FailedPack("ComfyUI-Waves", "No module named 'pywt'")
+    engine = Engine("ComfyUI 0.33.0", failed_pack=lambda name: failed if name == "Nope" else None)
+    error = {"type": "missing_node_type", "message": "Node 'Nope' not found", "extra_info": {"class_type": "Nope"}}
+    explained = explain_rejection({"error": error, "node_errors": {}}, WORKFLOW, engine)
+    assert "its node pack ComfyUI-Waves is installed, but ComfyUI 0.33.0 could not import it: No module" in str(
+        explained
+    )
+    assert "install the node pack" not in str(explained)
+    error["extra_info"] = {"class_type": "Other"}
+    explained = explain_rejection({"error": error, "node_errors": {}}, WORKFLOW, engine)
+    assert "ComfyUI 0.33.0 has no such node class; a newer ComfyUI may have it, or else install" in str(explained)
+
+
+@pytest.mark.parametrize(
+    ("is_core", "value", "is_told"),
+    [(True, "krea5", True), (False, "krea5", False), (True, "file.png", False), (True, 5, False)],
+    ids=["a choice of ComfyUI's", "of a pack's", "a file", "a number"],
+)
+def test_a_choice_that_this_version_lacks_may_be_one_of_a_newer(is_core: bool, value: object, is_told: bool) -> None:
+    extra = {"input_name": "type", "input_config": [["flux", "sd3"], {}], "received_value": value}
+    error = {"type": "value_not_in_list", "message": "Value not in list", "details": "", "extra_info": extra}
+    engine = Engine("ComfyUI 0.33.0", is_core=lambda class_type: is_core)
+    explained = explain_rejection({"error": {}, "node_errors": {"11": {"errors": [error]}}}, WORKFLOW, engine)
+    assert "type must be one of 'flux', 'sd3', not" in str(explained)
+    assert ("this is ComfyUI 0.33.0, and a newer ComfyUI may know it" in str(explained)) == is_told
