@@ -137,7 +137,9 @@ def test_paid_nodes_want_a_key_and_get_it(model_paths: Path) -> None:
         assert (answer["error_code"], answer["error_type"]) == ("partner_key_missing", "validation")
         assert "1 (WorkerTestPartner)" in answer["error"]
         assert own.run(workflow=PAID, comfy_org_api_key="k" * 7)["text"] == ["7"]
-        real = {"1": node("IdeogramV1", prompt="x"), "2": node("SaveImage", images=["1", 0], filename_prefix="x")}
+        schemas = own.engine.client.all_schemas()
+        of_comfyui = next(name for name, schema in schemas.items() if schema.pack.startswith("comfy_api_nodes"))
+        real = {"1": node(of_comfyui), "2": node("PreviewAny", source=["1", 0])}
         assert own.run(workflow=real)["error_code"] == "partner_key_missing"
         runner = replace(own.worker.runner, settings=replace(own.worker.runner.settings, comfy_org_api_key="k" * 9))
         keyed = replace(own, worker=replace(own.worker, runner=runner))

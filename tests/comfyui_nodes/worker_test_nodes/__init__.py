@@ -108,7 +108,13 @@ class Mesh:
 
     def run(self):
         vertices = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-        return (SimpleNamespace(vertices=vertices, faces=torch.tensor([[[0, 1, 2]]])),)
+        faces = torch.tensor([[[0, 1, 2]]])
+        try:
+            from comfy_api.latest import Types
+
+            return (Types.MESH(vertices, faces),)
+        except (ImportError, AttributeError):  # older versions take any object with these attributes
+            return (SimpleNamespace(vertices=vertices, faces=faces),)
 
 
 class Drawing:
