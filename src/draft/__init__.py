@@ -1,6 +1,6 @@
 """The draft engine: it speaks ComfyUI's protocol and draws with Pillow.
 
-For machines without ComfyUI, models or GPU. It answers as a real ComfyUI 0.3.64 was observed to: events, validation
+For machines without ComfyUI, models or GPU. It answers as a real ComfyUI 0.33.0 was observed to: events, validation
 errors, history, caching. Nodes that need no model really run; instead of running a model it draws a picture that shows
 prompt, seed, steps and size and the word DRAFT: the same input gives the same picture. The code that runs jobs does
 not know whether it talks to this engine or to ComfyUI.

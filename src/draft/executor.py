@@ -1,4 +1,4 @@
-"""Runs prompts: order, cache and nodes, as ComfyUI 0.3.64 was observed to."""
+"""Runs prompts: order, cache and nodes, as ComfyUI 0.33.0 was observed to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class DraftExecutor:
     step_seconds: float
     saves_metadata: bool
     caches: bool
-    version: str = "0.3.64"
+    version: str = "0.33.0"
     devices: Sequence[Mapping[str, Any]] = ({"name": "draft", "type": "cpu", "index": None},)
     interrupted: threading.Event = field(default_factory=threading.Event)
     _cache: dict[str, _NodeResult] = field(default_factory=dict)

@@ -71,11 +71,14 @@ def image_scale_by(context: Context, image: Images, upscale_method: str, scale_b
     return Output((_resize(image, (round(width * scale_by), round(height * scale_by)), upscale_method),))
 
 
-def image_scale_to_total_pixels(context: Context, image: Images, upscale_method: str, megapixels: float) -> Output:
-    """Scale to a number of pixels, in units of 1024 x 1024."""
+def image_scale_to_total_pixels(
+    context: Context, image: Images, upscale_method: str, megapixels: float, resolution_steps: int
+) -> Output:
+    """Scale to a number of pixels, in units of 1024 x 1024; width and height are multiples of `resolution_steps`."""
     width, height = image[0].size
-    factor = sqrt(megapixels * 1024 * 1024 / (width * height))
-    return Output((_resize(image, (round(width * factor), round(height * factor)), upscale_method),))
+    factor = sqrt(megapixels * 1024 * 1024 / (width * height)) / resolution_steps
+    size = round(width * factor) * resolution_steps, round(height * factor) * resolution_steps
+    return Output((_resize(image, size, upscale_method),))
 
 
 def _resize(images: Images, size: tuple[int, int], method: str) -> Images:
@@ -117,8 +120,8 @@ def repeat_image_batch(context: Context, image: Images, amount: int) -> Output:
 
 
 def image_from_batch(context: Context, image: Images, batch_index: int, length: int) -> Output:
-    """`length` pictures from `batch_index` on, at least one."""
-    start = min(batch_index, len(image) - 1)
+    """`length` pictures from `batch_index` on, which counts from the end if it is negative; at least one."""
+    start = max(0, min(batch_index + (len(image) if batch_index < 0 else 0), len(image) - 1))
     return Output((image[start : start + length],))
 
 
@@ -141,7 +144,7 @@ _BLENDS: dict[str, Callable[[Image.Image, Image.Image], Image.Image]] = {
 
 
 def image_blend(context: Context, image1: Images, image2: Images, blend_factor: float, blend_mode: str) -> Output:
-    """Blend the second over the first. An unknown mode raises when the node runs, as in ComfyUI 0.3.64."""
+    """Blend the second over the first. An unknown mode raises when the node runs, as in ComfyUI 0.33.0."""
     if blend_mode not in _BLENDS:
         raise ValueError(f"Unsupported blend mode: {blend_mode}")
     blended = []

@@ -38,7 +38,7 @@ def _save_pngs(
         filename = f"{name.replace('%batch_num%', str(number - counter))}_{number:05}_.png"
         picture.save(folder / filename, pnginfo=texts, compress_level=4)
         items.append({"filename": filename, "subfolder": subfolder, "type": kind})
-    return Output((), {"images": items})
+    return Output((images,), {"images": items})
 
 
 def save_image_websocket(context: Context, images: Images) -> Output:
@@ -72,9 +72,8 @@ def _save_animation(context: Context, images: Images, prefix: str, fps: float, s
     folder, subfolder, name, counter = _save_path(context.folders.output, prefix)
     filename = f"{name}_{counter:05}_.{suffix}"
     images[0].save(folder / filename, save_all=True, append_images=images[1:], duration=int(1000 / fps), **options)
-    return Output(
-        (), {"images": [{"filename": filename, "subfolder": subfolder, "type": "output"}], "animated": [True]}
-    )
+    item = {"filename": filename, "subfolder": subfolder, "type": "output"}
+    return Output((images,), {"images": [item], "animated": [True]})
 
 
 def _save_path(root: Path, prefix: str) -> tuple[Path, str, str, int]:

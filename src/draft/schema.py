@@ -1,6 +1,6 @@
 """The node classes of the draft engine: inputs, types and limits, in the shape of ComfyUI's /object_info.
 
-`schema.json` is an excerpt of what a real ComfyUI 0.3.64 answers (names, types, limits; no descriptions). A test
+`schema.json` is an excerpt of what a real ComfyUI 0.33.0 answers (names, types, limits; no descriptions). A test
 compares the two where a real ComfyUI is available. To regenerate it: `python -m maintenance.draft_schema URL`.
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +54,16 @@ def case_converter(context: Context, string: str, mode: str) -> Output:
 
 def preview_any(context: Context, source: Any) -> Output:
     """Any value as text, shown to the client."""
-    return Output((), {"text": [source if isinstance(source, str) else str(source)]})
+    if isinstance(source, (bool, int, float)):
+        text = str(source)
+    elif isinstance(source, str):
+        text = source
+    else:
+        try:
+            text = json.dumps(source, indent=4, ensure_ascii=False)
+        except (TypeError, ValueError):
+            text = str(source)
+    return Output((text,), {"text": [text]})
 
 
 NODES: dict[str, Callable[..., Output]] = {

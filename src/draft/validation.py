@@ -1,6 +1,6 @@
 """ComfyUI's validation errors, in ComfyUI's words: the body of a 400 to /prompt, or the `node_errors` of a 200.
 
-Types, messages and details are those that a real ComfyUI 0.3.64 was observed to answer.
+Types, messages and details are those that a real ComfyUI 0.33.0 was observed to answer; its tracebacks are left out.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ Problem = dict[str, Any]
 def validate(prompt: dict[str, Any], folders: Folders) -> ValidationResult:
     """Validate a prompt as POST /prompt does; numbers and strings are converted in place, as in ComfyUI."""
     for node_id, node in prompt.items():
-        if "class_type" not in node:
-            return ValidationResult(
-                error=_prompt_error(
-                    "invalid_prompt",
-                    "Cannot execute because a node is missing the class_type property.",
-                    f"Node ID '#{node_id}'",
+        class_type = node.get("class_type")
+        if class_type not in object_info():
+            title = (node.get("_meta") or {}).get("title") or class_type
+            message = f"Node '{title}' not found. The custom node may not be installed."
+            if class_type is None:
+                name = title or f"ID #{node_id}"
+                message = (
+                    f"Node '{name}' has no class_type. The workflow may be corrupted or a custom node is missing."
                 )
-            )
-        if node["class_type"] not in object_info():
-            message = f"Cannot execute because node {node['class_type']} does not exist."
-            return ValidationResult(error=_prompt_error("invalid_prompt", message, f"Node ID '#{node_id}'"))
+            extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
+            error = _prompt_error("missing_node_type", message, f"Node ID '#{node_id}'")
+            return ValidationResult(error={**error, "extra_info": extra})
     outputs = [node_id for node_id, node in prompt.items() if object_info()[node["class_type"]]["output_node"]]
     if not outputs:
         return ValidationResult(error=_prompt_error("prompt_no_outputs", "Prompt has no outputs"))
@@ -61,30 +62,67 @@ class _NodeChecks:
         self._prompt = prompt
         self._folders = folders
         self._problems: dict[str, list[Problem]] = {}
+        self._reached_by: dict[str, tuple[str, list[Any], list[Any]]] = {}
 
     def problems_of(self, node_id: str) -> list[Problem]:
         if node_id not in self._problems:
             try:
                 self._problems[node_id] = self._check_node(node_id)
             except (KeyError, IndexError, TypeError) as error:  # ComfyUI reports exceptions in its checks like this
-                self._problems[node_id] = [
-                    _problem("exception_during_validation", "Exception when validating node", str(error))
-                ]
+                self._problems[node_id] = [self._exception(node_id, error)]
         return self._problems[node_id]
 
-    def ancestors(self, node_id: str) -> list[str]:
-        """The node and all that it depends on through declared inputs; links to missing nodes are skipped here."""
+    def _exception(self, node_id: str, error: Exception) -> Problem:
+        """The problem of a node whose check raised: told by the node that it is linked to, if there is one."""
+        details, kind = str(error), type(error).__name__
+        if node_id not in self._reached_by:
+            message = "Exception when validating node"
+            return _problem("exception_during_validation", message, details, exception_type=kind)
+        name, config, link = self._reached_by[node_id]
+        return _problem(
+            "exception_during_inner_validation",
+            "Exception when validating inner node",
+            details,
+            input_name=name,
+            input_config=config,
+            exception_message=details,
+            exception_type=kind,
+            linked_node=link,
+        )
+
+    def ancestors(self, output: str) -> list[str]:
+        """An output node and all that it depends on through declared inputs; links to missing nodes are skipped here.
+
+        Nodes that depend on themselves get their problem here.
+        """
         seen: dict[str, None] = {}
-        waiting = [node_id]
+        path: list[str] = []  # from the output to the node at hand
+        waiting = [(output, 0)]
         while waiting:
-            current = waiting.pop()
+            current, depth = waiting.pop()
+            del path[depth:]
+            if current in path:
+                self._refuse_cycle([*path[path.index(current) :], current])
             if current in seen or current not in self._prompt:
                 continue
             seen[current] = None
+            path.append(current)
             inputs = self._prompt[current].get("inputs", {})
-            declared = declared_inputs(self._prompt[current]["class_type"])
-            waiting.extend(v[0] for n, v in inputs.items() if n in declared and isinstance(v, list) and len(v) == 2)
+            for name, (kind, limits, _) in declared_inputs(self._prompt[current]["class_type"]).items():
+                link = inputs.get(name)
+                if isinstance(link, list) and len(link) == 2:
+                    self._reached_by.setdefault(link[0], (name, [kind, limits], link))
+                    waiting.append((link[0], depth + 1))
         return list(seen)
+
+    def _refuse_cycle(self, path: list[str]) -> None:
+        details = " -> ".join(f"{node_id} ({self._prompt[node_id]['class_type']})" for node_id in path)
+        nodes = list(dict.fromkeys(path))
+        for node_id in nodes:
+            problem = _problem(
+                "dependency_cycle", "Dependency cycle detected", details, node_id=node_id, cycle_nodes=nodes
+            )
+            self._problems[node_id] = [problem]
 
     def _check_node(self, node_id: str) -> list[Problem]:
         node = self._prompt[node_id]
@@ -110,7 +148,7 @@ class _NodeChecks:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return _problem("bad_linked_input", message, name, **extra_info, received_value=link)
-        received = object_info()[self._prompt[link[0]]["class_type"]]["output"][link[1]]
+        received = tuple(object_info()[self._prompt[link[0]]["class_type"]]["output"])[link[1]]
         expected = "COMBO" if isinstance(kind, list) else kind
         if "*" in (received, expected) or received == expected or (expected == "COMBO" and received == "STRING"):
             return None
@@ -148,7 +186,8 @@ class _NodeChecks:
             return _problem("value_bigger_than_max", message, name, **extra_info, received_value=value)
         if node["class_type"] in ("LoadImage", "LoadImageMask") and name == "image":
             return self._check_file(name, value)
-        return _check_option(name, kind, limits, value) if isinstance(kind, list) else None
+        options = limits.get("options") if kind == "COMBO" else kind
+        return _check_option(name, options, kind, limits, value) if isinstance(options, list) else None
 
     def _check_file(self, name: str, value: object) -> Problem | None:
         if input_file(self._folders, str(value)).is_file():
@@ -157,12 +196,14 @@ class _NodeChecks:
         return _problem("custom_validation_failed", "Custom validation failed for node", details, input_name=name)
 
 
-def _check_option(name: str, options: list[Any], limits: Mapping[str, Any], value: object) -> Problem | None:
+def _check_option(
+    name: str, options: list[Any], kind: Any, limits: Mapping[str, Any], value: object
+) -> Problem | None:
     if value in options or (name in MODEL_FILE_INPUTS and isinstance(value, str) and value):
         return None
     is_long = len(options) > _MAX_LISTED_OPTIONS
     listed = f"(list of length {len(options)})" if is_long else str(options)
-    extra_info = {"input_name": name, "input_config": None if is_long else [options, limits], "received_value": value}
+    extra_info = {"input_name": name, "input_config": None if is_long else [kind, limits], "received_value": value}
     return _problem("value_not_in_list", "Value not in list", f"{name}: '{value}' not in {listed}", **extra_info)
 
 

@@ -37,7 +37,7 @@ class PromptQueue:
     def next_number(self, is_front: bool) -> float:
         """The number of the next prompt, which goes to the end of the queue or before all others."""
         self._counter += 1
-        return float(-self._counter if is_front else self._counter)
+        return -self._counter if is_front else self._counter
 
     def put(self, queued: QueuedPrompt) -> None:
         """Queue a prompt."""

@@ -20,6 +20,13 @@ from .report import RunReport
 
 _MAX_BODY = 100 * 1024 * 1024
 _FOLDER_TYPES = ("input", "output", "temp")
+_BAD_PROMPT_ID = {
+    "type": "invalid_prompt_id",
+    "message": "prompt_id must be a valid UUID",
+    "details": "prompt_id must be a UUID string in canonical lowercase hyphenated form; omit it to let the server "
+    "generate one",
+    "extra_info": {},
+}
 _NO_PROMPT = {
     "type": "no_prompt",
     "message": "No prompt provided",
@@ -72,6 +79,9 @@ class Server:
         body = await request.json()
         if "prompt" not in body:
             return web.json_response({"error": _NO_PROMPT, "node_errors": {}}, status=400)
+        prompt_id = body.get("prompt_id")
+        if prompt_id is not None and not _is_canonical_uuid(prompt_id):
+            return web.json_response({"error": _BAD_PROMPT_ID, "node_errors": {}}, status=400)
         number = self._queue.next_number(bool(body.get("front")))
         result = self.executor.validate(body["prompt"])
         if result.error:
@@ -81,7 +91,7 @@ class Server:
             extra_data["client_id"] = body["client_id"]
         if "number" in body:
             number = float(body["number"])
-        prompt_id = str(body.get("prompt_id") or uuid.uuid4())
+        prompt_id = prompt_id or str(uuid.uuid4())
         self._queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, result.outputs))
         await self._broadcast_status()
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": result.node_errors})
@@ -214,3 +224,10 @@ class Server:
     async def features(self, request: web.Request) -> web.Response:
         """GET /features."""
         return web.json_response({"supports_preview_metadata": False, "max_upload_size": _MAX_BODY})
+
+
+def _is_canonical_uuid(value: object) -> bool:
+    try:
+        return isinstance(value, str) and str(uuid.UUID(value)) == value
+    except ValueError:
+        return False

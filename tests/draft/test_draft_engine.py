@@ -12,7 +12,7 @@ import pytest
 import requests
 import websocket
 
-from src.draft.executor import NODES
+from src.draft.executor import NODES, DraftExecutor
 from src.draft.schema import MODEL_FILE_INPUTS, excerpt, object_info
 
 from .. import workflows
@@ -33,8 +33,8 @@ def test_every_class_has_a_schema_and_every_schema_a_class() -> None:
 def test_the_schema_is_the_one_of_a_real_comfyui(bench: Bench) -> None:
     if bench.name == "draft":
         pytest.skip("compared with the real one")
-    if bench.engine.version != "0.3.64":
-        pytest.skip(f"the draft engine is 0.3.64, this is {bench.engine.version}")
+    if bench.engine.version != DraftExecutor.version:
+        pytest.skip(f"the draft engine is {DraftExecutor.version}, this is {bench.engine.version}")
     real = excerpt(requests.get(f"{bench.engine.process.url}/object_info", timeout=30).json(), sorted(NODES))
     ours = {name: {key: object_info()[name][key] for key in real[name]} for name in real}
     assert without_files(real) == without_files(ours)
@@ -56,52 +56,103 @@ def chain(**nodes: Any) -> Any:
     return {**workflows.still(), **{name.removeprefix("n"): part for name, part in nodes.items()}}
 
 
-# Bodies of ComfyUI 0.3.64, seen on a real one.
-REFUSED: dict[str, tuple[Any, dict[str, Any]]] = {
+# Prompts that ComfyUI refuses as a whole: type, message, details and extra_info, seen on a real one.
+REFUSED: dict[str, tuple[Any, tuple[str, str, str, dict[str, Any]]]] = {
     "no output": (
         {"1": workflows.still()["1"]},
-        {
-            "error": {
-                "type": "prompt_no_outputs",
-                "message": "Prompt has no outputs",
-                "details": "",
-                "extra_info": {},
-            },
-            "node_errors": {},
-        },
+        ("prompt_no_outputs", "Prompt has no outputs", "", {}),
     ),
     "unknown class": (
         chain(n2=node("Nope")),
-        {
-            "error": {
-                "type": "invalid_prompt",
-                "message": "Cannot execute because node Nope does not exist.",
-                "details": "Node ID '#2'",
-                "extra_info": {},
-            },
-            "node_errors": {},
-        },
+        (
+            "missing_node_type",
+            "Node 'Nope' not found. The custom node may not be installed.",
+            "Node ID '#2'",
+            {"node_id": "2", "class_type": "Nope", "node_title": "Nope"},
+        ),
+    ),
+    "unknown class with a title": (
+        chain(n2={**node("Nope"), "_meta": {"title": "Mine"}}),
+        (
+            "missing_node_type",
+            "Node 'Mine' not found. The custom node may not be installed.",
+            "Node ID '#2'",
+            {"node_id": "2", "class_type": "Nope", "node_title": "Mine"},
+        ),
     ),
     "no class_type": (
         chain(n2={"inputs": {}}),
-        {
-            "error": {
-                "type": "invalid_prompt",
-                "message": "Cannot execute because a node is missing the class_type property.",
-                "details": "Node ID '#2'",
-                "extra_info": {},
-            },
-            "node_errors": {},
-        },
+        (
+            "missing_node_type",
+            "Node 'ID #2' has no class_type. The workflow may be corrupted or a custom node is missing.",
+            "Node ID '#2'",
+            {"node_id": "2", "class_type": None, "node_title": None},
+        ),
     ),
 }
 
 
-@pytest.mark.parametrize(("prompt", "body"), REFUSED.values(), ids=REFUSED.keys())
-def test_whole_prompts_are_refused_in_the_same_words(bench: Bench, prompt: Any, body: dict[str, Any]) -> None:
-    if bench.engine.version != "0.3.64":
-        pytest.skip("the words of 0.3.64")
-    assert ask(bench, prompt) == (400, body)
+@pytest.mark.parametrize(("prompt", "error"), REFUSED.values(), ids=REFUSED.keys())
+def test_whole_prompts_are_refused_in_the_same_words(
+    bench: Bench, prompt: Any, error: tuple[str, str, str, dict[str, Any]]
+) -> None:
+    if bench.engine.version != DraftExecutor.version:
+        pytest.skip(f"the words of {DraftExecutor.version}")
+    kind, message, details, extra = error
+    told = {"type": kind, "message": message, "details": details, "extra_info": extra}
+    assert ask(bench, prompt) == (400, {"error": told, "node_errors": {}})
+
+
+@pytest.mark.parametrize("prompt_id", ["abc", 5, "A5E0D0AA-0000-4000-8000-000000000001"])
+def test_an_id_that_is_no_uuid_is_refused_in_the_same_words(bench: Bench, prompt_id: object) -> None:
+    if bench.engine.version != DraftExecutor.version:
+        pytest.skip(f"the words of {DraftExecutor.version}")
+    status, body = ask(bench, workflows.still(), prompt_id=prompt_id)
+    assert (status, body["error"]["type"]) == (400, "invalid_prompt_id")
+    assert body["error"]["message"] == "prompt_id must be a valid UUID"
+
+
+# Nodes with links that cannot be: at which node, type, details and what of extra_info.
+LINKS: dict[str, tuple[Any, str, tuple[str, str, dict[str, Any]]]] = {
+    "to itself": (
+        chain(n2=node("ImageInvert", image=["2", 0])),
+        "2",
+        ("dependency_cycle", "2 (ImageInvert) -> 2 (ImageInvert)", {"node_id": "2", "cycle_nodes": ["2"]}),
+    ),
+    "in a circle": (
+        chain(n2=node("ImageInvert", image=["3", 0])),
+        "3",
+        (
+            "dependency_cycle",
+            "3 (ImageScale) -> 2 (ImageInvert) -> 3 (ImageScale)",
+            {"node_id": "3", "cycle_nodes": ["3", "2"]},
+        ),
+    ),
+    "to a node that is not there": (
+        chain(n2=node("ImageInvert", image=["77", 0])),
+        "2",
+        ("exception_during_inner_validation", "'77'", {"input_name": "image", "linked_node": ["2", 0]}),
+    ),
+    "to an output that is not there": (
+        chain(n2=node("ImageInvert", image=["1", 9])),
+        "2",
+        ("exception_during_inner_validation", "tuple index out of range", {"exception_type": "IndexError"}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("prompt", "node_id", "error"), LINKS.values(), ids=LINKS.keys())
+def test_impossible_links_are_refused_in_the_same_words(
+    bench: Bench, prompt: Any, node_id: str, error: tuple[str, str, dict[str, Any]]
+) -> None:
+    if bench.engine.version != DraftExecutor.version:
+        pytest.skip(f"the words of {DraftExecutor.version}")
+    status, body = ask(bench, prompt)
+    (found,) = body["node_errors"][node_id]["errors"]
+    kind, details, extra = error
+    assert (status, found["type"], found["details"]) == (400, kind, details)
+    assert {name: found["extra_info"][name] for name in extra} == extra
+    assert body["node_errors"][node_id]["dependent_outputs"] == ["4"]
 
 
 @pytest.mark.parametrize(
