@@ -18,6 +18,7 @@ from src.comfy.engine import ComfyEngine
 from src.comfy.folders import Folders
 from src.comfy.install import Installation, find_comfyui
 from src.comfy.process import ComfyProcess
+from src.draft.executor import DraftExecutor
 from src.errors import BootTimeout, ComfyBootFailed, ComfyNotFound, ComfyStuck, InvalidSetting, PortTaken
 from src.settings import Settings
 
@@ -234,7 +235,7 @@ def test_an_engine_that_a_passing_thread_started_outlives_that_thread() -> None:
         thread.start()
         thread.join()
         time.sleep(0.1)
-        assert engine.client.system_stats()["system"]["comfyui_version"] == "0.3.64"
+        assert engine.client.system_stats()["system"]["comfyui_version"] == DraftExecutor.version
 
 
 def test_folders_of_dead_workers_are_removed_and_those_of_others_are_not(

@@ -283,7 +283,7 @@ def test_a_node_that_raises_is_named_with_its_message(bench: Bench) -> None:
 
 
 def test_a_blend_mode_that_there_is_not_is_named_whoever_finds_it(bench: Bench) -> None:
-    """ComfyUI 0.3.64 and the draft engine find it when the node runs, newer versions before."""
+    """ComfyUI 0.3.64 finds it when the node runs, newer versions and the draft engine before."""
     workflow = workflows.still()
     workflow["3"] = node("ImageBlend", image1=["1", 0], image2=["2", 0], blend_factor=0.5, blend_mode="NOPE")
     answer = bench.run(workflow=workflow)
