@@ -104,10 +104,9 @@ def _run_tests(version: Version, installation: Installation) -> None:
 
 
 def _routes(installation: Installation) -> set[str]:
-    files = [file for folder in ("app", "api_server") for file in (installation.directory / folder).rglob("*.py")]
-    texts = (
-        file.read_text(encoding="utf-8", errors="replace") for file in [installation.directory / "server.py", *files]
-    )
+    folders = (installation.directory / name for name in ("app", "api_server"))
+    files = [installation.directory / "server.py", *(file for folder in folders for file in folder.rglob("*.py"))]
+    texts = (file.read_text(encoding="utf-8", errors="replace") for file in files if file.is_file())
     return {f"{method.upper()} {path}" for text in texts for method, path in _ROUTE.findall(text)}
 
 

@@ -199,8 +199,8 @@ def events(subject: Subject) -> str:
         seen: list[tuple[str, Any]] = []
         while not seen or seen[-1] != ("executing", None):
             frame = socket.recv()
-            event = json.loads(frame) if isinstance(frame, str) else {"type": "binary"}
-            if event.get("data", {}).get("prompt_id") == prompt_id:
+            event: dict[str, Any] = json.loads(frame) if isinstance(frame, str) else {"data": {}}
+            if event["data"].get("prompt_id") == prompt_id:
                 seen.append((event["type"], event["data"].get("node")))
     finally:
         socket.close()

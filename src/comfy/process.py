@@ -59,6 +59,8 @@ _HINTS = (
      "(13.0 and later for cu130, 12.8 and later for cu128)"),
     (r"Found no NVIDIA driver|No CUDA GPUs are available|Torch not compiled with CUDA",
      "ComfyUI found no GPU; to run it on the CPU set COMFYUI_ARGS=--cpu"),
+    (r"ASSETS_STARTUP_FAILED",  # of ComfyUI 0.38 and later
+     "its database of assets could not be opened: leave --enable-assets and --database-url out of COMFYUI_ARGS"),
     (r"not allowed with argument --cache", "set COMFYUI_CACHE, and no flag for the cache in COMFYUI_ARGS"),
     (r"unrecognized arguments|invalid choice|expected one argument|not allowed with", "check COMFYUI_ARGS"),
     (r"No module named|cannot import name",

@@ -115,6 +115,14 @@ def test_an_engine_that_dies_at_boot_is_reported_at_once_with_a_hint(tmp_path: P
     assert time.monotonic() - started < 30
 
 
+def test_a_boot_that_fails_over_its_assets_says_which_setting_to_mend(tmp_path: Path) -> None:
+    """As ComfyUI 0.38 and later do when another one holds the same database."""
+    main = "import sys; print('\\x1b[31m[ERROR]\\x1b[0m ASSETS_STARTUP_FAILED: in_use', file=sys.stderr); sys.exit(1)"
+    engine = ComfyEngine(found(checkout(tmp_path / "c", main)), Settings())
+    with pytest.raises(ComfyBootFailed, match="leave --enable-assets and --database-url out of COMFYUI_ARGS"), engine:
+        engine.wait_ready()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "said"), [("--no-such-flag", "check COMFYUI_ARGS"), ("--cpu --cache-lru 3", "set COMFYUI_CACHE")]

@@ -53,6 +53,14 @@ def folders_at(root: Path) -> Folders:
     return made
 
 
+def test_what_newer_versions_report_beside_a_file_does_no_harm() -> None:
+    """`metadata` beside the file, and with assets on `id` and `preview_id`; also beside the list of files."""
+    more: dict[str, Any] = {"id": "0190", "preview_id": None, "metadata": {"files": [{"filename": "no.png"}]}}
+    reported = {**item("a.png"), **more}
+    run = run_of({"1": {"images": [reported], "metadata": [{"filename": 5}], "asset_ids": ["0190"]}})
+    assert [(file.filename, file.subfolder) for file in list_files(run)] == [("a.png", JOB)]
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> Folders:
     """Empty folders."""
