@@ -87,7 +87,8 @@ class Versus:
         ways: list[tuple[str, Any]] = [
             (c.name, lambda c=c: self._time_to_first_answer(c)) for c in (self._ours, self._peer)
         ]
-        return [*ways, ("limit", self._time_bare_boot)]
+        undeferred = ("limit, nothing deferred", lambda: self._time_bare_boot(defers=False))
+        return [*ways, ("limit", self._time_bare_boot), undeferred]
 
     def _time_to_first_answer(self, contender: Contender) -> float:
         with serving() as queue:
@@ -99,9 +100,12 @@ class Versus:
                 self.timeline = boot.read_spans(worker.log) or self.timeline
                 return seconds
 
-    def _time_bare_boot(self) -> float:
-        """Seconds until ComfyUI, with our flags and launcher, has run a job that was sent as soon as it was ready."""
-        settings = replace(read_settings({}), comfyui_args=self._arguments)
+    def _time_bare_boot(self, defers: bool = True) -> float:
+        """Seconds until ComfyUI, with our flags and launcher, has run a job that was sent as soon as it was ready.
+
+        `defers` is whether its imports of large libraries are put off, as our launcher does.
+        """
+        settings = replace(read_settings({}), comfyui_args=self._arguments, comfyui_defer_imports=defers)
         began = time.monotonic()
         with ComfyEngine(self._installation, settings) as engine:
             engine.wait_ready()
