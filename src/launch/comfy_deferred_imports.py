@@ -29,6 +29,7 @@ import os
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from types import CodeType
@@ -56,6 +57,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)
 _PLAIN_DECORATORS = {"classmethod", "staticmethod"}
 _BACKGROUND_NICENESS = 10
+_QUIET_SECONDS = 0.1
 
 
 class Compiled(NamedTuple):
@@ -139,11 +141,19 @@ class DeferredImports:
         return self(name)
 
 
-def import_all() -> None:
-    """Do the imports that are left, with low priority: in a thread that does nothing else afterwards."""
+def import_all(is_idle: Callable[[], bool]) -> None:
+    """Do the imports that are left, in a thread that does nothing else afterwards; each once `is_idle` for a while.
+
+    Python runs one thread at a time: a job that runs meanwhile would take up to twice as long.
+    """
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _BACKGROUND_NICENESS)
     for module in DeferredImports.modules:
+        quiet_since = time.monotonic()
+        while time.monotonic() < quiet_since + _QUIET_SECONDS:
+            time.sleep(_QUIET_SECONDS / 10)
+            if not is_idle():
+                quiet_since = time.monotonic()
         try:
             module.load()
         except Exception:  # noqa: BLE001  as a node that uses it will see, too

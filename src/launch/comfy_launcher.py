@@ -68,8 +68,8 @@ def die_with_worker_thread() -> None:
 def after_boot(ready_pipe: int) -> None:
     """Turn the cyclic garbage collector off until a byte can be read from `ready_pipe`, or it is closed.
 
-    After a byte the imports that were put off are done, too. The objects that exist before and after them are frozen
-    (gc.freeze): ComfyUI runs the collector after jobs, which would traverse them each time.
+    After a byte the imports that were put off are done, too, while no job runs. The objects that exist before and
+    after them are frozen (gc.freeze): ComfyUI runs the collector after jobs, which would traverse them each time.
     """
     gc.disable()
 
@@ -78,13 +78,21 @@ def after_boot(ready_pipe: int) -> None:
         os.close(ready_pipe)
         if is_ready:
             gc.freeze()
-            if "comfy_deferred_imports" in sys.modules:
-                sys.modules["comfy_deferred_imports"].import_all()
-                gc.freeze()
         gc.enable()
+        if is_ready and "comfy_deferred_imports" in sys.modules:
+            sys.modules["comfy_deferred_imports"].import_all(is_idle)
+            gc.freeze()
 
     os.set_inheritable(ready_pipe, False)
     threading.Thread(target=wait, daemon=True, name="after-boot").start()
+
+
+def is_idle() -> bool:
+    """Whether ComfyUI's worker thread waits for a prompt, as far as that is known."""
+    workers = [thread.ident for thread in threading.enumerate() if _WORKER_THREAD in thread.name]
+    frames = sys._current_frames()
+    running = [frames[ident] for ident in workers if ident in frames]
+    return all(frame.f_code.co_filename == threading.__file__ for frame in running)
 
 
 def main() -> None:
