@@ -33,12 +33,15 @@ from src.settings import read_settings
 
 KEPT = Path(__file__).with_name("versions.json")
 PAGE = REPOSITORY / "docs" / "compatibility.md"
-TESTS = ("tests/job/test_contract.py", "tests/draft", "tests/outputs/test_kinds.py", "tests/comfy", "tests/inputs")
+TESTS = (
+    *("tests/job/test_contract.py", "tests/job/test_actions.py", "tests/draft", "tests/outputs/test_kinds.py"),
+    "tests/comfy/test_newer_comfyui.py",
+)
 
 _ARGUMENTS = "--cpu --disable-all-custom-nodes --whitelist-custom-nodes websocket_image_save.py"
 _ROUTE = re.compile(r"routes\.(get|post|put|patch|delete)\(\s*f?[\"']([^\"']+)[\"']", re.IGNORECASE)
 _NAMES = 25
-_OTHERS = {"boot": "It boots and answers.", "tests": "The tests that run on a real ComfyUI hold on it."}
+_OTHERS = {"boot": "It boots and answers.", "tests": "The tests of the contract hold on it."}
 
 
 @dataclass

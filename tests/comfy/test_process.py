@@ -128,7 +128,8 @@ def test_a_boot_that_fails_over_its_assets_says_which_setting_to_mend(tmp_path: 
     ("arguments", "said"), [("--no-such-flag", "check COMFYUI_ARGS"), ("--cpu --cache-lru 3", "set COMFYUI_CACHE")]
 )
 def test_a_real_comfyui_that_dies_of_its_arguments_says_which_setting_to_mend(arguments: str, said: str) -> None:
-    engine = ComfyEngine(installation("real"), replace(settings_for("real"), comfyui_args=arguments))
+    settings = replace(settings_for("real"), comfyui_args=arguments, comfyui_cache="classic")
+    engine = ComfyEngine(installation("real"), settings)
     with pytest.raises(ComfyBootFailed, match=said), engine:
         engine.wait_ready()
 
