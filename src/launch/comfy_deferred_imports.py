@@ -24,7 +24,10 @@ It runs in ComfyUI's environment: standard library only, Python 3.9 and later.
 from __future__ import annotations
 
 import ast
+import builtins
+import contextlib
 import functools
+import importlib
 import os
 import re
 import sys
@@ -57,7 +60,7 @@ _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)
 _PLAIN_DECORATORS = {"classmethod", "staticmethod"}
 _BACKGROUND_NICENESS = 10
-_QUIET_SECONDS = 0.1
+_QUIET_SECONDS, _LONGEST_IMPORT_SECONDS = 0.1, 10.0
 
 
 class Compiled(NamedTuple):
@@ -155,9 +158,39 @@ def import_all(is_idle: Callable[[], bool]) -> None:
             if not is_idle():
                 quiet_since = time.monotonic()
         try:
-            module.load()
+            with _no_other_imports():
+                module.load()
         except Exception:  # noqa: BLE001  as a node that uses it will see, too
             traceback.print_exc()
+
+
+@contextlib.contextmanager
+def _no_other_imports() -> Iterator[None]:
+    """Have imports of other threads wait, but not for ever.
+
+    Two threads that import modules of one package, whose modules import each other, see each other's half done:
+    Python lets one go on where both would wait for each other ("cannot import name … partially initialized module").
+    """
+    lock = threading.RLock()
+
+    def waiting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **options: Any) -> Any:
+            has_lock = lock.acquire(timeout=_LONGEST_IMPORT_SECONDS)
+            try:
+                return function(*arguments, **options)
+            finally:
+                if has_lock:
+                    lock.release()
+
+        return call
+
+    real = builtins.__import__, importlib.import_module
+    with lock:
+        builtins.__import__, importlib.import_module = waiting(real[0]), waiting(real[1])
+        try:
+            yield
+        finally:
+            builtins.__import__, importlib.import_module = real
 
 
 def compile_deferred(source: bytes, file: str, can_defer: Callable[[str], bool]) -> Compiled | None:

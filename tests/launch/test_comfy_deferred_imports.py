@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
+import importlib
 import os
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from src.launch.comfy_deferred_imports import DeferredImports, compile_deferred
+from src.launch.comfy_deferred_imports import DeferredImports, compile_deferred, import_all
 
 from .test_comfy_bytecode import keep
 from .test_comfy_launcher import LAUNCHER, run
@@ -220,6 +223,26 @@ def test_an_import_that_fails_later_fails_where_it_is_used() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match=r"libsox\.so is missing"):
             namespace["value"]()
+
+
+@pytest.mark.parametrize("how", ["import scipy.fft", "import importlib; importlib.import_module('scipy.fft')"])
+def test_an_import_in_another_thread_waits_for_the_one_in_the_background(
+    libraries: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    (libraries / "kornia" / "__init__.py").write_text(
+        "import time\nIS_DONE = False\ntime.sleep(0.5)\nIS_DONE = True\n"
+    )
+    monkeypatch.setattr(DeferredImports, "modules", [])
+    assert deferred("import kornia\ndef value(): return kornia")
+    before = builtins.__import__, importlib.import_module
+    thread = threading.Thread(target=import_all, args=(lambda: True,))
+    thread.start()
+    while "kornia" not in sys.modules:
+        time.sleep(0.001)
+    exec(how, {})
+    assert sys.modules["kornia"].IS_DONE
+    thread.join()
+    assert (builtins.__import__, importlib.import_module) == before
 
 
 # --- In a program ----------------------------------------------------------------------------------------
