@@ -22,7 +22,7 @@ class WorkerProcess:
     def __init__(self, command: list[str], environment: Mapping[str, str], folder: Path) -> None:
         # A marker in the environment, which child processes inherit: none with it may be left at the end.
         self.mark = f"{os.getpid()}-{time.monotonic_ns()}"
-        self.log = ""
+        self._lines: list[str] = []
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}
         self.process = subprocess.Popen(
             command,
@@ -37,7 +37,14 @@ class WorkerProcess:
     def _read(self) -> None:
         assert self.process.stdout
         for line in self.process.stdout:
-            self.log += line.decode("utf-8", "replace")
+            self._lines.append(line.decode("utf-8", "replace"))
+
+    @property
+    def log(self) -> str:
+        """What it has written; all of it once it has ended, unless a process that it left behind still writes."""
+        if self.process.poll() is not None:
+            self._reader.join(5)
+        return "".join(self._lines)
 
     def wait_for_log(self, text: str, seconds: float) -> None:
         """Wait until the log has that text."""
