@@ -276,7 +276,7 @@ def partner_nodes(subject: Subject) -> str:
 
 def deferred_imports(subject: Subject) -> str:
     """It boots from a pack of bytecode, and large libraries are not imported at its start."""
-    with _linked(subject.installation.directory) as folder:
+    with linked(subject.installation.directory) as folder:
         python, keeper = subject.installation.start[0], LAUNCHER.with_name("comfy_bytecode.py")
         boot = ["main.py", "--cpu", "--quick-test-for-ci", "--disable-all-custom-nodes"]
         boot += [word for word in ("--disable-api-nodes",) if word in subject.installation.accepted]
@@ -303,8 +303,8 @@ CHECKS: dict[str, Check] = {
 
 
 @contextmanager
-def _linked(directory: Path) -> Iterator[Path]:
-    """A folder of links to a ComfyUI, so that nothing is written into it."""
+def linked(directory: Path) -> Iterator[Path]:
+    """A folder of links to a ComfyUI, without its custom nodes, so that nothing is written into it."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for entry in directory.iterdir():

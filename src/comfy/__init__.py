@@ -2,7 +2,7 @@
 
 folders       the folders that one process has to itself
 install       where ComfyUI is, what its version accepts, the command that starts it
-boot_log      what its log says of its boot: packs that failed, fast paths (pure)
+boot_log      what its log says of its boot: packs that failed, fast paths
 process       the subprocess: start, ready, alive, log tail, stop
 http          HTTP with one server on this machine, over connections that stay open
 client        ComfyUI's HTTP routes, one method each

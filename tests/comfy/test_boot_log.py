@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from maintenance.upstream_checks import linked
 from src.comfy.boot_log import BootLog, FailedPack, FastPath
 from src.comfy.engine import ComfyEngine
 from src.job.handler import Worker
@@ -109,23 +109,18 @@ def test_a_pack_that_could_not_be_imported_is_known_by_its_classes(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_real_comfyui_that_could_not_import_a_pack_says_so_to_callers(tmp_path: Path) -> None:
-    """In a folder of links, with custom nodes of its own."""
+def test_a_real_comfyui_that_could_not_import_a_pack_says_so_to_callers() -> None:
     real = installation("real")
-    for entry in real.directory.iterdir():
-        if entry.suffix == ".py":  # it finds its folder by them
-            shutil.copy(entry, tmp_path)
-        elif entry.name not in ("__pycache__", "custom_nodes", "user", "output", "temp", "input"):
-            (tmp_path / entry.name).symlink_to(entry)
-    pack = tmp_path / "custom_nodes" / "ComfyUI-Waves"
-    pack.mkdir(parents=True)
-    (pack / "__init__.py").write_text("import no_such_library\nNODE_CLASS_MAPPINGS = {'WaveMaker': None}\n")
     settings = replace(settings_for("real"), comfyui_args="--cpu")
     graph = {**workflows.still(), "9": {"class_type": "WaveMaker", "inputs": {}}}
-    with ComfyEngine(replace(real, directory=tmp_path), settings) as engine:
-        engine.wait_ready()
-        bench = Bench("real", Worker(JobRunner.make(engine, settings)))
-        refused, info = bench.run(workflow=graph), bench.run(action="info")
+    with linked(real.directory) as folder:
+        pack = folder / "custom_nodes" / "ComfyUI-Waves"
+        pack.mkdir(parents=True)
+        (pack / "__init__.py").write_text("import no_such_library\nNODE_CLASS_MAPPINGS = {'WaveMaker': None}\n")
+        with ComfyEngine(replace(real, directory=folder), settings) as engine:
+            engine.wait_ready()
+            bench = Bench("real", Worker(JobRunner.make(engine, settings)))
+            refused, info = bench.run(workflow=graph), bench.run(action="info")
     assert "its node pack ComfyUI-Waves is installed, but ComfyUI" in refused["error"]
     assert "could not import it: No module named 'no_such_library'" in refused["error"]
     assert info["failed_node_packs"] == {"ComfyUI-Waves": "No module named 'no_such_library'"}
