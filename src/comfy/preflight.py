@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from ..errors import PartnerKeyMissing, WorkerError
 from ..workflow.graph import Graph, Workflow
+from ..workflow.origins import Slot
 from ..workflow.schemas import NodeSchema, check_choices, check_inputs, check_nodes
-from ..workflow.slots import Slot
 from .client import ComfyClient
 from .rejection import Engine, Problem, explain_problems, list_problems
 

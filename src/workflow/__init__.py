@@ -21,6 +21,7 @@ from .checks import check_workflow
 from .files import place_files
 from .isolation import isolate_outputs, rerun_nodes
 from .loras import Lora
+from .origins import Slot
 from .outline import outline_of
 from .override_kinds import NODE_FIELDS
 from .overrides import (
@@ -32,7 +33,6 @@ from .overrides import (
     seeds_of,
     set_inputs,
 )
-from .slots import Slot
 
 __all__ = [
     "NODE_FIELDS",

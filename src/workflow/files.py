@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .graph import Graph, Workflow, editable_copy
-from .slots import text_inputs
+from .slots import takes_text
 
 _FROM_INPUT = " [input]"  # ComfyUI's own suffix for a file in its input folder
 _TAKES_ABSOLUTE_PATH = re.compile(r"^VHS_.*Path$")  # nodes of Video Helper Suite that open any path
@@ -30,7 +30,7 @@ def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[di
     graph, placed = Graph(workflow), editable_copy(workflow)
     used: set[str] = set()
     for node_id in graph:
-        skipped = text_inputs(graph, node_id) if "clip" in graph.inputs(node_id) else ()
+        skipped = takes_text(graph, node_id)
         is_absolute = bool(_TAKES_ABSOLUTE_PATH.search(graph.class_of(node_id)))
         for name, value in graph.inputs(node_id).items():
             if name != "filename_prefix" and name not in skipped:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 Found = TypeVar("Found")
+AnyGraph = TypeVar("AnyGraph", bound="Graph")
 
 _MAX_LISTED_NODES = 20
 
@@ -45,7 +46,7 @@ class Graph:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self._consumers: dict[str, list[tuple[str, str]]] = {}
-        self._memo: dict[Callable[[Graph], Any], Any] = {}
+        self._memo: dict[Callable[..., Any], Any] = {}
         for node_id in workflow:
             for name, link in self.links(node_id):
                 self._consumers.setdefault(link.node_id, []).append((node_id, name))
@@ -56,7 +57,7 @@ class Graph:
     def __iter__(self) -> Iterator[str]:
         return iter(self.workflow)
 
-    def once(self, search: Callable[[Graph], Found]) -> Found:
+    def once(self: AnyGraph, search: Callable[[AnyGraph], Found]) -> Found:
         """What a search of the whole graph finds, which is made once."""
         if search not in self._memo:
             self._memo[search] = search(self)
@@ -115,6 +116,20 @@ class Graph:
             {"node_id": node_id[:200], "class_type": self.class_of(node_id)[:200], "title": self.title(node_id)[:200]}
             for node_id in node_ids[:_MAX_LISTED_NODES]
         ]
+
+
+def dependencies_first(graph: Graph) -> list[str]:
+    """The nodes, each after those that it depends on. Those of a circle are left out."""
+    waiting = {node_id: len({link.node_id for _, link in graph.links(node_id)}) for node_id in graph}
+    ready = deque(node_id for node_id, count in waiting.items() if not count)
+    order = []
+    while ready:
+        order.append(ready.popleft())
+        for consumer in {node_id for node_id, _ in graph.consumers(order[-1])}:
+            waiting[consumer] -= 1
+            if not waiting[consumer]:
+                ready.append(consumer)
+    return order
 
 
 def walk(starts: Iterable[Link], follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AmbiguousOverrideTarget, NoOverrideTarget
-from .graph import Graph, Link, Workflow, editable_copy
+from .graph import Graph, Link, Workflow, editable_copy, unique
+from .roles import links_of, model_of, model_source, samplers
+from .typed import TypedGraph
 
 _FIELD = "loras_node_id"
 
@@ -25,12 +27,14 @@ class Lora:
     strength_clip: float | None = None
 
 
-def insert_loras(workflow: Workflow, loras: Sequence[Lora], named: str | None) -> dict[str, Any]:
-    """A copy with the LoRAs after the node that loads the model, in order. `named` is that node, if it was named.
+def insert_loras(graph: TypedGraph, workflow: Workflow, loras: Sequence[Lora], named: str | None) -> dict[str, Any]:
+    """A copy of `workflow` with the LoRAs after the node that loads the model, in order.
 
-    Raises NoOverrideTarget if there is no model, AmbiguousOverrideTarget if there are several.
+    `graph` is the workflow before other overrides, which leave the links of models as they are; `named` is the node, if
+    it was named.
+
+    Raises NoOverrideTarget if there is no model that LoRAs of this kind fit, AmbiguousOverrideTarget if there are several.
     """
-    graph = Graph(workflow)
     model = _model_source(graph, named)
     clip = _clip_source(graph, model)
     if clip is None and any(lora.strength_clip is not None for lora in loras):
@@ -77,18 +81,18 @@ def _free_id(workflow: Workflow, node_id: str) -> str:
 # --- Where they go ------------------------------------------------------------------------------------
 
 
-def _model_source(graph: Graph, named: str | None) -> Link:
+def _model_source(graph: TypedGraph, named: str | None) -> Link:
     """The output that the samplers' model comes from, before any node changes the model."""
-    sources = list(dict.fromkeys(_first_model_link(graph, link) for _, link in _model_links(graph)))
-    nodes = [link.node_id for link in sources]
+    sources = _model_sources(graph)
+    nodes = unique(link.node_id for link in sources)
     if named is not None:
-        of_named = list(dict.fromkeys(link for _, link in _model_links(graph) if link.node_id == named))
+        of_named = [link for node_id in graph for link in links_of(graph, node_id, "MODEL") if link.node_id == named]
         if not of_named:
             raise NoOverrideTarget(
                 f"{_FIELD}: no node takes a model from node {named[:80]!r}; name one of {graph.describe_all(nodes)}",
                 candidates=graph.candidates(nodes),
             )
-        return of_named[0]
+        sources = of_named[:1]
     if not sources:
         raise NoOverrideTarget(
             "loras: found no node in the workflow that takes a model, so there is no place for them"
@@ -99,37 +103,26 @@ def _model_source(graph: Graph, named: str | None) -> Link:
             f"{graph.describe_all(nodes)}",
             candidates=graph.candidates(nodes),
         )
+    kind = graph.declared_type(sources[0])
+    if kind != "MODEL":
+        what = f"a {kind}" if kind else "a model of a kind that is not known here"
+        raise NoOverrideTarget(
+            f"loras: node {graph.describe(sources[0].node_id)} gives {what}; LoraLoader takes a MODEL only. Use the LoRA "
+            "nodes of its pack in the workflow, and set their inputs with overrides"
+        )
     return sources[0]
 
 
-def _model_links(graph: Graph) -> list[tuple[str, Link]]:
-    return [(node_id, link) for node_id in graph if (link := graph.link(node_id, "model"))]
+def _model_sources(graph: TypedGraph) -> list[Link]:
+    """Where the models of the samplers come from; if nothing denoises, those of all nodes that take one."""
+    found = [source for node_id in samplers(graph) if (source := model_of(graph, node_id))]
+    links = [link for node_id in graph for link in links_of(graph, node_id, "MODEL")] if not found else []
+    return list(dict.fromkeys([*found, *(model_source(graph, link) for link in links)]))
 
 
-def _first_model_link(graph: Graph, link: Link) -> Link:
-    """The link at the start of a chain of nodes that take a model and pass it on."""
-    for _ in range(len(graph.workflow)):
-        previous = graph.link(link.node_id, "model")
-        if previous is None and graph.class_of(link.node_id).startswith("Reroute"):
-            previous = next((source for _, source in graph.links(link.node_id)), None)
-        if previous is None:
-            break
-        link = previous
-    return link
-
-
-def _clip_source(graph: Graph, model: Link) -> Link | None:
+def _clip_source(graph: TypedGraph, model: Link) -> Link | None:
     """The output that the text encoder comes from: that of the model's own node if it has one, else the only one."""
-    links = [link for node_id in graph for name, link in graph.links(node_id) if name == "clip"]
+    links = [link for node_id in graph.live for link in links_of(graph, node_id, "CLIP")]
     own = [link for link in links if link.node_id == model.node_id]
-    first = {_first_clip_link(graph, link) for link in links}
+    first = {model_source(graph, link) for link in links}
     return own[0] if own else first.pop() if len(first) == 1 else None
-
-
-def _first_clip_link(graph: Graph, link: Link) -> Link:
-    for _ in range(len(graph.workflow)):
-        previous = graph.link(link.node_id, "clip")
-        if previous is None:
-            break
-        link = previous
-    return link

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import NoOverrideTarget
-from . import sampling, slots, targets
-from .graph import Graph
-from .slots import Slot
+from . import slots, targets
+from .graph import unique
+from .origins import Origin, Slot, computed_at, held_input, origin_of, uses_of
+from .targets import Place
+from .typed import TypedGraph
 
 
 @dataclass(frozen=True)
@@ -16,21 +19,25 @@ class OverrideKind:
     """One kind of override.
 
     `fields` are the job's input fields with its values, `node_field` is the one that names a node, and `takes`
-    describes the value in messages. `inputs` returns the inputs of a node that take the value, `find` the nodes found
+    describes the value in messages. `inputs` returns the inputs of a node that take the value, `find` the places found
     by following links. `holds` is the type that a primitive node's value must have if the caller names that node.
-    `usual_id` is the id that such a node usually has; `is_usual` tells whether the node with that id may be used if
-    `find` finds none. `must_agree`: the override is ambiguous if the nodes found hold different values.
+    `shares` tells whether an input that takes its value from the same primitive node is meant too, with the number of the
+    field. `usual_id` is the id that such a node usually has; `is_usual` tells whether the node with that id may be used if
+    `find` finds none. `must_agree`: the override is ambiguous if the places found hold different values. `overwrites`: a
+    value that another node computes is overwritten.
     """
 
     fields: tuple[str, ...]
     node_field: str
     takes: str
-    inputs: Callable[[Graph, str], tuple[str, ...]]
-    find: Callable[[Graph], list[str]]
+    inputs: Callable[[TypedGraph, str], tuple[str, ...]]
+    find: Callable[[TypedGraph], list[Place]]
+    shares: Callable[[TypedGraph, Slot, int], bool]
     holds: type | tuple[type, ...]
     usual_id: str = ""
-    is_usual: Callable[[Graph, str], bool] = lambda graph, node_id: True
+    is_usual: Callable[[TypedGraph, str], bool] = TypedGraph.is_live
     must_agree: bool = True
+    overwrites: bool = True
 
     @property
     def name(self) -> str:
@@ -38,114 +45,188 @@ class OverrideKind:
         return " and ".join(self.fields)
 
 
+class Write(NamedTuple):
+    """An input to write a value to, and what the caller should know about that."""
+
+    slot: Slot
+    hint: str = ""
+
+
+def _sharing(*words: str) -> Callable[[TypedGraph, Slot, int], bool]:
+    """Inputs are meant too if their names have the field's word."""
+    return lambda graph, use, number: words[number] in slots.last_name(use.name)
+
+
+def _is_positive(graph: TypedGraph, use: Slot, _: int) -> bool:
+    return not _is_negative(graph, use, 0)
+
+
+def _is_negative(graph: TypedGraph, use: Slot, _: int) -> bool:
+    places = targets.find_negative_prompts(graph)
+    return slots.is_negative(use.name) or any(
+        use.node_id == node_id and use.name in names for node_id, names in places
+    )
+
+
+def _negative_texts(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    own = slots.negative_inputs(graph, node_id)
+    return own or (slots.prompt_inputs(graph, node_id) if slots.is_encoder(graph, node_id) else ())
+
+
 PROMPT = OverrideKind(
-    ("prompt",), "prompt_node_id", "a prompt text", slots.text_inputs, targets.find_prompt_nodes, str,
-    usual_id="6", is_usual=targets.may_be_prompt,
+    ("prompt",), "prompt_node_id", "a prompt text", slots.prompt_inputs, targets.find_prompts, _is_positive, str,
+    usual_id="6", is_usual=targets.may_be_prompt, overwrites=False,
 )  # fmt: skip
 NEGATIVE_PROMPT = OverrideKind(
-    ("negative_prompt",), "negative_prompt_node_id", "a negative prompt text", slots.negative_text_inputs,
-    targets.find_negative_prompt_nodes, str,
+    ("negative_prompt",), "negative_prompt_node_id", "a negative prompt text", _negative_texts,
+    targets.find_negative_prompts, _is_negative, str, overwrites=False,
 )  # fmt: skip
 SEED = OverrideKind(
-    ("seed",), "seed_node_id", "a seed", slots.seed_inputs, targets.find_seed_nodes, int,
+    ("seed",), "seed_node_id", "a seed", slots.seed_inputs, targets.find_seeds, _sharing("seed"), int,
     usual_id="25", must_agree=False,
 )  # fmt: skip
 SIZE = OverrideKind(
-    ("width", "height"), "size_node_id", "a width and a height", slots.size_inputs, targets.find_size_nodes, (),
-    usual_id="27", is_usual=targets.makes_empty_latent,
+    ("width", "height"), "size_node_id", "a width and a height", slots.size_inputs, targets.find_sizes,
+    _sharing("width", "height"), (), usual_id="27", is_usual=targets.draws_of_a_size,
 )  # fmt: skip
 BATCH_SIZE = OverrideKind(
-    ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, targets.find_batch_nodes, int,
+    ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, targets.find_batches, _sharing("batch"), int,
 )  # fmt: skip
 
 
-def _sampling_kind(name: str, takes: str, holds: type | tuple[type, ...]) -> OverrideKind:
-    setting = sampling.SAMPLING_SETTINGS[name]
-    return OverrideKind((name,), f"{name}_node_id", takes, setting.inputs, setting.find, holds)
+def _sampling_kind(name: str, word: str, takes: str, holds: type | tuple[type, ...]) -> OverrideKind:
+    setting = targets.SAMPLING_SETTINGS[name]
+    return OverrideKind((name,), f"{name}_node_id", takes, setting.inputs, setting.find, _sharing(word), holds)
 
 
+STEPS = _sampling_kind("steps", "step", "a number of steps", int)
 KINDS = (
     PROMPT,
     NEGATIVE_PROMPT,
     SEED,
     SIZE,
     BATCH_SIZE,
-    _sampling_kind("steps", "a number of steps", int),
-    _sampling_kind("cfg", "a cfg", (int, float)),
-    _sampling_kind("guidance", "a guidance", (int, float)),
-    _sampling_kind("denoise", "a denoise", (int, float)),
-    _sampling_kind("sampler_name", "a sampler's name", str),
-    _sampling_kind("scheduler", "a scheduler's name", str),
+    STEPS,
+    _sampling_kind("cfg", "cfg", "a cfg", (int, float)),
+    _sampling_kind("guidance", "guidance", "a guidance", (int, float)),
+    _sampling_kind("denoise", "denoise", "a denoise", (int, float)),
+    _sampling_kind("sampler_name", "sampler", "a sampler's name", str),
+    _sampling_kind("scheduler", "scheduler", "a scheduler's name", str),
 )
 NODE_FIELDS = (*(kind.node_field for kind in KINDS), "loras_node_id")
 """The names of the input fields that name a node."""
 
 
-# --- Which nodes ---------------------------------------------------------------------------------------
+# --- Which places --------------------------------------------------------------------------------------
 
 
-def usual_node(graph: Graph, kind: OverrideKind) -> str:
+def usual_place(graph: TypedGraph, kind: OverrideKind) -> Place:
     """The node with the usual id, if no other was found. Raises NoOverrideTarget unless it takes such a value."""
     usual = kind.usual_id
-    if usual in graph and _inputs(graph, kind, usual) and kind.is_usual(graph, usual):
-        return usual
-    raise _no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}")
+    if usual in graph and inputs_of(graph, kind, usual) and kind.is_usual(graph, usual):
+        return Place(usual, inputs_of(graph, kind, usual))
+    pictures = targets.pictures_of_a_size(graph) if kind is SIZE else []
+    because = f": the size comes from {graph.describe_all(pictures)}" if pictures else ""
+    raise no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}{because}")
 
 
-def named_node(graph: Graph, kind: OverrideKind, node_id: str) -> str:
+def named_place(graph: TypedGraph, kind: OverrideKind, node_id: str) -> Place:
     """The node that the caller named. Raises NoOverrideTarget unless it is there and takes such a value."""
     if node_id not in graph:
-        raise _no_target(graph, kind, f"{kind.node_field}: the workflow has no node {node_id[:80]!r}")
-    if not _inputs(graph, kind, node_id):
-        raise _no_target(graph, kind, f"{kind.node_field}: node {graph.describe(node_id)} does not take {kind.takes}")
-    return node_id
+        raise no_target(graph, kind, f"{kind.node_field}: the workflow has no node {node_id[:80]!r}")
+    names = inputs_of(graph, kind, node_id)
+    if not names:
+        raise no_target(graph, kind, f"{kind.node_field}: node {graph.describe(node_id)} does not take {kind.takes}")
+    return Place(node_id, names)
 
 
-def _inputs(graph: Graph, kind: OverrideKind, node_id: str) -> tuple[str, ...]:
+def inputs_of(graph: TypedGraph, kind: OverrideKind, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that take a value of this kind; of a primitive node, its value if the type fits."""
     names = kind.inputs(graph, node_id)
-    value_input = slots.primitive_input(graph, node_id)
-    if names or value_input is None or not kind.holds:
+    if names or not kind.holds:
         return names
-    value = graph.inputs(node_id)[value_input]
-    return (value_input,) if isinstance(value, kind.holds) and not isinstance(value, bool) else ()
+    return tuple(
+        name
+        for name, value in graph.inputs(node_id).items()
+        if isinstance(value, kind.holds) and not isinstance(value, bool) and _is_held(graph, node_id, name)
+    )[:1]
 
 
-def slots_of(graph: Graph, kind: OverrideKind, node_id: str, is_named: bool = False) -> list[Slot]:
-    """The inputs to write the value to: those of the node, or of a primitive node that holds the value for them alone.
+def _is_held(graph: TypedGraph, node_id: str, name: str) -> bool:
+    """Whether other nodes take the value of an input from its node."""
+    links = (graph.link(consumer, n) for consumer, n in graph.consumers(node_id))
+    return any(held_input(graph, link, graph.output_type(link)) == name for link in links if link)
 
-    An input that another node computes is overwritten only in a node that the caller has named.
+
+# --- Which inputs ---------------------------------------------------------------------------------------
+
+
+def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: bool = False) -> list[list[Write]]:
+    """Where to write the values of a place to, for each of its inputs.
+
+    That is the input, or a primitive node that holds its value for nothing else. A text that another node computes from a
+    single one goes there; a number that another node computes is written to all that take it.
+    Raises NoOverrideTarget for a text that is computed from several.
     """
-    found = []
-    for name in _inputs(graph, kind, node_id):
-        slot = slots.value_slot(graph, node_id, name)
-        if slot is not None:
-            found.append(slot)
-        elif is_named:
-            found.append(Slot(node_id, name))
+    writes, overwritten = list[list[Write]](), dict[str, list[str]]()
+    for number, name in enumerate(place.inputs):
+        own = Slot(place.node_id, name)
+        origin, holder = origin_of(graph, *own), _holder(graph, kind, own, number if len(kind.fields) > 1 else 0)
+        if holder is not None:
+            told = "" if origin.is_plain else _told_computed(graph, kind, own, holder, origin.computed_by)
+            writes.append([Write(holder, told)])
+        elif origin.is_plain or is_named:
+            writes.append([Write(own)])
+        elif kind.overwrites:
+            source = computed_at(graph, own)
+            overwritten.setdefault(source.node_id, []).append(name)
+            users = [user for user in graph.live_consumers(source.node_id) if graph.link(*user) == source]
+            writes.append([Write(Slot(*user)) for user in users])
         else:
-            link = graph.link(node_id, name)
-            source = graph.describe(link.node_id) if link else "another node"
-            raise _no_target(
-                graph, kind, f"{kind.name}: {name} of node {graph.describe(node_id)} is computed by node {source}"
-            )
-    return found
+            raise _computed(graph, kind, own, origin)
+    for node_id, names in overwritten.items():
+        hint = f"{' and '.join(names)} of node {graph.describe(place.node_id)} no longer come from node {graph.describe(node_id)}"
+        writes[0][0] = writes[0][0]._replace(hint="; ".join(filter(None, [writes[0][0].hint, hint])))
+    return writes
 
 
-def value_of(graph: Graph, kind: OverrideKind, node_id: str) -> str:
-    """The current value of a node for this kind, for comparing it with that of other nodes."""
-    found = [slots.value_slot(graph, node_id, name) or Slot(node_id, name) for name in kind.inputs(graph, node_id)]
-    return repr([graph.inputs(slot.node_id)[slot.name] for slot in found])
+def _holder(graph: TypedGraph, kind: OverrideKind, own: Slot, number: int) -> Slot | None:
+    """The one input that holds the value of an input, or from which it is computed, if that is for nothing else."""
+    slot = origin_of(graph, *own).slot
+    if slot is not None and (slot == own or all(kind.shares(graph, use, number) for use in uses_of(graph, slot))):
+        return slot
+    return None
+
+
+def _computed(graph: TypedGraph, kind: OverrideKind, own: Slot, origin: Origin) -> NoOverrideTarget:
+    source, node = graph.describe(origin.computed_by), graph.describe(own.node_id)
+    candidates = unique(slot.node_id for slot in origin.slots)
+    return no_target(graph, kind, f"{kind.name}: {own.name} of node {node} is computed by node {source}", candidates)
+
+
+def _told_computed(graph: TypedGraph, kind: OverrideKind, own: Slot, holder: Slot, computed_by: str) -> str:
+    return (
+        f"{kind.name} went into {holder.name} of node {graph.describe(holder.node_id)}, from which node "
+        f"{graph.describe(computed_by)} makes {own.name} of node {graph.describe(own.node_id)}"
+    )
+
+
+def values_of(graph: TypedGraph, place: Place) -> list[object]:
+    """The current values of a place, for comparing them with those of others."""
+    return [targets.value_at(graph, place.node_id, name) for name in place.inputs]
 
 
 # --- Candidates for the message --------------------------------------------------------------------------
 
 
-def _no_target(graph: Graph, kind: OverrideKind, problem: str) -> NoOverrideTarget:
-    candidates = [node_id for node_id in graph if _inputs(graph, kind, node_id)]
-    if kind is NEGATIVE_PROMPT:
-        positive = set(targets.find_prompt_nodes(graph))
-        candidates = [node_id for node_id in candidates if node_id not in positive]
-    name_one = f"name one with {kind.node_field}: {graph.describe_all(candidates)}"
-    remedy = name_one if candidates else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
-    return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(candidates))
+def no_target(
+    graph: TypedGraph, kind: OverrideKind, problem: str, candidates: list[str] | None = None
+) -> NoOverrideTarget:
+    """The error for an override without a place, which lists the nodes that could be named instead."""
+    found = candidates or [node_id for node_id in graph.live if inputs_of(graph, kind, node_id)]
+    if kind is NEGATIVE_PROMPT and not candidates:
+        positive = {place.node_id for place in targets.find_prompts(graph)}
+        found = [node_id for node_id in found if node_id not in positive]
+    name_one = f"name one with {kind.node_field}: {graph.describe_all(found)}"
+    remedy = name_one if found else f"leave {kind.name} out, or name the node to change with {kind.node_field}"
+    return NoOverrideTarget(f"{problem}; {remedy}", candidates=graph.candidates(found))

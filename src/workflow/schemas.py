@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .graph import Graph, Link, as_link, with_dependencies
@@ -17,6 +17,7 @@ NodeErrors = dict[str, dict[str, Any]]
 """Node id -> `{"class_type": str, "errors": [{"type", "message", "details", "extra_info"}]}`."""
 
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+_AUTOGROW = "COMFY_AUTOGROW_V3"
 
 # Flags of an input whose options are the files in the input folder; any file that exists there is valid.
 _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "upload", "image_folder", "remote")
@@ -47,7 +48,7 @@ class InputSchema:
 class NodeSchema:
     """One node class: `outputs` are the types of its outputs, `pack` is the Python module that defines it.
 
-    `is_output`: an output node. `is_partner`: a paid partner (API) node. `title` is its display name in the editor.
+    `output_names` are what the outputs are called, for as many as have a name. `is_output`: an output node. `is_partner`: a paid partner (API) node. `title` is its display name in the editor.
     """
 
     inputs: Mapping[str, InputSchema]
@@ -56,6 +57,7 @@ class NodeSchema:
     is_partner: bool
     pack: str
     title: str = ""
+    output_names: tuple[str, ...] = ()
 
     @property
     def is_core(self) -> bool:
@@ -75,7 +77,8 @@ def read_schema(entry: Mapping[str, Any]) -> NodeSchema:
     outputs = tuple(output if isinstance(output, str) else "COMBO" for output in entry.get("output") or ())
     is_partner = bool(entry.get("api_node")) or pack.startswith("comfy_api_nodes")
     title = str(entry.get("display_name") or entry.get("name") or "")
-    return NodeSchema(inputs, outputs, bool(entry.get("output_node")), is_partner, pack, title)
+    names = tuple(str(name) for name in entry.get("output_name") or ())
+    return NodeSchema(inputs, outputs, bool(entry.get("output_node")), is_partner, pack, title, names)
 
 
 def read_inputs(sections: Mapping[str, Any]) -> dict[str, InputSchema]:
@@ -94,6 +97,14 @@ def _read_input(config: Any, is_required: bool) -> InputSchema:
         options = [option.get("key") for option in _dynamic_options(parameters)] or None
     name = "COMBO" if isinstance(kind, list) else str(kind)
     return InputSchema(name, parameters, is_required, tuple(options) if isinstance(options, list) else None)
+
+
+def input_schema(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> InputSchema | None:
+    """The schema of an input of a node that has these `inputs`; None for one that its class does not declare.
+
+    V3's dynamic inputs are among them: `NAME.INNER` of a dynamic combo, by the key that it has, and of an autogrow.
+    """
+    return schema.inputs.get(name) or _inner_input(schema, inputs, name)
 
 
 def _dynamic_options(parameters: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -203,7 +214,7 @@ class _Checks:
         if schema is None:  # ComfyUI itself reports an unknown class
             return None
         inputs = self.graph.inputs(node_id)
-        expected, value = schema.inputs.get(name) or _inner_input(schema, inputs, name), inputs[name]
+        expected, value = input_schema(schema, inputs, name), inputs[name]
         if expected is None:
             known = ", ".join(list(schema.inputs)[:30]) or "none"
             return (
@@ -220,7 +231,7 @@ class _Checks:
         if schema is not None and schema.takes_undeclared_inputs:
             inputs = self.graph.inputs(node_id)
             for name in inputs:
-                expected = schema.inputs.get(name) or _inner_input(schema, inputs, name)
+                expected = input_schema(schema, inputs, name)
                 if expected is not None and expected.kind == DYNAMIC_COMBO:
                     yield name
 
@@ -231,7 +242,7 @@ class _Checks:
         if not 0 <= link.slot < len(source.outputs):
             return _error("bad_link", f"output {link.slot} of node {link.node_id} does not exist", name)
         output_type = source.outputs[link.slot]
-        if _fits(output_type, expected.kind):
+        if fits(output_type, expected.kind):
             return None
         source_node = self.graph.describe(link.node_id)
         return _error(
@@ -266,10 +277,12 @@ class _Checks:
 
 
 def _inner_input(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> InputSchema | None:
-    """The schema of `NAME.INNER`, which the key brings that a dynamic combo has; None for any other name."""
+    """The schema of `NAME.INNER`, which a dynamic combo's key brings, or an autogrow; None for any other name."""
     declared, outer = schema.inputs, ""
     while True:
         combo = next((known for known in declared if name.startswith(f"{outer}{known}.")), None)
+        if combo is not None and declared[combo].kind == _AUTOGROW:
+            return _grown_input(declared[combo])
         if combo is None or declared[combo].kind != DYNAMIC_COMBO:
             return None
         options, outer = _dynamic_options(declared[combo].parameters), f"{outer}{combo}."
@@ -279,7 +292,15 @@ def _inner_input(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> In
             return declared[name.removeprefix(outer)]
 
 
-def _fits(output_type: str, expected: str) -> bool:
+def _grown_input(autogrow: InputSchema) -> InputSchema | None:
+    """What each input of an autogrow is: the one input of its template. They need not be there."""
+    template = autogrow.parameters.get("template")
+    sections = template.get("input") if isinstance(template, Mapping) else None
+    inputs = list(read_inputs(sections).values()) if isinstance(sections, Mapping) else []
+    return replace(inputs[0], is_required=False) if len(inputs) == 1 else None
+
+
+def fits(output_type: str, expected: str) -> bool:
     """Whether an output may be linked to an input, by ComfyUI's rule: they share a type, or one of them is `*`."""
     if "*" in (output_type, expected) or output_type == expected:
         return True

@@ -1,171 +1,134 @@
-"""Which inputs of a node take a text, a seed, a size; and the slot that holds the value of an input."""
+"""Which inputs of a node take a prompt, a seed, a size: by their types, and of several of one type by their names."""
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections.abc import Iterable
 
-from .graph import Graph, Link
+from .graph import Graph
+from .typed import ANY, TypedGraph
 
-# The inputs that take the prompt's text, for encoders that have several or whose input is not named text or prompt.
-# From the node schemas of ComfyUI 0.3.64.
-TEXT_INPUTS: dict[str, tuple[str, ...]] = {
-    "CLIPTextEncodeFlux": ("clip_l", "t5xxl"),
-    "CLIPTextEncodeSDXL": ("text_g", "text_l"),
-    "CLIPTextEncodeSD3": ("clip_l", "clip_g", "t5xxl"),
-    "CLIPTextEncodeHiDream": ("clip_l", "clip_g", "t5xxl", "llama"),
-    "CLIPTextEncodeHunyuanDiT": ("bert", "mt5xl"),
-    "CLIPTextEncodeLumina2": ("user_prompt",),
-    "TextEncodeAceStepAudio": ("tags",),
-}
-_COMMON_TEXT_INPUTS = ("text", "prompt", "positive_prompt", "positive")
-_NEGATIVE_TEXT_INPUTS = ("negative_prompt", "negative")
-
-SEED_INPUTS = ("noise_seed", "seed")
-SIZE_INPUTS = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
-
-# Names of the input that holds the value in primitive nodes (those of ComfyUI and of common node packs).
-VALUE_INPUTS = ("value", "string", "text", "prompt", "seed", "number", "int")
-PASS_THROUGH_CLASS = re.compile(r"^Reroute\b|switch", re.IGNORECASE)
-
-
-class Slot(NamedTuple):
-    """An input of a node that holds a value."""
-
-    node_id: str
-    name: str
+_WORD = re.compile(r"[a-z]+|\d+")
+# Texts that are no prompt though an encoder takes them, by a word of their names.
+_NO_PROMPT = frozenset(
+    {"negative", "neg", "system", "lyrics", "template", "filename", "path", "delimiter", "name", "language", "key"}
+    | {"embeds", "embedding", "conditioning"}
+)
+_NEGATIVE = frozenset({"negative", "neg"})
+# How the prompt is called, the most telling first: of these groups the first that a node has is its prompt. The second
+# are the same text for several text encoders of one model; of the others a node has one.
+_PROMPT_NAMES = (
+    re.compile(r"^((positive|user|text)_)?prompt$|^prompt_text$|^positive$"),
+    re.compile(r"^(text|text_[gl]|clip_[glh]|t5xxl|llama|bert|mt5xl)$"),
+    re.compile(r"^(tags|caption|description)$"),
+    re.compile(r"(^|_)prompt(_|$)|(^|_)text(_|$)"),
+)
+_SAME_TEXT = 1
+_SEED = re.compile(r"(^|_)seed$")
+_SIDES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
+_WHOLE_NUMBERS = ("INT", "FLOAT,INT", "INT,FLOAT", ANY)
+_WIDTH = re.compile(r"(^|_)width(_|$)")
+_PART_OF_PICTURE = re.compile(r"tile|crop|overlap|mask|font|stroke|border|padding$")
+"""Names of pairs that are the size of something else than a picture."""
 
 
-# --- Reading a value through links ---------------------------------------------------------------------
+def last_name(name: str) -> str:
+    """The name of an input without those of the dynamic inputs that it belongs to: `seed` of `model.seed`."""
+    return name.rpartition(".")[2].lower()
 
 
-def value_slot(graph: Graph, node_id: str, name: str) -> Slot | None:
-    """Where to write the value of an input: the input itself, or that of the primitive node it is linked to.
-
-    A primitive that also feeds inputs of another kind (seed and steps, width and height, a negative prompt) is left
-    alone; then it is the input itself. None if the input is absent, or if a node computes its value.
-    """
-    own = Slot(node_id, name)
-    link = graph.link(node_id, name)
-    if link is None:
-        return own if name in graph.inputs(node_id) else None
-    word = next((word for word in _WORDS if word in name), "")
-    slot, has_other_use = _held_value(graph, link, word)
-    own_use = 1 if not word and not _passes_through(graph, node_id) else 0
-    is_shared = has_other_use or _other_uses(graph, link.node_id, word) > own_use
-    return None if slot is None else own if is_shared else slot
+def words_of(name: str) -> set[str]:
+    """The words of an input's name."""
+    return set(_WORD.findall(name.lower()))
 
 
-_WORDS = ("seed", "width", "height", "batch", "steps", "cfg", "guidance", "denoise", "sampler", "scheduler")
+def is_negative(name: str) -> bool:
+    """Whether an input is for what a picture should not be. `cond2` of ComfyUI's DualCFGGuider acts as such."""
+    return bool(words_of(name) & _NEGATIVE) or name == "cond2"
 
 
-def _held_value(graph: Graph, start: Link, word: str) -> tuple[Slot | None, bool]:
-    """Where the value of a link is held, and whether it has a use of another kind on the way from `start` up.
+# --- Texts ----------------------------------------------------------------------------------------------
 
-    Each node is looked at once, however many inputs are linked through it.
-    """
-    known = graph.once(_known_values)
-    passed: list[str] = []
-    link: Link | None = start
-    found: tuple[Slot | None, bool] = (None, False)
-    while link is not None:
-        if (link.node_id, word) in known:
-            slot, is_shared = known[link.node_id, word]
-            is_own = link.node_id == start.node_id
-            found = (slot, is_shared or (not is_own and _other_uses(graph, link.node_id, word) > 0))
-            break
-        passed.append(link.node_id)
-        input_name = _source_input(graph, link)
-        if input_name is None or len(passed) > len(graph.workflow):
-            break
-        holder = Slot(link.node_id, input_name)
-        link = graph.link(*holder)
-        if link is None and input_name in graph.inputs(holder.node_id):
-            found = (holder, False)
-    for node_id in reversed(passed):
-        known[node_id, word] = found
-        found = (found[0], found[1] or (node_id != start.node_id and _other_uses(graph, node_id, word) > 0))
+
+def prompt_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    """The inputs of a node that take a positive prompt's text, empty if it takes none."""
+    texts = [name for name in _texts(graph, node_id) if not words_of(last_name(name)) & _NO_PROMPT]
+    for number, pattern in enumerate(_PROMPT_NAMES):
+        found = [name for name in texts if pattern.search(last_name(name))]
+        if found:
+            return tuple(found if number == _SAME_TEXT else found[:1])
+    return ()
+
+
+def negative_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    """The input of a node that takes a negative prompt by its name, empty if it has none."""
+    return tuple(name for name in _texts(graph, node_id) if is_negative(last_name(name)))[:1]
+
+
+def _texts(graph: TypedGraph, node_id: str) -> Iterable[str]:
+    """The inputs of a node that take a text."""
+    for name, value in graph.inputs(node_id).items():
+        kind = graph.input_type(node_id, name)
+        if kind == "STRING" or (kind == ANY and isinstance(value, list)):
+            yield name
+
+
+def is_encoder(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node makes conditioning from a text. One that adds a text to conditioning from elsewhere is none."""
+    if not any(is_conditioning(kind) for kind in graph.output_types(node_id)):
+        return False
+    takes = any(is_conditioning(kind) for _, kind, _ in graph.typed_links(node_id))
+    return not takes and bool(prompt_inputs(graph, node_id) or negative_inputs(graph, node_id))
+
+
+def is_conditioning(kind: str) -> bool:
+    """Whether a type is that of what text encoders make: `CONDITIONING`, or that of a pack with models of its own."""
+    return kind == "CONDITIONING" or ("EMBED" in kind and "WAV" not in kind)
+
+
+# --- Numbers ------------------------------------------------------------------------------------------
+
+
+def seed_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    """The inputs of a node that take a seed, empty if it takes none; some nodes draw several things."""
+    return tuple(
+        name
+        for name in graph.inputs(node_id)
+        if _SEED.search(last_name(name)) and graph.input_type(node_id, name) in ("INT", ANY)
+    )
+
+
+def size_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    """The inputs for the width and the height of a picture if the node has both, else empty."""
+    pairs = size_pairs(graph, node_id)
+    usual = (pair for sides in _SIDES for pair in pairs if (last_name(pair[0]), last_name(pair[1])) == sides)
+    return next(usual, pairs[0] if pairs else ())
+
+
+def size_pairs(graph: TypedGraph, node_id: str) -> list[tuple[str, str]]:
+    """Every two inputs of a node that are the width and the height of a picture, whatever stands before or behind that."""
+    inputs = graph.inputs(node_id)
+    if {"x", "y"} <= inputs.keys():  # a part of a picture
+        return []
+    found = []
+    for name in inputs:
+        last = last_name(name)
+        height = name[: len(name) - len(last)] + _WIDTH.sub(r"\1height\2", last)
+        is_side = bool(_WIDTH.search(last)) and not _PART_OF_PICTURE.search(last)
+        if is_side and height in inputs and graph.input_type(node_id, name) in _WHOLE_NUMBERS:
+            found.append((name, height))
     return found
 
 
-def _known_values(_: Graph) -> dict[tuple[str, str], tuple[Slot | None, bool]]:
-    return {}
-
-
-def _other_uses(graph: Graph, node_id: str, word: str) -> int:
-    """How many inputs are linked to a node that should not change together with one whose name has that word."""
-    known = graph.once(_known_uses)
-    if (node_id, word) not in known:
-        consumers = graph.consumers(node_id)
-        known[node_id, word] = sum(
-            word not in name if word else not _passes_through(graph, consumer) for consumer, name in consumers
-        )
-    return known[node_id, word]
-
-
-def _known_uses(_: Graph) -> dict[tuple[str, str], int]:
-    return {}
-
-
-def _passes_through(graph: Graph, node_id: str) -> bool:
-    return bool(PASS_THROUGH_CLASS.search(graph.class_of(node_id)))
-
-
-def _source_input(graph: Graph, link: Link) -> str | None:
-    """The one input that a primitive or reroute node passes on."""
-    if graph.class_of(link.node_id).startswith("Reroute"):
-        return next(iter(graph.inputs(link.node_id)), None)
-    return primitive_input(graph, link.node_id)
-
-
-def primitive_input(graph: Graph, node_id: str) -> str | None:
-    """The value input of a primitive node, which only holds a value for other nodes; None for every other node."""
-    inputs = graph.inputs(node_id)
-    is_primitive = "primitive" in graph.class_of(node_id).lower() or len(inputs) == 1 or "seed" in inputs
-    is_primitive = is_primitive and not any(graph.links(node_id))
-    return next((name for name in VALUE_INPUTS if is_primitive and name in inputs), None)
-
-
-def text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that take a prompt's text, empty if it takes none."""
-    inputs = graph.inputs(node_id)
-    known = TEXT_INPUTS.get(graph.class_of(node_id))
-    if known is not None:
-        return tuple(name for name in known if name in inputs)
-    # A linked `positive` is conditioning, not text.
-    return tuple(n for n in _COMMON_TEXT_INPUTS if n in inputs and (n != "positive" or isinstance(inputs[n], str)))[:1]
-
-
-def negative_text_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that take a negative prompt: one with such a name, else the text inputs of an encoder."""
-    inputs = graph.inputs(node_id)
-    own = tuple(n for n in _NEGATIVE_TEXT_INPUTS if n in inputs and (n != "negative" or isinstance(inputs[n], str)))
-    return own[:1] or (text_inputs(graph, node_id) if takes_prompt(graph, node_id) else ())
-
-
-def seed_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The input of a node that takes a seed, empty if it takes none."""
-    return tuple(name for name in SEED_INPUTS if name in graph.inputs(node_id))[:1]
-
-
-def size_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs for width and height if the node has both, else empty."""
-    return next((pair for pair in SIZE_INPUTS if all(name in graph.inputs(node_id) for name in pair)), ())
-
-
-def batch_inputs(graph: Graph, node_id: str) -> tuple[str, ...]:
+def batch_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The input of a node that sets the batch size, empty if it has none."""
     if graph.class_of(node_id) == "RepeatLatentBatch":
         return ("amount",) if "amount" in graph.inputs(node_id) else ()
-    return ("batch_size",) if "batch_size" in graph.inputs(node_id) else ()
+    return tuple(name for name in graph.inputs(node_id) if last_name(name) == "batch_size")[:1]
 
 
-def takes_prompt(graph: Graph, node_id: str) -> bool:
-    """Whether a node takes a prompt: a text encoder (it has a `clip` input) or a node with its own prompt input."""
-    if graph.class_of(node_id) == "GLIGENTextBoxApply":  # it adds a box to a prompt from upstream
-        return False
-    names = text_inputs(graph, node_id)
-    values = [graph.inputs(node_id)[name] for name in names]
-    has_own_name = bool(names) and names[0] != "text"
-    is_encoder = "clip" in graph.inputs(node_id) or has_own_name or graph.class_of(node_id) in TEXT_INPUTS
-    return is_encoder and any(isinstance(value, (str, list)) for value in values)
+def takes_text(graph: Graph, node_id: str) -> tuple[str, ...]:
+    """The inputs of a text encoder that hold a text, by their names alone: for what is done before any class is known."""
+    if "clip" not in graph.inputs(node_id):
+        return ()
+    return tuple(n for n in graph.inputs(node_id) if any(p.search(last_name(n)) for p in _PROMPT_NAMES))

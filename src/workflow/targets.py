@@ -1,216 +1,346 @@
-"""Which node does an override apply to? Found by following links from the samplers, never by titles.
+"""Which inputs does an override apply to? Found by following links upstream from what becomes the output, never by titles.
 
-For each kind of override a function returns the nodes that hold the value (those for steps and the like are in
-`sampling`):
-
-    prompt           upstream from a sampler's `positive` to the text encoders
-    negative_prompt  the same from `negative`, without encoders that also reach a `positive`
-    seed             the samplers and noise nodes that add noise
-    size             upstream from a sampler's `latent_image` to the node that sets width and height
-    batch_size       of those the nodes that have a batch size; else a node that repeats the latent
+prompt           from a sampler's positive conditioning to the text encoders; a generator's own
+negative_prompt  the same from the negative one, without encoders that are positive too
+seed             every node that the output needs and that draws random numbers
+size             from a sampler's latent to the node that sets width and height; a generator's own
+batch_size       of those the nodes that have a batch size; else a node that repeats the latent
+steps and such   a sampler's own, or those of the scheduler, the guider and the sampler object behind it
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from .graph import Graph, Link, unique, walk, with_dependents
+from .graph import Link, unique
+from .origins import origin_of
+from .roles import (
+    handed_on,
+    is_generator,
+    is_result,
+    is_sampler,
+    links_of,
+    makers,
+    makers_behind,
+    samplers,
+    upstream,
+)
 from .slots import (
-    PASS_THROUGH_CLASS,
     batch_inputs,
-    negative_text_inputs,
+    is_conditioning,
+    is_encoder,
+    is_negative,
+    last_name,
+    negative_inputs,
+    prompt_inputs,
     seed_inputs,
     size_inputs,
-    takes_prompt,
+    words_of,
 )
+from .typed import ANY, VALUE_TYPES, TypedGraph
 
-# They have a width and a height, but not of the image that the user means (counted on ComfyUI's stock templates).
-_NOT_IMAGE_SIZE = frozenset(
-    {
-        "LatentUpscale",
-        "LatentCrop",
-        "ConditioningSetArea",
-        "GLIGENTextBoxApply",
-        "StableZero123_Conditioning",
-        "StableZero123_Conditioning_Batched",
-    }
-)
-
-# Inputs that are no conditioning, so there is no prompt upstream of them.
-_NOT_CONDITIONING = frozenset(
-    {
-        *("model", "clip", "vae", "image", "images", "pixels", "mask", "latent", "latent_image", "samples"),
-        *("noise", "sampler", "sigmas", "control_net", "clip_vision", "clip_vision_output", "style_model"),
-        *("negative", "width", "height", "start_image", "end_image", "reference_image", "control_video"),
-    }
-)
-_LATENT_INPUTS = ("latent_image", "latent", "samples", "samples1", "samples2", "latents", "samples_to", "samples_from")
+_MAX_MEASURED = 4  # sizes that are those of pictures whose size is that of pictures, …
+_NO_NOISE = (False, "disable")
 
 
-def find_prompt_nodes(graph: Graph) -> list[str]:
-    """Text encoders upstream of a positive input; if there is no such input, every node that takes a prompt."""
-    starts = [link for node_id in used_nodes(graph) for link in _positive_links(graph, node_id)]
-    if starts:
-        return _encoders(graph, starts, "positive")
-    return [node_id for node_id in used_nodes(graph) if takes_prompt(graph, node_id) and may_be_prompt(graph, node_id)]
+class Place(NamedTuple):
+    """Inputs of a node that together take an override: of a size the width and the height, of a prompt all its texts."""
+
+    node_id: str
+    inputs: tuple[str, ...]
 
 
-def find_negative_prompt_nodes(graph: Graph) -> list[str]:
-    """Text encoders upstream of a negative input and of no positive one; else nodes with a negative prompt input."""
-    links = [link for node_id in used_nodes(graph) for link in _negative_links(graph, node_id)]
-    if links:
-        positive = set(find_prompt_nodes(graph))
-        return [node_id for node_id in _encoders(graph, links, "negative") if node_id not in positive]
-    return [n for n in used_nodes(graph) if set(negative_text_inputs(graph, n)) & {"negative_prompt", "negative"}]
+def places(
+    graph: TypedGraph, node_ids: Iterable[str], inputs: Callable[[TypedGraph, str], tuple[str, ...]]
+) -> list[Place]:
+    """The places of those of the nodes that have one."""
+    return [Place(node_id, names) for node_id in unique(node_ids) if (names := inputs(graph, node_id))]
 
 
-def may_be_prompt(graph: Graph, node_id: str) -> bool:
-    """Whether a node is not upstream of a negative input."""
-    return node_id not in graph.once(_negative_encoders)
+# --- Texts ----------------------------------------------------------------------------------------------
 
 
-def _negative_encoders(graph: Graph) -> frozenset[str]:
-    links = (graph.link(node_id, "negative") for node_id in graph)
-    return frozenset(_encoders(graph, [link for link in links if link], "negative"))
+def find_prompts(graph: TypedGraph) -> list[Place]:
+    """The positive prompts of the makers; if nothing makes anything, every prompt that is not negative."""
+    return graph.once(_find_prompts)
 
 
-def makes_empty_latent(graph: Graph, node_id: str) -> bool:
-    """Whether a node makes an empty latent or image of a size."""
-    return graph.class_of(node_id).startswith("Empty") and bool(size_inputs(graph, node_id))
+def find_negative_prompts(graph: TypedGraph) -> list[Place]:
+    """The negative prompts of the makers, without those that are positive too."""
+    return graph.once(_find_negative_prompts)
 
 
-def find_seed_nodes(graph: Graph) -> list[str]:
-    """Samplers and noise nodes that add noise; if there are none, every node with a seed."""
-    seeded = [node_id for node_id in used_nodes(graph) if seed_inputs(graph, node_id)]
-    samplers = [node_id for node_id in seeded if {"latent_image", "noise_seed"} & graph.inputs(node_id).keys()]
-    return [node_id for node_id in samplers or seeded if _adds_noise(graph, node_id)]
+def _find_prompts(graph: TypedGraph) -> list[Place]:
+    found = makers(graph)
+    if found:
+        of_makers = _texts_of(graph, found, "positive") or _texts_of(graph, makers_behind(graph), "positive")
+        return places(graph, of_makers, prompt_inputs)
+    negative = {place.node_id for place in _negative_encoders(graph)}
+    taking = [n for n in graph.live if n not in negative and prompt_inputs(graph, n)]
+    encoders = [n for n in taking if is_encoder(graph, n)]
+    texts = [n for n in taking if "STRING" in graph.output_types(n) and _is_prompted(graph, n)]
+    return places(graph, encoders or [n for n in taking if is_generator(graph, n)] or texts, prompt_inputs)
 
 
-def find_size_nodes(graph: Graph) -> list[str]:
-    """Nodes that set the size of the sampled latent; without a sampler, those that make an empty latent or image."""
-    starts = (graph.link(node_id, "latent_image") for node_id in used_nodes(graph))
-    found = _latent_sources(graph, [link for link in starts if link])
-    if found or any(graph.link(node_id, "latent_image") for node_id in graph):
-        return found
-    return [node_id for node_id in used_nodes(graph) if makes_empty_latent(graph, node_id)]
+def _is_prompted(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node's text is a prompt by its name."""
+    return any("prompt" in words_of(last_name(name)) for name in prompt_inputs(graph, node_id))
 
 
-def find_batch_nodes(graph: Graph) -> list[str]:
-    """Of the nodes that set the size, those with a batch size; else those that repeat a latent."""
-    sized = [node_id for node_id in find_size_nodes(graph) if batch_inputs(graph, node_id)]
-    return sized or [node_id for node_id in used_nodes(graph) if graph.class_of(node_id) == "RepeatLatentBatch"]
+def _find_negative_prompts(graph: TypedGraph) -> list[Place]:
+    positive = set(find_prompts(graph))
+    return [place for place in _negative_encoders(graph) if place not in positive]
 
 
-def find_latent_upscales(graph: Graph, samplers: Iterable[str]) -> list[str]:
-    """`LatentUpscale` nodes (to a width and height) that are linked directly to one of the given samplers."""
-    sampler_ids = set(samplers)
-    return [
-        node_id
-        for node_id in graph
-        if graph.class_of(node_id) == "LatentUpscale"
-        and (link := graph.link(node_id, "samples"))
-        and link.node_id in sampler_ids
-    ]
+def _negative_encoders(graph: TypedGraph) -> list[Place]:
+    return _negatives_of(graph, makers(graph)) or _negatives_of(graph, makers_behind(graph))
 
 
-def find_image_scales(graph: Graph, samplers: Iterable[str]) -> list[str]:
-    """`ImageScale` nodes downstream of the given samplers that have a width and height of their own."""
-    downstream = with_dependents(graph, samplers)
-    return [
-        node_id
-        for node_id in graph
-        if graph.class_of(node_id) == "ImageScale"
-        and node_id in downstream
-        and not any(name in ("width", "height") for name, _ in graph.links(node_id))
-    ]
+def _negatives_of(graph: TypedGraph, node_ids: list[str]) -> list[Place]:
+    by_role = _texts_of(graph, node_ids, "negative")
+    own = [n for n in _texts_of(graph, node_ids, "positive") if negative_inputs(graph, n)]
+    return places(graph, [*by_role, *own], lambda g, n: negative_inputs(g, n) or prompt_inputs(g, n))
 
 
-def samplers_of(graph: Graph, size_nodes: Iterable[str]) -> list[str]:
-    """The samplers whose latent image comes from one of these nodes, which set the size."""
-    queue = list(size_nodes)
-    reached = set(queue)
+def may_be_prompt(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node is needed and not upstream of a negative input."""
+    return graph.is_live(node_id) and all(place.node_id != node_id for place in _negative_encoders(graph))
+
+
+def _texts_of(graph: TypedGraph, node_ids: Iterable[str], role: str) -> list[str]:
+    """The text encoders that makers get conditioning of a role from, and the generators themselves."""
+    found = list[str]()
+    for node_id in node_ids:
+        if is_generator(graph, node_id) and not is_sampler(graph, node_id):
+            found.append(node_id)
+        else:
+            found.extend(conditioning_ends(graph, node_id, role, lambda n: is_encoder(graph, n)))
+            found.extend([node_id] if prompt_inputs(graph, node_id) or negative_inputs(graph, node_id) else ())
+    return unique(found)
+
+
+def conditioning_ends(graph: TypedGraph, maker: str, role: str, is_end: Callable[[str], bool]) -> list[str]:
+    """Where the walk from a sampler upstream along conditioning of a role, `positive` or `negative`, ends."""
+    guiders = upstream(graph, links_of(graph, maker, "GUIDER"), "GUIDER", lambda n: not links_of(graph, n, "GUIDER"))
+    takers = (maker, *guiders)
+    starts = [link for node_id in takers for link in _of_role(_conditioning(graph, node_id), role, is_start=True)]
+    found, seen, queue = list[str](), set[Link](), deque(starts)
     while queue:
-        for consumer, name in graph.consumers(queue.pop()):
-            if consumer not in reached and not _sets_size(graph, consumer) and _carries_latent(graph, consumer, name):
-                reached.add(consumer)
-                queue.append(consumer)
-    return [node_id for node_id in graph if (link := graph.link(node_id, "latent_image")) and link.node_id in reached]
+        link = queue.popleft()
+        if link in seen:
+            continue
+        seen.add(link)
+        if is_end(link.node_id):
+            found.append(link.node_id)
+        elif "ZeroOut" not in graph.class_of(link.node_id):
+            queue.extend(_of_role(handed_on(graph, link, _kind(graph, link)), role))
+    return unique(found)
 
 
-def used_nodes(graph: Graph) -> list[str]:
-    """Nodes that are in use: a sampler or encoder that feeds no other node is a remnant of editing and is left out."""
-    return [
-        node_id
-        for node_id in graph
-        if graph.feeds_others(node_id) or not (graph.link(node_id, "latent_image") or graph.link(node_id, "clip"))
-    ]
+def _kind(graph: TypedGraph, link: Link) -> str:
+    kind = graph.output_type(link)
+    return kind if kind != ANY else "CONDITIONING"
 
 
-# --- Prompt -------------------------------------------------------------------------------------------
+def _conditioning(graph: TypedGraph, node_id: str) -> list[tuple[str, Link]]:
+    return [(name, link) for name, kind, link in graph.typed_links(node_id) if is_conditioning(kind)]
 
 
-def _positive_links(graph: Graph, node_id: str) -> list[Link]:
-    """The positive links of a sampler or guider. Of a node that only passes conditioning on there are none."""
-    positive = graph.link(node_id, "positive")
-    if positive:
-        return [positive] if graph.link(node_id, "model") else []
-    if "guider" in graph.class_of(node_id).lower():
-        names = ("conditioning", "cond1")  # cond2 acts as a negative: the result of the reference alone
-        return [link for name in names if (link := graph.link(node_id, name))]
-    return []
+def _of_role(links: list[tuple[str, Link]], role: str, is_start: bool = False) -> list[Link]:
+    """Of links of conditioning those of the role. A node that takes both keeps them apart by the names of its inputs."""
+    negative = [link for name, link in links if is_negative(name)]
+    positive = [link for name, link in links if name.startswith("positive")]
+    if role == "negative":
+        return negative if negative or positive or is_start else [link for _, link in links]
+    return positive or [link for name, link in links if not is_negative(name)]
 
 
-def _negative_links(graph: Graph, node_id: str) -> list[Link]:
-    """The negative links of a sampler or guider."""
-    is_guider = "guider" in graph.class_of(node_id).lower()
-    names = ("negative", "cond2") if is_guider else ("negative",) if graph.link(node_id, "model") else ()
-    return [link for name in names if (link := graph.link(node_id, name))]
+# --- Seeds ----------------------------------------------------------------------------------------------
 
 
-def _encoders(graph: Graph, starts: Iterable[Link], role: str) -> list[str]:
-    """The text encoders upstream of links with that role: positive or negative."""
-
-    def follow(link: Link) -> list[Link]:
-        if takes_prompt(graph, link.node_id) or graph.class_of(link.node_id) == "ConditioningZeroOut":
-            return []
-        return _conditioning_links(graph, link.node_id, role)
-
-    return unique(link.node_id for link in walk(starts, follow) if takes_prompt(graph, link.node_id))
+def find_seeds(graph: TypedGraph) -> list[Place]:
+    """The seeds of all nodes that the output needs, but of samplers that add no noise."""
+    return places(graph, (n for n in graph.live if _adds_noise(graph, n)), seed_inputs)
 
 
-def _conditioning_links(graph: Graph, node_id: str, role: str) -> list[Link]:
-    """The links that feed conditioning to a node that passes it on. A node that takes both roles keeps them apart."""
-    links = list(graph.links(node_id))
-    of_role = [link for name, link in links if name.startswith(role)]
-    if of_role or any(name.startswith(("positive", "negative")) for name, _ in links):
-        return of_role
-    return [link for name, link in links if name not in _NOT_CONDITIONING]
+def _adds_noise(graph: TypedGraph, node_id: str) -> bool:
+    return graph.constant(node_id, "add_noise") not in _NO_NOISE if "add_noise" in graph.inputs(node_id) else True
 
 
-# --- Seed ---------------------------------------------------------------------------------------------
+# --- Size -----------------------------------------------------------------------------------------------
 
 
-def _adds_noise(graph: Graph, node_id: str) -> bool:
-    add_noise = graph.inputs(node_id).get("add_noise", True)
-    return add_noise not in (False, "disable")
+def find_sizes(graph: TypedGraph) -> list[Place]:
+    """Where the size of the result is set: for the makers, or if there are none for what is drawn."""
+    return graph.once(_find_sizes)
 
 
-# --- Size ---------------------------------------------------------------------------------------------
+def _find_sizes(graph: TypedGraph) -> list[Place]:
+    return _as_measured(graph, _drawn_sizes(graph))
 
 
-def _latent_sources(graph: Graph, starts: Iterable[Link]) -> list[str]:
-    def follow(link: Link) -> list[Link]:
-        if _sets_size(graph, link.node_id):
-            return []
-        return [source for name, source in graph.links(link.node_id) if _carries_latent(graph, link.node_id, name)]
-
-    return unique(link.node_id for link in walk(starts, follow) if _sets_size(graph, link.node_id))
+def _drawn_sizes(graph: TypedGraph) -> list[Place]:
+    """The sizes of what the makers begin with, wherever they have them from."""
+    return _sizes_of(graph, makers(graph)) or _sizes_of(graph, makers_behind(graph))
 
 
-def _carries_latent(graph: Graph, node_id: str, name: str) -> bool:
-    """Whether what a node gives may be the latent of this input."""
-    return name in _LATENT_INPUTS or bool(PASS_THROUGH_CLASS.search(graph.class_of(node_id)))
+def _sizes_of(graph: TypedGraph, found: list[str]) -> list[Place]:
+    own = [node_id for node_id in found if size_inputs(graph, node_id) and not is_sampler(graph, node_id)]
+    starts = [link for node_id in found if node_id not in own for link in _size_links(graph, node_id)]
+    ends = [link for node_id in graph.main_outputs for link in _size_links(graph, node_id)] if not found else []
+    return list(dict.fromkeys([*places(graph, own, size_inputs), *_size_sources(graph, [*starts, *ends])]))
 
 
-def _sets_size(graph: Graph, node_id: str) -> bool:
-    return bool(size_inputs(graph, node_id)) and graph.class_of(node_id) not in _NOT_IMAGE_SIZE
+def _as_measured(graph: TypedGraph, found: list[Place]) -> list[Place]:
+    """The places with those in place of others from whose pictures these take their size."""
+    for _ in range(_MAX_MEASURED):
+        pictures = {place: _measured(graph, place) for place in found}
+        behind = _size_sources(graph, (link for links in pictures.values() for link in links))
+        if not behind:
+            break
+        found = list(dict.fromkeys([*(place for place in found if not pictures[place]), *behind]))
+    return found
+
+
+def _measured(graph: TypedGraph, place: Place) -> list[Link]:
+    """The pictures whose size a place takes, if nothing but their size is in it."""
+    origins = [origin_of(graph, place.node_id, name) for name in place.inputs]
+    if any(origin.slots for origin in origins):
+        return []
+    seen, queue, found = set[str](), deque(origin.computed_by for origin in origins), list[Link]()
+    while queue:
+        node_id = queue.popleft()
+        if node_id not in seen:
+            seen.add(node_id)
+            for _, kind, link in graph.typed_links(node_id):
+                found.extend([link] if kind == "IMAGE" else [])
+                queue.extend([link.node_id] if kind in VALUE_TYPES else [])
+    return found
+
+
+def _size_sources(graph: TypedGraph, starts: Iterable[Link]) -> list[Place]:
+    """The nodes from which latents or pictures have their size; if that is from files, the one that resizes them last."""
+    sources, resizing = list[str](), list[str]()
+    seen, queue = set[str](), deque(link.node_id for link in starts)
+    while queue:
+        node_id = queue.popleft()
+        if node_id in seen:
+            continue
+        seen.add(node_id)
+        links = _size_links(graph, node_id)
+        if has_size(graph, node_id):
+            takes = {kind for _, kind, _ in graph.typed_links(node_id)} & {"LATENT", "IMAGE"}
+            if not takes & graph.output_types(node_id):
+                sources.append(node_id)
+                continue
+            resizing.append(node_id)
+        queue.extend(link.node_id for link in links)
+    return places(graph, sources or resizing[:1], size_inputs)
+
+
+def pictures_of_a_size(graph: TypedGraph) -> list[str]:
+    """The nodes that bring the pictures, and with them the size, of a workflow in which none is set."""
+    starts = [link for node_id in makers(graph) or graph.main_outputs for link in _size_links(graph, node_id)]
+    seen, queue = dict[str, None](), deque(link.node_id for link in starts)
+    while queue:
+        node_id = queue.popleft()
+        if node_id not in seen:
+            seen[node_id] = None
+            queue.extend(link.node_id for link in _size_links(graph, node_id))
+    return [node_id for node_id in seen if not _size_links(graph, node_id) and "IMAGE" in graph.output_types(node_id)]
+
+
+def has_size(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node sets a size: 0 x 0 leaves it to a file."""
+    sides = [graph.constant(node_id, name) for name in size_inputs(graph, node_id)]
+    return bool(sides) and any(side != 0 for side in sides)
+
+
+def _size_links(graph: TypedGraph, node_id: str) -> list[Link]:
+    """The links of a node through which what it gives has its size."""
+    links = list(graph.typed_links(node_id))
+    latents = [link for _, kind, link in links if kind == "LATENT"]
+    results = [link for _, kind, link in links if is_result(kind) and kind != "MASK"]
+    return latents or results or [link for _, kind, link in links if is_conditioning(kind)]
+
+
+def find_batches(graph: TypedGraph) -> list[Place]:
+    """Of the nodes that set the size, those with a batch size; else those that repeat a latent."""
+    sized = places(graph, (place.node_id for place in graph.once(_drawn_sizes)), batch_inputs)
+    return sized or places(graph, (n for n in graph.live if graph.class_of(n) == "RepeatLatentBatch"), batch_inputs)
+
+
+# --- Sampling -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SamplingSetting:
+    """One setting of sampling: its input's names, and the type of the object that may bring it to a sampler."""
+
+    name: str
+    brought_by: str
+    other_names: tuple[str, ...] = ()
+
+    def inputs(self, graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+        """The inputs of a node that take this setting: the one of its name, else those whose names have its word."""
+        numbers = [
+            n
+            for n in graph.inputs(node_id)
+            if graph.input_type(node_id, n) in ("INT", "FLOAT", "COMBO", "STRING", ANY)
+        ]
+        exact = [name for name in numbers if last_name(name) in (self.name, *self.other_names)]
+        return tuple(exact[:1] or (n for n in numbers if self.name == "cfg" and _is_cfg(n)))
+
+    def find(self, graph: TypedGraph) -> list[Place]:
+        """Where the samplers among the makers have this setting; if nothing denoises, every node that is needed."""
+        found = [n for maker in makers(graph) for n in self._of_maker(graph, maker)]
+        found_places = places(graph, found if samplers(graph) else found or graph.live, self.inputs)
+        return [place for place in found_places if not self._is_off(graph, place)] or found_places
+
+    def _is_off(self, graph: TypedGraph, place: Place) -> bool:
+        """Whether a sampler does without it: a cfg of 1 is no guidance, as distilled models want it."""
+        return self.name == "cfg" and all(value_at(graph, place.node_id, name) == 1 for name in place.inputs)
+
+    def _of_maker(self, graph: TypedGraph, maker: str) -> list[str]:
+        if self.inputs(graph, maker):
+            return [maker]
+        if self.brought_by == "CONDITIONING":
+            return conditioning_ends(graph, maker, "positive", lambda n: bool(self.inputs(graph, n)))
+        starts = links_of(graph, maker, self.brought_by)
+        return upstream(graph, starts, self.brought_by, lambda n: bool(self.inputs(graph, n)))
+
+
+def _is_cfg(name: str) -> bool:
+    words = words_of(name)
+    return "cfg" in words and not words & {"cond2", "scale", "rescale", "negative", "start", "end"}
+
+
+SAMPLING_SETTINGS = {
+    setting.name: setting
+    for setting in (
+        SamplingSetting("steps", "SIGMAS"),
+        SamplingSetting("cfg", "GUIDER"),
+        SamplingSetting("guidance", "CONDITIONING", ("guidance_scale",)),
+        SamplingSetting("denoise", "SIGMAS"),
+        SamplingSetting("sampler_name", "SAMPLER"),
+        SamplingSetting("scheduler", "SIGMAS"),
+    )
+}
+"""By the name of the override."""
+
+
+def value_at(graph: TypedGraph, node_id: str, name: str) -> object:
+    """The value of an input; if another node computes it, what it is computed from, for comparing it with others."""
+    origin = origin_of(graph, node_id, name)
+    if origin.slot is None:
+        return origin
+    value = graph.inputs(origin.slot.node_id)[origin.slot.name]
+    return value if origin.is_plain else ("computed", value)
+
+
+def draws_of_a_size(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node is needed and makes a latent or a picture of a size from nothing."""
+    return graph.is_live(node_id) and not any(graph.links(node_id)) and has_size(graph, node_id)

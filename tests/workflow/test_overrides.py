@@ -142,15 +142,32 @@ def test_a_linked_primitive_takes_the_value() -> None:
     }
 
 
-def test_a_computed_text_names_who_computes_it_and_the_candidates() -> None:
+def test_of_a_text_that_is_joined_the_one_part_that_varies_is_meant_and_told() -> None:
     workflow = plain(
         n10=node("StringConcatenate", string_a=["11", 0], string_b="style", delimiter=", "),
         n11=node("PrimitiveString", value="good"),
     )
     workflow["2"]["inputs"]["text"] = ["10", 0]
-    with pytest.raises(NoOverrideTarget, match=r"computed by node 10 \(StringConcatenate\).*11 \(PrimitiveString\)"):
-        changed(workflow, prompt="p")
+    assert changed(workflow, prompt="p") == {"11.value": "p"}
+    hint = apply_overrides(workflow, Overrides(prompt="p")).hints[0]
+    assert hint.startswith(
+        "prompt went into value of node 11 (PrimitiveString), from which node 10 (StringConcatenate)"
+    )
     assert changed(workflow, prompt="p", prompt_node_id="11") == {"11.value": "p"}
+
+
+def test_of_a_text_that_is_joined_of_several_that_vary_all_are_listed() -> None:
+    workflow = plain(
+        n10=node("StringConcatenate", string_a=["11", 0], string_b=["12", 0], delimiter=", "),
+        n11=node("PrimitiveString", value="good"),
+        n12=node("PrimitiveStringMultiline", value="in the style of a cat"),
+    )
+    workflow["2"]["inputs"]["text"] = ["10", 0]
+    computed = r"computed by node 10 \(StringConcatenate\).*11 \(PrimitiveString\), 12 "
+    with pytest.raises(NoOverrideTarget, match=computed) as raised:
+        changed(workflow, prompt="p")
+    assert [candidate["node_id"] for candidate in raised.value.details["candidates"]] == ["11", "12"]
+    assert changed(workflow, prompt="p", prompt_node_id="12") == {"12.value": "p"}
 
 
 def test_two_passes_with_noise_share_the_seed_and_one_without_keeps_its_own() -> None:
@@ -275,9 +292,7 @@ def test_a_pack_node_that_hands_both_roles_on_in_other_slots_keeps_them_apart() 
 
 
 def test_a_positive_that_cannot_be_traced_is_no_reason_to_take_the_negative() -> None:
-    workflow = plain(
-        n2=node("SomePackConditioning", text_source="x"), n6=node("CLIPTextEncode", text="bad", clip=["1", 1])
-    )
+    workflow = plain(n2=node("SomePackConditioning", source="x"), n6=node("CLIPTextEncode", text="bad", clip=["1", 1]))
     workflow["5"]["inputs"]["negative"] = ["6", 0]
     workflow["7"] = node("OllamaGenerate", prompt="describe")
     workflow["8"] = node("PreviewAny", source=["7", 0])
@@ -319,11 +334,17 @@ def test_a_usual_size_id_on_something_else_is_not_taken(class_type: str) -> None
 
 
 def test_a_computed_text_can_be_overwritten_in_a_node_that_is_named() -> None:
-    workflow = plain(n10=node("SDXLPromptStyler", text_positive="x", style="s"))
+    workflow = plain(n10=node("RandomArtist", seed=5, style="s"))
     workflow["2"]["inputs"]["text"] = ["10", 0]
-    with pytest.raises(NoOverrideTarget, match=r"computed by node 10 \(SDXLPromptStyler\)"):
+    with pytest.raises(NoOverrideTarget, match=r"computed by node 10 \(RandomArtist\)"):
         changed(workflow, prompt="p")
     assert changed(workflow, prompt="p", prompt_node_id="2") == {"2.text": "p"}
+
+
+def test_a_node_that_makes_a_text_of_a_prompt_takes_the_prompt() -> None:
+    workflow = plain(n10=node("SDXLPromptStyler", text_positive="x", style="s"))
+    workflow["2"]["inputs"]["text"] = ["10", 0]
+    assert changed(workflow, prompt="p") == {"10.text_positive": "p"}
 
 
 def test_reroutes_and_switches_are_followed_for_the_size() -> None:

@@ -194,6 +194,7 @@ def test_a_lora_goes_before_those_of_the_workflow() -> None:
 
 def test_several_models_are_listed_and_one_can_be_named() -> None:
     workflow = whole(n20=node("CheckpointLoaderSimple", ckpt_name="refiner"), n11=full_sampler(model=["20", 0], latent_image=["5", 0]))  # fmt: skip
+    workflow["90"]["inputs"]["samples"] = ["11", 0]
     with pytest.raises(AmbiguousOverrideTarget, match=r"loras_node_id: 1 .*, 20 "):
         with_loras(workflow, Lora("a"))
     after = with_loras(workflow, Lora("a"), loras_node_id="20")

@@ -1,0 +1,198 @@
+"""What follows an override: other inputs that stand for the same, or that depend on it.
+
+prompt  every other positive prompt with the same text
+size    every other width and height that is the old size; the size that a model's shift or a scheduler is told; an
+        enlarged latent, as much as before; a list of sizes, which is set to its entry for a size of one's own
+steps   where a sampler of a part of the steps starts and ends, by its share
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from . import targets
+from .graph import with_dependencies, with_dependents
+from .origins import Slot, origin_of, uses_of
+from .override_kinds import PROMPT, SIZE, STEPS, OverrideKind, values_of, writes_of
+from .roles import is_generator, makers
+from .slots import is_encoder, last_name, prompt_inputs, size_pairs, words_of
+from .targets import Place, value_at
+from .typed import TypedGraph
+
+_CUT = re.compile(r"^(start|end)_(at_)?step$")
+_SIZE_LIST = frozenset({"size", "resolution", "ratio", "preset", "dimensions"})
+
+
+class Change(NamedTuple):
+    """An input that follows an override, its new value, and what the caller should know; or only the latter."""
+
+    slot: Slot | None
+    value: Any = None
+    hint: str = ""
+
+
+def follow(
+    graph: TypedGraph, kind: OverrideKind, places: Sequence[Place], values: Sequence[Any], is_named: bool
+) -> Iterator[Change]:
+    """What follows an override that goes into these places of the workflow `graph`, as it was before."""
+    if kind is SIZE:
+        yield from _follow_size(graph, places, values)
+    elif kind is STEPS:
+        yield from _follow_steps(graph, places, values[0], is_named)
+    elif kind is PROMPT and not is_named:
+        yield from _follow_prompt(graph, places, values[0])
+
+
+def _changes(graph: TypedGraph, kind: OverrideKind, place: Place, values: Sequence[Any]) -> Iterator[Change]:
+    """The changes that put values into a place."""
+    for writes, value in zip(writes_of(graph, kind, place), values, strict=True):
+        yield from (Change(slot, value, hint) for slot, hint in writes)
+
+
+# --- Prompt -----------------------------------------------------------------------------------------------
+
+
+def _follow_prompt(graph: TypedGraph, places: Sequence[Place], text: str) -> Iterator[Change]:
+    old = {value for place in places for value in values_of(graph, place) if isinstance(value, str) and value.strip()}
+    negative = {place.node_id for place in targets.find_negative_prompts(graph)}
+    for node_id in graph.live if old else ():
+        if node_id not in negative and (is_encoder(graph, node_id) or is_generator(graph, node_id)):
+            place = Place(node_id, prompt_inputs(graph, node_id))
+            if place not in places and any(
+                value in old for value in values_of(graph, place) if isinstance(value, str)
+            ):
+                yield from _changes(graph, PROMPT, place, [text] * len(place.inputs))
+
+
+# --- Size -------------------------------------------------------------------------------------------------
+
+
+def _follow_size(graph: TypedGraph, places: Sequence[Place], size: Sequence[int]) -> Iterator[Change]:
+    old = values_of(graph, places[0])
+    told = _told_the_size(graph)
+    for node_id in graph.live:
+        for pair in size_pairs(graph, node_id):
+            sides = values_of(graph, Place(node_id, pair))
+            if (sides == old or node_id in told) and Place(node_id, pair) not in places:
+                yield from _changes(graph, SIZE, Place(node_id, pair), size)
+    for place in places:
+        yield from _own_size_chosen(graph, place)
+    yield from _follow_enlarging(graph, places, old, size)
+
+
+def _told_the_size(graph: TypedGraph) -> set[str]:
+    """The nodes behind the makers that are told the size of the picture: they give a model or a schedule."""
+    needed = with_dependencies(graph, makers(graph))
+    return {
+        node_id for node_id in needed if graph.output_types(node_id) & {"MODEL", "SIGMAS"} and graph.is_live(node_id)
+    }
+
+
+def _own_size_chosen(graph: TypedGraph, place: Place) -> Iterator[Change]:
+    """Of a list of sizes beside a width and a height the entry for these."""
+    group = place.inputs[0][: len(place.inputs[0]) - len(last_name(place.inputs[0]))]
+    for name, value in graph.inputs(place.node_id).items():
+        schema = graph.input_schema(place.node_id, name)
+        if (
+            schema is None
+            or not schema.options
+            or name != group + last_name(name)
+            or not words_of(last_name(name)) & _SIZE_LIST
+        ):
+            continue
+        own = next((option for option in schema.options if str(option).lower() == "custom"), None)
+        if own is not None and value != own:
+            yield Change(
+                Slot(place.node_id, name), own, f"{name} of node {graph.describe(place.node_id)} is {own!r} now"
+            )
+
+
+def _follow_enlarging(
+    graph: TypedGraph, places: Sequence[Place], old: Sequence[object], size: Sequence[int]
+) -> Iterator[Change]:
+    """Latents that are enlarged to a size keep their share of it; pictures that are brought to one are only told."""
+    behind = with_dependents(graph, [place.node_id for place in places])
+    for node_id in graph.live:
+        kinds = {kind for _, kind, _ in graph.typed_links(node_id)} & {"LATENT", "IMAGE"}
+        pairs = [pair for pair in size_pairs(graph, node_id) if Place(node_id, pair) not in places]
+        if node_id not in behind or not kinds & graph.output_types(node_id):
+            continue
+        for pair in pairs:
+            sides, were = _numbers(values_of(graph, Place(node_id, pair))), _numbers(old)
+            if not sides or sides == were:
+                continue
+            if "LATENT" in kinds and were:
+                share = [max(8, round(s * new / was / 8) * 8) for s, new, was in zip(sides, size, were, strict=True)]
+                yield from _changes(graph, SIZE, Place(node_id, pair), share)
+                yield Change(
+                    None, hint=f"node {graph.describe(node_id)} enlarges to {share[0]} x {share[1]}, as much as before"
+                )
+            else:
+                yield Change(
+                    None,
+                    hint=f"node {graph.describe(node_id)} still brings pictures to its own size; overrides can change it",
+                )
+
+
+def _numbers(values: Sequence[object]) -> list[int]:
+    """The values if they all are numbers of pixels, else none."""
+    numbers = [value for value in values if type(value) is int and value > 0]
+    return numbers if len(numbers) == len(values) else []
+
+
+# --- Steps ------------------------------------------------------------------------------------------------
+
+
+def _follow_steps(graph: TypedGraph, places: Sequence[Place], steps: int, is_named: bool) -> Iterator[Change]:
+    """Rescale where samplers of a part of the steps start and end, and where a schedule is split."""
+    old = values_of(graph, places[0])[0]
+    held = origin_of(graph, places[0].node_id, places[0].inputs[0]).slots
+    for cut in _cuts(graph, [place.node_id for place in places]):
+        where = f"{cut.name} of node {graph.describe(cut.node_id)}"
+        origin, value = origin_of(graph, *cut), value_at(graph, *cut)
+        if set(held) & set(origin.slots):
+            continue  # it follows by itself
+        if type(value) is int and type(old) is int:
+            if 0 < value <= old:
+                share = min(max(1, round(value * steps / old)), max(1, steps - 1))
+                yield Change(_cut_slot(graph, cut), steps if value == old else share)
+                if is_named:
+                    yield Change(None, hint=f"{where} follows its steps; other samplers' do not")
+        elif type(value) is not int:
+            yield Change(None, hint=f"{where} is computed by another node and does not follow the steps")
+
+
+def _cuts(graph: TypedGraph, node_ids: Sequence[str]) -> Iterator[Slot]:
+    """The inputs that cut the steps of these samplers or schedulers."""
+    schedulers = [n for n in node_ids if "SIGMAS" in graph.output_types(n)]
+    behind = with_dependents(graph, schedulers)
+    for node_id in graph.live:
+        takes = {kind for _, kind, _ in graph.typed_links(node_id)}
+        splits = node_id in behind and "SIGMAS" in takes & graph.output_types(node_id)
+        for name in graph.inputs(node_id):
+            if (node_id in node_ids and _CUT.match(last_name(name))) or (splits and last_name(name) == "step"):
+                yield Slot(node_id, name)
+
+
+def _cut_slot(graph: TypedGraph, cut: Slot) -> Slot:
+    """Where a cut is written to: a primitive node that holds it for cuts alone, else the cut itself."""
+    slot = origin_of(graph, *cut).slots[0]
+    return slot if all("step" in use.name and "steps" not in use.name for use in uses_of(graph, slot)) else cut
+
+
+def left_alone(graph: TypedGraph, kind: OverrideKind, places: Sequence[Place], changed: set[Slot]) -> list[str]:
+    """A hint about nodes that keep the old value, since their result does not become the output."""
+    old = [values_of(graph, place) for place in places]
+    same = [
+        node_id
+        for node_id in graph.live
+        if (names := kind.inputs(graph, node_id))
+        and (values := values_of(graph, Place(node_id, names))) in old
+        and all(isinstance(value, (int, float, str)) and value != "" for value in values)
+        and not any(
+            slot in changed for name in names for slot in (Slot(node_id, name), *origin_of(graph, node_id, name).slots)
+        )
+    ]
+    return [f"{kind.name} was left as it is in {graph.describe_all(same)}"] if same else []

@@ -1,0 +1,220 @@
+"""What the nodes of a workflow do: which of them make the result, and what reaches them.
+
+A *sampler* denoises: it takes noise or a seed, and a schedule or conditioning. A *generator* makes a result of a prompt by
+itself, as paid partner nodes do. The *makers* of a workflow are those whose result becomes its output.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from .graph import Link, as_link, unique
+from .slots import is_conditioning, last_name, prompt_inputs, seed_inputs, words_of
+from .typed import ANY, VALUE_TYPES, TypedGraph
+
+# Types that are not on the way of a result: models, what steers sampling, and settings.
+_NO_RESULT = frozenset(
+    {"MODEL", "CLIP", "VAE", "GUIDER", "SIGMAS", "SAMPLER", "NOISE", "CONTROL_NET", "STYLE_MODEL", "CLIP_VISION"}
+    | {"CLIP_VISION_OUTPUT", "UPSCALE_MODEL", "MODEL_PATCH", "AUDIO_ENCODER", "LATENT_UPSCALE_MODEL"}
+)
+_MEDIA = frozenset({"LATENT", "IMAGE", "MASK", "VIDEO", "AUDIO"})
+
+
+def is_result(kind: str) -> bool:
+    """Whether a type is a result or a state of it: a latent, a picture, a video, audio, a mesh, …"""
+    return kind not in _NO_RESULT and kind not in VALUE_TYPES and not is_conditioning(kind)
+
+
+def is_sampler(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node denoises."""
+    inputs = graph.inputs(node_id)
+    types = {graph.input_type(node_id, name) for name in inputs}
+    has_noise = "NOISE" in types or bool(seed_inputs(graph, node_id))
+    has_schedule = "SIGMAS" in types or any(last_name(name) == "steps" for name in inputs)
+    is_steered = any(is_conditioning(kind) for kind in types)
+    return has_noise and (has_schedule or is_steered) and _gives_result(graph, node_id)
+
+
+def is_generator(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node makes a result of a prompt of its own."""
+    texts = prompt_inputs(graph, node_id)
+    if not texts or not _gives_result(graph, node_id):
+        return False
+    schema = graph.schema(node_id)
+    if (schema is not None and schema.is_partner) or any("prompt" in words_of(name) for name in texts):
+        return True
+    return not any(kind in _MEDIA for _, kind, _ in graph.typed_links(node_id))  # else it writes a text on a picture
+
+
+def _gives_result(graph: TypedGraph, node_id: str) -> bool:
+    return any(is_result(kind) and kind != ANY for kind in graph.output_types(node_id))
+
+
+# --- Which of them are meant ------------------------------------------------------------------------------
+
+
+def makers(graph: TypedGraph) -> list[str]:
+    """The samplers and generators whose result becomes the output.
+
+    Those that a result comes from directly; behind them those whose latent they go on with; and those of the same
+    model. Others on the way (that make a depth map, a first picture by another model) are not among them.
+    """
+    return graph.once(_find_makers)
+
+
+def makers_behind(graph: TypedGraph) -> list[str]:
+    """The makers on the way to those whose result becomes the output, nearest first."""
+    found = makers(graph)
+    return unique(other for node_id in found for other in _behind(graph, node_id) if other not in found)
+
+
+def samplers(graph: TypedGraph) -> list[str]:
+    """The samplers among the makers."""
+    return [node_id for node_id in makers(graph) if is_sampler(graph, node_id)]
+
+
+def _find_makers(graph: TypedGraph) -> list[str]:
+    ends = [Link(node_id, 0) for node_id in graph.main_outputs]
+    found = _nearest(graph, ends, is_result)
+    found = [n for n in found if _MEDIA & graph.output_types(n) != {"AUDIO"}] or found  # the sound of a video
+    behind = {node_id: _behind(graph, node_id) for node_id in found}
+    auxiliary = {n for node_id, others in behind.items() for n in others if not _is_same_role(graph, node_id, n)}
+    found = [n for n in found if n not in auxiliary] or found
+    queue = deque(found)
+    while queue:
+        node_id = queue.popleft()
+        for other in behind.get(node_id) or _behind(graph, node_id):
+            if other not in found and _is_same_role(graph, node_id, other):
+                found.append(other)
+                queue.append(other)
+    return [node_id for node_id in graph if node_id in set(found)]
+
+
+def _behind(graph: TypedGraph, node_id: str) -> list[str]:
+    """The makers from which a maker's results come, and those behind what steers it."""
+    starts = [link for _, kind, link in graph.typed_links(node_id) if is_result(kind) or is_conditioning(kind)]
+    return [n for n in _nearest(graph, starts, lambda kind: is_result(kind) or is_conditioning(kind)) if n != node_id]
+
+
+def _is_same_role(graph: TypedGraph, node_id: str, other: str) -> bool:
+    """Whether a maker behind another makes the same picture: by the same model, or by latents alone."""
+    if not is_sampler(graph, node_id) or not is_sampler(graph, other):
+        return False
+    model = _model_key(graph, node_id)
+    if model is not None and model == _model_key(graph, other):
+        return True
+    latents = [link for _, kind, link in graph.typed_links(node_id) if kind == "LATENT"]
+    return other in _nearest(graph, latents, lambda kind: kind == "LATENT")
+
+
+def _model_key(graph: TypedGraph, node_id: str) -> str | None:
+    """What a sampler's model is: two nodes that load the same file give the same model."""
+    link = model_of(graph, node_id)
+    if link is None:
+        return None
+    values = {name: value for name, value in graph.inputs(link.node_id).items() if as_link(value) is None}
+    is_loader = values and not any(graph.links(link.node_id))
+    return repr([graph.class_of(link.node_id), link.slot, sorted(values.items())] if is_loader else link)
+
+
+def _nearest(graph: TypedGraph, starts: Iterable[Link], follows: Callable[[str], bool]) -> list[str]:
+    """The makers nearest upstream of links, by inputs of the types that are followed."""
+    found, seen, queue = list[str](), set[str](), deque(link.node_id for link in starts)
+    while queue:
+        node_id = queue.popleft()
+        if node_id in seen:
+            continue
+        seen.add(node_id)
+        if is_maker(graph, node_id):
+            found.append(node_id)
+            continue
+        queue.extend(link.node_id for _, kind, link in graph.typed_links(node_id) if follows(kind) or kind == ANY)
+    return found
+
+
+def is_maker(graph: TypedGraph, node_id: str) -> bool:
+    """Whether it is a sampler or a generator."""
+    known = graph.once(_known_makers)
+    if node_id not in known:
+        known[node_id] = is_sampler(graph, node_id) or is_generator(graph, node_id)
+    return known[node_id]
+
+
+def _known_makers(_: TypedGraph) -> dict[str, bool]:
+    return {}
+
+
+# --- What reaches them ------------------------------------------------------------------------------------
+
+
+def handed_on(graph: TypedGraph, link: Link, kind: str) -> list[tuple[str, Link]]:
+    """The inputs through which a node may have got what it gives as that type: (input name, link).
+
+    Those of the type, of several the one of the output's name; else what is not known or comes in a bundle, as in the
+    context of a pack.
+    """
+    links = list(graph.typed_links(link.node_id))
+    same = [(name, source) for name, given, source in links if given == kind]
+    if same:
+        name = graph.output_name(link).lower()
+        return [found for found in same if found[0].lower() == name] or same
+    bundles = graph.output_types(link.node_id) - VALUE_TYPES - _NO_RESULT - {"LATENT", "IMAGE", "CONDITIONING"}
+    return [(name, source) for name, given, source in links if given == ANY or given in bundles]
+
+
+def upstream(graph: TypedGraph, starts: Iterable[Link], kind: str, is_end: Callable[[str], bool]) -> list[str]:
+    """The nodes at which a walk upstream along one type ends, nearest first."""
+    found, seen = list[str](), set[Link]()
+    queue = deque(starts)
+    while queue:
+        link = queue.popleft()
+        if link in seen:
+            continue
+        seen.add(link)
+        if is_end(link.node_id):
+            found.append(link.node_id)
+        else:
+            queue.extend(source for _, source in handed_on(graph, link, kind))
+    return unique(found)
+
+
+def links_of(graph: TypedGraph, node_id: str, kind: str) -> list[Link]:
+    """The links of a node that bring a type."""
+    return [link for _, given, link in graph.typed_links(node_id) if given == kind]
+
+
+def model_of(graph: TypedGraph, node_id: str) -> Link | None:
+    """The output from which a sampler's or guider's model comes, before anything changes it; None if it has none."""
+    known = graph.once(_known_models)
+    if node_id not in known:
+        known[node_id] = _find_model(graph, node_id)
+    return known[node_id]
+
+
+def _known_models(_: TypedGraph) -> dict[str, Link | None]:
+    return {}
+
+
+def _find_model(graph: TypedGraph, node_id: str) -> Link | None:
+    links = links_of(graph, node_id, "MODEL")
+    if not links:
+        guiders = links_of(graph, node_id, "GUIDER")
+        ends = upstream(graph, guiders, "GUIDER", lambda n: bool(links_of(graph, n, "MODEL")))
+        links = [link for guider in ends for link in links_of(graph, guider, "MODEL")]
+    if not links:
+        links = [link for name, _, link in graph.typed_links(node_id) if last_name(name) == "model"]
+    return model_source(graph, links[0]) if links else None
+
+
+def model_source(graph: TypedGraph, link: Link) -> Link:
+    """The output at the start of a chain of nodes that take a model and give it, changed or not."""
+    kind, seen = graph.output_type(link), set[Link]()
+    while link not in seen:
+        seen.add(link)
+        sources = handed_on(graph, link, kind if kind != ANY else "MODEL")
+        if not sources:
+            break
+        named = [source for name, source in sources if last_name(name) == kind.lower()]
+        link = (named or [source for _, source in sources])[0]
+    return link
