@@ -14,6 +14,7 @@ from typing import Any
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import private_folder
+from ..comfy.preflight import fit, mend
 from ..comfy.record import Run
 from ..comfy.recovery import run_with_recovery
 from ..comfy.run_limits import Report, RunLimits
@@ -132,6 +133,15 @@ class JobRunner:
 
         return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
 
+    def mend(self, workflow: Workflow, stop: threading.Event) -> tuple[Workflow, list[str]]:
+        """A workflow with odd links without those that do no harm, and warnings; see `preflight.mend`."""
+        limits = self.limits(stop)
+
+        def attempt(_: Sequence[str]) -> tuple[Workflow, list[str]]:
+            return mend(self.engine.client, workflow, limits.check)
+
+        return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
+
     def limits(self, stop: threading.Event) -> RunLimits:
         """The limits of a job that begins now."""
         settings = self.settings
@@ -151,6 +161,8 @@ class JobRunner:
     def _run_once(self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, gather the files and deliver them; then delete them."""
         limits.check_stop()
+        workflow, told = fit(self.engine.client, workflow, limits.check)
+        job = replace(job, applied=replace(job.applied, hints=(*job.applied.hints, *told)))
         changed = [*job.applied.changed, *job.request.set_inputs]
         check_before_queueing(
             self.engine.client, job.request, self.settings, workflow, changed, job.files, limits.check
