@@ -29,26 +29,22 @@ def respell(workflow: Workflow, schemas: Mapping[str, NodeSchema | None], separa
     changed: dict[str, Any] = {}
     told, lacking = list[str](), set[str]()
     for node_id in graph:
-        schema = schemas.get(graph.class_of(node_id))
-        inputs = dict(graph.inputs(node_id))
-        for name in sorted(
-            inputs, key=lambda name: name.count(".")
-        ):  # the key of a dynamic combo before what it brings
-            value = inputs[name]
-            if schema is None or not isinstance(value, str) or separator not in value:
-                continue
+        schema, inputs = schemas.get(graph.class_of(node_id)), dict(graph.inputs(node_id))
+        foreign = [name for name, value in inputs.items() if isinstance(value, str) and separator in value]
+        if schema is None:
+            continue
+        for name in sorted(foreign, key=_depth):  # the key of a dynamic combo goes before what it brings
             expected = input_schema(schema, inputs, name)
-            if expected is None or expected.options is None or expected.is_file or value in expected.options:
+            if expected is None or expected.options is None or expected.is_file or inputs[name] in expected.options:
                 continue
-            taken = lists.find((graph.class_of(node_id), name), expected, value)
+            taken = lists.find((graph.class_of(node_id), name), expected, inputs[name])
             if taken is None:
                 lacking.add(graph.class_of(node_id))
                 continue
             inputs[name] = taken
             changed[node_id] = {**workflow[node_id], "inputs": inputs}
-            told.append(
-                f"node {graph.describe(node_id)}: {name[:80]} was taken as {taken!r}, as this worker writes it"
-            )
+            where = f"node {graph.describe(node_id)}: {name[:80]}"
+            told.append(f"{where} was taken as {taken!r}, which is how this worker writes that name")
     more = [f"and {len(told) - _MAX_TOLD} more such names"] if len(told) > _MAX_TOLD else []
     return Respelled({**workflow, **changed} if changed else workflow, (*told[:_MAX_TOLD], *more), frozenset(lacking))
 
