@@ -140,7 +140,8 @@ def _validate(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
 def _info(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     info = describe_worker(worker.runner.engine, worker.runner.settings)
-    return info_answer(info, request.warnings, call.seconds)
+    warnings = [*request.warnings, *info.pop("warnings")]
+    return info_answer(info, warnings, call.seconds)
 
 
 ACTIONS = {"run": _run, "validate": _validate, "info": _info}
