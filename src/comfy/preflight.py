@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from ..errors import PartnerKeyMissing, UnexpectedAnswer, WorkerError
@@ -43,7 +43,10 @@ def fit(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> t
     schemas = _schemas_of(client, workflow, check)
     told = list[str]()
     if not all(schemas.values()):
-        workflow, told = without_unneeded(workflow, schemas, client.node_replacements())
+        fitted, told = without_unneeded(workflow, schemas, client.node_replacements())
+        gone = {workflow[node_id]["class_type"] for node_id in workflow.keys() - fitted.keys()}
+        told.extend(failed_packs(client, {name for name in gone if schemas[name] is None}))
+        workflow = fitted
     for is_last in (False, True):
         respelled = respell(workflow, schemas, _FOREIGN_SEPARATOR)
         workflow = respelled.workflow
@@ -64,6 +67,16 @@ def mend(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> 
     workflow, told = without_unneeded(workflow, schemas, replaced)
     _refuse(client, workflow, check_pitfalls(Graph(workflow), schemas))
     return workflow, told
+
+
+def failed_packs(client: ComfyClient, unknown: Iterable[str]) -> list[str]:
+    """A sentence for each installed node pack that has one of these classes, and that could not be imported."""
+    failed = {client.boot_log.pack_of(class_type) for class_type in unknown}
+    return [
+        f"the node pack {pack.name} is installed, but could not be imported: {pack.error}"
+        for pack in failed
+        if pack is not None
+    ]
 
 
 def _schemas_of(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> dict[str, NodeSchema | None]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import private_folder
-from ..comfy.preflight import fit, mend
+from ..comfy.preflight import failed_packs, fit, mend
 from ..comfy.record import Run
 from ..comfy.recovery import run_with_recovery
 from ..comfy.run_limits import Report, RunLimits
@@ -123,12 +123,7 @@ class JobRunner:
             try:
                 return convert(document, schemas, check=limits.check)
             except GuiFormatWorkflow as error:
-                failed = {client.boot_log.pack_of(name) for name, schema in schemas.items() if schema is None}
-                error.hints.extend(
-                    f"the node pack {pack.name} is installed, but could not be imported: {pack.error}"
-                    for pack in failed
-                    if pack is not None
-                )
+                error.hints.extend(failed_packs(client, [name for name, schema in schemas.items() if schema is None]))
                 raise
 
         return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)

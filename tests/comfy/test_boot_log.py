@@ -133,7 +133,10 @@ def test_a_real_comfyui_that_could_not_import_a_pack_says_so_to_callers() -> Non
             engine.wait_ready()
             bench = Bench("real", Worker(JobRunner.make(engine, settings)))
             refused, info = bench.run(workflow=graph), bench.run(action="info")
+            ran = bench.run(workflow={**workflows.still(), "9": workflows.node("WaveMaker")})
     assert "its node pack ComfyUI-Waves is installed, but ComfyUI" in refused["error"]
     assert "could not import it: No module named 'no_such_library'" in refused["error"]
+    said = "the node pack ComfyUI-Waves is installed, but could not be imported: No module named 'no_such_library'"
+    assert ran["warnings"][1:] == [said]
     assert info["failed_node_packs"] == {"ComfyUI-Waves": "No module named 'no_such_library'"}
     assert "fast attention" in {path["name"] for path in info["fast_paths"]}
