@@ -60,6 +60,12 @@ class MissingNodeType(InvalidWorkflow):
     error_code: ClassVar[str] = "missing_node_type"
 
 
+class BrokenNodeType(InvalidWorkflow):
+    """The workflow uses a node class that cannot say what it takes: its node pack is broken."""
+
+    error_code: ClassVar[str] = "broken_node_type"
+
+
 class MissingModel(InvalidWorkflow):
     """The workflow names a model file that this ComfyUI does not find. `is_all`: nothing else is wrong with it."""
 

@@ -20,6 +20,7 @@ _FAILED_IMPORT = re.compile(
     r"Cannot import (?P<path>.+) module for custom nodes: (?P<error>.*)"
     r"|Error while calling comfy_entrypoint in (?P<v3_path>.+?): (?P<v3_error>.*)"
 )
+_IMPORTED = re.compile(r"\s*\d+\.\d seconds: (?P<path>/.+)")
 _KERNELS = re.compile(r"Found comfy_kitchen backend cuda: (?P<state>\{.*\})")
 _ATTENTION = re.compile(r"Using (?P<kind>.+?)(?: optimization for)? attention(?P<hint>,.*)?$", re.IGNORECASE)
 _OLD_TORCH = "You need pytorch with cu130 or higher"
@@ -59,6 +60,8 @@ class BootLog:
     """What was read so far. Lines are without colours and level; those after the boot, of jobs, are ignored."""
 
     _failed: dict[Path, str] = field(default_factory=dict)
+    _imported: dict[Path, None] = field(default_factory=dict)
+    _origins: dict[str, str] = field(default_factory=dict)
     _kernels: Mapping[str, object] = field(default_factory=dict)
     _has_old_torch: bool = False
     _dynamic_vram: str = ""
@@ -74,6 +77,8 @@ class BootLog:
         elif found := _FAILED_IMPORT.match(line):
             path, error = found["path"] or found["v3_path"], found["error"] or found["v3_error"]
             self._failed[Path(path)] = public_text(error or "", 300)
+        elif found := _IMPORTED.match(line):
+            self._imported[Path(found["path"])] = None
         elif found := _KERNELS.match(line):
             with contextlib.suppress(ValueError, SyntaxError, TypeError):
                 self._kernels = dict(ast.literal_eval(found["state"]))
@@ -97,11 +102,15 @@ class BootLog:
 
     def pack_of(self, class_type: str) -> FailedPack | None:
         """The pack among those that has this node class: its files have the class's name as a text."""
-        wanted = (f'"{class_type}"', f"'{class_type}'")
-        for path, error in self._failed.items():
-            if any(word in text for text in _sources(path) for word in wanted):
-                return FailedPack(path.name, error)
-        return None
+        found = (FailedPack(path.name, error) for path, error in self._failed.items() if _has(path, class_type))
+        return next(found, None)
+
+    def origin_of(self, class_type: str) -> str:
+        """The name of the imported pack that has this node class, '' if none is found."""
+        if class_type not in self._origins:
+            found = (path.name for path in self._imported if _has(path, class_type))
+            self._origins[class_type] = next(found, "")
+        return self._origins[class_type]
 
     def fast_paths(self, arguments: str = "") -> list[FastPath]:
         """The fast paths that this version of ComfyUI has. `arguments` are those of COMFYUI_ARGS."""
@@ -149,6 +158,12 @@ def _cause(on_cpu: bool, remedy: str) -> str:
     if remedy.startswith("COMFYUI_ARGS"):
         return "turned off by COMFYUI_ARGS"
     return "on the CPU" if on_cpu else ""
+
+
+def _has(path: Path, class_type: str) -> bool:
+    """Whether a node pack has this class: its files have the class's name as a text."""
+    wanted = (f'"{class_type}"', f"'{class_type}'")
+    return any(word in text for text in _sources(path) for word in wanted)
 
 
 def _sources(path: Path) -> Iterator[str]:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from ..errors import UnexpectedAnswer
+from ..errors import BrokenNodeType, UnexpectedAnswer
+from ..redaction import public_text
 from ..workflow.schemas import NodeSchema, read_schema
 from .boot_log import BootLog
 from .http import Answer, HttpConnections
@@ -123,7 +124,8 @@ class ComfyClient:
     def schemas(self, class_types: Iterable[str], is_fresh: bool = False) -> dict[str, NodeSchema | None]:
         """GET /object_info/{class}: what node classes take, None for one that ComfyUI does not have.
 
-        Requested once per class, unless `is_fresh`: lists of files change while ComfyUI runs.
+        Requested once per class, unless `is_fresh`: lists of files change while ComfyUI runs. Raises BrokenNodeType
+        for a class that fails where it should say what it takes.
         """
         found: dict[str, NodeSchema | None] = {}
         for class_type in set(class_types):
@@ -133,11 +135,25 @@ class ComfyClient:
             found[class_type] = None
             if class_type in (".", "..") or len(class_type) > _MAX_CLASS_LENGTH:  # it would be another route
                 continue
-            response = self._request("GET", f"/object_info/{quote(class_type, safe='')}", seconds=_DISK_ROUTE_SECONDS)
+            route = f"/object_info/{quote(class_type, safe='')}"
+            response = self._request("GET", route, seconds=_DISK_ROUTE_SECONDS, accept=(200, 500))
+            if response.status == 500:
+                raise self._broken(class_type)
             schema = self._decoded(response).get(class_type)
             if isinstance(schema, dict):
                 found[class_type] = self._schemas[class_type] = read_schema(schema)
         return found
+
+    def _broken(self, class_type: str) -> BrokenNodeType:
+        pack = public_text(self.boot_log.origin_of(class_type), 100)
+        shown = public_text(class_type, 100)
+        return BrokenNodeType(
+            f"node class {shown!r} of {f'the node pack {pack}' if pack else 'a node pack'} is broken: it fails when "
+            f"{self.name} asks what it takes (the worker's log has the reason); mend or update the pack in the image, "
+            "or use another node",
+            class_type=shown,
+            **({"node_pack": pack} if pack else {}),
+        )
 
     def node_replacements(self) -> dict[str, Any]:
         """GET /node_replacements: the classes that are gone, but that ComfyUI replaces; none before it had them."""

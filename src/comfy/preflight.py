@@ -1,16 +1,21 @@
-"""Checks against a running engine before a prompt is queued: does it know these nodes, does it take these values?"""
+"""A workflow and a running engine, before a prompt is queued: does it know these nodes, does it take these values?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import os
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
-from ..errors import PartnerKeyMissing, WorkerError
+from ..errors import PartnerKeyMissing, UnexpectedAnswer, WorkerError
 from ..workflow.graph import Graph, Workflow
 from ..workflow.origins import Slot
-from ..workflow.schemas import NodeSchema, check_choices, check_inputs, check_nodes
+from ..workflow.pruning import without_unneeded
+from ..workflow.schemas import NodeErrors, NodeSchema, check_inputs, check_nodes, check_pitfalls
+from ..workflow.spelling import respell
 from .client import ComfyClient
 from .rejection import Engine, Problem, explain_problems, list_problems
+
+_FOREIGN_SEPARATOR = "\\" if os.sep == "/" else "/"
 
 
 def engine_of(client: ComfyClient) -> Engine:
@@ -30,6 +35,65 @@ def engine_of(client: ComfyClient) -> Engine:
     return Engine(client.name, options, is_core, client.boot_log.pack_of)
 
 
+def fit(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> tuple[Workflow, list[str]]:
+    """The workflow as this engine can take it, and warnings: see `pruning` and `spelling`.
+
+    `check` raises if the job has to end. A model that is not there yet keeps its name.
+    """
+    schemas = schemas_of(client, workflow, check)
+    told = list[str]()
+    if not all(schemas.values()):
+        fitted, told = without_unneeded(workflow, schemas, client.node_replacements())
+        gone = {workflow[node_id]["class_type"] for node_id in workflow.keys() - fitted.keys()}
+        told.extend(failed_packs(client, {name for name in gone if schemas[name] is None}))
+        workflow = fitted
+    for is_last in (False, True):
+        respelled = respell(workflow, schemas, _FOREIGN_SEPARATOR)
+        workflow = respelled.workflow
+        told.extend(respelled.warnings)
+        if is_last or not respelled.lacking:
+            break
+        schemas.update(client.schemas(respelled.lacking, is_fresh=True))  # a list of files may have grown
+    return workflow, told
+
+
+def mend(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> tuple[Workflow, list[str]]:
+    """The same workflow without the nodes that no output needs and that have links to missing nodes, and warnings.
+
+    Raises InvalidWorkflow for a list where the class takes a link. `check` raises if the job has to end.
+    """
+    schemas = schemas_of(client, workflow, check)
+    replaced = [] if all(schemas.values()) else client.node_replacements()
+    workflow, told = without_unneeded(workflow, schemas, replaced)
+    _refuse(client, workflow, check_pitfalls(Graph(workflow), schemas))
+    return workflow, told
+
+
+def failed_packs(client: ComfyClient, unknown: Iterable[str]) -> list[str]:
+    """A sentence for each installed node pack that has one of these classes, and that could not be imported."""
+    failed = {client.boot_log.pack_of(class_type) for class_type in unknown}
+    return [
+        f"the node pack {pack.name} is installed, but could not be imported: {pack.error}"
+        for pack in failed
+        if pack is not None
+    ]
+
+
+def schemas_of(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> dict[str, NodeSchema | None]:
+    """The schemas of all classes of a workflow, asked for one by one: `check` is heard between."""
+    schemas: dict[str, NodeSchema | None] = {}
+    for class_type in {node["class_type"] for node in workflow.values()}:
+        check()
+        schemas.update(client.schemas([class_type]))
+    return schemas
+
+
+def _refuse(client: ComfyClient, workflow: Workflow, errors: NodeErrors) -> None:
+    """Raise InvalidWorkflow if there are any."""
+    if errors:
+        raise explain_problems(list_problems(errors, workflow, engine_of(client)))
+
+
 def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:
     """Raise InvalidWorkflow (MissingModel) if a value that the job put into the workflow does not fit its input.
 
@@ -45,11 +109,11 @@ def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slo
         errors = check_inputs(graph, schemas, set(changed), files)
         if not errors:
             return
-    raise explain_problems(list_problems(errors, workflow, engine_of(client)))
+    _refuse(client, workflow, errors)
 
 
-def check_dynamic_combos(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> None:
-    """Raise InvalidWorkflow for a key that a dynamic combo does not have: the node would fail when it runs.
+def check_values(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> None:
+    """Raise InvalidWorkflow for what ComfyUI finds too late, or says too little of: see `check_pitfalls`.
 
     `check` raises if the job has to end.
     """
@@ -62,11 +126,11 @@ def check_dynamic_combos(client: ComfyClient, workflow: Workflow, check: Callabl
             schemas.update(client.schemas([class_type], is_fresh))
             if schemas[class_type] is None:  # ComfyUI refuses or replaces it
                 return
-        errors = check_choices(graph, schemas)
+        errors = check_pitfalls(graph, schemas)
         if not errors:
             return
         classes = {graph.class_of(node_id) for node_id in errors}
-    raise explain_problems(list_problems(errors, workflow, engine_of(client)))
+    _refuse(client, workflow, errors)
 
 
 def find_problems(
@@ -76,15 +140,22 @@ def find_problems(
     graph = Graph(workflow)
     classes = {graph.class_of(node_id) for node_id in graph}
     schemas = client.schemas(classes, is_fresh=True)
-    known = [] if all(schemas.values()) else list(client.all_schemas())
-    errors = check_nodes(graph, schemas, files, known)
-    replaced = client.node_replacements() if known else {}
+    is_whole = all(schemas.values())
+    errors = check_nodes(graph, schemas, files, [] if is_whole else _known_classes(client))
+    replaced = {} if is_whole else client.node_replacements()
     errors = {node_id: entry for node_id, entry in errors.items() if entry["class_type"] not in replaced}
     for node_id, entry in check_inputs(graph, schemas, set(changed), files).items():
         unknown = [error for error in entry["errors"] if error["type"] == "unknown_input"]
         if unknown:
             errors.setdefault(node_id, {**entry, "errors": []})["errors"].extend(unknown)
     return list_problems(errors, workflow, engine_of(client))
+
+
+def _known_classes(client: ComfyClient) -> list[str]:
+    """The names of all classes, to find similar ones; none where a broken class keeps ComfyUI from telling them."""
+    with suppress(UnexpectedAnswer):
+        return list(client.all_schemas())
+    return []
 
 
 def input_files_of(client: ComfyClient, workflow: Workflow) -> list[Slot]:

@@ -167,6 +167,7 @@ class Problem:
         self.name = str(extra.get("input_name") or "")
         self.received = extra.get("received_value")
         self._error = error
+        self._graph = graph
         self._type, self._limits = _config(extra.get("input_config"))
         self._engine = engine
         self.allowed = self._allowed()
@@ -199,9 +200,22 @@ class Problem:
             "value_not_in_list": f"{self.name} must be one of {_listed(self.allowed)}, not {received}{self._newer()}",
             "value_smaller_than_min": f"{self.name} must be at least {self._limit('min')}, not {received}",
             "value_bigger_than_max": f"{self.name} must be at most {self._limit('max')}, not {received}",
-            "bad_linked_input": f'{self.name} must be a value or a link ["node id", output number], not {received}',
+            "bad_linked_input": self._bad_link(received),
         }
         return sentences.get(self.kind) or self._comfyui_message()
+
+    def _bad_link(self, received: str) -> str:
+        """What is wrong with a list that is no link: ComfyUI takes every list for one."""
+        source = self.received[0] if isinstance(self.received, list) and len(self.received) == 2 else None
+        if not isinstance(source, str) and str(source) in self._graph:
+            return (
+                f"its input {self.name!r} must be linked by a node id that is a string and an output number, like "
+                f'["{source}", 0]'
+            )
+        return (
+            f'{self.name} must be a value or a link ["node id", output number], not {received}; '
+            'a list that is a value is written {"__value__": [...]}'
+        )
 
     def _comfyui_message(self) -> str:
         if self._error.get("details") == "tuple index out of range":

@@ -14,6 +14,7 @@ from typing import Any
 from ..protocol.executor import Folders, ValidationResult
 from ..protocol.queue import QueuedPrompt
 from ..protocol.report import RunReport
+from ..workflow.graph import as_link
 from . import diffusion, images, saving, texts
 from .schema import declared_inputs, served_object_info
 from .validation import validate
@@ -134,7 +135,8 @@ class _Run:
         return NODES[node["class_type"]](context, **inputs)
 
     def _value(self, value: Any) -> Any:
-        return self._results[value[0]].output.values[value[1]] if isinstance(value, list) else value
+        link = as_link(value)
+        return self._results[link.node_id].output.values[link.slot] if link else value
 
     def _metadata(self) -> dict[str, str] | None:
         if not self._executor.saves_metadata:
@@ -164,7 +166,7 @@ def _execution_order(prompt: dict[str, Any], outputs: list[str]) -> list[str]:
 
 
 def _linked_nodes(prompt: dict[str, Any], node_id: str) -> list[str]:
-    return [value[0] for value in prompt[node_id]["inputs"].values() if isinstance(value, list)]
+    return [link.node_id for value in prompt[node_id]["inputs"].values() if (link := as_link(value))]
 
 
 def _cache_keys(prompt: dict[str, Any], folders: Folders) -> dict[str, str]:
@@ -174,7 +176,8 @@ def _cache_keys(prompt: dict[str, Any], folders: Folders) -> dict[str, str]:
         node = prompt[node_id]
         parts: list[Any] = [node["class_type"]]
         for name, value in sorted(node["inputs"].items()):
-            parts.append([name, [keys[value[0]], value[1]] if isinstance(value, list) else value])
+            link = as_link(value)
+            parts.append([name, [keys[link.node_id], link.slot] if link else value])
         if node["class_type"].startswith("LoadImage"):
             file = input_file(folders, str(node["inputs"].get("image")))
             parts.append(hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None)

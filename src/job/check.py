@@ -8,7 +8,7 @@ from typing import Any
 
 from ..comfy.client import ComfyClient
 from ..comfy.engine import ComfyEngine
-from ..comfy.preflight import check_changes, check_dynamic_combos, check_partner_nodes, find_problems, input_files_of
+from ..comfy.preflight import check_changes, check_partner_nodes, check_values, find_problems, fit, input_files_of
 from ..deadline import attended
 from ..errors import WorkerError
 from ..inputs.files import check_sources
@@ -32,7 +32,8 @@ def check_before_queueing(
     check: Callable[[], None],
 ) -> None:
     """Raise InvalidWorkflow for a value on which ComfyUI would fail only when it runs, PartnerKeyMissing."""
-    check_dynamic_combos(client, workflow, check)
+    check_values(client, workflow, check)
+    changed = [slot for slot in changed if slot.node_id in workflow]
     if changed:
         check_changes(client, workflow, changed, files)
     _check_partner_key(client, request, settings, workflow)
@@ -47,18 +48,21 @@ class JobChecker:
     bucket: Bucket | None
     models: ModelProvisioner
 
-    def problems(self, request: Request, check: Callable[[], None]) -> list[dict[str, Any]]:
-        """What would keep ComfyUI from running a job; a missing model that would be fetched for it does not.
+    def problems(self, request: Request, check: Callable[[], None]) -> tuple[list[dict[str, Any]], list[str]]:
+        """What would keep ComfyUI from running a job, and warnings; a missing model that would be fetched does not.
 
         `check` raises if the job has to end. Raises WorkerError for overrides that have no place.
         """
-        applied = apply_overrides(request.workflow, request.overrides)
+        schemas = schemas_of(self.engine.client, request.workflow, check)
+        applied = apply_overrides(request.workflow, request.overrides, schemas)
         changed = [*applied.changed, *request.set_inputs]
         names = [file.name for file in request.files]
-        problems = self._problems_of_workflow(applied.workflow, changed, names, check)
+        workflow, told = fit(self.engine.client, applied.workflow, check)
+        changed = [slot for slot in changed if slot.node_id in workflow]
+        problems = self._problems_of_workflow(workflow, changed, names, check)
         checks: tuple[Callable[[], None], ...] = (
             lambda: self._check_delivery(request, check),
-            lambda: _check_partner_key(self.engine.client, request, self.settings, applied.workflow),
+            lambda: _check_partner_key(self.engine.client, request, self.settings, workflow),
             lambda: attended(lambda: check_sources(request.files, self.settings), check),
         )
         for check_part in checks:
@@ -68,16 +72,16 @@ class JobChecker:
             except WorkerError as error:
                 check()  # it may be the end of the job
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
-        return problems
+        return problems, told
 
-    def editable(self, workflow: Workflow) -> dict[str, Any]:
+    def editable(self, workflow: Workflow, check: Callable[[], None]) -> dict[str, Any]:
         """What a person would want to change in a workflow: its fields, and the files that it names."""
-        graph = Graph(workflow)
+        graph, schemas = Graph(workflow), schemas_of(self.engine.client, workflow, check)
         fields = [
             {"name": field.name, "candidates": list(field.candidates)}
             if field.candidates
             else {"name": field.name, "value": field.value, "node_id": field.node_id, "title": field.title}
-            for field in overridable_fields(workflow)
+            for field in overridable_fields(workflow, schemas)
         ]
         inputs = [
             {"node_id": node_id, "title": graph.title(node_id), "input": name, "name": graph.inputs(node_id)[name]}

@@ -76,7 +76,12 @@ def _answer(call: Call) -> dict[str, Any]:
             def find_workflow(name: str) -> object:
                 return stored_workflow(name, runner.settings)
 
-            request = read_job(call.job, find_workflow, lambda saved: runner.convert(saved, call.stop))
+            request = read_job(
+                call.job,
+                find_workflow,
+                lambda saved: runner.convert(saved, call.stop),
+                lambda workflow: runner.mend(workflow, call.stop),
+            )
             warnings.extend(request.warnings)
             return ACTIONS[request.action](worker, request, call)
         except WorkerError as error:
@@ -127,15 +132,16 @@ def _run(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
 def _validate(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     checker, check = worker.runner.checker, worker.runner.limits(call.stop).check
-    problems = checker.problems(request, check)
+    problems, told = checker.problems(request, check)
     details = {**checker.editable(request.workflow), "versions": versions(worker.runner.engine)}
-    return validation_answer(problems, request.warnings, details, call.seconds, request.is_converted)
+    return validation_answer(problems, [*request.warnings, *told], details, call.seconds, request.is_converted)
 
 
 def _info(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     info = describe_worker(worker.runner.engine, worker.runner.settings)
-    return info_answer(info, request.warnings, call.seconds)
+    warnings = [*request.warnings, *info.pop("warnings")]
+    return info_answer(info, warnings, call.seconds)
 
 
 ACTIONS = {"run": _run, "validate": _validate, "info": _info}

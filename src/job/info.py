@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import VERSION
 from ..comfy.engine import ComfyEngine
-from ..errors import WorkerError
+from ..errors import UnexpectedAnswer, WorkerError
 from ..redaction import public_text
 from ..settings import Settings
 from ..workflow.stored import list_stored_workflows
@@ -29,10 +29,12 @@ def versions(engine: ComfyEngine) -> dict[str, str]:
 def describe_worker(engine: ComfyEngine, settings: Settings) -> dict[str, Any]:
     """Versions, devices, models by folder, node packs with their number of classes, settings without secrets, disk.
 
-    `fast_paths` are those of ComfyUI: which run, why not, and what would turn them on.
+    `fast_paths` are those of ComfyUI: which run, why not, and what would turn them on. `warnings` tell what is
+    missing.
 
     Raises WorkerError if the engine does not answer.
     """
+    node_packs, warnings = _node_packs(engine)
     stats = engine.client.system_stats()
     system, devices = stats.get("system") or {}, stats.get("devices") or []
     return {
@@ -47,12 +49,13 @@ def describe_worker(engine: ComfyEngine, settings: Settings) -> dict[str, Any]:
         "devices": [_device(device) for device in devices if isinstance(device, Mapping)],
         "memory": {name: system.get(name) for name in ("ram_total", "ram_free")},
         "models": _models(engine),
-        "node_packs": _node_packs(engine),
+        "node_packs": node_packs,
         "failed_node_packs": {pack.name: pack.error for pack in engine.process.boot_log.failed_packs},
         "fast_paths": [path._asdict() for path in engine.process.boot_log.fast_paths(settings.comfyui_args)],
         "workflows": list_stored_workflows(settings)[:_MAX_NAMES],
         "settings": settings.public(),
         "disk": _disk(),
+        "warnings": warnings,
     }
 
 
@@ -76,9 +79,13 @@ def _models(engine: ComfyEngine) -> dict[str, Any]:
     return found
 
 
-def _node_packs(engine: ComfyEngine) -> dict[str, int]:
-    modules = (schema.pack for schema in engine.client.all_schemas().values())
-    return dict(sorted(Counter(module.removeprefix("custom_nodes.") for module in modules).items()))
+def _node_packs(engine: ComfyEngine) -> tuple[dict[str, int], list[str]]:
+    """The number of classes by pack, and a warning if ComfyUI cannot list them."""
+    try:
+        modules = [schema.pack for schema in engine.client.all_schemas().values()]
+    except UnexpectedAnswer as error:
+        return {}, [f"node_packs are not known: {error.message}; a node class is broken, and its log says which"]
+    return dict(sorted(Counter(module.removeprefix("custom_nodes.") for module in modules).items())), []
 
 
 def _disk() -> dict[str, dict[str, int]]:

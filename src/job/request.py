@@ -13,12 +13,16 @@ from ..errors import InvalidInput
 from ..inputs.input_file import InputFile
 from ..settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from ..workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
-from ..workflow.checks import check_json
+from ..workflow.checks import check_graph, check_json, check_nodes, needs_schemas
 from ..workflow.graph import Workflow
+from ..workflow.leftovers import without_leftovers
 from .fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
 
 Convert = Callable[[dict[str, Any]], Workflow]
 """A file of the editor to its API format. Raises GuiFormatWorkflow."""
+
+Mend = Callable[[Workflow], tuple[Workflow, list[str]]]
+"""A workflow with odd links without those that do no harm, and warnings. Raises InvalidWorkflow."""
 
 FindWorkflow = Callable[[str], object]
 """Name of a stored workflow to what its file holds. Raises InvalidInput, listing the names there are."""
@@ -79,12 +83,20 @@ def _no_stored_workflow(name: str) -> object:
     raise InvalidInput("workflow must be an object in ComfyUI's API format; there are no stored ones here")
 
 
+def _as_it_is(workflow: Workflow) -> tuple[Workflow, list[str]]:
+    return workflow, []
+
+
 def read_job(
-    job: object, find_workflow: FindWorkflow = _no_stored_workflow, convert: Convert = check_workflow
+    job: object,
+    find_workflow: FindWorkflow = _no_stored_workflow,
+    convert: Convert = check_workflow,
+    mend: Mend = _as_it_is,
 ) -> Request:
     """The request in a RunPod job, `{"id": …, "input": {"workflow": …, …}}`.
 
-    Without a `convert`, a workflow in the editor's format is refused.
+    Without a `convert`, a workflow in the editor's format is refused; without a `mend`, one with a link to a missing
+    node, also where no output needs that.
     Raises InvalidInput (InvalidWorkflow for what concerns the workflow), naming the field, what it was and what
     would be right.
     """
@@ -120,12 +132,24 @@ def read_job(
         pnginfo = {"workflow": workflow, **(fields.extra_pnginfo or {})}
         request = replace(request, extra_pnginfo=pnginfo, is_converted=True)
         workflow = convert(workflow)
-    workflow = check_workflow(workflow)
+    workflow, told = _checked(workflow, mend)
+    request = replace(request, warnings=(*warnings, *told))
     set_slots: tuple[Slot, ...] = ()
     if fields.overrides:
         workflow, set_slots = set_inputs(workflow, fields.overrides)
         check_workflow(workflow)
     return replace(request, workflow=workflow, set_inputs=set_slots)
+
+
+def _checked(given: object, mend: Mend) -> tuple[Workflow, list[str]]:
+    """The workflow without what only the editor knows and what does no harm, checked, and warnings."""
+    tidied, told = without_leftovers(given)
+    workflow = check_nodes(tidied)
+    if needs_schemas(workflow):
+        workflow, more = mend(workflow)
+        told = [*told, *more]
+    check_graph(workflow)
+    return workflow, told
 
 
 def job_id_of(job: object) -> str:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import private_folder
+from ..comfy.preflight import failed_packs, fit, mend, schemas_of
 from ..comfy.record import Run
 from ..comfy.recovery import run_with_recovery
 from ..comfy.run_limits import Report, RunLimits
@@ -26,7 +27,7 @@ from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
 from ..redaction import public_text
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow import apply_overrides, rerun_nodes, seeds_of
+from ..workflow import AppliedOverrides, apply_overrides, rerun_nodes
 from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions
@@ -35,6 +36,7 @@ from .request import Request
 from .turn import EngineTurns, Made, unused_files
 
 log = logging.getLogger(__name__)
+Asked = TypeVar("Asked")
 
 _MAX_FETCHES = 2  # of models that a job turns out to miss: ComfyUI names all that are missing at once
 _MAX_PLACES = 5  # that a warning lists
@@ -91,8 +93,8 @@ class JobRunner:
 
         `on_safe` is called when its files are safe, so that it needs ComfyUI no more. Raises WorkerError.
         """
-        applied = apply_overrides(request.workflow, request.overrides)
         limits = self.limits(stop)
+        applied = self._apply_overrides(request, limits)
         with bucket_for(request, self.settings, self.bucket) as bucket:
             plan = delivery_plan(request, job_id, self.settings, bucket, limits.check)
             with _fetched_files(request, self.settings, bucket, limits.check) as (files, input_seconds):
@@ -115,20 +117,37 @@ class JobRunner:
         document = read_document(saved)
         needed = class_types(document)
 
-        def attempt(_: Sequence[str]) -> Workflow:
-            limits.deadline.restart()  # a boot of ComfyUI is not the conversion's own time
+        def converted() -> Workflow:
             client = self.engine.client
             schemas = client.schemas(needed)
             try:
                 return convert(document, schemas, check=limits.check)
             except GuiFormatWorkflow as error:
-                failed = {client.boot_log.pack_of(name) for name, schema in schemas.items() if schema is None}
-                error.hints.extend(
-                    f"the node pack {pack.name} is installed, but could not be imported: {pack.error}"
-                    for pack in failed
-                    if pack is not None
-                )
+                error.hints.extend(failed_packs(client, [name for name, schema in schemas.items() if schema is None]))
                 raise
+
+        return self._ask(converted, limits)
+
+    def mend(self, workflow: Workflow, stop: threading.Event) -> tuple[Workflow, list[str]]:
+        """A workflow with odd links without those that do no harm, and warnings; see `preflight.mend`."""
+        limits = self.limits(stop)
+        return self._ask(lambda: mend(self.engine.client, workflow, limits.check), limits)
+
+    def _apply_overrides(self, request: Request, limits: RunLimits) -> AppliedOverrides:
+        """The job's overrides put into its workflow, by the node classes that this ComfyUI has."""
+        workflow = request.workflow
+
+        def applied() -> AppliedOverrides:
+            return apply_overrides(workflow, request.overrides, schemas_of(self.engine.client, workflow, limits.check))
+
+        return self._ask(applied, limits)
+
+    def _ask(self, ask: Callable[[], Asked], limits: RunLimits) -> Asked:
+        """What ComfyUI is asked before the run. It is started again if it ends meanwhile."""
+
+        def attempt(_: Sequence[str]) -> Asked:
+            limits.deadline.restart()  # a boot of ComfyUI is not the job's own time
+            return ask()
 
         return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
 
@@ -151,6 +170,8 @@ class JobRunner:
     def _run_once(self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
         """Queue, wait, gather the files and deliver them; then delete them."""
         limits.check_stop()
+        workflow, told = fit(self.engine.client, workflow, limits.check)
+        job = replace(job, applied=replace(job.applied, hints=(*job.applied.hints, *told)))
         changed = [*job.applied.changed, *job.request.set_inputs]
         check_before_queueing(
             self.engine.client, job.request, self.settings, workflow, changed, job.files, limits.check
@@ -214,7 +235,7 @@ def _seed(job: PreparedJob) -> int | None:
     """The seed that the job put in, else the one of its workflow; None if that has none or several."""
     if job.request.overrides.seed is not None:
         return job.request.overrides.seed
-    seeds = seeds_of(job.applied.workflow)
+    seeds = job.applied.seeds
     return seeds[0] if len(seeds) == 1 else None
 
 

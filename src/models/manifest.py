@@ -177,6 +177,18 @@ class Manifest(BaseModel):
         fits = [m for m in known if (kind_of(m.folder) == kind_of(folder) if folder else "/" not in m.folder)]
         return sorted(fits, key=lambda model: model.gated)
 
+    def find_by_path(self, path: str, folder: str = "") -> list[Model]:
+        """The models that lie at that path below their kind of folder, on whatever system it was written.
+
+        Without subfolders in `path` those of `find_by_file`; with some, only models that go into the same.
+        """
+        parts = PurePosixPath(path.replace("\\", "/"))
+        if len(parts.parts) <= 1:
+            return self.find_by_file(path, folder)
+        known = [m for m in self.models if PurePosixPath(m.folder, m.file).parts[1:] == parts.parts]
+        fits = [model for model in known if not folder or kind_of(model.folder) == kind_of(folder)]
+        return sorted(fits, key=lambda model: model.gated)
+
     def sets_with(self, name: str) -> list[str]:
         """The sets that have that model, or another one with the same folder and file name."""
         model = self.model(name)

@@ -149,9 +149,7 @@ class ModelProvisioner:
 
     def _known(self, name: str, folder: str) -> Model | None:
         """The model that a file name in a workflow means; None if the manifest has none for that kind of folder."""
-        if "/" in name or "\\" in name:  # in a subfolder that only this workflow knows
-            return None
-        known = self.manifest.find_by_file(name, folder)
+        known = self.manifest.find_by_path(name, folder)
         return known[0] if known else None
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from .. import REPOSITORY
 from ..comfy.engine import ComfyEngine
@@ -58,11 +58,19 @@ def _checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, A
     job = test_job(options)
     _check_output(options.output)
     try:
-        request = read_job(job, lambda name: stored_workflow(name, settings))
-    except GuiFormatWorkflow:  # only a running ComfyUI can convert it
+        request = read_job(job, lambda name: stored_workflow(name, settings), mend=_leave_to_comfyui)
+    except (GuiFormatWorkflow, _NeedsComfyUI):  # only a running ComfyUI can convert or judge it
         return job, {}
     apply_overrides(request.workflow, request.overrides)
     return job, request.workflow
+
+
+class _NeedsComfyUI(Exception):
+    """Only the schemas of node classes tell what is wrong with a workflow."""
+
+
+def _leave_to_comfyui(_: Workflow) -> NoReturn:
+    raise _NeedsComfyUI
 
 
 def test_job(options: Options) -> dict[str, Any]:

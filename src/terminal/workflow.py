@@ -18,6 +18,7 @@ from ..editor import class_types, convert, is_editor_workflow, read_document
 from ..errors import InvalidWorkflow, WorkerError
 from ..settings import read_settings
 from ..workflow.checks import check_json, check_workflow
+from ..workflow.leftovers import without_leftovers
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,7 +41,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _converted(saved: object, url: str | None) -> Mapping[str, Any]:
     if not is_editor_workflow(saved):
-        return check_workflow(saved)  # already in API format; otherwise this raises what is wrong with it
+        tidied, told = without_leftovers(saved)
+        for warning in told:
+            print(warning, file=sys.stderr)
+        return check_workflow(tidied)  # already in API format; otherwise this raises what is wrong with it
     check_json(saved, "workflow")
     document = read_document(saved)
     with _comfyui(url) as client:

@@ -3,6 +3,7 @@
 Pure functions, except in `stored`: no disk, no network, no clock, and no function edits its argument.
 
     graph      nodes, links and chains of links
+    leftovers  takes out what other tools and old exports leave in an API file
     checks     can ComfyUI run this workflow without harm?
     slots      which inputs of a node take a text, a seed, a size?
     targets    which node does an override of prompt, seed or size apply to?
@@ -11,6 +12,8 @@ Pure functions, except in `stored`: no disk, no network, no clock, and no functi
     override_kinds  the kinds of overrides, and which inputs each of them sets
     overrides  applies a job's overrides to a workflow
     schemas    the inputs of node classes, and the errors of a workflow according to them
+    pruning    leaves out nodes that ComfyUI could not take and no output needs
+    spelling   names of models as another system writes them
     files      replaces the names of a job's files by their paths
     isolation  gives the outputs of a workflow a folder of their own
     outline    the workflow in roughly the form in which the editor would have saved it
@@ -30,7 +33,6 @@ from .overrides import (
     Overrides,
     apply_overrides,
     overridable_fields,
-    seeds_of,
     set_inputs,
 )
 
@@ -48,6 +50,5 @@ __all__ = [
     "overridable_fields",
     "place_files",
     "rerun_nodes",
-    "seeds_of",
     "set_inputs",
 ]

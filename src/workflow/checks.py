@@ -3,6 +3,9 @@
 ComfyUI validates only what its output nodes depend on. Some errors elsewhere end its only worker thread while its
 HTTP server keeps answering. All of those are refused here: a node without `inputs`, a link to a missing node in an
 input that the class does not declare, a cycle, a chain of nodes deeper than its recursion limit.
+
+Two of them may be none, which only the classes' schemas tell (see `pruning`): a link to a missing node, if no output
+needs its node, and a list of two numbers that looks like a link. `needs_schemas` is true where there is such a one.
 """
 
 from __future__ import annotations
@@ -46,6 +49,13 @@ EXPORT_HINT = (
 
 def check_workflow(value: object) -> Workflow:
     """Return `value` if it is a valid workflow. Raises InvalidWorkflow, naming the node and what would be valid."""
+    nodes = check_nodes(value)
+    check_graph(nodes)
+    return nodes
+
+
+def check_nodes(value: object) -> Workflow:
+    """Return `value` if each of its nodes has the form of one. Raises InvalidWorkflow."""
     nodes = _as_nodes(value)
     characters = 0
     for node_id, node in nodes.items():
@@ -55,11 +65,15 @@ def check_workflow(value: object) -> Workflow:
         where = f"workflow node {node_id[:80]!r}"
         characters = _check_json(node, where, characters)
         _check_node(where, node)
-    graph = Graph(nodes)
+    return nodes
+
+
+def check_graph(workflow: Workflow) -> None:
+    """Raise InvalidWorkflow for links and file names of checked nodes that are harmful."""
+    graph = Graph(workflow)
     _check_links(graph)
     _check_order(graph)
     _check_file_names(graph)
-    return nodes
 
 
 def _as_nodes(value: object) -> dict[str, Any]:
@@ -154,16 +168,24 @@ def _too_large() -> NoReturn:
 # --- Links --------------------------------------------------------------------------------------------
 
 
+def needs_schemas(workflow: Workflow) -> bool:
+    """Whether checked nodes have a link to a missing node, or a list that looks like a link and is none."""
+    return any(
+        isinstance(value, list) and len(value) == 2 and _is_odd_link(value, workflow)
+        for node in workflow.values()
+        for value in node["inputs"].values()
+    )
+
+
+def _is_odd_link(value: list[Any], workflow: Workflow) -> bool:
+    link = as_link(value)
+    return str(value[0]) in workflow if link is None else link.node_id not in workflow
+
+
 def _check_links(graph: Graph) -> None:
     for node_id in graph:
-        for name, value in graph.inputs(node_id).items():
-            link = as_link(value)
-            if link is None and isinstance(value, list) and len(value) == 2 and str(value[0]) in graph:
-                raise InvalidWorkflow(
-                    f"node {graph.describe(node_id)}: its input {name[:80]!r} must be linked by a node id that is a "
-                    f'string and an output number, like ["{value[0]}", 0]'
-                )
-            if link is not None and link.node_id not in graph:
+        for name, link in graph.links(node_id):
+            if link.node_id not in graph:
                 raise InvalidWorkflow(
                     f"node {graph.describe(node_id)}: its input {name!r} is linked to node {link.node_id[:80]!r}, "
                     "which the workflow does not have"

@@ -146,11 +146,11 @@ def walk(starts: Iterable[Link], follow: Callable[[Link], Iterable[Link]]) -> It
 
 
 def with_dependencies(graph: Graph, node_ids: Iterable[str]) -> list[str]:
-    """The given nodes and all nodes that they depend on, in the order of the workflow."""
+    """The given nodes and all nodes that they depend on, in the order of the workflow; missing ones are not."""
     seen, queue = set(), list(node_ids)
     while queue:
         node_id = queue.pop()
-        if node_id not in seen:
+        if node_id not in seen and node_id in graph:
             seen.add(node_id)
             queue.extend(link.node_id for _, link in graph.links(node_id))
     return [node_id for node_id in graph if node_id in seen]

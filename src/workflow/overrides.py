@@ -55,11 +55,15 @@ class Overrides:
 
 @dataclass(frozen=True)
 class AppliedOverrides:
-    """A workflow with overrides applied: which inputs they changed, and hints about that for the caller."""
+    """A workflow with overrides applied: which inputs they changed, and hints about that for the caller.
+
+    `seeds` are those that the workflow had before, without duplicates.
+    """
 
     workflow: dict[str, Any]
     changed: tuple[Slot, ...] = ()
     hints: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,8 @@ def apply_overrides(workflow: Workflow, overrides: Overrides, schemas: Schemas |
     changed = edit.changed_workflow
     if overrides.loras:
         changed = insert_loras(graph, changed, overrides.loras, overrides.node_ids.get("loras_node_id"))
-    return AppliedOverrides(changed, tuple(dict.fromkeys(edit.changed)), tuple(dict.fromkeys(edit.hints)))
+    hints = tuple(dict.fromkeys(edit.hints))
+    return AppliedOverrides(changed, tuple(dict.fromkeys(edit.changed)), hints, tuple(_seeds(graph)))
 
 
 def _typed(workflow: Workflow, schemas: Schemas | None) -> TypedGraph:
@@ -141,9 +146,8 @@ def set_inputs(workflow: Workflow, requested: Mapping[str, Any]) -> tuple[dict[s
     return changed, tuple(slots)
 
 
-def seeds_of(workflow: Workflow, schemas: Schemas | None = None) -> list[int]:
+def _seeds(graph: TypedGraph) -> list[int]:
     """The seeds that a workflow runs with, without duplicates."""
-    graph = _typed(workflow, schemas)
     values = (value for place in targets.find_seeds(graph) for value in values_of(graph, place))
     return list(dict.fromkeys(value for value in values if type(value) is int))
 

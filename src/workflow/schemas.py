@@ -72,7 +72,8 @@ class NodeSchema:
 
 def read_schema(entry: Mapping[str, Any]) -> NodeSchema:
     """The schema from the entry of a class in /object_info, for V1 and V3 nodes."""
-    inputs = read_inputs(entry.get("input") or {})
+    sections = entry.get("input")
+    inputs = read_inputs(sections if isinstance(sections, Mapping) else {})
     pack = str(entry.get("python_module") or "")
     outputs = tuple(output if isinstance(output, str) else "COMBO" for output in entry.get("output") or ())
     is_partner = bool(entry.get("api_node")) or pack.startswith("comfy_api_nodes")
@@ -86,11 +87,13 @@ def read_inputs(sections: Mapping[str, Any]) -> dict[str, InputSchema]:
     return {
         name: _read_input(config, section == "required")
         for section in ("required", "optional")
-        for name, config in (sections.get(section) or {}).items()
+        if isinstance(declared := sections.get(section), Mapping)
+        for name, config in declared.items()
+        if isinstance(config, list) and config  # a pack may declare what ComfyUI cannot read either
     }
 
 
-def _read_input(config: Any, is_required: bool) -> InputSchema:
+def _read_input(config: list[Any], is_required: bool) -> InputSchema:
     kind, parameters = config[0], config[1] if len(config) > 1 and isinstance(config[1], Mapping) else {}
     options = kind if isinstance(kind, list) else parameters.get("options") if kind == "COMBO" else None
     if kind == DYNAMIC_COMBO:
@@ -154,14 +157,15 @@ def check_inputs(
     return {node_id: checks.entry(node_id, errors) for node_id, errors in found.items() if errors}
 
 
-def check_choices(graph: Graph, schemas: Mapping[str, NodeSchema | None]) -> NodeErrors:
+def check_pitfalls(graph: Graph, schemas: Mapping[str, NodeSchema | None]) -> NodeErrors:
     """The errors of dynamic combos that have a key which there is not; ComfyUI finds that when the node runs.
 
-    Of nodes that no output node depends on nothing is checked: they do not run.
+    And of lists in inputs that the class declares: ComfyUI takes each for a link, and says little if it is none. Of
+    nodes that no output node depends on nothing is checked: they do not run.
     """
     checks = _Checks(graph, schemas, ())
     found = {
-        node_id: [error for name in checks.choices(node_id) if (error := checks.of_input(node_id, name))]
+        node_id: [error for name in checks.pitfalls(node_id) if (error := checks.of_input(node_id, name))]
         for node_id in checks.needed()
     }
     return {node_id: checks.entry(node_id, errors) for node_id, errors in found.items() if errors}
@@ -205,7 +209,7 @@ class _Checks:
         inputs = self.graph.inputs(node_id)
         missing = [name for name, expected in schema.inputs.items() if expected.is_required and name not in inputs]
         errors = [_error("required_input_missing", "Required input is missing", name) for name in missing]
-        known = [name for name in inputs if name in schema.inputs or _inner_input(schema, inputs, name)]
+        known = [name for name in inputs if input_schema(schema, inputs, name)]
         declared = (self.of_input(node_id, name) for name in known)
         return [*errors, *(error for error in declared if error)]
 
@@ -223,17 +227,23 @@ class _Checks:
                 else _error("unknown_input", f"has no input {name[:80]!r}; it has {known}", name)
             )
         link = as_link(value)
+        if link is None and isinstance(value, list):
+            return _error("bad_linked_input", "Bad linked input", name, received_value=value)
         return self._of_link(name, expected, link) if link else self._of_value(name, expected, value)
 
-    def choices(self, node_id: str) -> Iterator[str]:
-        """The inputs of a node that are dynamic combos."""
+    def pitfalls(self, node_id: str) -> Iterator[str]:
+        """The inputs of a node that are dynamic combos, or have a list that is no link."""
         schema = self.schema(node_id)
-        if schema is not None and schema.takes_undeclared_inputs:
-            inputs = self.graph.inputs(node_id)
-            for name in inputs:
-                expected = input_schema(schema, inputs, name)
-                if expected is not None and expected.kind == DYNAMIC_COMBO:
-                    yield name
+        if schema is None:
+            return
+        inputs = self.graph.inputs(node_id)
+        for name, value in inputs.items():
+            is_list = isinstance(value, list) and as_link(value) is None
+            if not is_list and not schema.takes_undeclared_inputs:
+                continue
+            expected = input_schema(schema, inputs, name)
+            if expected is not None and (is_list or expected.kind == DYNAMIC_COMBO):
+                yield name
 
     def _of_link(self, name: str, expected: InputSchema, link: Link) -> dict[str, Any] | None:
         source = self.schema(link.node_id)

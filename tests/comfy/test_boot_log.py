@@ -108,11 +108,23 @@ def test_a_pack_that_could_not_be_imported_is_known_by_its_classes(tmp_path: Pat
     assert log.pack_of("Wave") is log.pack_of("pywt") is None
 
 
+def test_a_pack_that_was_imported_is_known_by_its_classes(tmp_path: Path) -> None:
+    for name in ("Fine", "Waves"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(f"NODE_CLASS_MAPPINGS = {{'{name}Maker': 1}}\n")
+    log = read(
+        f"Import times for custom nodes:\n   0.0 seconds: {tmp_path}/Fine\n  12.1 seconds: {tmp_path}/Waves\n"
+        f"   0.1 seconds (IMPORT FAILED): {tmp_path}/Gone\nStarting server"
+    )
+    assert [log.origin_of(name) for name in ("WavesMaker", "FineMaker", "Maker")] == ["Waves", "Fine", ""]
+    assert log.failed_packs == []
+
+
 @pytest.mark.slow
 def test_a_real_comfyui_that_could_not_import_a_pack_says_so_to_callers() -> None:
     real = installation("real")
     settings = replace(settings_for("real"), comfyui_args="--cpu")
-    graph = {**workflows.still(), "9": {"class_type": "WaveMaker", "inputs": {}}}
+    graph = {**workflows.still(), "9": workflows.node("WaveMaker", image=["3", 0])}
     with linked(real.directory) as folder:
         pack = folder / "custom_nodes" / "ComfyUI-Waves"
         pack.mkdir(parents=True)
@@ -121,7 +133,10 @@ def test_a_real_comfyui_that_could_not_import_a_pack_says_so_to_callers() -> Non
             engine.wait_ready()
             bench = Bench("real", Worker(JobRunner.make(engine, settings)))
             refused, info = bench.run(workflow=graph), bench.run(action="info")
+            ran = bench.run(workflow={**workflows.still(), "9": workflows.node("WaveMaker")})
     assert "its node pack ComfyUI-Waves is installed, but ComfyUI" in refused["error"]
     assert "could not import it: No module named 'no_such_library'" in refused["error"]
+    said = "the node pack ComfyUI-Waves is installed, but could not be imported: No module named 'no_such_library'"
+    assert ran["warnings"][1:] == [said]
     assert info["failed_node_packs"] == {"ComfyUI-Waves": "No module named 'no_such_library'"}
     assert "fast attention" in {path["name"] for path in info["fast_paths"]}

@@ -8,7 +8,7 @@ import pytest
 
 from src.comfy.process import plain_line
 from src.workflow.graph import Graph
-from src.workflow.schemas import check_choices, read_schema
+from src.workflow.schemas import check_pitfalls, read_schema
 
 from .. import workflows
 from ..conftest import Bench
@@ -64,20 +64,20 @@ DYNAMIC = read_schema(
 )
 def test_the_keys_of_dynamic_combos_are_checked_at_every_depth(inputs: dict[str, Any], wrong: list[str]) -> None:
     graph = Graph({"1": {"class_type": "X", "inputs": inputs}, "3": node("Source")})
-    errors = check_choices(graph, {"X": DYNAMIC}).get("1", {"errors": []})["errors"]
+    errors = check_pitfalls(graph, {"X": DYNAMIC}).get("1", {"errors": []})["errors"]
     assert [error["extra_info"]["input_name"] for error in errors] == wrong
 
 
 def test_a_combo_of_a_node_that_does_not_run_is_not_checked() -> None:
     quiet = read_schema({"input": {"required": {"format": ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "a"}]}]}}})
     graph = Graph({"1": node("X", format="png"), "2": node("Quiet", format="old")})
-    assert check_choices(graph, {"X": DYNAMIC, "Quiet": quiet}) == {}
+    assert check_pitfalls(graph, {"X": DYNAMIC, "Quiet": quiet}) == {}
 
 
 @pytest.mark.parametrize("parameters", [[], [{}], [{"options": ["a", "b"]}], [{"options": None}]])
 def test_a_dynamic_combo_of_an_odd_shape_is_let_be(parameters: list[Any]) -> None:
     odd = read_schema({"input": {"required": {"m": ["COMFY_DYNAMICCOMBO_V3", *parameters]}}, "output_node": True})
-    assert check_choices(Graph({"1": node("X", m="a", **{"m.x": 1})}), {"X": odd}) == {}
+    assert check_pitfalls(Graph({"1": node("X", m="a", **{"m.x": 1})}), {"X": odd}) == {}
 
 
 def need_class(bench: Bench, class_type: str) -> None:

@@ -98,7 +98,7 @@ def test_what_is_not_of_the_workflow_keeps_a_job_from_running_too(bench: Bench) 
     assert reasons(overrides={"1": {"inputs": {"widht": 5}}}) == ["unknown_input"]
     answer = bench.run(action="validate", workflow={"1": workflows.still()["1"]})
     assert [problem["reason"] for problem in answer["problems"]] == ["prompt_no_outputs"]
-    answer = bench.run(action="validate", workflow={**workflows.still(), "7": node("LoadImag")})
+    answer = bench.run(action="validate", workflow={**workflows.still(), "7": node("LoadImag", mask=["3", 0])})
     assert "LoadImage" in answer["problems"][0]["message"]
 
 

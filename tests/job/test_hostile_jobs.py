@@ -243,7 +243,7 @@ def test_an_odd_value_is_the_callers_to_mend(draft_bench: Bench, fields: dict[st
 
 @pytest.mark.parametrize("name", ["..", ".", "x" * 20_000, "a/b", "?", "#"])
 def test_an_odd_class_is_an_unknown_class(bench: Bench, name: str) -> None:
-    workflow = {**workflows.still(), "7": node(name)}
+    workflow = {**workflows.still(), "7": node(name, image=["3", 0])}
     answer = bench.run(action="validate", workflow=workflow)
     assert [problem["reason"] for problem in answer["problems"]] == ["missing_node_type"]
     assert bench.run(workflow=workflow, overrides={"7": {"inputs": {"x": 1}}})["error_type"] == "validation"

@@ -148,6 +148,25 @@ def test_a_model_is_known_by_both_names_of_its_folder_and_a_name_that_says_nothi
     assert manifest.find_by_file("model.safetensors") == []
 
 
+@pytest.mark.parametrize(
+    ("path", "folder", "found"),
+    [
+        ("SDXL/x.safetensors", "checkpoints", ["x"]),
+        ("SDXL\\x.safetensors", "checkpoints", ["x"]),
+        ("SDXL\\x.safetensors", "", ["x"]),
+        ("SDXL\\x.safetensors", "vae", []),
+        ("sdxl\\x.safetensors", "checkpoints", []),
+        ("other/x.safetensors", "checkpoints", []),
+        ("SDXL/ae.safetensors", "vae", []),
+    ],
+)
+def test_a_path_with_folders_is_known_however_they_are_separated(path: str, folder: str, found: list[str]) -> None:
+    own = {**CONTENT["models"][0], "name": "x", "folder": "checkpoints/SDXL", "file": "x.safetensors"}
+    manifest = read_manifest({"models": [own]}, shipped_manifest())
+    assert [model.name for model in manifest.find_by_path(path, folder)] == found
+    assert manifest.find_by_path("ae.safetensors", "vae") == manifest.find_by_file("ae.safetensors", "vae") != []
+
+
 def test_what_is_told_of_a_source_has_no_key_in_it() -> None:
     signed = {
         **CONTENT["models"][0],

@@ -284,6 +284,37 @@ def test_a_name_with_a_folder_of_its_own_is_not_cured(empty: tuple[Bench, Path],
     assert not [line for line in shared_server.requests if "sd3" in line]
 
 
+def test_a_name_as_windows_writes_it_is_found_where_it_was_put_later_and_where_it_is_fetched_to(
+    empty: tuple[Bench, Path], tiny: dict[str, bytes], shared_server: ModelServer, tmp_path: Path
+) -> None:
+    bench, volume = empty
+    workflow = workflows.generative()
+    assert bench.run(workflow=workflow)["status"] == "success"
+    folder = volume / "diffusion_models" / "later"
+    folder.mkdir(exist_ok=True)
+    (folder / "tiny.safetensors").write_bytes(tiny["tiny_sd3.safetensors"])
+    workflow["1"]["inputs"]["unet_name"] = "later\\tiny.safetensors"
+    answer = bench.run(workflow=workflow, seed=7)
+    assert answer["status"] == "success", answer
+    assert "node 1 (UNETLoader): unet_name was taken as 'later/tiny.safetensors'" in answer["warnings"][0]
+    assert bench.run(workflow=workflow, action="validate")["valid"] is True
+    (volume / "loras" / "later").mkdir(parents=True, exist_ok=True)
+    (volume / "loras" / "later" / "style.safetensors").write_bytes(tiny["tiny_taesd.safetensors"])
+    answer = bench.run(workflow=workflow, loras=[{"name": "later\\style.safetensors"}])
+    assert answer["status"] == "success", answer
+    assert any("lora_name was taken as 'later/style.safetensors'" in line for line in answer["warnings"])
+
+    source = {"url": f"{shared_server.url}/files/tiny_taesd.safetensors"}
+    known = entry("own", tiny["tiny_taesd.safetensors"], source, folder="vae/mine")
+    manifest = tmp_path / "own.json"
+    manifest.write_text(json.dumps({"models": [{**known, "file": "own.safetensors"}]}))
+    workflow["7"]["inputs"]["vae_name"] = "mine\\own.safetensors"
+    answer = with_settings(bench, models_manifest=str(manifest)).run(workflow=workflow, seed=8)
+    assert answer["status"] == "success", answer
+    assert (volume / "vae" / "mine" / "own.safetensors").is_file()
+    assert any("vae_name was taken as 'mine/own.safetensors'" in line for line in answer["warnings"])
+
+
 def test_a_cure_that_fails_says_why_and_the_next_job_tries_again(
     empty: tuple[Bench, Path], shared_server: ModelServer, tiny: dict[str, bytes]
 ) -> None:

@@ -101,6 +101,16 @@ def test_what_is_wrong_with_a_job_shows_before_anything_is_booted(tmp_path: Path
     assert "starting" not in done.stderr
 
 
+def test_what_only_comfyui_can_judge_is_left_to_it(tmp_path: Path) -> None:
+    unneeded = json.dumps({**workflows.still(), "9": workflows.node("ImageInvert", image=["99", 0])})
+    done = run("--test_input", unneeded, "--draft", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "left out, as no output needs them" in answer_of(done)["warnings"][0]
+    needed = json.dumps({**workflows.still(), "2": workflows.node("ImageInvert", image=["99", 0])})
+    done = run("--test_input", needed, "--draft", folder=tmp_path)
+    assert (done.returncode, answer_of(done)["error_code"]) == (1, "invalid_workflow")
+
+
 def test_an_output_that_cannot_be_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     done = run("--test", "--draft", "--output", "file", folder=tmp_path)

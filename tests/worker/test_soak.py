@@ -76,7 +76,7 @@ def test_many_jobs_leave_nothing_behind() -> None:
             for number in numbers:
                 workflow = workflows.batch_of_four() if number % 3 else workflows.animated_webp()
                 if number % 10 == 9:
-                    workflow = {**workflow, "77": workflows.node("NoSuchNode")}
+                    workflow = {**workflow, "77": workflows.node("NoSuchNode", image=["1", 0])}
                 answer = bench.run(workflow=workflow, **({"seed": number} if number % 3 else {}))
                 assert answer["status"] == ("error" if number % 10 == 9 else "success"), answer
 

@@ -289,7 +289,20 @@ class SavesInSilence:
         return {}
 
 
+class Broken:
+    """Cannot say what it takes."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        raise RuntimeError("no such folder")
+
+    RETURN_TYPES = ("IMAGE",)
+    FUNCTION = "run"
+    CATEGORY = "test"
+
+
 NODE_CLASS_MAPPINGS = {
+    "WorkerTestBroken": Broken,
     "WorkerTestSavesInSilence": SavesInSilence,
     "WorkerTestSave": SaveWithoutPrefix,
     "WorkerTestSleep": Sleep,
