@@ -25,8 +25,8 @@ from src.comfy.prompt import run_prompt
 from src.comfy.run_limits import RunLimits
 from src.deadline import Deadline
 from src.endpoint.server import EndpointOptions, running_endpoint
+from src.overrides import Overrides, apply_overrides
 from src.settings import local_worker_environment, read_settings
-from src.workflow import Overrides, apply_overrides
 
 STEPS = 50
 """Sampling steps of a job; the draft engine takes `--step-seconds` for each."""

@@ -2,11 +2,11 @@
 
     python -m maintenance.override_report FOLDER [--object-info FILE] [--verbose]
 
-Takes workflows in API format and in the editor's. For each file and each kind of override it says one of: placed (where),
-warned (placed, with what the caller is told), refused (with the candidates), no place; and *wrong*: the override was
-placed, but afterwards its old value still stands in an input of the same meaning that the output depends on, and no
-warning names that node. Which inputs have the same meaning is decided here by their names alone, not by the rules that place
-overrides. Ends with 1 if anything is wrong.
+Takes workflows in API format and in the editor's. For each file and each kind of override it says one of: placed
+(where), warned (placed, with what the caller is told), refused (with the candidates), no place; and *wrong*: the
+override was placed, but afterwards its old value still stands in an input of the same meaning that the output depends
+on, and no warning names that node. Which inputs have the same meaning is decided here by their names alone, not by the
+rules that place overrides. Ends with 1 if anything is wrong.
 
 The schemas are those stored with the worker, or the answer of a ComfyUI's /object_info in a file.
 """
@@ -25,10 +25,11 @@ from typing import Any
 
 from src.editor import class_types, convert, is_editor_workflow, read_document
 from src.errors import AmbiguousOverrideTarget, NoOverrideTarget, WorkerError
-from src.workflow import Lora, Overrides, apply_overrides, check_workflow
+from src.overrides import Lora, Overrides, apply_overrides
+from src.overrides.overrides import Schemas
+from src.workflow import check_workflow
 from src.workflow.core_classes import core_schemas
 from src.workflow.graph import as_link
-from src.workflow.overrides import Schemas
 from src.workflow.schemas import read_schema
 from src.workflow.typed import TypedGraph
 

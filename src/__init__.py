@@ -6,7 +6,8 @@ deadline    one time budget per wait
 job_log     log lines with the job's id
 redaction   text from inside ComfyUI, made fit for a caller
 settings/   the environment, read once
-workflow/   the API-format graph: checks, targets, overrides, schemas
+workflow/   the API-format graph: checks, types, schemas
+overrides/  a job's values: where they go in a workflow
 editor/     the editor's own save format -> the API format
 pictures/   Pillow's work, in processes that can be ended
 storage/    files stored elsewhere: in buckets, and at URLs that callers name

@@ -16,23 +16,17 @@ import pytest
 from src.comfy.rejection import Engine, explain_problems, list_problems
 from src.editor import class_types, convert, read_document
 from src.errors import WorkerError
+from src.overrides import Overrides, apply_overrides, overridable_fields
 from src.worker.job_take import read_jobs
-from src.workflow import (
-    Overrides,
-    apply_overrides,
-    check_workflow,
-    isolate_outputs,
-    outline_of,
-    overridable_fields,
-    place_files,
-    seeds_of,
-)
+from src.workflow import check_workflow, isolate_outputs, outline_of, place_files
+from src.workflow.core_classes import core_schemas
 from src.workflow.graph import Graph
 from src.workflow.schemas import check_nodes, read_schema
 
 from .editor_files import saved, saved_node
 from .workflows import node
 
+core_schemas()  # read once, whichever test is the first
 SMALL = 60
 MOST_GROWTH = 3.0
 CLASSES: dict[str, Any] = json.loads((Path(__file__).parent / "editor_object_info.json").read_text())["0.21.0"]
@@ -157,7 +151,6 @@ def applying(overrides: Overrides) -> Callable[[dict[str, Any]], Any]:
 ACTIONS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "check": check_workflow,
     "fields": overridable_fields,
-    "seeds": seeds_of,
     "files": lambda graph: place_files(graph, {}),
     "isolation": lambda graph: isolate_outputs(graph, "job"),
     "outline": outline_of,

@@ -8,15 +8,23 @@ from typing import Any
 
 from ..comfy.client import ComfyClient
 from ..comfy.engine import ComfyEngine
-from ..comfy.preflight import check_changes, check_partner_nodes, check_values, find_problems, fit, input_files_of
+from ..comfy.preflight import (
+    check_changes,
+    check_partner_nodes,
+    check_values,
+    find_problems,
+    fit,
+    input_files_of,
+    schemas_of,
+)
 from ..deadline import attended
 from ..errors import WorkerError
 from ..inputs.files import check_sources
 from ..models.manifest import where_to_get
 from ..models.provisioning import ModelProvisioner
+from ..overrides import Slot, apply_overrides, overridable_fields
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow import Slot, apply_overrides, overridable_fields
 from ..workflow.graph import Graph, Workflow
 from .prepare import bucket_for, delivery_plan, partner_key
 from .request import Request
@@ -72,7 +80,7 @@ class JobChecker:
             except WorkerError as error:
                 check()  # it may be the end of the job
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
-        return problems, told
+        return problems, [*applied.hints, *told]
 
     def editable(self, workflow: Workflow, check: Callable[[], None]) -> dict[str, Any]:
         """What a person would want to change in a workflow: its fields, and the files that it names."""

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from ..errors import InvalidInput
+from ..overrides import NODE_FIELDS
 from ..settings import Delivery, ImageFormat
-from ..workflow import NODE_FIELDS
 
 Action = Literal["run", "validate", "info"]
 

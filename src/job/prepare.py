@@ -12,9 +12,10 @@ from ..deadline import attended
 from ..errors import NoBucket
 from ..inputs.files import StagedFile, fetch_rules
 from ..outputs import Encoding, Plan
+from ..overrides import AppliedOverrides
 from ..settings import Delivery, Settings
 from ..storage.bucket import Bucket
-from ..workflow import AppliedOverrides, outline_of
+from ..workflow import outline_of
 from ..workflow.graph import Workflow
 from .request import Request
 

@@ -11,8 +11,9 @@ from typing import Any, Literal
 from ..editor import is_editor_workflow
 from ..errors import InvalidInput
 from ..inputs.input_file import InputFile
+from ..overrides import NODE_FIELDS, Lora, Overrides, Slot, set_inputs
 from ..settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
-from ..workflow import NODE_FIELDS, Lora, Overrides, Slot, check_workflow, set_inputs
+from ..workflow import check_workflow
 from ..workflow.checks import check_graph, check_json, check_nodes, needs_schemas
 from ..workflow.graph import Workflow
 from ..workflow.leftovers import without_leftovers

@@ -24,10 +24,11 @@ from ..errors import BucketFailed, GuiFormatWorkflow, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
 from ..models.provisioning import ModelProvisioner
 from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
+from ..overrides import AppliedOverrides, apply_overrides
 from ..redaction import public_text
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow import AppliedOverrides, apply_overrides, rerun_nodes
+from ..workflow import rerun_nodes
 from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions

@@ -21,8 +21,8 @@ from ..errors import GuiFormatWorkflow, InvalidInput
 from ..job.handler import Worker, handler, set_worker
 from ..job.request import read_job
 from ..job.run import JobRunner
+from ..overrides import apply_overrides
 from ..settings import Settings
-from ..workflow import apply_overrides
 from ..workflow.graph import Graph, Workflow
 from ..workflow.stored import stored_workflow
 from .command_line import Options

@@ -1,7 +1,7 @@
 """The node classes of ComfyUI itself, for where no ComfyUI is there to ask.
 
-`core_classes.json` is an excerpt of what a real ComfyUI answers to /object_info: names, types, limits and options, without
-descriptions and without the classes of node packs. To renew it: `python -m maintenance.core_classes URL`.
+`core_classes.json` is an excerpt of what a real ComfyUI answers to /object_info: names, types, limits and options,
+without descriptions and without the classes of node packs. To renew it: `python -m maintenance.core_classes URL`.
 """
 
 from __future__ import annotations

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .graph import Graph, Workflow, editable_copy
-from .slots import takes_text
 
 _FROM_INPUT = " [input]"  # ComfyUI's own suffix for a file in its input folder
+_PROMPT = re.compile("text|prompt|tags|lyrics|caption|^clip_[lgh]$|t5xxl|llama|bert|mt5xl")  # of a text encoder
 _TAKES_ABSOLUTE_PATH = re.compile(r"^VHS_.*Path$")  # nodes of Video Helper Suite that open any path
 
 
@@ -30,10 +30,10 @@ def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[di
     graph, placed = Graph(workflow), editable_copy(workflow)
     used: set[str] = set()
     for node_id in graph:
-        skipped = takes_text(graph, node_id)
+        is_encoder = "clip" in graph.inputs(node_id)
         is_absolute = bool(_TAKES_ABSOLUTE_PATH.search(graph.class_of(node_id)))
         for name, value in graph.inputs(node_id).items():
-            if name != "filename_prefix" and name not in skipped:
+            if name != "filename_prefix" and not (is_encoder and _PROMPT.search(name)):
                 placed[node_id]["inputs"][name] = _replace_names(value, files, is_absolute, used)
     return placed, used
 

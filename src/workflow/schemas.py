@@ -48,7 +48,8 @@ class InputSchema:
 class NodeSchema:
     """One node class: `outputs` are the types of its outputs, `pack` is the Python module that defines it.
 
-    `output_names` are what the outputs are called, for as many as have a name. `is_output`: an output node. `is_partner`: a paid partner (API) node. `title` is its display name in the editor.
+    `output_names` are what the outputs are called, for as many as have a name. `is_output`: an output node.
+    `is_partner`: a paid partner (API) node. `title` is its display name in the editor.
     """
 
     inputs: Mapping[str, InputSchema]

@@ -1,7 +1,7 @@
 """A workflow with the types of its inputs and outputs, and which of its nodes an output needs.
 
-Types are those of the node classes' schemas. Where a class is not known, or does not say (`*`, V3's match-type), the type is
-that of what is linked, else the one that inputs of such a name usually have.
+Types are those of the node classes' schemas. Where a class is not known, or does not say (`*`, V3's match-type), the
+type is that of what is linked, else the one that inputs of such a name usually have.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ class TypedGraph(Graph):
         ]
 
     def live_links(self, node_id: str) -> Iterator[tuple[str, Link]]:
-        """The linked inputs of a node, without those that its switch, which has a constant condition, does not choose."""
+        """The linked inputs of a node, without those that a switch with a constant condition does not choose."""
         unchosen = self.unchosen_inputs(node_id)
         for name, link in self.links(node_id):
             if name not in unchosen:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AmbiguousOverrideTarget, NoOverrideTarget
-from .graph import Graph, Link, Workflow, editable_copy, unique
+from ..workflow.graph import Graph, Link, Workflow, editable_copy, unique
+from ..workflow.typed import TypedGraph
 from .roles import links_of, model_of, model_source, samplers
-from .typed import TypedGraph
 
 _FIELD = "loras_node_id"
 
@@ -30,10 +30,10 @@ class Lora:
 def insert_loras(graph: TypedGraph, workflow: Workflow, loras: Sequence[Lora], named: str | None) -> dict[str, Any]:
     """A copy of `workflow` with the LoRAs after the node that loads the model, in order.
 
-    `graph` is the workflow before other overrides, which leave the links of models as they are; `named` is the node, if
-    it was named.
+    `graph` is the workflow before other overrides, which leave the links of models as they are; `named` is the node,
+    if it was named.
 
-    Raises NoOverrideTarget if there is no model that LoRAs of this kind fit, AmbiguousOverrideTarget if there are several.
+    Raises NoOverrideTarget if there is no model that such LoRAs fit, AmbiguousOverrideTarget if there are several.
     """
     model = _model_source(graph, named)
     clip = _clip_source(graph, model)
@@ -107,8 +107,8 @@ def _model_source(graph: TypedGraph, named: str | None) -> Link:
     if kind != "MODEL":
         what = f"a {kind}" if kind else "a model of a kind that is not known here"
         raise NoOverrideTarget(
-            f"loras: node {graph.describe(sources[0].node_id)} gives {what}; LoraLoader takes a MODEL only. Use the LoRA "
-            "nodes of its pack in the workflow, and set their inputs with overrides"
+            f"loras: node {graph.describe(sources[0].node_id)} gives {what}; LoraLoader takes a MODEL only. Use the "
+            "LoRA nodes of its pack in the workflow, and set their inputs with overrides"
         )
     return sources[0]
 

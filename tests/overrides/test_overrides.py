@@ -11,7 +11,7 @@ import pytest
 
 from src.draft.schema import object_info
 from src.errors import AmbiguousOverrideTarget, NoOverrideTarget
-from src.workflow import Overrides, apply_overrides
+from src.overrides import Overrides, apply_overrides
 
 from .. import workflows
 from ..workflows import Workflow, node

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .graph import Graph
-from .typed import ANY, TypedGraph
+from ..workflow.typed import ANY, TypedGraph
 
 _WORD = re.compile(r"[a-z]+|\d+")
 # Texts that are no prompt though an encoder takes them, by a word of their names.
@@ -106,7 +105,7 @@ def size_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
 
 
 def size_pairs(graph: TypedGraph, node_id: str) -> list[tuple[str, str]]:
-    """Every two inputs of a node that are the width and the height of a picture, whatever stands before or behind that."""
+    """Every two inputs of a node that are the width and the height of a picture, whatever else is in their names."""
     inputs = graph.inputs(node_id)
     if {"x", "y"} <= inputs.keys():  # a part of a picture
         return []
@@ -125,10 +124,3 @@ def batch_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     if graph.class_of(node_id) == "RepeatLatentBatch":
         return ("amount",) if "amount" in graph.inputs(node_id) else ()
     return tuple(name for name in graph.inputs(node_id) if last_name(name) == "batch_size")[:1]
-
-
-def takes_text(graph: Graph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a text encoder that hold a text, by their names alone: for what is done before any class is known."""
-    if "clip" not in graph.inputs(node_id):
-        return ()
-    return tuple(n for n in graph.inputs(node_id) if any(p.search(last_name(n)) for p in _PROMPT_NAMES))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import NoOverrideTarget
+from ..workflow.graph import unique
+from ..workflow.typed import TypedGraph
 from . import slots, targets
-from .graph import unique
 from .origins import Origin, Slot, computed_at, held_input, origin_of, uses_of
 from .targets import Place
-from .typed import TypedGraph
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class OverrideKind:
     `fields` are the job's input fields with its values, `node_field` is the one that names a node, and `takes`
     describes the value in messages. `inputs` returns the inputs of a node that take the value, `find` the places found
     by following links. `holds` is the type that a primitive node's value must have if the caller names that node.
-    `shares` tells whether an input that takes its value from the same primitive node is meant too, with the number of the
-    field. `usual_id` is the id that such a node usually has; `is_usual` tells whether the node with that id may be used if
-    `find` finds none. `must_agree`: the override is ambiguous if the places found hold different values. `overwrites`: a
-    value that another node computes is overwritten.
+    `shares` tells whether an input that takes its value from the same primitive node is meant too, with the number of
+    the field. `usual_id` is the id that such a node usually has; `is_usual` tells whether the node with that id may be
+    used if `find` finds none. `must_agree`: the override is ambiguous if the places found hold different values.
+    `overwrites`: a value that another node computes is overwritten.
     """
 
     fields: tuple[str, ...]
@@ -90,7 +90,8 @@ SIZE = OverrideKind(
     _sharing("width", "height"), (), usual_id="27", is_usual=targets.draws_of_a_size,
 )  # fmt: skip
 BATCH_SIZE = OverrideKind(
-    ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, targets.find_batches, _sharing("batch"), int,
+    ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, targets.find_batches,
+    _sharing("batch"), int,
 )  # fmt: skip
 
 
@@ -164,8 +165,8 @@ def _is_held(graph: TypedGraph, node_id: str, name: str) -> bool:
 def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: bool = False) -> list[list[Write]]:
     """Where to write the values of a place to, for each of its inputs.
 
-    That is the input, or a primitive node that holds its value for nothing else. A text that another node computes from a
-    single one goes there; a number that another node computes is written to all that take it.
+    That is the input, or a primitive node that holds its value for nothing else. A text that another node computes from
+    a single one goes there; a number that another node computes is written to all that take it.
     Raises NoOverrideTarget for a text that is computed from several.
     """
     writes, overwritten = list[list[Write]](), dict[str, list[str]]()
@@ -185,7 +186,8 @@ def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: boo
         else:
             raise _computed(graph, kind, own, origin)
     for node_id, names in overwritten.items():
-        hint = f"{' and '.join(names)} of node {graph.describe(place.node_id)} no longer come from node {graph.describe(node_id)}"
+        node, source = graph.describe(place.node_id), graph.describe(node_id)
+        hint = f"{' and '.join(names)} of node {node} no longer come from node {source}"
         writes[0][0] = writes[0][0]._replace(hint="; ".join(filter(None, [writes[0][0].hint, hint])))
     return writes
 

@@ -12,14 +12,14 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from ..workflow.graph import with_dependencies, with_dependents
+from ..workflow.typed import TypedGraph
 from . import targets
-from .graph import with_dependencies, with_dependents
+from .kinds import PROMPT, SIZE, STEPS, OverrideKind, values_of, writes_of
 from .origins import Slot, origin_of, uses_of
-from .override_kinds import PROMPT, SIZE, STEPS, OverrideKind, values_of, writes_of
 from .roles import is_generator, makers
 from .slots import is_encoder, last_name, prompt_inputs, size_pairs, words_of
 from .targets import Place, value_at
-from .typed import TypedGraph
 
 _CUT = re.compile(r"^(start|end)_(at_)?step$")
 _SIZE_LIST = frozenset({"size", "resolution", "ratio", "preset", "dimensions"})
@@ -123,17 +123,13 @@ def _follow_enlarging(
             sides, were = _numbers(values_of(graph, Place(node_id, pair))), _numbers(old)
             if not sides or sides == were:
                 continue
+            node = graph.describe(node_id)
             if "LATENT" in kinds and were:
                 share = [max(8, round(s * new / was / 8) * 8) for s, new, was in zip(sides, size, were, strict=True)]
                 yield from _changes(graph, SIZE, Place(node_id, pair), share)
-                yield Change(
-                    None, hint=f"node {graph.describe(node_id)} enlarges to {share[0]} x {share[1]}, as much as before"
-                )
+                yield Change(None, hint=f"node {node} enlarges to {share[0]} x {share[1]}, as much as before")
             else:
-                yield Change(
-                    None,
-                    hint=f"node {graph.describe(node_id)} still brings pictures to its own size; overrides can change it",
-                )
+                yield Change(None, hint=f"node {node} still brings pictures to its own size; overrides can change it")
 
 
 def _numbers(values: Sequence[object]) -> list[int]:

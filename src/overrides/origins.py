@@ -1,7 +1,7 @@
 """Where the value of an input stands: in the input itself, or in a node upstream that holds it for others.
 
-Primitive nodes hold a value. Reroutes, switches with a constant condition and nodes that only show something hand it on. All
-other nodes compute with it: a text from the texts that they join, a number from those of an expression.
+Primitive nodes hold a value. Reroutes, switches with a constant condition and nodes that only show something hand it
+on. All other nodes compute with it: a text from the texts that they join, a number from those of an expression.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .graph import Link, as_link, dependencies_first
+from ..workflow.graph import Link, as_link, dependencies_first
+from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
 from .slots import prompt_inputs
-from .typed import ANY, VALUE_TYPES, TypedGraph
 
 _MAX_HOLDERS = 20  # that a computed value is traced to
 # Inputs of primitive nodes that hold the value, where the class is not known and has others too.
@@ -56,7 +56,7 @@ def origin_of(graph: TypedGraph, node_id: str, name: str) -> Origin:
 
 
 def computed_at(graph: TypedGraph, slot: Slot) -> Link:
-    """The output that decides a linked number: that of the first node upstream that does not compute it from one other."""
+    """The output that decides a linked number: that of the first node that does not compute it from one other."""
     link = graph.link(*slot)
     assert link is not None
     while True:
@@ -72,7 +72,7 @@ def _is_value(kind: str) -> bool:
 
 
 def uses_of(graph: TypedGraph, slot: Slot) -> list[Slot]:
-    """The inputs that take the value of a primitive node as it is: behind nodes that hand it on, not those that compute."""
+    """The inputs that take a primitive node's value as it is: behind nodes that hand it on, not that compute with it."""
     known = graph.once(_known_uses)
     if slot not in known:
         known[slot] = _find_uses(graph, slot)

@@ -1,4 +1,4 @@
-"""Which inputs does an override apply to? Found by following links upstream from what becomes the output, never by titles.
+"""Which inputs does an override apply to? Found by following links upstream from the output, never by titles.
 
 prompt           from a sampler's positive conditioning to the text encoders; a generator's own
 negative_prompt  the same from the negative one, without encoders that are positive too
@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .graph import Link, unique
+from ..workflow.graph import Link, unique
+from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
 from .origins import origin_of
 from .roles import (
     handed_on,
@@ -40,20 +41,19 @@ from .slots import (
     size_inputs,
     words_of,
 )
-from .typed import ANY, VALUE_TYPES, TypedGraph
 
 _MAX_MEASURED = 4  # sizes that are those of pictures whose size is that of pictures, …
 _NO_NOISE = (False, "disable")
 
 
 class Place(NamedTuple):
-    """Inputs of a node that together take an override: of a size the width and the height, of a prompt all its texts."""
+    """Inputs of a node that together take an override: of a size the width and the height, of a prompt its texts."""
 
     node_id: str
     inputs: tuple[str, ...]
 
 
-def places(
+def places_of(
     graph: TypedGraph, node_ids: Iterable[str], inputs: Callable[[TypedGraph, str], tuple[str, ...]]
 ) -> list[Place]:
     """The places of those of the nodes that have one."""
@@ -77,12 +77,12 @@ def _find_prompts(graph: TypedGraph) -> list[Place]:
     found = makers(graph)
     if found:
         of_makers = _texts_of(graph, found, "positive") or _texts_of(graph, makers_behind(graph), "positive")
-        return places(graph, of_makers, prompt_inputs)
+        return places_of(graph, of_makers, prompt_inputs)
     negative = {place.node_id for place in _negative_encoders(graph)}
     taking = [n for n in graph.live if n not in negative and prompt_inputs(graph, n)]
     encoders = [n for n in taking if is_encoder(graph, n)]
     texts = [n for n in taking if "STRING" in graph.output_types(n) and _is_prompted(graph, n)]
-    return places(graph, encoders or [n for n in taking if is_generator(graph, n)] or texts, prompt_inputs)
+    return places_of(graph, encoders or [n for n in taking if is_generator(graph, n)] or texts, prompt_inputs)
 
 
 def _is_prompted(graph: TypedGraph, node_id: str) -> bool:
@@ -102,7 +102,7 @@ def _negative_encoders(graph: TypedGraph) -> list[Place]:
 def _negatives_of(graph: TypedGraph, node_ids: list[str]) -> list[Place]:
     by_role = _texts_of(graph, node_ids, "negative")
     own = [n for n in _texts_of(graph, node_ids, "positive") if negative_inputs(graph, n)]
-    return places(graph, [*by_role, *own], lambda g, n: negative_inputs(g, n) or prompt_inputs(g, n))
+    return places_of(graph, [*by_role, *own], lambda g, n: negative_inputs(g, n) or prompt_inputs(g, n))
 
 
 def may_be_prompt(graph: TypedGraph, node_id: str) -> bool:
@@ -150,7 +150,7 @@ def _conditioning(graph: TypedGraph, node_id: str) -> list[tuple[str, Link]]:
 
 
 def _of_role(links: list[tuple[str, Link]], role: str, is_start: bool = False) -> list[Link]:
-    """Of links of conditioning those of the role. A node that takes both keeps them apart by the names of its inputs."""
+    """Of links of conditioning those of the role. A node that takes both keeps them apart by its inputs' names."""
     negative = [link for name, link in links if is_negative(name)]
     positive = [link for name, link in links if name.startswith("positive")]
     if role == "negative":
@@ -163,7 +163,7 @@ def _of_role(links: list[tuple[str, Link]], role: str, is_start: bool = False) -
 
 def find_seeds(graph: TypedGraph) -> list[Place]:
     """The seeds of all nodes that the output needs, but of samplers that add no noise."""
-    return places(graph, (n for n in graph.live if _adds_noise(graph, n)), seed_inputs)
+    return places_of(graph, (n for n in graph.live if _adds_noise(graph, n)), seed_inputs)
 
 
 def _adds_noise(graph: TypedGraph, node_id: str) -> bool:
@@ -191,7 +191,7 @@ def _sizes_of(graph: TypedGraph, found: list[str]) -> list[Place]:
     own = [node_id for node_id in found if size_inputs(graph, node_id) and not is_sampler(graph, node_id)]
     starts = [link for node_id in found if node_id not in own for link in _size_links(graph, node_id)]
     ends = [link for node_id in graph.main_outputs for link in _size_links(graph, node_id)] if not found else []
-    return list(dict.fromkeys([*places(graph, own, size_inputs), *_size_sources(graph, [*starts, *ends])]))
+    return list(dict.fromkeys([*places_of(graph, own, size_inputs), *_size_sources(graph, [*starts, *ends])]))
 
 
 def _as_measured(graph: TypedGraph, found: list[Place]) -> list[Place]:
@@ -222,7 +222,7 @@ def _measured(graph: TypedGraph, place: Place) -> list[Link]:
 
 
 def _size_sources(graph: TypedGraph, starts: Iterable[Link]) -> list[Place]:
-    """The nodes from which latents or pictures have their size; if that is from files, the one that resizes them last."""
+    """The nodes from which latents or pictures have their size; if that is from files, the last that resizes them."""
     sources, resizing = list[str](), list[str]()
     seen, queue = set[str](), deque(link.node_id for link in starts)
     while queue:
@@ -238,7 +238,7 @@ def _size_sources(graph: TypedGraph, starts: Iterable[Link]) -> list[Place]:
                 continue
             resizing.append(node_id)
         queue.extend(link.node_id for link in links)
-    return places(graph, sources or resizing[:1], size_inputs)
+    return places_of(graph, sources or resizing[:1], size_inputs)
 
 
 def pictures_of_a_size(graph: TypedGraph) -> list[str]:
@@ -269,8 +269,8 @@ def _size_links(graph: TypedGraph, node_id: str) -> list[Link]:
 
 def find_batches(graph: TypedGraph) -> list[Place]:
     """Of the nodes that set the size, those with a batch size; else those that repeat a latent."""
-    sized = places(graph, (place.node_id for place in graph.once(_drawn_sizes)), batch_inputs)
-    return sized or places(graph, (n for n in graph.live if graph.class_of(n) == "RepeatLatentBatch"), batch_inputs)
+    sized = places_of(graph, (place.node_id for place in graph.once(_drawn_sizes)), batch_inputs)
+    return sized or places_of(graph, (n for n in graph.live if graph.class_of(n) == "RepeatLatentBatch"), batch_inputs)
 
 
 # --- Sampling -------------------------------------------------------------------------------------------
@@ -297,7 +297,7 @@ class SamplingSetting:
     def find(self, graph: TypedGraph) -> list[Place]:
         """Where the samplers among the makers have this setting; if nothing denoises, every node that is needed."""
         found = [n for maker in makers(graph) for n in self._of_maker(graph, maker)]
-        found_places = places(graph, found if samplers(graph) else found or graph.live, self.inputs)
+        found_places = places_of(graph, found if samplers(graph) else found or graph.live, self.inputs)
         return [place for place in found_places if not self._is_off(graph, place)] or found_places
 
     def _is_off(self, graph: TypedGraph, place: Place) -> bool:

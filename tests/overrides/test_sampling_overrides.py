@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from src.errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
-from src.workflow import Lora, Overrides, apply_overrides, set_inputs
+from src.overrides import Lora, Overrides, apply_overrides, set_inputs
 
 from .. import workflows
 from ..conftest import Bench

@@ -13,17 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
+from ..workflow.checks import check_json
+from ..workflow.core_classes import core_schemas
+from ..workflow.graph import Graph, Workflow, editable_copy
+from ..workflow.schemas import NodeSchema
+from ..workflow.typed import TypedGraph
 from . import targets
-from .checks import check_json
-from .core_classes import core_schemas
 from .followers import follow, left_alone
-from .graph import Graph, Workflow, editable_copy
+from .kinds import KINDS, OverrideKind, named_place, usual_place, values_of, writes_of
 from .loras import Lora, insert_loras
 from .origins import Slot
-from .override_kinds import KINDS, OverrideKind, named_place, usual_place, values_of, writes_of
-from .schemas import NodeSchema
 from .targets import Place
-from .typed import TypedGraph
 
 Schemas = Mapping[str, NodeSchema | None]
 """Node class -> its schema, None for one that is not known."""

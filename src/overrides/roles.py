@@ -1,7 +1,7 @@
 """What the nodes of a workflow do: which of them make the result, and what reaches them.
 
-A *sampler* denoises: it takes noise or a seed, and a schedule or conditioning. A *generator* makes a result of a prompt by
-itself, as paid partner nodes do. The *makers* of a workflow are those whose result becomes its output.
+A *sampler* denoises: it takes noise or a seed, and a schedule or conditioning. A *generator* makes a result of a prompt
+by itself, as paid partner nodes do. The *makers* of a workflow are those whose result becomes its output.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from .graph import Link, as_link, unique
+from ..workflow.graph import Link, as_link, unique
+from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
 from .slots import is_conditioning, last_name, prompt_inputs, seed_inputs, words_of
-from .typed import ANY, VALUE_TYPES, TypedGraph
 
 # Types that are not on the way of a result: models, what steers sampling, and settings.
 _NO_RESULT = frozenset(

@@ -1,0 +1,38 @@
+"""A job's overrides in a workflow: where a prompt, a seed, a size or a LoRA goes, and what follows it. Pure functions.
+
+A workflow is seen by the types of its inputs and outputs (`workflow.typed`); names decide only between inputs of one
+type, titles never.
+
+    slots      which inputs of a node take a text, a seed, a size?
+    origins    where does the value of an input stand, if it is linked?
+    roles      which nodes make the result, and what reaches them?
+    targets    where does each kind of override apply to?
+    kinds      the table of the kinds, and the inputs that each of them sets
+    followers  what else follows an override
+    loras      inserts LoRA loaders after the model loader
+    overrides  applies a job's overrides
+"""
+
+from .kinds import NODE_FIELDS
+from .loras import Lora
+from .origins import Slot
+from .overrides import (
+    AppliedOverrides,
+    OverridableField,
+    Overrides,
+    apply_overrides,
+    overridable_fields,
+    set_inputs,
+)
+
+__all__ = [
+    "NODE_FIELDS",
+    "AppliedOverrides",
+    "Lora",
+    "OverridableField",
+    "Overrides",
+    "Slot",
+    "apply_overrides",
+    "overridable_fields",
+    "set_inputs",
+]
