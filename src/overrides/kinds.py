@@ -165,8 +165,8 @@ def _is_held(graph: TypedGraph, node_id: str, name: str) -> bool:
 def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: bool = False) -> list[list[Write]]:
     """Where to write the values of a place to, for each of its inputs.
 
-    That is the input, or a primitive node that holds its value for nothing else. A text that another node computes from
-    a single one goes there; a number that another node computes is written to all that take it.
+    That is the input, or a primitive node that holds its value for nothing else. A text that another node computes
+    from a single one goes there; a number that another node computes is written to all that take it.
     Raises NoOverrideTarget for a text that is computed from several.
     """
     writes, overwritten = list[list[Write]](), dict[str, list[str]]()
@@ -186,8 +186,8 @@ def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: boo
         else:
             raise _computed(graph, kind, own, origin)
     for node_id, names in overwritten.items():
-        node, source = graph.describe(place.node_id), graph.describe(node_id)
-        hint = f"{' and '.join(names)} of node {node} no longer come from node {source}"
+        taker, giver = graph.describe(place.node_id), graph.describe(node_id)
+        hint = f"{' and '.join(names)} of node {taker} no longer come from node {giver}"
         writes[0][0] = writes[0][0]._replace(hint="; ".join(filter(None, [writes[0][0].hint, hint])))
     return writes
 

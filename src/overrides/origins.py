@@ -72,7 +72,7 @@ def _is_value(kind: str) -> bool:
 
 
 def uses_of(graph: TypedGraph, slot: Slot) -> list[Slot]:
-    """The inputs that take a primitive node's value as it is: behind nodes that hand it on, not that compute with it."""
+    """The inputs that take a primitive node's value as it is: behind nodes that hand it on, not that compute."""
     known = graph.once(_known_uses)
     if slot not in known:
         known[slot] = _find_uses(graph, slot)

@@ -1,7 +1,7 @@
 """What the nodes of a workflow do: which of them make the result, and what reaches them.
 
-A *sampler* denoises: it takes noise or a seed, and a schedule or conditioning. A *generator* makes a result of a prompt
-by itself, as paid partner nodes do. The *makers* of a workflow are those whose result becomes its output.
+A *sampler* denoises: it takes noise or a seed, and a schedule or conditioning. A *generator* makes a result of a
+prompt by itself, as paid partner nodes do. The *makers* of a workflow are those whose result becomes its output.
 """
 
 from __future__ import annotations
