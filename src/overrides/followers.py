@@ -180,15 +180,20 @@ def _cut_slot(graph: TypedGraph, cut: Slot) -> Slot:
 
 def left_alone(graph: TypedGraph, kind: OverrideKind, places: Sequence[Place], changed: set[Slot]) -> list[str]:
     """A hint about nodes that keep the old value, since their result does not become the output."""
-    old = [values_of(graph, place) for place in places]
+    old = list[list[object]]()
+    for place in places:
+        values = values_of(graph, place)
+        if values not in old and all(isinstance(value, (int, float, str)) and value != "" for value in values):
+            old.append(values)
     same = [
         node_id
         for node_id in graph.live
         if (names := kind.inputs(graph, node_id))
-        and (values := values_of(graph, Place(node_id, names))) in old
-        and all(isinstance(value, (int, float, str)) and value != "" for value in values)
-        and not any(
-            slot in changed for name in names for slot in (Slot(node_id, name), *origin_of(graph, node_id, name).slots)
-        )
+        and not any(_is_changed(graph, Slot(node_id, name), changed) for name in names)
+        and values_of(graph, Place(node_id, names)) in old
     ]
     return [f"{kind.name} was left as it is in {graph.describe_all(same)}"] if same else []
+
+
+def _is_changed(graph: TypedGraph, slot: Slot, changed: set[Slot]) -> bool:
+    return slot in changed or any(holder in changed for holder in origin_of(graph, *slot).slots)

@@ -62,10 +62,7 @@ def _is_positive(graph: TypedGraph, use: Slot, _: int) -> bool:
 
 
 def _is_negative(graph: TypedGraph, use: Slot, _: int) -> bool:
-    places = targets.find_negative_prompts(graph)
-    return slots.is_negative(use.name) or any(
-        use.node_id == node_id and use.name in names for node_id, names in places
-    )
+    return slots.is_negative(use.name) or use in targets.negative_texts(graph)
 
 
 def _negative_texts(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
@@ -195,9 +192,16 @@ def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: boo
 def _holder(graph: TypedGraph, kind: OverrideKind, own: Slot, number: int) -> Slot | None:
     """The one input that holds the value of an input, or from which it is computed, if that is for nothing else."""
     slot = origin_of(graph, *own).slot
-    if slot is not None and (slot == own or all(kind.shares(graph, use, number) for use in uses_of(graph, slot))):
-        return slot
-    return None
+    return slot if slot is not None and (slot == own or _is_for(graph, kind, slot, number)) else None
+
+
+def _is_for(graph: TypedGraph, kind: OverrideKind, slot: Slot, number: int) -> bool:
+    """Whether all that take the value of a primitive node are meant."""
+    known: dict[tuple[Slot, str], bool] = graph.answers[_is_for]
+    key = (slot, kind.fields[number])
+    if key not in known:
+        known[key] = all(kind.shares(graph, use, number) for use in uses_of(graph, slot))
+    return known[key]
 
 
 def _computed(graph: TypedGraph, kind: OverrideKind, own: Slot, origin: Origin) -> NoOverrideTarget:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..workflow.graph import Link, as_link, dependencies_first
-from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
+from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph, per_node
 from .slots import prompt_inputs
 
 _MAX_HOLDERS = 20  # that a computed value is traced to
@@ -73,14 +73,10 @@ def _is_value(kind: str) -> bool:
 
 def uses_of(graph: TypedGraph, slot: Slot) -> list[Slot]:
     """The inputs that take a primitive node's value as it is: behind nodes that hand it on, not that compute."""
-    known = graph.once(_known_uses)
+    known: dict[Slot, list[Slot]] = graph.answers[uses_of]
     if slot not in known:
         known[slot] = _find_uses(graph, slot)
     return known[slot]
-
-
-def _known_uses(_: TypedGraph) -> dict[Slot, list[Slot]]:
-    return {}
 
 
 def _find_uses(graph: TypedGraph, slot: Slot) -> list[Slot]:
@@ -180,6 +176,7 @@ def _may_be(given: str, wanted: str) -> bool:
     return given in wanted.split(",") or {given, wanted} <= _NUMBERS or {given, wanted} <= {"STRING", "COMBO"}
 
 
+@per_node
 def _hands_values_on(graph: TypedGraph, node_id: str) -> bool:
     """Whether a node gives what it takes: it has one linked input that counts and nothing to compute with.
 
@@ -191,6 +188,7 @@ def _hands_values_on(graph: TypedGraph, node_id: str) -> bool:
     return len(linked) == 1 and (schema.is_output or len(schema.inputs) == 1)
 
 
+@per_node
 def _gives_only_values(graph: TypedGraph, node_id: str) -> bool:
     kinds = graph.output_types(node_id)
     return bool(kinds) and all(kind == ANY or _is_value(kind) for kind in kinds)

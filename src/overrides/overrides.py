@@ -215,4 +215,5 @@ class _WorkflowEdit:
 
 def _agree(graph: TypedGraph, places: list[Place]) -> bool:
     """Whether all places hold the same value."""
-    return len({repr(values_of(graph, place)) for place in places}) <= 1
+    values = [values_of(graph, place) for place in places]
+    return all(value == values[0] for value in values)

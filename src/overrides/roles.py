@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from ..workflow.graph import Link, as_link, unique
-from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
+from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph, per_node
 from .slots import is_conditioning, last_name, prompt_inputs, seed_inputs, words_of
 
 # Types that are not on the way of a result: models, what steers sampling, and settings.
@@ -26,6 +26,7 @@ def is_result(kind: str) -> bool:
     return kind not in _NO_RESULT and kind not in VALUE_TYPES and not is_conditioning(kind)
 
 
+@per_node
 def is_sampler(graph: TypedGraph, node_id: str) -> bool:
     """Whether a node denoises."""
     inputs = graph.inputs(node_id)
@@ -36,6 +37,7 @@ def is_sampler(graph: TypedGraph, node_id: str) -> bool:
     return has_noise and (has_schedule or is_steered) and _gives_result(graph, node_id)
 
 
+@per_node
 def is_generator(graph: TypedGraph, node_id: str) -> bool:
     """Whether a node makes a result of a prompt of its own."""
     texts = prompt_inputs(graph, node_id)
@@ -91,6 +93,7 @@ def _find_makers(graph: TypedGraph) -> list[str]:
     return [node_id for node_id in graph if node_id in set(found)]
 
 
+@per_node
 def _behind(graph: TypedGraph, node_id: str) -> list[str]:
     """The makers from which a maker's results come, and those behind what steers it."""
     starts = [link for _, kind, link in graph.typed_links(node_id) if is_result(kind) or is_conditioning(kind)]
@@ -135,14 +138,7 @@ def _nearest(graph: TypedGraph, starts: Iterable[Link], follows: Callable[[str],
 
 def is_maker(graph: TypedGraph, node_id: str) -> bool:
     """Whether it is a sampler or a generator."""
-    known = graph.once(_known_makers)
-    if node_id not in known:
-        known[node_id] = is_sampler(graph, node_id) or is_generator(graph, node_id)
-    return known[node_id]
-
-
-def _known_makers(_: TypedGraph) -> dict[str, bool]:
-    return {}
+    return is_sampler(graph, node_id) or is_generator(graph, node_id)
 
 
 # --- What reaches them ------------------------------------------------------------------------------------
@@ -184,19 +180,9 @@ def links_of(graph: TypedGraph, node_id: str, kind: str) -> list[Link]:
     return [link for _, given, link in graph.typed_links(node_id) if given == kind]
 
 
+@per_node
 def model_of(graph: TypedGraph, node_id: str) -> Link | None:
     """The output from which a sampler's or guider's model comes, before anything changes it; None if it has none."""
-    known = graph.once(_known_models)
-    if node_id not in known:
-        known[node_id] = _find_model(graph, node_id)
-    return known[node_id]
-
-
-def _known_models(_: TypedGraph) -> dict[str, Link | None]:
-    return {}
-
-
-def _find_model(graph: TypedGraph, node_id: str) -> Link | None:
     links = links_of(graph, node_id, "MODEL")
     if not links:
         guiders = links_of(graph, node_id, "GUIDER")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
-from ..workflow.typed import ANY, TypedGraph
+from ..workflow.typed import ANY, TypedGraph, per_node
 
+_MAX_NAMES = 10_000  # whose parts are kept
 _WORD = re.compile(r"[a-z]+|\d+")
 # Texts that are no prompt though an encoder takes them, by a word of their names.
 _NO_PROMPT = frozenset(
@@ -31,14 +33,16 @@ _PART_OF_PICTURE = re.compile(r"tile|crop|overlap|mask|font|stroke|border|paddin
 """Names of pairs that are the size of something else than a picture."""
 
 
+@lru_cache(_MAX_NAMES)
 def last_name(name: str) -> str:
     """The name of an input without those of the dynamic inputs that it belongs to: `seed` of `model.seed`."""
     return name.rpartition(".")[2].lower()
 
 
-def words_of(name: str) -> set[str]:
+@lru_cache(_MAX_NAMES)
+def words_of(name: str) -> frozenset[str]:
     """The words of an input's name."""
-    return set(_WORD.findall(name.lower()))
+    return frozenset(_WORD.findall(name.lower()))
 
 
 def is_negative(name: str) -> bool:
@@ -49,6 +53,7 @@ def is_negative(name: str) -> bool:
 # --- Texts ----------------------------------------------------------------------------------------------
 
 
+@per_node
 def prompt_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that take a positive prompt's text, empty if it takes none."""
     texts = [name for name in _texts(graph, node_id) if not words_of(last_name(name)) & _NO_PROMPT]
@@ -59,6 +64,7 @@ def prompt_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     return ()
 
 
+@per_node
 def negative_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The input of a node that takes a negative prompt by its name, empty if it has none."""
     return tuple(name for name in _texts(graph, node_id) if is_negative(last_name(name)))[:1]
@@ -72,6 +78,7 @@ def _texts(graph: TypedGraph, node_id: str) -> Iterable[str]:
             yield name
 
 
+@per_node
 def is_encoder(graph: TypedGraph, node_id: str) -> bool:
     """Whether a node makes conditioning from a text. One that adds a text to conditioning from elsewhere is none."""
     if not any(is_conditioning(kind) for kind in graph.output_types(node_id)):
@@ -88,6 +95,7 @@ def is_conditioning(kind: str) -> bool:
 # --- Numbers ------------------------------------------------------------------------------------------
 
 
+@per_node
 def seed_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that take a seed, empty if it takes none; some nodes draw several things."""
     return tuple(
@@ -104,6 +112,7 @@ def size_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     return next(usual, pairs[0] if pairs else ())
 
 
+@per_node
 def size_pairs(graph: TypedGraph, node_id: str) -> list[tuple[str, str]]:
     """Every two inputs of a node that are the width and the height of a picture, whatever else is in their names."""
     inputs = graph.inputs(node_id)
@@ -111,6 +120,8 @@ def size_pairs(graph: TypedGraph, node_id: str) -> list[tuple[str, str]]:
         return []
     found = []
     for name in inputs:
+        if "width" not in name.lower():
+            continue
         last = last_name(name)
         height = name[: len(name) - len(last)] + _WIDTH.sub(r"\1height\2", last)
         is_side = bool(_WIDTH.search(last)) and not _PART_OF_PICTURE.search(last)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..workflow.graph import Link, unique
-from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
-from .origins import origin_of
+from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph, per_node
+from .origins import Slot, origin_of
 from .roles import (
     handed_on,
     is_generator,
@@ -43,6 +43,7 @@ from .slots import (
 )
 
 _MAX_MEASURED = 4  # sizes that are those of pictures whose size is that of pictures, …
+_NUMBERS_AND_CHOICES = frozenset({"INT", "FLOAT", "FLOAT,INT", "INT,FLOAT", "COMBO", "STRING", ANY})
 _NO_NOISE = (False, "disable")
 
 
@@ -71,6 +72,15 @@ def find_prompts(graph: TypedGraph) -> list[Place]:
 def find_negative_prompts(graph: TypedGraph) -> list[Place]:
     """The negative prompts of the makers, without those that are positive too."""
     return graph.once(_find_negative_prompts)
+
+
+def negative_texts(graph: TypedGraph) -> frozenset[Slot]:
+    """The inputs that take a negative prompt."""
+    return graph.once(_find_negative_texts)
+
+
+def _find_negative_texts(graph: TypedGraph) -> frozenset[Slot]:
+    return frozenset(Slot(node_id, name) for node_id, names in find_negative_prompts(graph) for name in names)
 
 
 def _find_prompts(graph: TypedGraph) -> list[Place]:
@@ -286,13 +296,11 @@ class SamplingSetting:
 
     def inputs(self, graph: TypedGraph, node_id: str) -> tuple[str, ...]:
         """The inputs of a node that take this setting: the one of its name, else those whose names have its word."""
-        numbers = [
-            n
-            for n in graph.inputs(node_id)
-            if graph.input_type(node_id, n) in ("INT", "FLOAT", "COMBO", "STRING", ANY)
-        ]
-        exact = [name for name in numbers if last_name(name) in (self.name, *self.other_names)]
-        return tuple(exact[:1] or (n for n in numbers if self.name == "cfg" and _is_cfg(n)))
+        named = numbers_of(graph, node_id)
+        exact = next((named[name] for name in (self.name, *self.other_names) if name in named), None)
+        if exact is not None:
+            return (exact,)
+        return tuple(name for last, name in named.items() if _is_cfg(last)) if self.name == "cfg" else ()
 
     def find(self, graph: TypedGraph) -> list[Place]:
         """Where the samplers among the makers have this setting; if nothing denoises, every node that is needed."""
@@ -311,6 +319,16 @@ class SamplingSetting:
             return conditioning_ends(graph, maker, "positive", lambda n: bool(self.inputs(graph, n)))
         starts = links_of(graph, maker, self.brought_by)
         return upstream(graph, starts, self.brought_by, lambda n: bool(self.inputs(graph, n)))
+
+
+@per_node
+def numbers_of(graph: TypedGraph, node_id: str) -> dict[str, str]:
+    """The inputs of a node that take a number or a choice, by the last part of their names."""
+    found: dict[str, str] = {}
+    for name in graph.inputs(node_id):
+        if graph.input_type(node_id, name) in _NUMBERS_AND_CHOICES:
+            found.setdefault(last_name(name), name)
+    return found
 
 
 def _is_cfg(name: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from ..errors import GuiFormatWorkflow, InvalidWorkflow
@@ -125,29 +125,30 @@ def _check_json(value: object, where: str, characters: int) -> int:
 
     `characters` is the size of the values checked before this one; the return value includes this one.
     """
-    waiting: list[tuple[object, int]] = [(value, 0)]
+    waiting: list[tuple[Iterable[object], int]] = [((value,), 0)]
     while waiting:
-        item, depth = waiting.pop()
+        items, depth = waiting.pop()
         if depth > MAX_DEPTH:
             raise InvalidWorkflow(f"{where} is nested deeper than {MAX_DEPTH} levels")
-        characters += len(item) if isinstance(item, str) else _CHARACTERS_PER_VALUE
+        for item in items:
+            characters += len(item) if isinstance(item, str) else _CHARACTERS_PER_VALUE
+            if isinstance(item, dict):
+                for key in item:
+                    if not isinstance(key, str):
+                        raise InvalidWorkflow(f"{where} holds the key {str(key)[:80]}, which is no string")
+                waiting.extend(((item.keys(), depth + 1), (item.values(), depth + 1)))
+            elif isinstance(item, list):
+                waiting.append((item, depth + 1))
+            else:
+                _check_scalar(item, where)
         if characters > MAX_CHARACTERS:
             _too_large()
-        if isinstance(item, dict):
-            for key in item:
-                if not isinstance(key, str):
-                    raise InvalidWorkflow(f"{where} holds the key {str(key)[:80]}, which is no string")
-            waiting.extend((part, depth + 1) for pair in item.items() for part in pair)
-        elif isinstance(item, list):
-            waiting.extend((part, depth + 1) for part in item)
-        else:
-            _check_scalar(item, where)
     return characters
 
 
 def _check_scalar(value: object, where: str) -> None:
     if isinstance(value, str):
-        if _SURROGATE.search(value):
+        if not value.isascii() and _SURROGATE.search(value):
             raise InvalidWorkflow(f"{where} holds half a character (a lone surrogate), which no UTF-8 text can carry")
     elif isinstance(value, float):
         if not math.isfinite(value):
@@ -232,24 +233,24 @@ def _check_file_names(graph: Graph) -> None:
     for node_id in graph:
         is_loader = "load" in graph.class_of(node_id).lower()
         for name, value in graph.inputs(node_id).items():
-            where = f"node {graph.describe(node_id)}: {name[:80]}"
-            _check_wrapped(where, value)
-            if name == _FILENAME_PREFIX and isinstance(value, (dict, list)) and as_link(value) is None:
-                raise InvalidWorkflow(f"{where} must be a text or a link")
-            is_name = name == _FILENAME_PREFIX or (
-                (is_loader or _FILE_INPUT.search(name)) and not _TEXT_INPUT.search(name)
-            )
-            if not is_name or name in _EDITOR_ONLY_INPUTS or as_link(value) is not None:
-                continue
-            outside = next((text for text in _strings(value) if _leaves_folder(name, text)), None)
-            if outside is not None:
-                raise InvalidWorkflow(f"{where} must be a name inside ComfyUI's own folder, not {outside[:80]!a}")
+            problem = _problem_of_file_name(name, value, is_loader)
+            if problem:
+                raise InvalidWorkflow(f"node {graph.describe(node_id)}: {name[:80]}{problem}")
 
 
-def _check_wrapped(where: str, value: object) -> None:
-    """Refuse `{"__value__": …}` around anything but a list: ComfyUI unwraps it, which would hide other values."""
+def _problem_of_file_name(name: str, value: object, is_loader: bool) -> str:
+    """What is wrong with the value of an input, as the end of a sentence; "" if nothing is."""
     if isinstance(value, dict) and "__value__" in value and not isinstance(value["__value__"], list):
-        raise InvalidWorkflow(f'{where}: {{"__value__": …}} must hold a list; put another value there as it is')
+        # ComfyUI unwraps it, which would hide other values.
+        return ': {"__value__": …} must hold a list; put another value there as it is'
+    if not isinstance(value, (str, dict, list)) or as_link(value) is not None or name in _EDITOR_ONLY_INPUTS:
+        return ""
+    if name == _FILENAME_PREFIX and not isinstance(value, str):
+        return " must be a text or a link"
+    if name != _FILENAME_PREFIX and (_TEXT_INPUT.search(name) or not (is_loader or _FILE_INPUT.search(name))):
+        return ""
+    outside = next((text for text in _strings(value) if _leaves_folder(name, text)), None)
+    return "" if outside is None else f" must be a name inside ComfyUI's own folder, not {outside[:80]!a}"
 
 
 def _strings(value: object) -> Iterator[str]:

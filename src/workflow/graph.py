@@ -6,7 +6,7 @@ is a list of two, `[node id, output slot]`, is a link; every other value is the 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,9 +46,14 @@ class Graph:
     def __init__(self, workflow: Workflow) -> None:
         self.workflow = workflow
         self._consumers: dict[str, list[tuple[str, str]]] = {}
+        self._links: dict[str, dict[str, Link]] = {}
         self._memo: dict[Callable[..., Any], Any] = {}
-        for node_id in workflow:
-            for name, link in self.links(node_id):
+        self.answers: defaultdict[Callable[..., Any], dict[Any, Any]] = defaultdict(dict)
+        """The answers to questions that are asked again and again, by the function that finds them."""
+        for node_id, node in workflow.items():
+            links = {name: link for name, value in node["inputs"].items() if (link := as_link(value)) is not None}
+            self._links[node_id] = links
+            for name, link in links.items():
                 self._consumers.setdefault(link.node_id, []).append((node_id, name))
 
     def __contains__(self, node_id: str) -> bool:
@@ -73,16 +78,13 @@ class Graph:
         inputs: Mapping[str, Any] = self.workflow[node_id]["inputs"]
         return inputs
 
-    def links(self, node_id: str) -> Iterator[tuple[str, Link]]:
+    def links(self, node_id: str) -> Iterable[tuple[str, Link]]:
         """The node's linked inputs: (input name, link)."""
-        for name, value in self.inputs(node_id).items():
-            link = as_link(value)
-            if link is not None:
-                yield name, link
+        return self._links[node_id].items()
 
     def link(self, node_id: str, name: str) -> Link | None:
         """The link of one input, or None if it holds a value or is absent."""
-        return as_link(self.inputs(node_id).get(name))
+        return self._links[node_id].get(name)
 
     def feeds_others(self, node_id: str) -> bool:
         """Whether an input of any node is linked to this node."""
@@ -102,7 +104,8 @@ class Graph:
         """The node for a message: `6 (CLIPTextEncode "Positive prompt")`."""
         title, class_type = self.title(node_id), self.class_of(node_id)
         name = class_type if title == class_type else f'{class_type} "{title}"'
-        return "".join(c if c.isprintable() else "?" for c in f"{node_id} ({name})"[:200])
+        shown = f"{node_id} ({name})"[:200]
+        return shown if shown.isprintable() else "".join(c if c.isprintable() else "?" for c in shown)
 
     def describe_all(self, node_ids: Sequence[str]) -> str:
         """Nodes for a message, comma-separated."""

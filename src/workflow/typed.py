@@ -7,9 +7,9 @@ type is that of what is linked, else the one that inputs of such a name usually 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from functools import cached_property
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property, wraps
+from typing import Any, NamedTuple, TypeVar
 
 from .graph import Graph, Link, Workflow, as_link, dependencies_first
 from .schemas import InputSchema, NodeSchema, input_schema
@@ -41,6 +41,7 @@ _BRANCHES = {
 }
 _SELECTORS = frozenset({"select", "index", "input", "selected", "selected_input"})
 _LAST_NUMBER = re.compile(r"(\d+)$")
+_NONE: frozenset[str] = frozenset()
 _MAX_HOLDERS = 10  # one behind the other
 _PREFIX_INPUT = "filename_prefix"
 
@@ -92,19 +93,16 @@ class TypedGraph(Graph):
         names = schema.output_names if schema else ()
         return names[link.slot] if 0 <= link.slot < len(names) else ""
 
-    def output_types(self, node_id: str) -> set[str]:
-        """The types of what a node gives: those that its class declares, else those that others take from it."""
-        schema = self.schema(node_id)
-        links = [self.link(consumer, name) for consumer, name in self.consumers(node_id)]
-        of_links = {self.output_type(link) for link in links if link}
-        return {*of_links, *(t for t in schema.outputs if _is_concrete(t))} if schema else of_links
+    def output_types(self, node_id: str) -> frozenset[str]:
+        """The types of what a node gives: those that its class declares, and those that others take from it."""
+        return _output_types(self, node_id)
 
-    def typed_links(self, node_id: str) -> Iterator[tuple[str, str, Link]]:
+    def typed_links(self, node_id: str) -> list[tuple[str, str, Link]]:
         """The linked inputs of a node that count: (input name, type of what comes, link)."""
-        for name, link in self.live_links(node_id):
-            yield name, self._type_of_link(node_id, name, link), link
+        return _typed_links(self, node_id)
 
-    def _type_of_link(self, node_id: str, name: str, link: Link) -> str:
+    def type_of_link(self, node_id: str, name: str, link: Link) -> str:
+        """The type of what comes through a linked input."""
         kind = self.output_type(link)
         return kind if kind != ANY else self.input_type(node_id, name)
 
@@ -126,7 +124,7 @@ class TypedGraph(Graph):
             if _is_concrete(schema.outputs[link.slot]):
                 return schema.outputs[link.slot]
             handed_on = {
-                self._type_of_link(link.node_id, name, source)
+                self.type_of_link(link.node_id, name, source)
                 for name, source in self.links(link.node_id)
                 if (known := self.input_schema(link.node_id, name)) is not None and not _is_concrete(known.kind)
             } - {ANY}
@@ -207,13 +205,48 @@ class TypedGraph(Graph):
 
     def chosen_input(self, node_id: str) -> str | None:
         """The input that a switch with a constant condition hands on; None for every other node."""
-        switch = self.once(_switches).get(node_id)
+        switch = self._switches.get(node_id)
         return switch.chosen if switch else None
 
     def unchosen_inputs(self, node_id: str) -> frozenset[str]:
         """The linked inputs that a switch with a constant condition does not hand on."""
-        switch = self.once(_switches).get(node_id)
-        return switch.others if switch else frozenset()
+        switch = self._switches.get(node_id)
+        return switch.others if switch else _NONE
+
+    @cached_property
+    def _switches(self) -> dict[str, _Switch]:
+        """The switches whose condition is constant."""
+        found = {node_id: _switch_of(self, node_id) for node_id in self}
+        return {node_id: switch for node_id, switch in found.items() if switch is not None}
+
+
+Answer = TypeVar("Answer")
+
+
+def per_node(ask: Callable[[TypedGraph, str], Answer]) -> Callable[[TypedGraph, str], Answer]:
+    """A question about a node of a graph, which is answered once."""
+
+    @wraps(ask)
+    def answer(graph: TypedGraph, node_id: str) -> Answer:
+        known: dict[str, Answer] = graph.answers[ask]
+        if node_id not in known:
+            known[node_id] = ask(graph, node_id)
+        return known[node_id]
+
+    return answer
+
+
+@per_node
+def _output_types(graph: TypedGraph, node_id: str) -> frozenset[str]:
+    schema = graph.schema(node_id)
+    links = [graph.link(consumer, name) for consumer, name in graph.consumers(node_id)]
+    of_links = {graph.output_type(link) for link in links if link}
+    return frozenset(of_links.union(t for t in schema.outputs if _is_concrete(t)) if schema else of_links)
+
+
+@per_node
+def _typed_links(graph: TypedGraph, node_id: str) -> list[tuple[str, str, Link]]:
+    return [(name, graph.type_of_link(node_id, name, link), link) for name, link in graph.live_links(node_id)]
 
 
 class _Switch(NamedTuple):
@@ -221,12 +254,6 @@ class _Switch(NamedTuple):
 
     chosen: str
     others: frozenset[str]
-
-
-def _switches(graph: TypedGraph) -> dict[str, _Switch]:
-    """The switches whose condition is constant."""
-    found = {node_id: _switch_of(graph, node_id) for node_id in graph}
-    return {node_id: switch for node_id, switch in found.items() if switch is not None}
 
 
 def _switch_of(graph: TypedGraph, node_id: str) -> _Switch | None:
