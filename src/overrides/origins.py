@@ -152,10 +152,10 @@ def held_input(graph: TypedGraph, link: Link, kind: str) -> str | None:
     visible = [name for name, config in schema.inputs.items() if config.kind in VALUE_TYPES]
     if len(schema.inputs) == 1 and len(visible) == 1 and len(schema.outputs) == 1:
         return visible[0] if visible[0] in inputs and schema.outputs[0] == schema.inputs[visible[0]].kind else None
-    name = graph.output_name(link)
-    if name in inputs and name in visible and schema.inputs[name].kind == kind:
-        return name
-    return None
+    called = graph.output_name(link).lower()
+    if called == kind.lower():  # no name, only its type
+        return None
+    return next((n for n in visible if n in inputs and n.lower() == called and schema.inputs[n].kind == kind), None)
 
 
 def _held_by_unknown(graph: TypedGraph, node_id: str, kind: str) -> str | None:

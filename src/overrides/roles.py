@@ -80,17 +80,15 @@ def _find_makers(graph: TypedGraph) -> list[str]:
     ends = [Link(node_id, 0) for node_id in graph.main_outputs]
     found = _nearest(graph, ends, is_result)
     found = [n for n in found if _MEDIA & graph.output_types(n) != {"AUDIO"}] or found  # the sound of a video
-    behind = {node_id: _behind(graph, node_id) for node_id in found}
-    auxiliary = {n for node_id, others in behind.items() for n in others if not _is_same_role(graph, node_id, n)}
-    found = [n for n in found if n not in auxiliary] or found
-    queue = deque(found)
+    auxiliary = {n for node_id in found for n in _behind(graph, node_id) if not _is_same_role(graph, node_id, n)}
+    queue = deque([n for n in found if n not in auxiliary] or found)
+    meant = set(queue)
     while queue:
         node_id = queue.popleft()
-        for other in behind.get(node_id) or _behind(graph, node_id):
-            if other not in found and _is_same_role(graph, node_id, other):
-                found.append(other)
-                queue.append(other)
-    return [node_id for node_id in graph if node_id in set(found)]
+        more = [n for n in _behind(graph, node_id) if n not in meant and _is_same_role(graph, node_id, n)]
+        meant.update(more)
+        queue.extend(more)
+    return [node_id for node_id in graph if node_id in meant]
 
 
 @per_node
@@ -105,12 +103,17 @@ def _is_same_role(graph: TypedGraph, node_id: str, other: str) -> bool:
     if not is_sampler(graph, node_id) or not is_sampler(graph, other):
         return False
     model = _model_key(graph, node_id)
-    if model is not None and model == _model_key(graph, other):
-        return True
-    latents = [link for _, kind, link in graph.typed_links(node_id) if kind == "LATENT"]
-    return other in _nearest(graph, latents, lambda kind: kind == "LATENT")
+    return (model is not None and model == _model_key(graph, other)) or other in _before(graph, node_id)
 
 
+@per_node
+def _before(graph: TypedGraph, node_id: str) -> frozenset[str]:
+    """The makers whose latent a sampler goes on with."""
+    latents = links_of(graph, node_id, "LATENT")
+    return frozenset(_nearest(graph, latents, lambda kind: kind == "LATENT"))
+
+
+@per_node
 def _model_key(graph: TypedGraph, node_id: str) -> str | None:
     """What a sampler's model is: two nodes that load the same file give the same model."""
     link = model_of(graph, node_id)
