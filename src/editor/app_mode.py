@@ -10,9 +10,8 @@ from __future__ import annotations
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..workflow import Slot
 from .document import Document, Socket
 from .faces import proxies_of
 from .placing import PRIMITIVE, PlacedNode, consumers_of
@@ -21,12 +20,19 @@ _MAX_ENTRIES, _MAX_TARGETS = 300, 1000
 _MAX_NAME_LENGTH = 200
 
 
+class AppTarget(NamedTuple):
+    """A place in the prompt at which a value is set."""
+
+    node_id: str
+    input: str
+
+
 @dataclass(frozen=True)
 class AppInput:
-    """One input: its name as the editor shows it, and the places (node id, input) at which its value is set."""
+    """One input: its name as the editor shows it, and the places at which its value is set, all of them."""
 
     name: str
-    targets: tuple[Slot, ...]
+    targets: tuple[AppTarget, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,7 @@ def _entries(saved: Any) -> list[Any]:
 class _Found:
     name: str
     placed: PlacedNode
-    targets: tuple[Slot, ...]
+    targets: tuple[AppTarget, ...]
 
 
 def _with_unique_names(found: list[_Found]) -> Iterator[AppInput]:
@@ -115,7 +121,7 @@ class _Reader:
         found = [widget for host in hosts for widget in _shown_widgets(host, inner_id, name)]
         return found[0] if len(found) == 1 else None
 
-    def _targets(self, placed: PlacedNode, name: str) -> Iterator[Slot]:
+    def _targets(self, placed: PlacedNode, name: str) -> Iterator[AppTarget]:
         """The places of the prompt that the value of a widget goes to."""
         waiting, seen = [(placed, name)], set[tuple[str, str]]()
         while waiting:
@@ -129,7 +135,7 @@ class _Reader:
                 consumers = consumers_of(placed) if name == "value" else []
                 waiting.extend((consumer, consumer.inputs[number].name) for consumer, number in consumers)
             elif name in (inputs := self._inputs(placed)) and not isinstance(inputs[name], list):
-                yield Slot(placed.id, name)
+                yield AppTarget(placed.id, name)
 
     def _inputs(self, placed: PlacedNode) -> Mapping[str, Any]:
         entry = self.prompt.get(placed.id)
