@@ -1,16 +1,27 @@
 """Our conversion of editor files beside the editor's own export, on the templates that ComfyUI installs.
 
-    COMFYUI_PATH=… python -m maintenance.editor_comparison [FILE.json …] [--exports FOLDER] [--classes] [--fixtures]
+    COMFYUI_PATH=… python -m maintenance.editor_comparison [FILE.json …] [--frontend FOLDER] [--exports FOLDER]
+        [--mutate COUNT --seed NUMBER] [--classes] [--fixtures]
 
 Boots that ComfyUI with its editor on the CPU, opens each file in a headless Chromium and takes what the editor would
-queue; then converts the same files and says of each: equal, failed (with the reason) or different (with the first
-difference). "Equal but for views" is but for inputs that show something in the editor and that no class takes. "Equal
-as saved" is the file as this version of the editor saves it: newer ones give nodes in subgraphs new ids when two have
-the same.
+queue; then converts the same files and says of each:
 
-`--exports` keeps the editor's exports and /object_info, or takes them from there if they are there. `--classes`
-compares the widgets of every node class in place of files. `--fixtures` writes what the tests compare with, from the
-files of tests/editor_files.py, beside what was written with other versions. Ends with 1 if anything is different.
+    equal                to the letter, but for the titles of nodes
+    equal but for ids    newer editors give nodes in subgraphs new ids when two have the same
+    equal but for views  inputs that show something in the editor and that no class takes
+    cut by the editor    but for links that the editor itself loses when it opens the file
+    told                 different, and the conversion's own warnings name each node that differs
+    different            different, silently: the first difference is printed, and the command ends with 1
+    refused              with the reason
+    nothing to run       refused, and the editor itself would queue nothing: all is muted or bypassed
+    no export            the editor itself does not open or queue the file
+
+`--frontend` is the folder of another editor (`…/comfyui_frontend_package/static`) to be the truth. `--exports` keeps
+the editor's exports and /object_info, or takes them from there if they are there; each editor needs a folder of its
+own. `--mutate` lets the editor change that many of the files at random first: nodes are muted and bypassed, values on
+subgraphs' faces change, widgets are promoted. `--classes` compares the widgets of every node class in place of files.
+`--fixtures` writes what the tests compare with, from the files of tests/editor_files.py, beside what was written with
+other versions.
 
 Needs `pip install playwright` and a Chromium (`--chromium`, else /usr/bin/chromium). Talks to loopback only.
 """
@@ -18,51 +29,31 @@ Needs `pip install playwright` and a Chromium (`--chromium`, else /usr/bin/chrom
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import socket
-import subprocess
+import random
+import re
 import sys
-import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from maintenance.editor_exports import change_files, editor_files, export_files, get_json, running_comfyui
 from src.comfy.install import find_comfyui
-from src.editor import class_types, convert, is_editor_workflow, read_document
+from src.editor import Converted, class_types, convert, read_document
 from src.editor.widgets import widgets_of
 from src.errors import WorkerError
 from src.settings import read_settings
+from src.workflow.graph import as_link
 from src.workflow.schemas import NodeSchema, read_schema
 from tests.editor_files import FILES
 
 _TESTS = Path(__file__).resolve().parent.parent / "tests"
-_BOOT_SECONDS = 180.0
-_LOAD_MILLISECONDS = 120_000
 
+_NODE_OF_WARNING = re.compile(r"node (\S+) \(")
 _VIEWS = ("audioUI", "preview", "compare_view")
 """Inputs that show something in the editor and that no node class takes."""
-_EXPORT = """async (workflow) => {
-  await window.app.loadGraphData(workflow, true, false)
-  return await window.app.graphToPrompt()
-}"""
-_WIDGETS = """() => {
-  const found = {}
-  for (const type of Object.keys(window.LiteGraph.registered_node_types)) {
-    try {
-      const node = window.LiteGraph.createNode(type)
-      if (!node?.comfyClass) continue
-      found[node.comfyClass] = {
-        widgets: (node.widgets ?? []).filter(w => w.serialize !== false)
-          .map(w => [w.name, w.options?.serialize !== false, w.type, String(w.serializeValue ?? '').slice(0, 60)]),
-      }
-    } catch (error) { found[type] = { error: String(error) } }
-  }
-  return found
-}"""
 
 
 def main() -> int:
@@ -76,47 +67,90 @@ def main() -> int:
     if options.classes:
         return _compare_classes(exported["widgets"], schemas)
     counts: Counter[str] = Counter()
+    known = 0
     for name, entry in exported["files"].items():
-        outcome, details = _compare(entry["workflow"], entry["export"], schemas)
+        outcome, details = _compare(entry, schemas)
         counts[outcome] += 1
+        known += _is_known(entry["workflow"], schemas)
         if outcome != "equal":
-            print(f"{outcome:>9}  {name}: {details}")
-    total = sum(counts.values())
-    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), f"of {total} files")
+            print(f"{outcome:>19}  {name}: {details}")
+    print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), "of", sum(counts.values()))
+    print(f"of {known} of them the classes are all there; {counts['equal'] / max(known, 1):.1%} of those are equal")
     return 1 if counts["different"] else 0
 
 
-def _compare(
-    workflow: Mapping[str, Any], export: Mapping[str, Any], schemas: Mapping[str, NodeSchema]
-) -> tuple[str, str]:
-    theirs = export.get("output")
+# --- Comparing ------------------------------------------------------------------------------------------
+
+
+def _compare(entry: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> tuple[str, str]:
+    """The outcome of one file, and its details."""
+    theirs = entry["export"].get("output")
     try:
-        ours = _convert_file(workflow, schemas)
-        if theirs is None:
-            return "different", f"converted, but the editor says {str(export)[:300]}"
-        difference = _difference(_without_titles(ours), _without_titles(theirs), "")
-        if not difference:
-            return "equal", ""
-        if not _difference(_without_views(ours), _without_views(theirs), ""):
-            return "equal but for views", difference
-        saved = _convert_file(export["workflow"], schemas)
-        if not _difference(_without_views(saved), _without_views(theirs), ""):
-            return "equal as saved", difference
+        converted = _convert_file(entry["workflow"], schemas)
     except WorkerError as error:
-        return "failed", error.message
+        if theirs == {}:
+            return "nothing to run", error.message[:100]
+        return "refused", str(error.details.get("reason") or error.message)
+    if theirs is None:
+        return "no export", str(entry["export"])[:200]
+    return _difference_of(converted, theirs, entry["export"].get("workflow") or {})
+
+
+def _difference_of(converted: Converted, export: Mapping[str, Any], resaved: Mapping[str, Any]) -> tuple[str, str]:
+    ours, theirs = _without_titles(converted.prompt), _without_titles(export)
+    difference = _difference(ours, theirs, "")
+    if not difference:
+        return "equal", ""
+    if _shape(ours) == _shape(theirs):
+        return "equal but for ids", difference
+    if not _difference(_without_views(ours), _without_views(theirs), ""):
+        return "equal but for views", difference
+    if _is_cut(ours, theirs, resaved):
+        return "cut by the editor", difference
+    if _is_told(ours, theirs, converted.warnings):
+        return "told", f"{difference}; {' / '.join(converted.warnings)}"
     return "different", difference
 
 
-def _convert_file(workflow: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> dict[str, Any]:
+def _is_cut(ours: Mapping[str, Any], theirs: Mapping[str, Any], resaved: Mapping[str, Any]) -> bool:
+    """Whether all that differs are links which are not in the file any more after the editor has opened it."""
+    definitions = (resaved.get("definitions") or {}).get("subgraphs") or []
+    nodes = [node for graph in (resaved, *definitions) for node in graph.get("nodes") or []]
+    unlinked = {
+        (str(node.get("id")), socket.get("name"))
+        for node in nodes
+        for socket in node.get("inputs") or []
+        if socket.get("link") is None
+    }
+    if ours.keys() != theirs.keys():
+        return False
+    for node_id, node in ours.items():
+        inputs, their_inputs = node["inputs"], theirs[node_id]["inputs"]
+        cut = {name for name in inputs.keys() - their_inputs.keys() if as_link(inputs[name])}
+        if not {(node_id.rpartition(":")[2], name) for name in cut} <= unlinked:
+            return False
+        if {name: value for name, value in inputs.items() if name not in cut} != their_inputs:
+            return False
+    return True
+
+
+def _is_told(ours: Mapping[str, Any], theirs: Mapping[str, Any], warnings: Iterable[str]) -> bool:
+    """Whether a warning names each node that differs, or a subgraph node around it."""
+    told = {match[1] for warning in warnings if (match := _NODE_OF_WARNING.match(warning))}
+    differing = [node_id for node_id in {**ours, **theirs} if _difference(ours.get(node_id), theirs.get(node_id), "")]
+    return all(any(f"{node_id}:".startswith(f"{one}:") for one in told) for node_id in differing)
+
+
+def _convert_file(workflow: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> Converted:
     document = read_document(workflow)
     return convert(document, {name: schemas.get(name) for name in class_types(document)})
 
 
 def _without_views(prompt: Mapping[str, Any]) -> dict[str, Any]:
-    """Without titles and without inputs that only show something in the editor."""
+    """Without inputs that only show something in the editor."""
     return {
         node_id: {**node, "inputs": {name: value for name, value in node["inputs"].items() if name not in _VIEWS}}
-        for node_id, node in _without_titles(prompt).items()
+        for node_id, node in prompt.items()
     }
 
 
@@ -125,6 +159,25 @@ def _without_titles(prompt: Mapping[str, Any]) -> dict[str, Any]:
     return {
         node_id: {name: value for name, value in node.items() if name != "_meta"} for node_id, node in prompt.items()
     }
+
+
+def _shape(prompt: Mapping[str, Any]) -> Counter[str]:
+    """The nodes without their ids: each as a hash of its class, its values and the nodes that it is linked to."""
+    found: dict[str, str] = {}
+
+    def of(node_id: str) -> str:
+        if node_id not in found:
+            found[node_id] = ""  # a circle ends here
+            node = prompt.get(node_id, {})
+            inputs = {}
+            for name, value in sorted(node.get("inputs", {}).items()):
+                link = as_link(value)
+                inputs[name] = [of(link.node_id), link.slot] if link else {"value": value}
+            text = json.dumps([node.get("class_type"), inputs], sort_keys=True)
+            found[node_id] = hashlib.sha256(text.encode()).hexdigest()
+        return found[node_id]
+
+    return Counter(of(node_id) for node_id in prompt)
 
 
 def _difference(ours: Any, theirs: Any, path: str) -> str:
@@ -156,13 +209,16 @@ def _compare_classes(widgets: Mapping[str, Any], schemas: Mapping[str, NodeSchem
     return 1 if different else 0
 
 
+# --- The editor's side ----------------------------------------------------------------------------------
+
+
 def _write_fixtures(options: argparse.Namespace, comfyui: Path, python: str) -> int:
     workflows = {name: make() for name, make in FILES.items()}
-    with _comfyui(comfyui, python) as url:
-        object_info, files = _get(f"{url}/object_info"), _from_editor(url, workflows, options.chromium)["files"]
-        version = _get(f"{url}/system_stats")["system"]["comfyui_version"]
+    with running_comfyui(comfyui, python, options.frontend) as url:
+        object_info, files = get_json(f"{url}/object_info"), export_files(url, workflows, options.chromium)["files"]
+        version = get_json(f"{url}/system_stats")["system"]["comfyui_version"]
     used = {name for workflow in workflows.values() for name in class_types(read_document(workflow))}
-    known = {name: entry for name, entry in files.items() if _is_known(entry, object_info)}
+    known = {name: entry for name, entry in files.items() if _is_known(entry["workflow"], object_info)}
     exports = {name: _without_titles(entry["export"]["output"]) for name, entry in known.items()}
     for file, content in (
         ("editor_exports.json", exports),
@@ -174,23 +230,30 @@ def _write_fixtures(options: argparse.Namespace, comfyui: Path, python: str) -> 
     return 0
 
 
-def _is_known(entry: Mapping[str, Any], object_info: Mapping[str, Any]) -> bool:
+def _is_known(workflow: Mapping[str, Any], classes: Mapping[str, Any]) -> bool:
     """Whether that ComfyUI has all node classes of a file: the editor exports unknown nodes without a class."""
-    return class_types(read_document(entry["workflow"])) <= object_info.keys()
-
-
-# --- The editor's side ----------------------------------------------------------------------------------
+    try:
+        return class_types(read_document(workflow)) <= classes.keys()
+    except WorkerError:
+        return False
 
 
 def _exports(options: argparse.Namespace, comfyui: Path, python: str) -> dict[str, Any]:
-    cache = options.exports / f"{comfyui.parent.name}.json" if options.exports else None
+    kind = f"-mutated-{options.mutate}-{options.seed}" if options.mutate else ""
+    cache = options.exports / f"{comfyui.parent.name}{kind}.json" if options.exports else None
     if cache and cache.exists():
         found: dict[str, Any] = json.loads(cache.read_text(encoding="utf-8"))
         return found
-    files = options.files or _templates(comfyui)
-    workflows = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
-    with _comfyui(comfyui, python) as url:
-        exported = {"object_info": _get(f"{url}/object_info"), **_from_editor(url, workflows, options.chromium)}
+    workflows = editor_files(options.files or _templates(comfyui))
+    with running_comfyui(comfyui, python, options.frontend) as url:
+        object_info = get_json(f"{url}/object_info")
+        if options.mutate:
+            known = sorted(name for name, workflow in workflows.items() if _is_known(workflow, object_info))
+            chosen = random.Random(options.seed).sample(known, min(options.mutate, len(known)))
+            exported = change_files(url, {name: workflows[name] for name in chosen}, options.chromium, options.seed)
+        else:
+            exported = export_files(url, workflows, options.chromium)
+    exported["object_info"] = object_info
     if cache:
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(json.dumps(exported), encoding="utf-8")
@@ -204,71 +267,13 @@ def _templates(comfyui: Path) -> list[Path]:
     return [file for folder in folders for file in sorted(folder.glob("*.json")) if not file.name.startswith("index")]
 
 
-def _from_editor(url: str, workflows: Mapping[str, Any], chromium: str) -> dict[str, Any]:
-    try:
-        from playwright.sync_api import Error, sync_playwright  # noqa: PLC0415  only needed here, and large
-    except ImportError:
-        raise SystemExit("pip install playwright") from None
-    exported: dict[str, Any] = {}
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=chromium,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        page = browser.new_page()
-        page.set_default_timeout(_LOAD_MILLISECONDS)
-        page.goto(url)
-        page.wait_for_function("() => window.app?.graph && window.app.vueAppReady !== false && window.LiteGraph")
-        page.wait_for_timeout(3000)
-        widgets = page.evaluate(_WIDGETS)
-        for name, workflow in workflows.items():
-            if not is_editor_workflow(workflow):
-                continue
-            try:
-                export = page.evaluate(_EXPORT, workflow)
-            except Error as error:
-                export = {"error": str(error)}
-            exported[name] = {"workflow": workflow, "export": export}
-            print(f"\r{len(exported)} of {len(workflows)} exported", end="", file=sys.stderr, flush=True)
-        print(file=sys.stderr)
-        browser.close()
-    return {"files": exported, "widgets": widgets}
-
-
-@contextmanager
-def _comfyui(directory: Path, python: str) -> Iterator[str]:
-    """Run the complete ComfyUI, with its editor; its URL."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [python, "main.py", "--cpu", "--port", str(port), "--disable-auto-launch"]
-    process = subprocess.Popen(command, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + _BOOT_SECONDS
-        while True:
-            try:
-                _get(f"{url}/system_stats")
-                break
-            except (urllib.error.URLError, ConnectionError):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("ComfyUI did not start; start it by hand to see why") from None
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _get(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=60) as response:
-        return json.load(response)
-
-
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="*", metavar="FILE.json", help="else ComfyUI's templates")
+    parser.add_argument("--frontend", type=Path, metavar="FOLDER")
     parser.add_argument("--exports", type=Path, metavar="FOLDER")
+    parser.add_argument("--mutate", type=int, default=0, metavar="COUNT")
+    parser.add_argument("--seed", type=int, default=1, metavar="NUMBER")
     parser.add_argument("--classes", action="store_true")
     parser.add_argument("--fixtures", action="store_true")
     parser.add_argument("--chromium", default="/usr/bin/chromium")

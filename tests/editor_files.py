@@ -548,9 +548,9 @@ FILES = {
         with_dynamic_inputs,
     )
 }
+FRONTENDS = {"0.3.64": "1.27.10", "0.21.0": "1.43.18", "0.33.0": "1.49.6"}
+"""The version of the editor that each ComfyUI brings: a file is converted as the version that saved it would."""
 DIFFER = {
-    # Its own values belong to a subgraph node; a file that a newer editor saved has `proxyWidgets` and keeps none.
-    ("0.21.0", "with_promoted_values"),
     # Older ones run what is inside of a muted subgraph, unless they have muted that too, as they do when asked to.
     ("0.3.64", "with_inactive_subgraphs"),
 }

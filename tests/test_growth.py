@@ -218,7 +218,7 @@ EDITOR_SHAPES = {
 def test_a_file_of_the_editor_twice_as_large_takes_about_twice_the_steps(shape: Any) -> None:
     def converted(file: dict[str, Any]) -> dict[str, Any]:
         document = read_document(file)
-        return convert(document, {name: read_schema(CLASSES[name]) for name in class_types(document)})
+        return convert(document, {name: read_schema(CLASSES[name]) for name in class_types(document)}).prompt
 
     few, many = (shape(size) for size in (SMALL, 2 * SMALL))
     assert len(converted(many)) > 2 * len(converted(few)) - 3

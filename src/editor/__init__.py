@@ -5,14 +5,28 @@ maintenance.editor_comparison`). What these rules do not determine is an error, 
 
     document   the content of a saved file: nodes, links, subgraphs
     widgets    the widgets of a node class, in the order in which their values are saved
+    packs      what the scripts of node packs make of their nodes
     values     the value of each widget of each node
+    faces      the widgets that a subgraph node has for those inside
     placing    the nodes of a file at their places, those of each instance of a subgraph too
     links      where an input's value comes from, through reroutes, bypassed nodes and subgraphs
     dynamic_prompts  chooses one of the texts in `{a|b}`, as the editor does when it queues
     conversion the prompt in API format, built with all of these
+    app_mode   the inputs and outputs that a file's author chose, as places in the prompt
 """
 
-from .conversion import class_types, convert
-from .document import is_editor_workflow, read_document
+from .app_mode import App, AppInput, AppTarget
+from .conversion import Converted, class_types, convert
+from .document import is_editor_workflow, read_document, with_editor_numbers
 
-__all__ = ["class_types", "convert", "is_editor_workflow", "read_document"]
+__all__ = [
+    "App",
+    "AppInput",
+    "AppTarget",
+    "Converted",
+    "class_types",
+    "convert",
+    "is_editor_workflow",
+    "read_document",
+    "with_editor_numbers",
+]

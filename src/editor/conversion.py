@@ -5,21 +5,35 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
+from .app_mode import App, read_app
 from .document import Document, EditorNode, refuse
-from .links import LinkSources, PromotedWidget
-from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes
+from .links import FromPrimitive, LinkSources, PromotedWidget
+from .packs import BROADCASTERS, WHILE_QUEUEING, is_broadcaster
+from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes, types_match, variable_name
 from .values import ConversionContext, Values, wrap_list
 from .widgets import needs_browser
 
-# Prefixes of node classes whose frontend scripts connect nodes while the editor queues.
-_CONNECTING_CLASSES = ("Anything Everywhere", "Prompts Everywhere", "Seed Everywhere")
-_MAX_CLASSES = 300
+_MAX_CLASSES, _MAX_WARNINGS = 300, 20
 _SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _GROUP_NODE_PREFIXES = ("workflow>", "workflow/")
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A file in API format: `prompt` is `{node id: {"class_type", "inputs", "_meta": {"title"}}}`.
+
+    `warnings` tell where the editor's versions differ and which of them was followed, and what the file has no values
+    for. `app` is what the file's author chose for the editor's App Mode, None if nothing.
+    """
+
+    prompt: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+    app: App | None = None
 
 
 def class_types(document: Document) -> set[str]:
@@ -36,33 +50,34 @@ def convert(
     schemas: Mapping[str, NodeSchema | None],
     context: ConversionContext | None = None,
     check: Callable[[], None] = lambda: None,
-) -> dict[str, Any]:
-    """The document in API format: `{node id: {"class_type", "inputs", "_meta": {"title"}}}`.
+) -> Converted:
+    """The document in API format.
 
     `schemas` maps each class in it to its schema, None for a class that ComfyUI does not have. `check` raises if the
     conversion has to end. Raises GuiFormatWorkflow, with the node and the reason, for everything that cannot be
     converted reliably.
     """
     try:
-        prompt = _prompt(document, schemas, context or ConversionContext(time.localtime()), check)
+        converted = _converted(document, schemas, context or ConversionContext(time.localtime()), check)
     except RecursionError:
         refuse("it has links, subgraphs or texts that lie too deep in one another")
-    if not prompt:
+    if not converted.prompt:
         refuse("all of its nodes are muted, bypassed or notes")
-    return prompt
+    return converted
 
 
-def _prompt(
+def _converted(
     document: Document,
     schemas: Mapping[str, NodeSchema | None],
     context: ConversionContext,
     check: Callable[[], None],
-) -> dict[str, Any]:
+) -> Converted:
     placed_nodes = place_nodes(document, schemas, check)
-    in_prompt = [placed for placed in placed_nodes if not placed.is_virtual and placed.node.is_active]
-    for placed in in_prompt:
+    in_prompt = [placed for placed in placed_nodes if _is_sent(placed)]
+    for placed in placed_nodes:
+        check()
         _check(placed, document)
-    values, sources = Values(placed_nodes, context), LinkSources()
+    values, sources = Values(placed_nodes, context, document.version), LinkSources()
     prompt = {}
     for placed in in_prompt:
         check()
@@ -72,11 +87,36 @@ def _prompt(
         entry["inputs"] = {
             name: value for name, value in inputs.items() if not isinstance(value, list) or value[0] in prompt
         }
-    return prompt
+    unset = (
+        f"node {placed.id} ({placed.title[:80]}): nothing sets {variable_name(placed.node)[:80]!r}; it gives nothing"
+        for placed in sources.unset.values()
+    )
+    warnings = tuple(dict.fromkeys([*values.warnings, *unset]))[:_MAX_WARNINGS]
+    return Converted(prompt, warnings, read_app(document, placed_nodes, prompt))
+
+
+def _is_sent(placed: PlacedNode) -> bool:
+    """Whether a node becomes one of the prompt. A broadcaster whose class is not there has done its part."""
+    is_broadcaster = placed.schema is None and placed.node.class_type in BROADCASTERS
+    return placed.node.is_active and not placed.is_virtual and not is_broadcaster
 
 
 def _check(placed: PlacedNode, document: Document) -> None:
+    """Refuse a node that is active and cannot be converted."""
     node = placed.node
+    if not node.is_active or placed.is_virtual:
+        return
+    if node.class_type in WHILE_QUEUEING:
+        refuse(WHILE_QUEUEING[node.class_type], node, placed.id)
+    if is_broadcaster(node) and placed.graph.broadcasts is None and (target := _unsaved_target(placed)):
+        refuse(
+            f"its script connects nodes when the editor queues, such as to node {target[:80]}, and the file does not "
+            "tell which: extra.ue_links is missing, which newer versions of the pack save",
+            node,
+            placed.id,
+        )
+    if not _is_sent(placed):
+        return
     if placed.schema is None:
         name = node.class_type.removeprefix(_GROUP_NODE_PREFIXES[0]).removeprefix(_GROUP_NODE_PREFIXES[1])
         if node.class_type.startswith(_GROUP_NODE_PREFIXES) or name in document.group_nodes:
@@ -92,16 +132,44 @@ def _check(placed: PlacedNode, document: Document) -> None:
             node,
             placed.id,
         )
-    use_everywhere = node.properties.get("ue_properties")
-    connects_others = isinstance(use_everywhere, Mapping) and bool(use_everywhere.get("ue_convert"))
-    if connects_others or node.class_type.startswith(_CONNECTING_CLASSES):
-        refuse("its script connects nodes when the editor queues, which is nowhere in the file", node, placed.id)
     if needs_browser(placed.schema):
         refuse("its values are made by the browser when the editor queues", node, placed.id)
 
 
+def _unsaved_target(placed: PlacedNode) -> str:
+    """A node that a broadcaster might be connected to while the editor queues: one with an input without a link."""
+    sent = _broadcast_types(placed)
+    for other in placed.siblings.values():
+        is_target = other is not placed and other.node.is_active and other.node.class_type not in VIRTUAL_CLASSES
+        if is_target and not is_broadcaster(other.node):
+            saved = {socket.name for socket in other.node.inputs}
+            free = [socket for socket in other.inputs if socket.link is None]
+            can = [socket for socket in free if socket.widget is None or socket.name in saved]
+            if any(types_match(socket.type, kind) for socket in can for kind in sent):
+                return other.id
+    return ""
+
+
+def _broadcast_types(placed: PlacedNode) -> list[str]:
+    """The types of what a broadcaster sends: what its inputs get, or what it gives itself."""
+    if placed.node.class_type not in BROADCASTERS or placed.node.class_type == "Seed Everywhere":
+        return list(placed.outputs) or ["*"]
+    found = []
+    for socket in placed.inputs:
+        link = placed.graph.links.get(socket.link) if socket.link is not None else None
+        origin = placed.siblings.get(link.origin) if link else None
+        if link:
+            outputs = origin.outputs if origin else ()
+            found.append(outputs[link.origin_slot] if link.origin_slot < len(outputs) else "*")
+    return found
+
+
 def _who_has_it(node: EditorNode) -> str:
     """What brings a node's class: the editor writes that into the file (`cnr_id` or `aux_id`, and `ver`)."""
+    if not node.inputs and not node.outputs:
+        return (
+            "it has no inputs and outputs: if it is only a note, delete it, else install the node pack that brings it"
+        )
     pack, version = (str(node.properties.get(name) or "")[:100] for name in ("cnr_id", "ver"))
     pack = pack or str(node.properties.get("aux_id") or "")[:100]
     saved = f"{pack} {version}".strip()
@@ -114,8 +182,14 @@ def _entry(placed: PlacedNode, values: Values, sources: LinkSources) -> dict[str
     inputs = values.sent_inputs(placed)
     for number, socket in enumerate(placed.inputs):
         source = sources.source_of(placed, number)
+        if isinstance(source, FromPrimitive) and source.host is not None:
+            if values.has_own_faces:
+                values.warn_of_primitive(source.primitive, source.host, source.socket)
+            else:
+                source = PromotedWidget(source.host, source.socket)
         if isinstance(source, Link):
             inputs[socket.name] = [source.node_id, source.slot]
         elif isinstance(source, PromotedWidget) and values.has_promoted(source.host, source.socket):
             inputs[socket.name] = wrap_list(values.promoted_value(source.host, source.socket))
+    inputs = values.with_index(placed, inputs)
     return {"inputs": inputs, "class_type": placed.node.class_type, "_meta": {"title": placed.title}}

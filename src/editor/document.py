@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeGuard
@@ -19,6 +20,9 @@ _MAX_NODES = 5000
 _MAX_SUBGRAPH_DEPTH = 30
 _MAX_NUMBER_LENGTH, _MAX_TEXT_LENGTH = 9, 1000
 _MAX_ITEMS = 100_000
+_MAX_BROADCASTS = 300  # to one node
+_INT_RANGE, _FLOAT_LIMIT = range(-(2**63), 2**64), 2**1023
+_VERSION = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6}){0,3}")
 _RENAMED_CLASSES = {
     "T2IAdapterLoader": "ControlNetLoader",
     "ConditioningAverage ": "ConditioningAverage",
@@ -28,12 +32,16 @@ _RENAMED_CLASSES = {
 
 @dataclass(frozen=True)
 class Socket:
-    """An input of a node. `link` is the id of the link to it, `widget` the name of the widget that it belongs to."""
+    """An input of a node. `link` is the id of the link to it, `widget` the name of the widget that it belongs to.
+
+    `label` is the name that the user gave it.
+    """
 
     name: str
     type: str
     link: str | None = None
     widget: str | None = None
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,10 +53,21 @@ class EditorLink:
 
 
 @dataclass(frozen=True)
+class Broadcast:
+    """A link that a pack's script makes while the editor queues (`extra.ue_links`); `slot` is the input's number."""
+
+    link_id: str
+    slot: int
+    link: EditorLink
+    type: str
+
+
+@dataclass(frozen=True)
 class EditorNode:
     """A node as it was saved; `title` is empty if the user gave it none.
 
-    `values` are those of its widgets: a list in the order of the widgets, or a dict by name.
+    `values` are those of its widgets: a list in the order of the widgets, or a dict by name. Newer editors save the
+    list and also `named`, the same by name.
     """
 
     id: str
@@ -60,6 +79,7 @@ class EditorNode:
     outputs: tuple[str, ...]
     values: list[Any] | dict[str, Any]
     properties: Mapping[str, Any]
+    named: Mapping[str, Any] | None = None
 
     @property
     def is_active(self) -> bool:
@@ -78,21 +98,31 @@ class Port:
 
 @dataclass(frozen=True)
 class EditorGraph:
-    """The top level of a workflow, or one of its subgraphs."""
+    """The top level of a workflow, or one of its subgraphs.
+
+    `broadcasts` are by the node that they lead to; None if the file has no list of them.
+    """
 
     nodes: Mapping[str, EditorNode]
     links: Mapping[str, EditorLink]
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
+    broadcasts: Mapping[str, tuple[Broadcast, ...]] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A saved file."""
+    """A saved file. `version` is that of the editor that saved it, None if the file does not say.
+
+    `app` is what its author chose for the editor's App Mode: `{"inputs": …, "outputs": …}`, empty if nothing.
+    """
 
     root: EditorGraph
     subgraphs: Mapping[str, EditorGraph] = field(default_factory=dict)
     group_nodes: frozenset[str] = frozenset()
+    version: tuple[int, ...] | None = None
+    app: Mapping[str, Any] = field(default_factory=dict)
 
     def graphs(self) -> Iterator[EditorGraph]:
         """The top level and every subgraph."""
@@ -103,6 +133,24 @@ class Document:
 def is_editor_workflow(value: object) -> TypeGuard[dict[str, Any]]:
     """Whether it is a file of the editor, not a prompt in API format."""
     return isinstance(value, dict) and isinstance(value.get("nodes"), list)
+
+
+def with_editor_numbers(value: Any) -> Any:
+    """A copy in which whole numbers of more than 64 bits are as the editor reads them: floats, or nothing if larger.
+
+    Old files have such in the limits of widgets, which nobody sends. Makes no use of recursion: the value may be deep.
+    """
+    top = [value]
+    waiting: list[tuple[Any, Any]] = [(top, 0)]
+    while waiting:
+        container, key = waiting.pop()
+        item = container[key]
+        if isinstance(item, (dict, list)):
+            container[key] = item.copy()
+            waiting.extend((container[key], inner) for inner in (item if isinstance(item, dict) else range(len(item))))
+        elif isinstance(item, int) and item not in _INT_RANGE:
+            container[key] = float(item) if abs(item) < _FLOAT_LIMIT else None
+    return top[0]
 
 
 def refuse(reason: str, node: EditorNode | None = None, node_id: str = "") -> NoReturn:
@@ -128,9 +176,14 @@ def read_document(value: Mapping[str, Any]) -> Document:
     subgraphs: dict[str, EditorGraph] = {}
     for subgraph in _objects(subgraph_list, "definitions.subgraphs"):
         _collect_subgraphs(subgraph, subgraphs, 0)
-    extra = value.get("extra")
-    groups = extra.get("groupNodes") if isinstance(extra, Mapping) else None
-    document = Document(_graph(value), subgraphs, frozenset(groups) if isinstance(groups, Mapping) else frozenset())
+    extra = _mapping(value.get("extra"))
+    document = Document(
+        _graph(value),
+        subgraphs,
+        frozenset(_mapping(extra.get("groupNodes"))),
+        _version(extra.get("frontendVersion")),
+        _mapping(extra.get("linearData")),
+    )
     if sum(len(graph.nodes) for graph in document.graphs()) > _MAX_NODES:
         refuse(f"it has more than {_MAX_NODES} nodes")
     return document
@@ -155,12 +208,34 @@ def _graph(definition: Mapping[str, Any]) -> EditorGraph:
         if parsed.id in nodes:
             refuse("another node has the same id", parsed)
         nodes[parsed.id] = parsed
+    broadcasts = _broadcasts(_mapping(definition.get("extra")).get("ue_links"))
+    made_when_queued = {one.link_id: one.link for target in (broadcasts or {}).values() for one in target}
     return EditorGraph(
         nodes,
-        dict(_links(definition.get("links"))),
+        {**dict(_links(definition.get("links"))), **made_when_queued},
         _ports(definition.get("inputs")),
         _ports(definition.get("outputs")),
+        broadcasts,
+        name[:_MAX_TEXT_LENGTH] if isinstance(name := definition.get("name"), str) else "",
     )
+
+
+def _broadcasts(value: Any) -> dict[str, tuple[Broadcast, ...]] | None:
+    """The links that Use Everywhere has made, by target; None if the file has no list of them."""
+    if not isinstance(value, list):
+        return None
+    found: dict[str, tuple[Broadcast, ...]] = {}
+    for number, link in enumerate(value[:_MAX_ITEMS]):
+        saved = _mapping(link)
+        target, origin = _id(saved.get("downstream")), _id(saved.get("upstream"))
+        target_slot, origin_slot = _slot(saved.get("downstream_slot")), _slot(saved.get("upstream_slot"))
+        if target is None or origin is None or target_slot is None or origin_slot is None:
+            refuse("its extra.ue_links have a link without its ends")
+        if len(found.get(target, ())) > _MAX_BROADCASTS:
+            refuse(f"its extra.ue_links have more than {_MAX_BROADCASTS} links to one node")
+        broadcast = Broadcast(f"ue_links {number}", target_slot, EditorLink(origin, origin_slot), _socket_type(saved))
+        found[target] = (*found.get(target, ()), broadcast)
+    return found
 
 
 def _node(saved: Mapping[str, Any], number: int) -> EditorNode:
@@ -182,14 +257,20 @@ def _node(saved: Mapping[str, Any], number: int) -> EditorNode:
         ),
         values=values if isinstance(values, (list, dict)) else [],
         properties=properties if isinstance(properties, Mapping) else {},
+        named=named if isinstance(named := saved.get("widgets_values_named"), Mapping) else None,
     )
 
 
 def _socket(saved: Mapping[str, Any]) -> Socket:
     widget = saved.get("widget")
     name = widget.get("name") if isinstance(widget, Mapping) else None
+    label = saved.get("label")
     return Socket(
-        str(saved.get("name")), _socket_type(saved), _id(saved.get("link")), name if isinstance(name, str) else None
+        str(saved.get("name")),
+        _socket_type(saved),
+        _id(saved.get("link")),
+        name if isinstance(name, str) else None,
+        label[:_MAX_TEXT_LENGTH] if isinstance(label, str) else "",
     )
 
 
@@ -234,6 +315,16 @@ def _ports(value: Any) -> tuple[Port, ...]:
 
 def _ids(value: Any) -> Iterable[str]:
     return [found for part in value if (found := _id(part)) is not None] if isinstance(value, list) else []
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _version(value: Any) -> tuple[int, ...] | None:
+    """`"1.47.10"` as (1, 47, 10); None for what is no version."""
+    match = _VERSION.match(value) if isinstance(value, str) else None
+    return tuple(int(part) for part in match[0].split(".")) if match else None
 
 
 def _id(value: Any) -> str | None:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from ..workflow.graph import Link
 from .document import BYPASSED, MUTED, SUBGRAPH_INPUT, EditorGraph, EditorNode, refuse
-from .placing import SETTER_OF, PlacedNode, variable_name
+from .packs import SETTER_OF
+from .placing import PRIMITIVE, PlacedNode, types_match, variable_name
 
 
 class PromotedWidget(NamedTuple):
@@ -16,8 +17,16 @@ class PromotedWidget(NamedTuple):
     socket: int
 
 
-Source = Link | PromotedWidget | None
-"""The source of an input: an output of a node, a widget of a subgraph node, or nothing."""
+class FromPrimitive(NamedTuple):
+    """An input whose value a primitive has put into its widget, or into that of the subgraph node around it."""
+
+    primitive: PlacedNode
+    host: PlacedNode | None = None
+    socket: int = 0
+
+
+Source = Link | PromotedWidget | FromPrimitive | None
+"""The source of an input: an output of a node, a widget of a subgraph node, a primitive, or nothing."""
 
 
 class _Step(NamedTuple):
@@ -40,9 +49,13 @@ class _Bypass(NamedTuple):
 
 
 class LinkSources:
-    """Follows links upstream. Each input and output is followed once, however many nodes are linked through it."""
+    """Follows links upstream. Each input and output is followed once, however many nodes are linked through it.
+
+    `unset` are the Get nodes that were met of which no node sets the name: they give nothing.
+    """
 
     def __init__(self) -> None:
+        self.unset: dict[str, PlacedNode] = {}
         self._sources: dict[tuple[str, int], Source] = {}
         self._ends: dict[tuple[str, bool, int], Source | _Bypass] = {}
         self._visited: set[tuple[str, bool, int]] = set()
@@ -111,8 +124,10 @@ class LinkSources:
         """The source of an input inside a subgraph that is linked to an input of the subgraph."""
         if host.subgraph is None or not 0 <= slot < len(host.subgraph.inputs):
             refuse("it is connected to an input that its subgraph does not have", *_location(placed))
-        # If nothing or only a primitive is linked from outside, the subgraph node's own widget holds the value.
-        return self.source_of(host, slot) or PromotedWidget(host, slot)
+        if host.inputs[slot].link is None:
+            return PromotedWidget(host, slot)
+        source = self.source_of(host, slot)
+        return FromPrimitive(source.primitive, host, slot) if isinstance(source, FromPrimitive) else source
 
     def _after_output(self, step: _Step) -> Source | _Bypass | _Step:
         placed, slot = step.placed, step.number
@@ -122,22 +137,27 @@ class LinkSources:
             return _Bypass(placed, slot)
         if placed.subgraph is not None:
             return _after_subgraph_output(placed, placed.subgraph, slot)
+        return self._through(placed, slot) if placed.is_virtual else Link(placed.id, slot)
+
+    def _through(self, placed: PlacedNode, slot: int) -> _Step | FromPrimitive | None:
+        """What an output of a node that only the editor knows gives: the input of that number, or what a Set has."""
+        if placed.node.class_type == PRIMITIVE:
+            return FromPrimitive(placed)
+        passed: PlacedNode | None = placed
         if placed.node.class_type in SETTER_OF:
-            setter = _setter(placed)
-            return _Step(setter, True, slot) if slot < len(setter.inputs) else None
-        if placed.is_virtual:
-            return _Step(placed, True, slot) if slot < len(placed.inputs) else None
-        return Link(placed.id, slot)
+            passed = _setter(placed)
+            if passed is None:
+                self.unset[placed.id] = placed
+        return _Step(passed, True, slot) if passed is not None and slot < len(passed.inputs) else None
 
 
 def _after_subgraph_output(placed: PlacedNode, subgraph: EditorGraph, slot: int) -> _Step | None:
     if not 0 <= slot < len(subgraph.outputs):
         refuse(f"another node takes its output {slot}, which its subgraph does not have", *_location(placed))
-    if not placed.inner or not subgraph.outputs[slot].links:
+    found = (subgraph.links.get(link) for link in subgraph.outputs[slot].links)
+    link = next((link for link in found if link), None)
+    if not placed.inner or link is None:
         return None
-    link = subgraph.links.get(subgraph.outputs[slot].links[0])
-    if link is None:
-        refuse(f"its output {slot} is connected to a link that is not there", *_location(placed))
     if link.origin == SUBGRAPH_INPUT:
         refuse(f"its output {slot} is connected to an input of its own subgraph", *_location(placed))
     origin = placed.inner.get(link.origin)
@@ -150,15 +170,18 @@ def _location(placed: PlacedNode) -> tuple[EditorNode, str]:
     return placed.node, placed.id
 
 
-def _setter(placed: PlacedNode) -> PlacedNode:
-    """The Set node of a Get node: both have the same name as their value."""
+def _setter(placed: PlacedNode) -> PlacedNode | None:
+    """The Set node of a Get node: both have the same name as their value. It may be in a graph around it."""
     name, kind = variable_name(placed.node), SETTER_OF[placed.node.class_type]
-    found = placed.siblings.setters.get((kind, name), [])
-    if not found or not name:
-        refuse(f"nothing beside it sets {name[:80]!r}", *_location(placed))
-    if len(found) > 1:
-        refuse(f"several nodes beside it set {name[:80]!r}", *_location(placed))
-    return found[0]
+    scope: PlacedNode | None = placed
+    while scope is not None and name:
+        found = scope.siblings.setters.get((kind, name), [])
+        if len(found) > 1:
+            refuse(f"several nodes beside it set {name[:80]!r}", *_location(placed))
+        if found:
+            return found[0]
+        scope = scope.host
+    return None
 
 
 def _bypass_input(placed: PlacedNode, slot: int, kind: str) -> int | None:
@@ -170,16 +193,9 @@ def _bypass_input(placed: PlacedNode, slot: int, kind: str) -> int | None:
     fitting = [
         number
         for number, socket in enumerate(inputs)
-        if _types_match(socket.type, output_type) and _types_match(socket.type, kind)
+        if types_match(socket.type, output_type) and types_match(socket.type, kind)
     ]
     if slot in fitting:
         return slot
     same = [number for number, socket in enumerate(inputs) if socket.type == kind]
     return next(iter([*same, *fitting]), None)
-
-
-def _types_match(one: str, other: str) -> bool:
-    """Whether the editor links an output of one type to an input of the other; both may be comma-separated lists."""
-    if one in ("", "*") or other in ("", "*"):
-        return True
-    return bool(set(one.lower().split(",")) & set(other.lower().split(",")))

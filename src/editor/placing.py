@@ -7,34 +7,18 @@ colons.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..workflow.schemas import NodeSchema
 from .document import Document, EditorGraph, EditorNode, Socket, refuse
+from .packs import EDITOR_CLASSES, SETTER_OF
 from .widgets import is_widget
 
-SETTER_OF = {"GetNode": "SetNode", "easy getNode": "easy setNode"}
 PRIMITIVE = "PrimitiveNode"
-VIRTUAL_CLASSES = frozenset(
-    {
-        PRIMITIVE,
-        "Note",
-        "MarkdownNote",
-        "Label (rgthree)",
-        "Bookmark (rgthree)",
-        "Fast Muter (rgthree)",
-        "Fast Bypasser (rgthree)",
-        "Fast Groups Muter (rgthree)",
-        "Fast Groups Bypasser (rgthree)",
-        "Mute / Bypass Repeater (rgthree)",
-        "Mute / Bypass Relay (rgthree)",
-        "Reroute",
-        "Reroute (rgthree)",
-        *SETTER_OF,
-        *SETTER_OF.values(),
-    }
-)
+PROXY_WIDGETS = "proxyWidgets"
+"""The property in which older editors save the widgets that a subgraph node shows."""
+VIRTUAL_CLASSES = EDITOR_CLASSES | {PRIMITIVE, "Note", "MarkdownNote", "Reroute"}
 """Classes that only the editor knows. Their effect is already in the saved file, or this package applies it."""
 
 # Types of V3 inputs: one that stands for as many inputs as are connected (`images.image0`), and the prefix of all that
@@ -98,7 +82,26 @@ class PlacedNode:
     @property
     def title(self) -> str:
         """The title that the editor shows."""
-        return self.node.title or (self.schema.title if self.schema else "") or self.node.class_type
+        known = self.subgraph.name if self.subgraph else self.schema.title if self.schema else ""
+        return self.node.title or known or self.node.class_type
+
+    @cached_property
+    def ports(self) -> dict[str, int]:
+        """The inputs of a subgraph node by name: their numbers."""
+        ports = self.subgraph.inputs if self.subgraph else ()
+        return {port.name: number for number, port in reversed(list(enumerate(ports)))}
+
+    @cached_property
+    def linked_widgets(self) -> dict[tuple[str, str], int]:
+        """By node and widget inside a subgraph: the number of its input that is linked to it first."""
+        found: dict[tuple[str, str], int] = {}
+        for number, port in enumerate(self.subgraph.inputs if self.subgraph else ()):
+            first = next((target for link in port.links if (target := self.inner.by_link.get(link))), None)
+            if first:
+                inner, socket = first[0], first[0].inputs[first[1]]
+                name = socket.name if inner.subgraph is not None else socket.widget or ""
+                found.setdefault((inner.node.id, name), number)
+        return found
 
     @property
     def is_virtual(self) -> bool:
@@ -137,11 +140,13 @@ class _NodePlacer:
             node_id = f"{host.id}:{node.id}" if host else node.id
             placed = PlacedNode(node_id, node, graph, self._schemas.get(node.class_type), host)
             placed.siblings, placed.subgraph = siblings, self._document.subgraphs.get(node.class_type)
-            placed.inputs, placed.outputs = _sockets(placed), _outputs(placed)
+            placed.inputs, placed.outputs = _with_broadcasts(placed, _sockets(placed)), _outputs(placed)
             around = host.file_position[:-1] if host else ()
             placed.file_position = (*around, numbers[node.id], len(graph.nodes))
             siblings[node.id] = placed
             self.placed_nodes.append(placed)
+            proxies = node.properties.get(PROXY_WIDGETS)
+            self._size += len(proxies) if isinstance(proxies, list) else 0
             self._size += len(placed.inputs) + len(placed.outputs) + len(node.values)
             if self._size > _MAX_ITEMS:
                 refuse(f"with its subgraphs it has more than {_MAX_ITEMS} inputs, outputs and values")
@@ -157,9 +162,9 @@ def _sockets(placed: PlacedNode) -> tuple[Socket, ...]:
 
     Files do not contain the sockets of widgets that have no link.
     """
-    links = {socket.name: socket.link for socket in placed.node.inputs}
+    saved = {socket.name: socket for socket in placed.node.inputs}
     if placed.subgraph is not None:
-        declared = [Socket(port.name, port.type, links.get(port.name)) for port in placed.subgraph.inputs]
+        declared = [_as_saved(Socket(port.name, port.type), saved) for port in placed.subgraph.inputs]
     elif placed.schema is not None:
         inputs = placed.schema.inputs
         names = [*(n for n in inputs if not is_widget(inputs[n])), *(n for n in inputs if is_widget(inputs[n]))]
@@ -167,7 +172,7 @@ def _sockets(placed: PlacedNode) -> tuple[Socket, ...]:
         for name in names:
             kind, widget = inputs[name].kind, name if is_widget(inputs[name]) else None
             if kind != _AUTOGROW:
-                declared.append(Socket(name, _socket_type(kind), links.get(name), widget))
+                declared.append(_as_saved(Socket(name, kind, widget=widget), saved))
             if kind.startswith(_DYNAMIC_PREFIX):
                 declared.extend(socket for socket in placed.node.inputs if socket.name.startswith(f"{name}."))
     else:
@@ -176,14 +181,46 @@ def _sockets(placed: PlacedNode) -> tuple[Socket, ...]:
     return (*declared, *(socket for socket in placed.node.inputs if socket.name not in known))
 
 
-def _socket_type(kind: str) -> str:
-    """A type as the editor compares it: a dynamic type matches any other."""
-    return "*" if kind.startswith(_DYNAMIC_PREFIX) else kind
+def _as_saved(declared: Socket, saved: Mapping[str, Socket]) -> Socket:
+    """A socket of the class with what the file has of it; the editor itself finds what a dynamic type is."""
+    found = saved.get(declared.name)
+    kind = declared.type
+    if kind.startswith(_DYNAMIC_PREFIX):
+        kind = found.type if found and not found.type.startswith(_DYNAMIC_PREFIX) else "*"
+    return replace(declared, type=kind, link=found.link, label=found.label) if found else replace(declared, type=kind)
 
 
 def _outputs(placed: PlacedNode) -> tuple[str, ...]:
-    declared = placed.schema.outputs if placed.schema else ()
-    return (*declared, *placed.node.outputs[len(declared) :])
+    declared, saved = placed.schema.outputs if placed.schema else (), placed.node.outputs
+    types = (
+        (saved[number] if number < len(saved) else "*") if kind.startswith(_DYNAMIC_PREFIX) else kind
+        for number, kind in enumerate(declared)
+    )
+    return (*types, *saved[len(declared) :])
+
+
+def _with_broadcasts(placed: PlacedNode, sockets: tuple[Socket, ...]) -> tuple[Socket, ...]:
+    """The sockets with the links that Use Everywhere makes to them while the editor queues.
+
+    Its list counts the sockets of the running editor, which older versions of the editor saved all, and newer ones
+    without those of widgets that have no link.
+    """
+    for broadcast in (placed.graph.broadcasts or {}).get(placed.node.id, ()):
+        saved = placed.node.inputs[broadcast.slot].name if broadcast.slot < len(placed.node.inputs) else None
+        candidates = [n for n, socket in enumerate(sockets) if n == broadcast.slot or socket.name == saved]
+        fitting = [n for n in candidates if types_match(sockets[n].type, broadcast.type)]
+        if len(fitting) != 1:
+            refuse("it is not sure which of its inputs is meant in extra.ue_links", placed.node, placed.id)
+        link = replace(sockets[fitting[0]], link=broadcast.link_id)
+        sockets = (*sockets[: fitting[0]], link, *sockets[fitting[0] + 1 :])
+    return sockets
+
+
+def types_match(one: str, other: str) -> bool:
+    """Whether the editor links an output of one type to an input of the other; both may be comma-separated lists."""
+    if one in ("", "*") or other in ("", "*"):
+        return True
+    return bool(set(one.lower().split(",")) & set(other.lower().split(",")))
 
 
 def variable_name(node: EditorNode) -> str:

@@ -12,8 +12,10 @@ from typing import Any
 from ..workflow.schemas import InputSchema, NodeSchema
 from .document import refuse
 from .dynamic_prompts import choose_texts
+from .faces import Face, face_values, proxies_of
+from .packs import drawn_seed, script_values, values_by_name, with_script_widgets
 from .placing import PRIMITIVE, PlacedNode, consumers_of
-from .widgets import SEED_INPUTS, Widget, widgets_of
+from .widgets import CUSTOM_COMBO, IMAGE_COMPARE, SEED_INPUTS, Widget, unknown_choice, widgets_of
 
 # Classes in whose `filename_prefix` the editor itself replaces dates and the values of other nodes.
 _SAVE_CLASSES = frozenset(
@@ -35,33 +37,47 @@ _SAVE_CLASSES = frozenset(
 _MAX_NAME_LENGTH = 4096  # characters; PATH_MAX of Linux
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _REPLACE_PROPERTY = "Run widget replace on values"
-_PROXY_WIDGETS = "proxyWidgets"
 _SEARCH_NAME_PROPERTY = "Node name for S&R"
 _PLACEHOLDER = re.compile("%([^%]+)%")
 _INVALID_IN_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
 _DATE_PART = re.compile("d{1,2}|h{1,2}|m{1,2}|M{1,2}|s{1,2}|y{2,4}")
-# In node packs that save widget values by name: a widget that is saved but not sent.
-_UNSENT_WIDGET = "videopreview"
+_INNER_SHOWN = ((1, 41), (1, 47))
+"""Editors from the first version to before the second show the inner widgets on a subgraph node, and save none."""
 
 
 @dataclass(frozen=True)
 class ConversionContext:
-    """The inputs of a conversion besides the file: the local time, and how an option of `{a|b}` is chosen."""
+    """The inputs of a conversion besides the file: the local time, and what is left to chance.
+
+    `choose` takes an option of `{a|b}`; `draw` gives a seed, a whole number from the first to below the second.
+    """
 
     now: time.struct_time
     choose: Callable[[Sequence[str]], str] = random.choice
+    draw: Callable[[int, int], int] = random.randrange
 
 
 class Values:
-    """The values of the widgets of all placed nodes."""
+    """The values of the widgets of all placed nodes. `warnings` tell where the editor's versions differ."""
 
-    def __init__(self, placed_nodes: Iterable[PlacedNode], context: ConversionContext) -> None:
+    def __init__(
+        self, placed_nodes: Iterable[PlacedNode], context: ConversionContext, version: tuple[int, ...] | None
+    ) -> None:
         self._placed_nodes, self._context = list(placed_nodes), context
+        self.warnings: list[str] = []
+        self._version = version
+        self._shows_inner = version is not None and _INNER_SHOWN[0] <= version[:2] < _INNER_SHOWN[1]
         self._values: dict[str, dict[str, Any]] = {}
         """By the id of a placed node: name of a widget -> its value."""
         self._widgets: dict[str, list[Widget]] = {}
         self._promoted: dict[str, dict[int, Any]] = {}
         """By the id of a subgraph node: number of an input -> the value of its promoted widget."""
+        self._inside: dict[str, dict[int, Any]] = {}
+        """The same of the widgets inside."""
+        self._as_it_is: set[tuple[str, str]] = set()
+        """Widgets (node id, name) whose value is sent as it is: a subgraph node shows them."""
+        self._shown_primitives: dict[str, Any] = {}
+        """By the id of a primitive that a subgraph node shows: the value there."""
         last_to_first = sorted(self._placed_nodes, key=lambda placed: placed.file_position, reverse=True)
         self._by_title = {placed.title: placed.id for placed in last_to_first}
         """By title: the id of the first node with it."""
@@ -72,10 +88,10 @@ class Values:
         }
         for placed in self._placed_nodes:
             if placed.schema is not None and placed.subgraph is None:
-                self._widgets[placed.id], self._values[placed.id] = _saved_values(placed, placed.schema)
+                self._widgets[placed.id], self._values[placed.id] = self._saved_values(placed, placed.schema)
         for placed in reversed(self._placed_nodes):  # inner subgraph nodes first
             if placed.subgraph is not None and placed.inner:
-                self._promoted[placed.id] = self._promoted_values(placed)
+                self._read_face(placed)
         for placed in self._placed_nodes:
             if placed.node.class_type == PRIMITIVE:
                 self._apply_primitive(placed)
@@ -84,11 +100,45 @@ class Values:
         """The inputs that a node's widgets contribute to the prompt: name -> value."""
         node_values = self._values.get(placed.id, {})
         known = {widget.name: widget for widget in self._widgets.get(placed.id, ())}
-        return {
+        sent = {
             name: self._queued_value(placed, known.get(name), value)
             for name, value in node_values.items()
             if name not in known or known[name].is_sent
         }
+        if placed.schema is not None:
+            for name, value in sent.items():
+                seed = drawn_seed(placed.node, placed.schema, name, node_values, self._context.draw)
+                sent[name] = value if seed is None else seed
+        return sent
+
+    def with_index(self, placed: PlacedNode, inputs: dict[str, Any]) -> dict[str, Any]:
+        """The inputs of a Custom Combo with the place of its choice among its options, which the editor works out."""
+        if placed.node.class_type != CUSTOM_COMBO or "index" not in inputs:
+            return inputs
+        options = [value for name, value in inputs.items() if name.startswith("option")]
+        own = self._values.get(placed.id, {}).get("choice")
+        chosen = own if isinstance(inputs.get("choice"), list) else inputs.get("choice")
+        index = options.index(chosen) if chosen in options else -1
+        if index != (options.index(own) if own in options else -1):
+            self.warnings.append(
+                f"node {placed.id} ({placed.title[:80]}): the editor's versions differ in its index; it is {index}, "
+                "that of the choice which is sent, as the newest version has it"
+            )
+        return {**inputs, "index": index}
+
+    @property
+    def has_own_faces(self) -> bool:
+        """Whether a subgraph node keeps the values of its widgets itself, so that a primitive reaches none inside."""
+        return self._version is None or self._version[:2] >= _INNER_SHOWN[1]
+
+    def warn_of_primitive(self, primitive: PlacedNode, host: PlacedNode, socket: int) -> None:
+        """Tell that a primitive does not reach the nodes inside a subgraph, if they have another value."""
+        name = host.inputs[socket].name
+        if self._inside.get(host.id, {}).get(socket) != self.promoted_value(host, socket):
+            self.warnings.append(
+                f"node {host.id} ({host.title[:80]}): the value of {name[:80]!r} inside is sent, not that of the "
+                f"primitive {primitive.id} which is linked to it: so the editor does since version 1.47"
+            )
 
     def promoted_value(self, host: PlacedNode, socket: int) -> Any:
         """The value of the widget at an input of a subgraph node; None if there is no widget."""
@@ -98,42 +148,117 @@ class Values:
         """Whether a subgraph node has a widget at that input."""
         return socket in self._promoted.get(host.id, {})
 
+    # --- Saved values -----------------------------------------------------------------------------------
+
+    def _saved_values(self, placed: PlacedNode, schema: NodeSchema) -> tuple[list[Widget], dict[str, Any]]:
+        """The widgets of a node and their values in the file. Raises GuiFormatWorkflow if the two do not match."""
+        node, by_name = placed.node, values_by_name(placed.node)
+        made = script_values(node)
+        if made is not None:
+            return [], made
+        if by_name is not None:
+            widgets = with_script_widgets(node, widgets_of(node.class_type, schema, by_name))
+            return widgets, {**_defaults(placed, widgets, by_name), **by_name}
+        saved = list(node.values)
+        widgets = with_script_widgets(node, widgets_of(node.class_type, schema, saved))
+        problem = "" if node.class_type == CUSTOM_COMBO else _mismatch(schema, widgets, saved)
+        if not problem or not node.is_active:
+            saved_widgets = [widget for widget in widgets if widget.is_saved]
+            values = _without_former_widgets(schema, widgets, saved)
+            pairs = {w.name: w.opened(value) for w, value in zip(saved_widgets, values, strict=False)}
+            return widgets, {**{widget.name: widget.default for widget in widgets}, **pairs}
+        if node.named is None:
+            refuse(unknown_choice(schema, saved) or problem, node, placed.id)
+        return self._named_values(placed, schema, node.named)
+
+    def _named_values(
+        self, placed: PlacedNode, schema: NodeSchema, named: Mapping[str, Any]
+    ) -> tuple[list[Widget], dict[str, Any]]:
+        """The values of a node whose class has changed since, by the names that newer editors save too."""
+        node = placed.node
+        widgets = with_script_widgets(node, widgets_of(node.class_type, schema, named))
+        missing = [widget.name for widget in _without_value(widgets, named)]
+        names = {widget.name for widget in widgets}
+        left_out = [name for name in named if name not in names and not _is_empty(named[name])]
+        problem = unknown_choice(schema, named)
+        if problem:
+            refuse(problem, node, placed.id)
+        parts = ((missing, "has the default for"), (left_out, "has no input here for the saved"))
+        told = [f"{text} {', '.join(map(str, found))[:200]}" for found, text in parts if found]
+        self.warnings.append(
+            f"node {placed.id} ({node.class_type[:80]}): its class has changed since the file was saved; its values "
+            f"are taken by name{''.join(f', and it {part}' for part in told)}"
+        )
+        values = {widget.name: widget.opened(named[widget.name]) for widget in widgets if widget.name in named}
+        return widgets, {**_defaults(placed, widgets, named), **values}
+
     # --- Subgraphs and primitives ------------------------------------------------------------------------
 
-    def _promoted_values(self, host: PlacedNode) -> dict[int, Any]:
-        """The widgets of a subgraph node: input number -> its own saved value, else that of the inner widget."""
-        found: dict[int, Any] = {}
-        for number, port in enumerate(host.subgraph.inputs if host.subgraph else ()):
-            inner = [value for link in port.links for value in self._inner_value(host, link)]
-            if inner:
-                found[number] = inner[0]
-        saved = host.node.values if isinstance(host.node.values, list) else []
-        proxies = host.node.properties.get(_PROXY_WIDGETS)
-        if not isinstance(proxies, list):
-            if saved and len(saved) != len(found):
-                refuse(f"it has {len(saved)} values for the {len(found)} widgets of its inputs", host.node, host.id)
-            return {**found, **dict(zip(found, saved, strict=False))}
-        self._check_proxies(host, found, proxies, saved)
-        return found
+    def _read_face(self, host: PlacedNode) -> None:
+        """Read the widgets of a subgraph node: its own saved values, else those of the widgets inside.
 
-    def _check_proxies(self, host: PlacedNode, found: Mapping[int, Any], proxies: list[Any], saved: list[Any]) -> None:
-        """Refuse a file in which an older editor has saved other values than the inner widgets have.
-
-        Newer versions show the inner widgets.
+        Editors of some versions show the inner widgets there; a file of theirs has those. Newer ones keep the values
+        of each subgraph node, and give a node inside that an older file names (`proxyWidgets`) such a widget too.
         """
-        if len(proxies) != len(saved):
-            return
-        numbers = {port.name: number for number, port in enumerate(host.subgraph.inputs if host.subgraph else ())}
-        for proxy, value in zip(proxies, saved, strict=True):
-            name = proxy[1] if isinstance(proxy, list) and len(proxy) > 1 and str(proxy[0]) == "-1" else None
-            number = numbers.get(name) if isinstance(name, str) else None
-            if number is not None and number in found and value is not None and value != found[number]:
-                refuse(
-                    f"its input {name!r} has one value and the node inside another; which of them is sent depends on "
-                    "the editor's version",
-                    host.node,
-                    host.id,
-                )
+        inner: dict[int, Any] = {}
+        for number, port in enumerate(host.subgraph.inputs if host.subgraph else ()):
+            found = [value for link in port.links for value in self._inner_value(host, link)]
+            if found:
+                inner[number] = found[0]
+        face = face_values(host, inner)
+        if self._differs(host, inner, face):
+            self._warn_of_face(host)
+        if face.is_by_name:
+            self.warnings.append(
+                f"node {host.id} ({host.title[:80]}): a class inside has changed since the file was saved; the values "
+                "of its inputs are taken by name"
+            )
+        if face.unsteady:
+            self.warnings.append(
+                f"node {host.id} ({host.title[:80]}): for {', '.join(face.unsteady)[:200]} the values that were saved "
+                "last are sent; the newest version of the editor has others, or none, once it has opened the file"
+            )
+        self._inside[host.id] = inner
+        self._promoted[host.id] = dict(inner) if self._shows_inner else {**inner, **face.values}
+        if not self._shows_inner:
+            for shown in face.shown:
+                self._set_shown(shown.target, shown.name, shown.value)
+            self._as_it_is.update((target.id, name) for target, name in face.as_it_is)
+
+    def _differs(self, host: PlacedNode, inner: Mapping[int, Any], face: Face) -> bool:
+        """Whether the editor's versions send different values of a subgraph node's widgets."""
+        proxies = proxies_of(host.node)
+        if self._shows_inner and any(_goes_to_dynamic_input(host, proxy.node_id) for proxy in proxies or ()):
+            return True
+        if not self._shows_inner and (self._version is not None or proxies is None):
+            return False
+        is_own = any(number in face.values and face.values[number] != value for number, value in inner.items())
+        return is_own or any(self._value_of(shown.target, shown.name) != shown.value for shown in face.shown)
+
+    def _warn_of_face(self, host: PlacedNode) -> None:
+        chosen, other = ("inside", "on the subgraph node") if self._shows_inner else ("on the subgraph node", "inside")
+        version = "its own" if self._shows_inner else "the newest"
+        self.warnings.append(
+            f"node {host.id} ({host.title[:80]}): the editor's versions differ in which values of its inputs are "
+            f"sent; those {chosen} are, as {version} version of the editor has it, not those {other}"
+        )
+
+    def _value_of(self, placed: PlacedNode, name: str) -> Any:
+        if placed.node.class_type == PRIMITIVE:
+            saved = placed.node.values
+            return saved[0] if isinstance(saved, list) and saved else None
+        number = placed.ports.get(name)
+        return self._values.get(placed.id, {}).get(name) if number is None else self.promoted_value(placed, number)
+
+    def _set_shown(self, placed: PlacedNode, name: str, value: Any) -> None:
+        """Set a widget inside a subgraph from the widget that the subgraph node shows for it."""
+        number = placed.ports.get(name)
+        if placed.node.class_type == PRIMITIVE:
+            self._shown_primitives[placed.id] = value
+        elif number is not None:
+            self._promoted.setdefault(placed.id, {})[number] = value
+        elif name in self._values.get(placed.id, {}):
+            self._values[placed.id][name] = value
 
     def _inner_value(self, host: PlacedNode, link: str) -> list[Any]:
         """The value of the widget that a link from an input of a subgraph leads to; an empty list if there is none."""
@@ -144,7 +269,9 @@ class Values:
         """Copy a primitive's value to the widgets that it is linked to."""
         consumers = consumers_of(primitive)
         saved = primitive.node.values
-        if isinstance(saved, list) and saved:
+        if primitive.id in self._shown_primitives:
+            value = self._shown_primitives[primitive.id]
+        elif isinstance(saved, list) and saved:
             value = saved[0]
         else:
             own = [value for consumer, number in consumers for value in self._value_at(consumer, number)]
@@ -169,7 +296,8 @@ class Values:
 
     def _queued_value(self, placed: PlacedNode, widget: Widget | None, value: Any) -> Any:
         class_type = placed.node.class_type
-        if isinstance(value, str):
+        is_as_it_is = widget is not None and (placed.id, widget.name) in self._as_it_is
+        if isinstance(value, str) and not is_as_it_is:
             if widget and widget.name == "filename_prefix" and class_type in _SAVE_CLASSES:
                 value = self._replace_placeholders(value)
             if widget and widget.schema and widget.schema.parameters.get("dynamicPrompts") is True:
@@ -232,32 +360,43 @@ def _as_text(value: Any) -> str:
     return str(value)
 
 
-def _saved_values(placed: PlacedNode, schema: NodeSchema) -> tuple[list[Widget], dict[str, Any]]:
-    """The widgets of a node and their values in the file. Raises GuiFormatWorkflow if the two do not match."""
-    node, saved = placed.node, placed.node.values
-    if isinstance(saved, dict):
-        widgets = widgets_of(node.class_type, schema, saved)
-        missing = [widget.name for widget in widgets if widget.is_sent and widget.name not in saved]
-        if missing and node.is_active:
-            refuse(f"it has no value for {', '.join(missing)[:200]}", node, placed.id)
-        return widgets, {name: value for name, value in saved.items() if name != _UNSENT_WIDGET}
-    widgets = widgets_of(node.class_type, schema, saved)
+def _goes_to_dynamic_input(host: PlacedNode, inner_id: str) -> bool:
+    """Whether a primitive inside leads to an input that a choice brings: newer editors mistake it for another."""
+    primitive = host.inner.get(inner_id)
+    if primitive is None or primitive.node.class_type != PRIMITIVE:
+        return False
+    return any("." in consumer.inputs[number].name for consumer, number in consumers_of(primitive))
+
+
+def _defaults(placed: PlacedNode, widgets: Sequence[Widget], saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of the widgets that have no value in the file. Raises GuiFormatWorkflow if there is none."""
+    missing = _without_value(widgets, saved)
+    without = ", ".join(widget.name for widget in missing if widget.default is None)[:200]
+    if without and placed.node.is_active:
+        refuse(f"the file has no value for {without}, and its class no default", placed.node, placed.id)
+    return {widget.name: widget.default for widget in missing}
+
+
+def _without_value(widgets: Sequence[Widget], saved: Mapping[str, Any]) -> list[Widget]:
+    return [widget for widget in widgets if widget.is_sent and widget.is_saved and widget.name not in saved]
+
+
+def _mismatch(schema: NodeSchema, widgets: Sequence[Widget], saved: list[Any]) -> str:
+    """Why it is not sure which saved value is which; empty if it is."""
     saved_widgets = [widget for widget in widgets if widget.is_saved]
     values = _without_former_widgets(schema, widgets, saved)
     pairs, surplus = list(zip(saved_widgets, values, strict=False)), values[len(saved_widgets) :]
     is_short = any(widget.is_sent for widget in saved_widgets[len(values) :])
     # Partner nodes and nodes without widgets save a text that they show of their last run. It is not sent.
     shows_text = not saved_widgets or schema.is_partner
-    has_more = any(not _is_empty(value) and not (shows_text and isinstance(value, str)) for value in surplus)
-    is_unsure = has_more or ((is_short or surplus) and not all(widget.fits(value) for widget, value in pairs))
-    if is_unsure and node.is_active:
-        refuse(
+    shown = (dict, list, str) if any(w.kind == IMAGE_COMPARE for w in widgets) else (str,) if shows_text else ()
+    has_more = any(not _is_empty(value) and not isinstance(value, shown) for value in surplus)
+    if has_more or ((is_short or surplus) and not all(widget.fits(value) for widget, value in pairs)):
+        return (
             f"its file has {len(saved)} values for its {len(saved_widgets)} widgets, so which is which is not sure: "
-            "the node's class has changed since the file was saved",
-            node,
-            placed.id,
+            "the node's class has changed since the file was saved"
         )
-    return widgets, {**{widget.name: widget.default for widget in widgets}, **{w.name: value for w, value in pairs}}
+    return ""
 
 
 def _is_empty(value: Any) -> bool:

@@ -16,11 +16,13 @@ from ..workflow.schemas import DYNAMIC_COMBO, InputSchema, NodeSchema, read_inpu
 # Types of inputs for which the frontend itself has widgets. Inputs of other types are sockets.
 _FRONTEND_TYPES = frozenset(
     {"INT", "FLOAT", "BOOLEAN", "STRING", "MARKDOWN", "COMBO", "COLOR", "TEXTAREA", "FILEUPLOAD", "CURVE"}
-    | {"IMAGECOMPARE", "BOUNDING_BOX"}
+    | {"IMAGECOMPARE", "BOUNDING_BOX", "PAINTER"}
 )
+IMAGE_COMPARE = "IMAGECOMPARE"
+"""The type of a widget that shows two pictures of the last run: it is sent empty, though older files have a value."""
 _AUDIO_RECORD = "AUDIO_RECORD"
-_BROWSER_MADE = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION", "PAINTER"})
-"""Types whose values the browser makes when it queues: a camera picture, a view of a 3D model, a painting."""
+_BROWSER_MADE = frozenset({"WEBCAM", "LOAD_3D", "LOAD_3D_ANIMATION"})
+"""Types whose values the browser makes when it queues: a camera picture, a view of a 3D model."""
 SEED_INPUTS = ("seed", "noise_seed")
 """Inputs that have a `control_after_generate` widget even if their class does not declare one."""
 _UPLOADS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload")
@@ -60,7 +62,11 @@ class Widget:
             return self.schema.options[0] if self.schema.options else None
         if self.kind == DYNAMIC_COMBO:
             return _first_option(self.schema)
-        return {"INT": 0, "FLOAT": 0, "BOOLEAN": False, "IMAGECOMPARE": ["", ""]}.get(self.kind, "")
+        return {"INT": 0, "FLOAT": 0, "BOOLEAN": False, IMAGE_COMPARE: ["", ""]}.get(self.kind, "")
+
+    def opened(self, value: Any) -> Any:
+        """A saved value as the editor has it once the file is open: in place of nothing, the first option."""
+        return self.default if value is None and self.kind == "COMBO" else value
 
     def fits(self, value: Any) -> bool:
         """Whether a value is possible for this widget; checked if the file has too few or too many values."""
@@ -74,19 +80,15 @@ class Widget:
 
 
 _CONTROL = "control_after_generate"
-# Widgets that the frontend's scripts add to some classes: players and previews, sent although no class declares them.
-_AUDIO_PLAYER = Widget("audioUI", is_saved=False)
+# Widgets that the frontend's scripts add to some classes: sent although no class declares them.
 _SCRIPT_WIDGETS = {
-    "LoadAudio": _AUDIO_PLAYER,
-    "SaveAudio": _AUDIO_PLAYER,
-    "SaveAudioMP3": _AUDIO_PLAYER,
-    "SaveAudioOpus": _AUDIO_PLAYER,
-    "PreviewAudio": _AUDIO_PLAYER,
-    "PreviewAny": Widget("preview", is_saved=False),
     "Preview3D": Widget("image"),
     "Preview3DAnimation": Widget("image"),
     "SaveGLB": Widget("image"),
 }
+CUSTOM_COMBO = "CustomCombo"
+"""A class whose options the user writes: widgets that the frontend adds, one more as soon as the last one is used."""
+_MAX_OPTIONS = 1000
 
 
 def widget_type_of(schema: InputSchema) -> str:
@@ -117,11 +119,22 @@ def widgets_of(class_type: str, schema: NodeSchema, values: SavedValues) -> list
         found.append(Widget("upload", is_sent=False))
     if class_type in _SCRIPT_WIDGETS:
         found.append(_SCRIPT_WIDGETS[class_type])
+    if class_type == CUSTOM_COMBO:
+        found.extend(_written_options(values[len(found) + 1 :] if isinstance(values, Sequence) else ()))
     return found
 
 
+def _written_options(values: Sequence[Any]) -> Iterator[Widget]:
+    """The place of the choice among the options, and the options up to the first empty one."""
+    yield Widget("index")
+    for number in range(1, _MAX_OPTIONS):
+        yield Widget(f"option{number}")
+        if number > len(values) or not values[number - 1]:
+            return
+
+
 def _with_added_widgets(name: str, config: InputSchema, values: SavedValues, index: int) -> Iterator[Widget]:
-    yield Widget(name, config)
+    yield Widget(name, config, is_saved=widget_type_of(config) != IMAGE_COMPARE)
     kind, control = widget_type_of(config), config.parameters.get("control_after_generate")
     control_widget = Widget(control if isinstance(control, str) else _CONTROL, is_sent=False, is_control=True)
     if kind == "INT" and (control or (control is None and name in SEED_INPUTS)):
@@ -154,6 +167,22 @@ def _option_widgets(name: str, config: InputSchema, values: SavedValues, index: 
             for widget in _with_added_widgets(f"{name}.{sub_name}", sub, values, index + 1):
                 index += 1
                 yield widget
+
+
+def unknown_choice(schema: NodeSchema, values: SavedValues) -> str:
+    """Why the widgets of a node are unknown: a choice that brings widgets, and that its class does not offer here."""
+    found: list[Widget] = []
+    for name, config in schema.inputs.items():
+        if widget_type_of(config) == DYNAMIC_COMBO and is_widget(config):
+            chosen = values.get(name) if isinstance(values, Mapping) else next(iter(values[len(found) :]), None)
+            if isinstance(chosen, str) and chosen not in [option.get("key") for option in _options(config)]:
+                return (
+                    f"its {name[:80]!r} is {chosen[:80]!r}, which its class does not offer in this ComfyUI: a newer "
+                    "one may, or an older one did"
+                )
+        if is_widget(config):
+            found.extend(_with_added_widgets(name, config, values, len(found)))
+    return ""
 
 
 def _first_option(config: InputSchema) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..editor import is_editor_workflow
+from ..editor import is_editor_workflow, with_editor_numbers
 from ..errors import InvalidInput
 from ..inputs.input_file import InputFile
 from ..overrides import NODE_FIELDS, Lora, Overrides, Slot, set_inputs
@@ -129,6 +129,7 @@ def read_job(
         warnings=warnings,
     )
     if is_editor_workflow(workflow):  # last: it needs ComfyUI
+        workflow = with_editor_numbers(workflow)
         check_json(workflow, "workflow")
         pnginfo = {"workflow": workflow, **(fields.extra_pnginfo or {})}
         request = replace(request, extra_pnginfo=pnginfo, is_converted=True)

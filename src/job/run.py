@@ -122,7 +122,7 @@ class JobRunner:
             client = self.engine.client
             schemas = client.schemas(needed)
             try:
-                return convert(document, schemas, check=limits.check)
+                return convert(document, schemas, check=limits.check).prompt
             except GuiFormatWorkflow as error:
                 error.hints.extend(failed_packs(client, [name for name, schema in schemas.items() if schema is None]))
                 raise

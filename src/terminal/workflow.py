@@ -48,7 +48,7 @@ def _converted(saved: object, url: str | None) -> Mapping[str, Any]:
     check_json(saved, "workflow")
     document = read_document(saved)
     with _comfyui(url) as client:
-        return check_workflow(convert(document, client.schemas(class_types(document))))
+        return check_workflow(convert(document, client.schemas(class_types(document))).prompt)
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from ..conftest import Bench
 from ..editor_files import (
     DIFFER,
     FILES,
+    FRONTENDS,
     empty,
     generative,
     invert,
@@ -50,7 +51,7 @@ def converted(file: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     """The file in API format, without titles."""
     document = read_document(file)
     schemas = {name: read_schema(told[name]) if name in told else None for name in class_types(document)}
-    prompt = convert(document, schemas)
+    prompt = convert(document, schemas).prompt
     return {node_id: {k: v for k, v in node.items() if k != "_meta"} for node_id, node in prompt.items()}
 
 
@@ -59,7 +60,9 @@ def converted(file: dict[str, Any], told: dict[str, Any]) -> dict[str, Any]:
     [(version, name) for version in EXPORTS for name in EXPORTS[version] if (version, name) not in DIFFER],
 )
 def test_a_file_becomes_what_the_editor_itself_exports(version: str, name: str) -> None:
-    assert converted(FILES[name](), TOLD[version]) == EXPORTS[version][name]
+    file = FILES[name]()
+    file["extra"] = {"frontendVersion": FRONTENDS[version]}
+    assert converted(file, TOLD[version]) == EXPORTS[version][name]
 
 
 # --- What other editors, packs and versions save -------------------------------------------------------------
@@ -116,12 +119,24 @@ def test_values_by_name_are_taken_by_name_also_those_that_a_script_added() -> No
 
 
 def test_a_list_is_wrapped_so_that_nobody_takes_it_for_a_link() -> None:
-    told = {"C": class_of(("view", ["IMAGECOMPARE", {}]), ("curve", ["CURVE", {}]))}
+    told = {"C": class_of(("names", [["1", "2"], {"multi_select": True}]), ("curve", ["CURVE", {}]))}
     file = saved([saved_node(1, "C", [["1", 0], [[0, 0], [1, 1]]])], [])
     assert converted(file, told)["1"]["inputs"] == {
-        "view": {"__value__": ["1", 0]},
+        "names": {"__value__": ["1", 0]},
         "curve": {"__type__": "CURVE", "__value__": [[0, 0], [1, 1]]},
     }
+
+
+def test_what_a_node_showed_of_its_last_run_is_not_sent() -> None:
+    told = {"ImageCompare": class_of(("compare_view", ["IMAGECOMPARE", {}]))}
+    for values in ([], [{"before": "a", "after": "b"}], ["a", "b"]):
+        file = saved([saved_node(1, "ImageCompare", values)], [])
+        assert converted(file, told)["1"]["inputs"] == {"compare_view": {"__value__": ["", ""]}}
+
+
+def test_nothing_in_place_of_a_choice_is_the_first_option() -> None:
+    told = {"C": class_of(("name", [["p", "q"], {}]), ("size", ["INT", {}]))}
+    assert converted(saved([saved_node(1, "C", [None, 5])], []), told)["1"]["inputs"] == {"name": "p", "size": 5}
 
 
 def test_inputs_that_were_widgets_once_have_no_place_if_the_file_counts_them() -> None:
@@ -149,7 +164,7 @@ def test_placeholders_of_a_file_name_are_filled_in_by_the_editor() -> None:
     document = read_document(file)
     schemas = {name: read_schema(told[name]) for name in class_types(document)}
     moment = ConversionContext(time.struct_time((2026, 3, 4, 5, 6, 7, 0, 0, 0)))
-    prefix = convert(document, schemas, moment)["2"]["inputs"]["filename_prefix"]
+    prefix = convert(document, schemas, moment).prompt["2"]["inputs"]["filename_prefix"]
     assert prefix == "2026-03-04_05.06.07/64%Other.width%%width%%a.b.c%"
 
 
@@ -157,14 +172,14 @@ def test_one_of_several_texts_is_chosen_as_the_editor_does() -> None:
     told = {"T": class_of(("text", ["STRING", {"dynamicPrompts": True}]))}
     document = read_document(saved([saved_node(1, "T", ["{a|{b|c}} \\{d\\|\\} {e|f"])], []))
     schemas = {"T": read_schema(told["T"])}
-    first = convert(document, schemas, ConversionContext(time.localtime(), lambda options: options[0]))
-    last = convert(document, schemas, ConversionContext(time.localtime(), lambda options: options[-1]))
+    first = convert(document, schemas, ConversionContext(time.localtime(), lambda options: options[0])).prompt
+    last = convert(document, schemas, ConversionContext(time.localtime(), lambda options: options[-1])).prompt
     assert [prompt["1"]["inputs"]["text"] for prompt in (first, last)] == ["a {d|} e", "c {d|} f"]
 
 
 def test_titles_and_only_they_go_into_meta() -> None:
     document = read_document(generative())
-    prompt = convert(document, {name: read_schema(OLD[name]) for name in class_types(document)})
+    prompt = convert(document, {name: read_schema(OLD[name]) for name in class_types(document)}).prompt
     assert prompt["3"]["_meta"] == {"title": "Sampler"}
     assert check_workflow(prompt) == prompt
 
@@ -190,13 +205,6 @@ def in_itself() -> dict[str, Any]:
     return file
 
 
-def with_other_values_inside() -> dict[str, Any]:
-    """What a version in between saved: proxies, and values of the subgraph node that are not those inside."""
-    file = with_subgraph()
-    file["nodes"][1] |= {"properties": {"proxyWidgets": [["-1", "scale_by"]]}, "widgets_values": [0.25]}
-    return file
-
-
 SAMPLER = generative()["nodes"][4]
 REFUSED = {
     "unknown class": (two(saved_node(1, "NoSuchNode", [], outputs={"IMAGE": "IMAGE"})), "1", "no such node class"),
@@ -204,20 +212,17 @@ REFUSED = {
     "group node": (two(saved_node(1, "workflow>mine", [])), "1", "it is a group node"),
     "one value too few": (two({**SAMPLER, "inputs": [], "widgets_values": [42, 20, 7.5, "euler", "normal", 1]}), "3", "6 values for its 7"),
     "one value too many": (two({**SAMPLER, "inputs": [], "widgets_values": [*SAMPLER["widgets_values"], 5]}), "3", "8 values for its 7"),
-    "values by name that lack one": (two(saved_node(1, "EmptyImage", {"width": 1})), "1", "no value for height"),
+    "values by name that lack one": (two(saved_node(1, "NoDefault", {"width": 1})), "1", "no value for mode, and its class no default"),
     "values of a script's own widgets": (two(saved_node(1, "ImageInvert", [{}, {"on": True, "lora": "a.safetensors"}], {"image": ("IMAGE", None)}, {"IMAGE": "IMAGE"})), "1", "2 values for its 0"),
     "other number of promoted values": (two({**with_subgraph()["nodes"][1], "id": 1, "inputs": [], "widgets_values": [1, 2]}, definitions=with_subgraph()["definitions"]), "1", "2 values for the 1 widgets"),
     "two setters": (saved([*(saved_node(n, "SetNode", ["x"], {"*": ("*", None)}, {"*": "*"}) for n in (1, 2)), saved_node(3, "GetNode", ["x"], outputs={"*": "*"}), save(9, 9)], [[9, 3, 0, 9, 0, "IMAGE"]]), "3", "several nodes beside it set 'x'"),
     "subgraph that is not there": (two(saved_node(1, "6f0d9c1e-0000-4000-8000-00000000000f")), "1", "whose definition is not in the file"),
-    "sender": (two(empty(1) | {"properties": {"ue_properties": {"ue_convert": True}}}), "1", "connects nodes when the editor queues"),
+    "sender": (saved([empty(1) | {"properties": {"ue_properties": {"ue_convert": True}}}, save(9, None)], []), "1", "connects nodes when the editor queues"),
     "too many nodes": (saved([empty(n) for n in range(5001)], []), None, "more than 5000 nodes"),
     "dangling link": (two(invert(1, 77)), "1", "a link that is not there"),
     "link to no node": (two(invert(1, 5), [5, 44, 0, 1, 0, "IMAGE"]), "1", "a node that is not there"),
-    "getter without setter": (two(saved_node(1, "GetNode", ["x"], outputs={"*": "*"})), "1", "nothing beside it sets 'x'"),
     "circle": (in_a_circle(), "2", "in a circle"),
     "subgraph in itself": (in_itself(), None, "deep in one another"),
-    "other values inside": (with_other_values_inside(), "2", "one value and the node inside another"),
-    "links made when queued": (two(saved_node(1, "Anything Everywhere", [])), "1", "connects nodes when the editor queues"),
     "picture of a camera": (two(saved_node(1, "WebcamCapture", [])), "1", "made by the browser"),
     "two of one id": (saved([empty(1), empty(1)], []), "1", "the same id"),
     "nothing left": (saved([empty(1, mode=2)], []), None, "all of its nodes are muted"),
@@ -227,7 +232,7 @@ REFUSED = {
 }  # fmt: skip
 NEWER = {
     **NEW,
-    "Anything Everywhere": class_of(),
+    "NoDefault": class_of(("width", ["INT", {}]), ("mode", [[], {}])),
     "WebcamCapture": class_of(("image", ["WEBCAM", {}])),
 }
 
@@ -273,7 +278,7 @@ def test_whole_numbers_may_be_written_with_a_point() -> None:
 
 def test_what_nobody_named_has_the_title_of_its_class() -> None:
     document = read_document(generative())
-    prompt = convert(document, {name: read_schema(NEW[name]) for name in class_types(document)})
+    prompt = convert(document, {name: read_schema(NEW[name]) for name in class_types(document)}).prompt
     assert prompt["4"]["_meta"] == {"title": "Load Checkpoint"}
 
 
@@ -305,6 +310,45 @@ def test_a_file_of_the_editor_gets_no_further_than_one_in_api_format() -> None:
     ):
         with pytest.raises(InvalidWorkflow):
             read_job({"input": {"workflow": saved([node], [])}}, convert=lambda file: converted(file, OLD))
+
+
+def test_what_nothing_sets_gives_nothing_and_is_told() -> None:
+    document = read_document(two(saved_node(1, "GetNode", ["x"], outputs={"*": "*"})))
+    done = convert(document, {name: read_schema(NEW[name]) for name in class_types(document)})
+    assert "images" not in done.prompt["9"]["inputs"]
+    assert done.warnings == ("node 1 (GetNode): nothing sets 'x'; it gives nothing",)
+
+
+def test_what_a_graph_around_sets_is_got_inside() -> None:
+    file = with_subgraph()
+    getter = saved_node(13, "GetNode", ["picture"], outputs={"IMAGE": "IMAGE"})
+    inner = file["definitions"]["subgraphs"][0]
+    inner["nodes"] += [getter, save(14, 9)]
+    inner["links"].append(
+        {"id": 9, "origin_id": 13, "origin_slot": 0, "target_id": 14, "target_slot": 0, "type": "IMAGE"}
+    )
+    file["nodes"].append(saved_node(30, "SetNode", ["picture"], {"IMAGE": ("IMAGE", 9)}, {"*": "*"}))
+    file["links"].append([9, 1, 0, 30, 0, "IMAGE"])
+    assert converted(file, NEW)["2:14"]["inputs"]["images"] == ["1", 0]
+
+
+@pytest.mark.parametrize("value", [18446744073709552000, 10**400])
+def test_a_number_beyond_64_bits_that_nobody_sends_is_no_reason_to_refuse(value: int) -> None:
+    file = with_primitive()
+    file["nodes"][1]["inputs"][0]["widget"]["config"] = ["INT", {"min": 0, "max": value}]
+    job = read_job({"input": {"workflow": file}}, convert=lambda saved_file: converted(saved_file, NEW))
+    assert job.workflow["2"]["inputs"]["width"] == 96
+    assert job.extra_pnginfo is not None
+    json.dumps(job.extra_pnginfo, allow_nan=False)
+
+
+def test_a_file_that_is_deep_or_no_text_is_refused_before_it_is_converted() -> None:
+    deep: Any = {}
+    for _ in range(5000):
+        deep = {"a": deep}
+    for extra in (deep, "\ud800", float("nan")):
+        with pytest.raises(InvalidWorkflow, match="workflow"):
+            read_job({"input": {"workflow": {**generative(), "extra": {"x": extra}}}}, convert=lambda file: file)
 
 
 def test_what_is_muted_may_be_of_an_unknown_class() -> None:

@@ -322,7 +322,7 @@ PICTURES = (
     editor_files.with_nested_subgraphs,
     editor_files.with_linked_promoted_widget,
 )
-EDITOR_EXPORTS = json.loads((Path(__file__).parent.parent / "editor_exports.json").read_text())["0.3.64"]
+EDITOR_EXPORTS = json.loads((Path(__file__).parent.parent / "editor_exports.json").read_text())["0.33.0"]
 
 
 @pytest.mark.parametrize("make", PICTURES)
