@@ -15,18 +15,18 @@ maintenance.editor_comparison`). What these rules do not determine is an error, 
     app_mode   the inputs and outputs that a file's author chose, as places in the prompt
 """
 
-from .app_mode import App, AppInput, AppTarget
+from .app_mode import App, AppInput, set_inputs_of_app
 from .conversion import Converted, class_types, convert
 from .document import is_editor_workflow, read_document, with_editor_numbers
 
 __all__ = [
     "App",
     "AppInput",
-    "AppTarget",
     "Converted",
     "class_types",
     "convert",
     "is_editor_workflow",
     "read_document",
+    "set_inputs_of_app",
     "with_editor_numbers",
 ]

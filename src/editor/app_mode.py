@@ -7,32 +7,29 @@ the id of a node inside a subgraph that shows its widget.
 
 from __future__ import annotations
 
+import difflib
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
+from ..errors import InvalidInput
+from ..overrides import Slot
 from .document import Document, Socket
 from .faces import proxies_of
 from .placing import PRIMITIVE, PlacedNode, consumers_of
+from .values import wrap_list
 
-_MAX_ENTRIES, _MAX_TARGETS = 300, 1000
+_MAX_ENTRIES, _MAX_TARGETS, _MAX_LISTED = 300, 1000, 30
 _MAX_NAME_LENGTH = 200
-
-
-class AppTarget(NamedTuple):
-    """A place in the prompt at which a value is set."""
-
-    node_id: str
-    input: str
 
 
 @dataclass(frozen=True)
 class AppInput:
-    """One input: its name as the editor shows it, and the places at which its value is set, all of them."""
+    """One input: its name as the editor shows it, and the inputs of the prompt that have its value, all of them."""
 
     name: str
-    targets: tuple[AppTarget, ...]
+    targets: tuple[Slot, ...]
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,41 @@ class App:
 
     inputs: tuple[AppInput, ...]
     outputs: tuple[str, ...]
+
+
+def set_inputs_of_app(
+    prompt: Mapping[str, Any], app: App | None, given: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[Slot, str]]:
+    """A copy of a prompt with values under the names that its author chose, and for each input set what it is called.
+
+    Raises InvalidInput for a name that there is not.
+    """
+    inputs = {entry.name: entry.targets for entry in app.inputs} if app else {}
+    changed = {node_id: {**node, "inputs": {**node["inputs"]}} for node_id, node in prompt.items()}
+    called: dict[Slot, str] = {}
+    for name, value in given.items():
+        if name not in inputs:
+            raise _unknown_input(name, list(inputs))
+        for slot in inputs[name]:
+            if slot.node_id in changed:
+                changed[slot.node_id]["inputs"][slot.name] = wrap_list(value)
+                called[slot] = f"inputs[{name!a}]"
+    return changed, called
+
+
+def _unknown_input(name: str, known: list[str]) -> InvalidInput:
+    if not known:
+        return InvalidInput(
+            "inputs: the workflow's author chose none (in the editor's App Mode, in a file as it saves it); overrides "
+            "can set any input of any node",
+            field="inputs",
+        )
+    near = difflib.get_close_matches(name[:_MAX_NAME_LENGTH], known, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    names = ", ".join(repr(known_name) for known_name in known[:_MAX_LISTED])
+    return InvalidInput(
+        f"inputs: the workflow's author chose no input {name[:80]!a}; {hint}There are {names}", field="inputs"
+    )
 
 
 def read_app(document: Document, placed_nodes: Iterable[PlacedNode], prompt: Mapping[str, Any]) -> App | None:
@@ -62,7 +94,7 @@ def _entries(saved: Any) -> list[Any]:
 class _Found:
     name: str
     placed: PlacedNode
-    targets: tuple[AppTarget, ...]
+    targets: tuple[Slot, ...]
 
 
 def _with_unique_names(found: list[_Found]) -> Iterator[AppInput]:
@@ -121,7 +153,7 @@ class _Reader:
         found = [widget for host in hosts for widget in _shown_widgets(host, inner_id, name)]
         return found[0] if len(found) == 1 else None
 
-    def _targets(self, placed: PlacedNode, name: str) -> Iterator[AppTarget]:
+    def _targets(self, placed: PlacedNode, name: str) -> Iterator[Slot]:
         """The places of the prompt that the value of a widget goes to."""
         waiting, seen = [(placed, name)], set[tuple[str, str]]()
         while waiting:
@@ -135,7 +167,7 @@ class _Reader:
                 consumers = consumers_of(placed) if name == "value" else []
                 waiting.extend((consumer, consumer.inputs[number].name) for consumer, number in consumers)
             elif name in (inputs := self._inputs(placed)) and not isinstance(inputs[name], list):
-                yield AppTarget(placed.id, name)
+                yield Slot(placed.id, name)
 
     def _inputs(self, placed: PlacedNode) -> Mapping[str, Any]:
         entry = self.prompt.get(placed.id)

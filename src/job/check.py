@@ -82,20 +82,21 @@ class JobChecker:
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems, [*applied.hints, *told]
 
-    def editable(self, workflow: Workflow, check: Callable[[], None]) -> dict[str, Any]:
-        """What a person would want to change in a workflow: its fields, and the files that it names."""
-        graph, schemas = Graph(workflow), schemas_of(self.engine.client, workflow, check)
-        fields = [
+    def editable(self, request: Request, check: Callable[[], None]) -> dict[str, Any]:
+        """What a person would want to change in a job's workflow: its fields, and the files that it names."""
+        workflow, client = request.workflow, self.engine.client
+        graph = Graph(workflow)
+        traced = [
             {"name": field.name, "candidates": list(field.candidates)}
             if field.candidates
             else {"name": field.name, "value": field.value, "node_id": field.node_id, "title": field.title}
-            for field in overridable_fields(workflow, schemas)
+            for field in overridable_fields(workflow, schemas_of(client, workflow, check))
         ]
         inputs = [
             {"node_id": node_id, "title": graph.title(node_id), "input": name, "name": graph.inputs(node_id)[name]}
-            for node_id, name in input_files_of(self.engine.client, workflow)
+            for node_id, name in input_files_of(client, workflow)
         ]
-        return {"fields": fields, "inputs": inputs}
+        return {"fields": [*_chosen_by_author(request, graph), *traced], "inputs": inputs}
 
     def _problems_of_workflow(
         self, workflow: Workflow, changed: Sequence[Slot], files: Collection[str], check: Callable[[], None]
@@ -116,6 +117,19 @@ class JobChecker:
     def _check_delivery(self, request: Request, check: Callable[[], None]) -> None:
         with bucket_for(request, self.settings, self.bucket) as bucket:
             delivery_plan(request, "validate", self.settings, bucket, check)
+
+
+def _chosen_by_author(request: Request, graph: Graph) -> list[dict[str, Any]]:
+    """The inputs that the workflow's author chose in the editor's App Mode."""
+    fields = []
+    for entry in request.app.inputs if request.app else ():
+        node_id, name = entry.targets[0]
+        if node_id in graph:
+            value, title = graph.inputs(node_id).get(name), graph.title(node_id)
+            fields.append(
+                {"name": entry.name, "value": value, "node_id": node_id, "title": title, "given_in": "inputs"}
+            )
+    return fields
 
 
 def _check_partner_key(client: ComfyClient, request: Request, settings: Settings, workflow: Workflow) -> None:

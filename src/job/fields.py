@@ -128,6 +128,7 @@ class InputFields(BaseModel):
     sampler_name_node_id: _NodeId | None = None
     scheduler_node_id: _NodeId | None = None
     loras_node_id: _NodeId | None = None
+    inputs: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     images: list[FileFields] = []
     files: list[FileFields] = []
@@ -157,6 +158,7 @@ RULES = {
     "loras.name": "the name of a file in the folder loras",
     "loras.strength": "a number from -100 to 100",
     "loras.strength_clip": "a number from -100 to 100",
+    "inputs": 'an object like {"Your prompt": "a cat"}',
     "overrides": 'an object like {"6": {"inputs": {"text": "a cat"}}}',
     "images": f"a list; each entry {_FILE_RULE}",
     "files": f"a list; each entry {_FILE_RULE}",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..editor import is_editor_workflow, with_editor_numbers
+from ..editor import App, Converted, is_editor_workflow, set_inputs_of_app, with_editor_numbers
 from ..errors import InvalidInput
 from ..inputs.input_file import InputFile
 from ..overrides import NODE_FIELDS, Lora, Overrides, Slot, set_inputs
@@ -19,7 +19,7 @@ from ..workflow.graph import Workflow
 from ..workflow.leftovers import without_leftovers
 from .fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
 
-Convert = Callable[[dict[str, Any]], Workflow]
+Convert = Callable[[dict[str, Any]], Converted]
 """A file of the editor to its API format. Raises GuiFormatWorkflow."""
 
 Mend = Callable[[Workflow], tuple[Workflow, list[str]]]
@@ -53,8 +53,9 @@ class OutputOptions:
 class Request:
     """One job, checked: it is not checked again. `warnings` are given to the caller with the result.
 
-    `set_inputs` are the inputs that `overrides` wrote into the workflow. `bucket` is the caller's own. `is_converted`:
-    the workflow was sent as the editor saves it, and `extra_pnginfo` has that, as if the editor had queued it.
+    `set_inputs` are the inputs that `inputs` and `overrides` wrote into the workflow. `bucket` is the caller's own.
+    `is_converted`: the workflow was sent as the editor saves it, and `extra_pnginfo` has that, as if the editor had
+    queued it; `app` is what its author chose for App Mode.
     """
 
     action: Action = "run"
@@ -68,6 +69,7 @@ class Request:
     comfy_org_api_key: str = field(default="", repr=False)
     warnings: tuple[str, ...] = ()
     is_converted: bool = False
+    app: App | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def _no_stored_workflow(name: str) -> object:
     raise InvalidInput("workflow must be an object in ComfyUI's API format; there are no stored ones here")
 
 
+def _no_conversion(saved: dict[str, Any]) -> Converted:
+    return Converted(dict(check_workflow(saved)))  # raises GuiFormatWorkflow
+
+
 def _as_it_is(workflow: Workflow) -> tuple[Workflow, list[str]]:
     return workflow, []
 
@@ -91,7 +97,7 @@ def _as_it_is(workflow: Workflow) -> tuple[Workflow, list[str]]:
 def read_job(
     job: object,
     find_workflow: FindWorkflow = _no_stored_workflow,
-    convert: Convert = check_workflow,
+    convert: Convert = _no_conversion,
     mend: Mend = _as_it_is,
 ) -> Request:
     """The request in a RunPod job, `{"id": …, "input": {"workflow": …, …}}`.
@@ -133,14 +139,21 @@ def read_job(
         check_json(workflow, "workflow")
         pnginfo = {"workflow": workflow, **(fields.extra_pnginfo or {})}
         request = replace(request, extra_pnginfo=pnginfo, is_converted=True)
-        workflow = convert(workflow)
+        converted = convert(workflow)
+        workflow, warnings = converted.prompt, (*warnings, *converted.warnings)
+        request = replace(request, app=converted.app)
     workflow, told = _checked(workflow, mend)
     request = replace(request, warnings=(*warnings, *told))
+    if fields.inputs:
+        check_json(fields.inputs, "inputs")
+        workflow, claimed = set_inputs_of_app(workflow, request.app, fields.inputs)
+        check_workflow(workflow)
+        request = replace(request, overrides=replace(request.overrides, claimed=claimed))
     set_slots: tuple[Slot, ...] = ()
     if fields.overrides:
         workflow, set_slots = set_inputs(workflow, fields.overrides)
         check_workflow(workflow)
-    return replace(request, workflow=workflow, set_inputs=set_slots)
+    return replace(request, workflow=workflow, set_inputs=(*request.overrides.claimed, *set_slots))
 
 
 def _checked(given: object, mend: Mend) -> tuple[Workflow, list[str]]:

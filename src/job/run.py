@@ -19,7 +19,7 @@ from ..comfy.record import Run
 from ..comfy.recovery import run_with_recovery
 from ..comfy.run_limits import Report, RunLimits
 from ..deadline import Deadline
-from ..editor import class_types, convert, read_document
+from ..editor import Converted, class_types, convert, read_document
 from ..errors import BucketFailed, GuiFormatWorkflow, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
 from ..models.provisioning import ModelProvisioner
@@ -108,7 +108,7 @@ class JobRunner:
 
                 return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
 
-    def convert(self, saved: Mapping[str, Any], stop: threading.Event) -> Workflow:
+    def convert(self, saved: Mapping[str, Any], stop: threading.Event) -> Converted:
         """A file of the editor in API format, by the node classes that this ComfyUI has.
 
         Raises GuiFormatWorkflow for what cannot be converted for sure, JobTimeout, JobCancelled, and what keeps
@@ -118,11 +118,11 @@ class JobRunner:
         document = read_document(saved)
         needed = class_types(document)
 
-        def converted() -> Workflow:
+        def converted() -> Converted:
             client = self.engine.client
             schemas = client.schemas(needed)
             try:
-                return convert(document, schemas, check=limits.check).prompt
+                return convert(document, schemas, check=limits.check)
             except GuiFormatWorkflow as error:
                 error.hints.extend(failed_packs(client, [name for name, schema in schemas.items() if schema is None]))
                 raise

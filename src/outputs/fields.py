@@ -78,6 +78,7 @@ class EditableField(BaseModel):
     node_id: str = ""
     title: str = ""
     candidates: list[dict[str, Any]] = []
+    given_in: str = Field("", description="`inputs`: the author of the workflow chose it, and `inputs` takes it")
 
 
 class InputPlace(BaseModel):

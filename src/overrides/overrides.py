@@ -34,7 +34,8 @@ class Overrides:
     """The changes that a job requests in its workflow; None leaves a value as it is.
 
     `seed` is 0 to 2^64-1; `width` and `height`, in pixels, must be given together. `node_ids` maps an input field that
-    names a node (`prompt_node_id`, …) to the id of that node.
+    names a node (`prompt_node_id`, …) to the id of that node. `claimed` are the inputs that the job has set already,
+    and by what: none of these may go there.
     """
 
     prompt: str | None = None
@@ -51,6 +52,7 @@ class Overrides:
     scheduler: str | None = None
     loras: tuple[Lora, ...] = ()
     node_ids: Mapping[str, str] = field(default_factory=dict)
+    claimed: Mapping[Slot, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def apply_overrides(workflow: Workflow, overrides: Overrides, schemas: Schemas |
     Raises NoOverrideTarget or AmbiguousOverrideTarget, which list the nodes that could be meant.
     """
     graph = _typed(workflow, schemas)
-    edit = _WorkflowEdit(graph)
+    edit = _WorkflowEdit(graph, overrides.claimed)
     for kind in KINDS:
         values = [getattr(overrides, name) for name in kind.fields]
         if None not in values:
@@ -155,12 +157,12 @@ def _seeds(graph: TypedGraph) -> list[int]:
 class _WorkflowEdit:
     """A copy of a workflow that overrides are applied to; nodes are looked up in the original workflow."""
 
-    def __init__(self, graph: TypedGraph) -> None:
+    def __init__(self, graph: TypedGraph, claimed: Mapping[Slot, str] | None = None) -> None:
         self.changed_workflow = editable_copy(graph.workflow)
         self.changed: list[Slot] = []
         self.hints: list[str] = []
         self._graph = graph
-        self._override_of_slot: dict[Slot, str] = {}
+        self._override_of_slot = dict(claimed or {})
 
     def apply(self, kind: OverrideKind, values: list[Any], named: str | None) -> None:
         """Apply one kind of override."""

@@ -42,7 +42,7 @@ def named(file: Json, inputs: Any, outputs: Any = ()) -> dict[str, list[tuple[st
     return (
         {}
         if app is None
-        else {entry.name: [(target.node_id, target.input) for target in entry.targets] for entry in app.inputs}
+        else {entry.name: [(target.node_id, target.name) for target in entry.targets] for entry in app.inputs}
     )
 
 

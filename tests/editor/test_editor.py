@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.editor import class_types, convert, is_editor_workflow, read_document
+from src.editor import Converted, class_types, convert, is_editor_workflow, read_document
 from src.editor.dynamic_prompts import choose_texts
 from src.editor.values import ConversionContext
 from src.errors import GuiFormatWorkflow, InvalidWorkflow
@@ -309,7 +309,7 @@ def test_a_file_of_the_editor_gets_no_further_than_one_in_api_format() -> None:
         save(1, None, "../../x"),
     ):
         with pytest.raises(InvalidWorkflow):
-            read_job({"input": {"workflow": saved([node], [])}}, convert=lambda file: converted(file, OLD))
+            read_job({"input": {"workflow": saved([node], [])}}, convert=lambda file: Converted(converted(file, OLD)))
 
 
 def test_what_nothing_sets_gives_nothing_and_is_told() -> None:
@@ -336,7 +336,7 @@ def test_what_a_graph_around_sets_is_got_inside() -> None:
 def test_a_number_beyond_64_bits_that_nobody_sends_is_no_reason_to_refuse(value: int) -> None:
     file = with_primitive()
     file["nodes"][1]["inputs"][0]["widget"]["config"] = ["INT", {"min": 0, "max": value}]
-    job = read_job({"input": {"workflow": file}}, convert=lambda saved_file: converted(saved_file, NEW))
+    job = read_job({"input": {"workflow": file}}, convert=lambda saved_file: Converted(converted(saved_file, NEW)))
     assert job.workflow["2"]["inputs"]["width"] == 96
     assert job.extra_pnginfo is not None
     json.dumps(job.extra_pnginfo, allow_nan=False)
@@ -348,7 +348,7 @@ def test_a_file_that_is_deep_or_no_text_is_refused_before_it_is_converted() -> N
         deep = {"a": deep}
     for extra in (deep, "\ud800", float("nan")):
         with pytest.raises(InvalidWorkflow, match="workflow"):
-            read_job({"input": {"workflow": {**generative(), "extra": {"x": extra}}}}, convert=lambda file: file)
+            read_job({"input": {"workflow": {**generative(), "extra": {"x": extra}}}}, convert=Converted)
 
 
 def test_what_is_muted_may_be_of_an_unknown_class() -> None:

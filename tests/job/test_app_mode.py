@@ -1,0 +1,68 @@
+"""The inputs that a workflow's author chose in the editor are a job's by the names that its author gave them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+from PIL import Image
+
+from ..conftest import Bench
+from ..editor_files import Json, saved, saved_node
+
+
+def app(*chosen: list[str]) -> Json:
+    """A picture whose author chose these inputs; its width has a name of the author's own."""
+    picture = saved_node(1, "EmptyImage", [64, 64, 1, 255], outputs={"IMAGE": "IMAGE"})
+    picture["inputs"] = [
+        {"name": "width", "type": "INT", "link": None, "label": "How wide", "widget": {"name": "width"}}
+    ]
+    saver = saved_node(2, "SaveImage", ["app"], {"images": ("IMAGE", 1)})
+    data = {"inputs": list(chosen), "outputs": ["2"]}
+    return saved([picture, saver], [[1, 1, 0, 2, 0, "IMAGE"]], extra={"linearData": data})
+
+
+CHOSEN = (["1", "width"], ["1", "color"])
+
+
+def size(answer: dict[str, Any]) -> tuple[int, int]:
+    """Of the one picture in an answer."""
+    assert answer["status"] == "success", answer
+    (picture,) = answer["images"]
+    return Image.open(io.BytesIO(base64.b64decode(picture))).size
+
+
+def test_an_input_is_set_by_the_authors_name(bench: Bench) -> None:
+    assert size(bench.run(workflow=app(*CHOSEN), inputs={"How wide": 96})) == (96, 64)
+    more = {"1": {"inputs": {"height": 80}}}
+    assert size(bench.run(workflow=app(*CHOSEN), inputs={"color": 0}, overrides=more)) == (64, 80)
+
+
+def test_the_authors_inputs_are_shown_before_what_is_traced(draft_bench: Bench) -> None:
+    answer = draft_bench.run(action="validate", workflow=app(*CHOSEN))
+    assert answer["fields"][:2] == [
+        {"name": "How wide", "value": 64, "node_id": "1", "title": "EmptyImage", "given_in": "inputs"},
+        {"name": "color", "value": 255, "node_id": "1", "title": "EmptyImage", "given_in": "inputs"},
+    ]
+    assert {field["name"] for field in answer["fields"][2:]} == {"width", "height", "batch_size"}
+
+
+def test_a_name_that_the_author_did_not_choose_lists_those_there_are(draft_bench: Bench) -> None:
+    answer = draft_bench.run(workflow=app(*CHOSEN), inputs={"How wyde": 96})
+    assert (answer["error_type"], answer["field"]) == ("validation", "inputs")
+    assert "chose no input 'How wyde'; did you mean 'How wide'? There are 'How wide', 'color'" in answer["error"]
+    answer = draft_bench.run(workflow=app(), inputs={"How wide": 96})
+    assert "the workflow's author chose none" in answer["error"]
+
+
+def test_an_authors_input_and_a_field_for_the_same_place_are_an_error(draft_bench: Bench) -> None:
+    answer = draft_bench.run(workflow=app(*CHOSEN), inputs={"How wide": 96}, width=128, height=128)
+    assert answer["error_code"] == "override_target"
+    assert "inputs['How wide'] and width and height would both go into width of node 1 (EmptyImage)" in answer["error"]
+
+
+def test_a_value_that_does_not_fit_is_refused_before_the_run(bench: Bench) -> None:
+    answer = bench.run(workflow=app(*CHOSEN), inputs={"How wide": "broad"})
+    assert (answer["error_type"], "prompt_id" in answer) == ("validation", False)
+    assert "width must be of type INT, not 'broad'" in answer["error"]
