@@ -14,7 +14,7 @@ from .app_mode import App, read_app
 from .document import Document, EditorNode, refuse
 from .links import FromPrimitive, LinkSources, PromotedWidget
 from .packs import BROADCASTERS, WHILE_QUEUEING, is_broadcaster
-from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes, types_match, variable_name
+from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes, variable_name
 from .values import ConversionContext, Values, wrap_list
 from .widgets import needs_browser
 
@@ -138,15 +138,11 @@ def _check(placed: PlacedNode, document: Document) -> None:
 
 def _unsaved_target(placed: PlacedNode) -> str:
     """A node that a broadcaster might be connected to while the editor queues: one with an input without a link."""
-    sent = _broadcast_types(placed)
-    for other in placed.siblings.values():
-        is_target = other is not placed and other.node.is_active and other.node.class_type not in VIRTUAL_CLASSES
-        if is_target and not is_broadcaster(other.node):
-            saved = {socket.name for socket in other.node.inputs}
-            free = [socket for socket in other.inputs if socket.link is None]
-            can = [socket for socket in free if socket.widget is None or socket.name in saved]
-            if any(types_match(socket.type, kind) for socket in can for kind in sent):
-                return other.id
+    free = placed.siblings.free_inputs
+    for kind in _broadcast_types(placed):
+        parts = ["*", *kind.lower().split(",")] if kind not in ("", "*") else free
+        if found := next((free[part] for part in parts if part in free), ""):
+            return found
     return ""
 
 

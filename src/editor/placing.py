@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ..workflow.schemas import NodeSchema
 from .document import Document, EditorGraph, EditorNode, Socket, refuse
-from .packs import EDITOR_CLASSES, SETTER_OF
+from .packs import EDITOR_CLASSES, SETTER_OF, is_broadcaster
 from .widgets import is_widget
 
 PRIMITIVE = "PrimitiveNode"
@@ -49,6 +49,20 @@ class Siblings(dict[str, "PlacedNode"]):
                 link = placed.graph.links.get(socket.link) if socket.link is not None else None
                 if link and link.origin_slot == 0:
                     found.setdefault(link.origin, []).append((placed, number))
+        return found
+
+    @cached_property
+    def free_inputs(self) -> dict[str, str]:
+        """A node with an input of that type that has no link, by type; of widgets those that the file has, too."""
+        found: dict[str, str] = {}
+        for placed in self.values():
+            node = placed.node
+            if node.is_active and node.class_type not in VIRTUAL_CLASSES and not is_broadcaster(node):
+                saved = {socket.name for socket in node.inputs}
+                for socket in placed.inputs:
+                    if socket.link is None and (socket.widget is None or socket.name in saved):
+                        for part in socket.type.lower().split(","):
+                            found.setdefault(part or "*", placed.id)
         return found
 
     @cached_property

@@ -35,6 +35,7 @@ _SAVE_CLASSES = frozenset(
     }
 )
 _MAX_NAME_LENGTH = 4096  # characters; PATH_MAX of Linux
+_CONTROLS = "control_"  # the names of what becomes of a value after the run begin so
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _REPLACE_PROPERTY = "Run widget replace on values"
 _SEARCH_NAME_PROPERTY = "Node name for S&R"
@@ -179,7 +180,8 @@ class Values:
         widgets = with_script_widgets(node, widgets_of(node.class_type, schema, named))
         missing = [widget.name for widget in _without_value(widgets, named)]
         names = {widget.name for widget in widgets}
-        left_out = [name for name in named if name not in names and not _is_empty(named[name])]
+        unknown = [name for name in named if name not in names and not name.startswith(_CONTROLS)]
+        left_out = [name for name in unknown if not _is_empty(named[name])]
         problem = unknown_choice(schema, named)
         if problem:
             refuse(problem, node, placed.id)
@@ -390,7 +392,8 @@ def _mismatch(schema: NodeSchema, widgets: Sequence[Widget], saved: list[Any]) -
     # Partner nodes and nodes without widgets save a text that they show of their last run. It is not sent.
     shows_text = not saved_widgets or schema.is_partner
     shown = (dict, list, str) if any(w.kind == IMAGE_COMPARE for w in widgets) else (str,) if shows_text else ()
-    has_more = any(not _is_empty(value) and not isinstance(value, shown) for value in surplus)
+    repeated = [value for widget, value in pairs if widget.kind == "COLOR"]  # formerly there were two of it
+    has_more = any(not _is_empty(v) and not isinstance(v, shown) and v not in repeated for v in surplus)
     if has_more or ((is_short or surplus) and not all(widget.fits(value) for widget, value in pairs)):
         return (
             f"its file has {len(saved)} values for its {len(saved_widgets)} widgets, so which is which is not sure: "

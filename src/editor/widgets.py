@@ -16,7 +16,8 @@ from ..workflow.schemas import DYNAMIC_COMBO, InputSchema, NodeSchema, read_inpu
 # Types of inputs for which the frontend itself has widgets. Inputs of other types are sockets.
 _FRONTEND_TYPES = frozenset(
     {"INT", "FLOAT", "BOOLEAN", "STRING", "MARKDOWN", "COMBO", "COLOR", "TEXTAREA", "FILEUPLOAD", "CURVE"}
-    | {"IMAGECOMPARE", "BOUNDING_BOX", "PAINTER"}
+    | {"IMAGECOMPARE", "BOUNDING_BOX", "PAINTER", "BOUNDING_BOXES", "COLORS", "COMPOSITOR", "RANGE", "VIDEO_EDIT"}
+    | {"CHART", "GALLERIA", "LIGHT_INFO_PREVIEW"}
 )
 IMAGE_COMPARE = "IMAGECOMPARE"
 """The type of a widget that shows two pictures of the last run: it is sent empty, though older files have a value."""
@@ -115,7 +116,8 @@ def widgets_of(class_type: str, schema: NodeSchema, values: SavedValues) -> list
     for name, config in schema.inputs.items():
         if is_widget(config):
             found.extend(_with_added_widgets(name, config, values, len(found)))
-    if any(config.parameters.get(flag) for config in schema.inputs.values() for flag in _UPLOADS):
+    combos = [config for config in schema.inputs.values() if widget_type_of(config) == "COMBO"]
+    if any(config.parameters.get(flag) for config in combos for flag in _UPLOADS):
         found.append(Widget("upload", is_sent=False))
     if class_type in _SCRIPT_WIDGETS:
         found.append(_SCRIPT_WIDGETS[class_type])

@@ -134,6 +134,16 @@ def test_what_a_node_showed_of_its_last_run_is_not_sent() -> None:
         assert converted(file, told)["1"]["inputs"] == {"compare_view": {"__value__": ["", ""]}}
 
 
+def test_a_colour_that_older_editors_saved_twice_is_one() -> None:
+    told = {
+        "Painter": class_of(
+            ("mask", ["STRING", {"widgetType": "PAINTER", "image_upload": True}]), ("bg", ["COLOR", {}])
+        )
+    }
+    file = saved([saved_node(1, "Painter", ["a.png [input]", "#000000", "#000000"])], [])
+    assert converted(file, told)["1"]["inputs"] == {"mask": "a.png [input]", "bg": "#000000"}
+
+
 def test_nothing_in_place_of_a_choice_is_the_first_option() -> None:
     told = {"C": class_of(("name", [["p", "q"], {}]), ("size", ["INT", {}]))}
     assert converted(saved([saved_node(1, "C", [None, 5])], []), told)["1"]["inputs"] == {"name": "p", "size": 5}

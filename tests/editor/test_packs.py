@@ -164,6 +164,15 @@ def test_a_broadcast_to_or_from_nowhere_is_refused(link: Json, reason: str) -> N
         converted(everywhere([link]))
 
 
+def test_many_broadcasts_take_little_time() -> None:
+    senders = [saved_node(n, "Anything Everywhere", [], {f"i{k}": ("A,B", 1) for k in range(9)}) for n in range(2000)]
+    others = [saved_node(4000 + n, "Loader", [], {f"x{k}": ("C,D", None) for k in range(9)}) for n in range(2000)]
+    source = saved_node(9000, "Loader", [], outputs={"MODEL": "E"})
+    began = time.monotonic()
+    assert len(converted(saved([*senders, *others, source], [[1, 9000, 0, 1, 0, "E"]]))) == 4001
+    assert time.monotonic() - began < 20
+
+
 def test_a_node_that_unmutes_others_at_random_is_refused_with_that_reason() -> None:
     file: Any = saved([saved_node(1, "Random Unmuter (rgthree)", []), saved_node(2, "Loader", [])], [])
     with pytest.raises(GuiFormatWorkflow, match="unmutes nodes at random"):
