@@ -52,7 +52,7 @@ OVERRIDES: dict[str, Overrides] = {
 _MEANINGS = {
     "prompt": r"(^|_)(prompt|text|positive|tags|caption|clip_[lg]|t5xxl|text_[gl])(_|$)",
     "negative_prompt": r"(^|_)(prompt|text|negative)(_|$)",
-    "seed": r"(^|_)seed$",
+    "seed": r"^(?!last_)(.*_)?seed$",
     "size": r"(^|_)(width|height)(_|$)",
     "batch_size": r"^batch_size$",
     "steps": r"^steps$",
@@ -121,10 +121,18 @@ def _cuts_left(before: Mapping[str, Any], after: Mapping[str, Any], told: str, s
 
 def _is_old_pair(before: Mapping[str, Any], after: Mapping[str, Any], node_id: str, name: str) -> bool:
     """Whether an input is half of a width and a height that a changed node had too."""
-    other = name.replace("width", "height") if "width" in name else name.replace("height", "width")
     inputs = before[node_id]["inputs"]
-    values = {_key(value) for n, i, value in _inputs(before) if after[n]["inputs"].get(i) != value}
-    return other in inputs and not {"x", "y"} <= inputs.keys() and _key(inputs[other]) in values
+    if {"x", "y"} <= inputs.keys():
+        return False
+    changed = {n: i for n, i, value in _inputs(before) if after[n]["inputs"].get(i) != value}
+    pairs = {_pair(before[other]["inputs"], other_name) for other, other_name in changed.items()}
+    return _pair(inputs, name) in pairs
+
+
+def _pair(inputs: Mapping[str, Any], name: str) -> str:
+    """The width and the height of which an input is one; of a primitive node, its value."""
+    width, height = name.replace("height", "width"), name.replace("width", "height")
+    return _key([inputs.get(width), inputs.get(height)])
 
 
 def _inputs(workflow: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
@@ -153,7 +161,7 @@ def read_workflow(file: Path, schemas: Schemas) -> dict[str, Any] | None:
         content = json.loads(file.read_text(encoding="utf-8"))
         if is_editor_workflow(content):
             document = read_document(content)
-            content = convert(document, {name: schemas.get(name) for name in class_types(document)})
+            content = convert(document, {name: schemas.get(name) for name in class_types(document)}).prompt
         return dict(check_workflow(content))
     except (ValueError, WorkerError):
         return None

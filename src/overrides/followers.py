@@ -1,6 +1,6 @@
 """What follows an override: other inputs that stand for the same, or that depend on it.
 
-prompt  every other positive prompt with the same text
+prompt  every other prompt of that role with the same text
 size    every other width and height that is the old size; the size that a model's shift or a scheduler is told; an
         enlarged latent, as much as before; a list of sizes, which is set to its entry for a size of one's own
 steps   where a sampler of a part of the steps starts and ends, by its share
@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 from ..workflow.graph import with_dependencies, with_dependents
 from ..workflow.typed import TypedGraph
 from . import targets
-from .kinds import PROMPT, SIZE, STEPS, OverrideKind, values_of, writes_of
+from .kinds import BATCH_SIZE, NEGATIVE_PROMPT, PROMPT, SEED, SIZE, STEPS, OverrideKind, values_of, writes_of
 from .origins import Slot, origin_of, uses_of
 from .roles import is_generator, makers
-from .slots import is_encoder, last_name, prompt_inputs, size_pairs, words_of
+from .slots import is_encoder, is_negative, last_name, negative_inputs, size_pairs, words_of
 from .targets import Place, value_at
 
 _CUT = re.compile(r"^(start|end)_(at_)?step$")
@@ -41,8 +41,8 @@ def follow(
         yield from _follow_size(graph, places, values)
     elif kind is STEPS:
         yield from _follow_steps(graph, places, values[0], is_named)
-    elif kind is PROMPT and not is_named:
-        yield from _follow_prompt(graph, places, values[0])
+    elif kind in (PROMPT, NEGATIVE_PROMPT) and not is_named:
+        yield from _follow_prompt(graph, kind, places, values[0])
 
 
 def _changes(graph: TypedGraph, kind: OverrideKind, place: Place, values: Sequence[Any]) -> Iterator[Change]:
@@ -54,16 +54,43 @@ def _changes(graph: TypedGraph, kind: OverrideKind, place: Place, values: Sequen
 # --- Prompt -----------------------------------------------------------------------------------------------
 
 
-def _follow_prompt(graph: TypedGraph, places: Sequence[Place], text: str) -> Iterator[Change]:
-    old = {value for place in places for value in values_of(graph, place) if isinstance(value, str) and value.strip()}
-    negative = {place.node_id for place in targets.find_negative_prompts(graph)}
-    for node_id in graph.live if old else ():
-        if node_id not in negative and (is_encoder(graph, node_id) or is_generator(graph, node_id)):
-            place = Place(node_id, prompt_inputs(graph, node_id))
-            if place not in places and any(
-                value in old for value in values_of(graph, place) if isinstance(value, str)
-            ):
-                yield from _changes(graph, PROMPT, place, [text] * len(place.inputs))
+def _follow_prompt(graph: TypedGraph, kind: OverrideKind, places: Sequence[Place], text: str) -> Iterator[Change]:
+    meant = {Slot(place.node_id, name) for place in places for name in place.inputs}
+    held = (origin_of(graph, *slot).slot for slot in meant)
+    values = (graph.inputs(slot.node_id)[slot.name] for slot in held if slot is not None)
+    old = {value for value in values if isinstance(value, str) and value.strip()}
+    if not old:
+        return
+    for place in _prompts(graph, kind):
+        same = [n for n, value in zip(place.inputs, values_of(graph, place), strict=True) if _is_one_of(value, old)]
+        other = Place(place.node_id, tuple(n for n in same if Slot(place.node_id, n) not in meant))
+        yield from _changes(graph, kind, other, [text] * len(other.inputs))
+
+
+def _prompts(graph: TypedGraph, kind: OverrideKind) -> Iterator[Place]:
+    """The texts that may be prompts of a role: those of encoders and generators, and others that are called so."""
+    of_other = _is_positive_text if kind is NEGATIVE_PROMPT else _is_negative_text
+    for node_id in graph.live:
+        is_prompted = is_encoder(graph, node_id) or is_generator(graph, node_id)
+        texts = (name for name in graph.inputs(node_id) if graph.input_type(node_id, name) == "STRING")
+        called = (name for name in texts if is_prompted or words_of(last_name(name)) & {"prompt", "text"})
+        yield Place(node_id, tuple(name for name in called if not of_other(graph, node_id, name)))
+
+
+def _is_negative_text(graph: TypedGraph, node_id: str, name: str) -> bool:
+    if is_negative(name) or Slot(node_id, name) in targets.negative_texts(graph):
+        return True
+    has_negative = any(slot.node_id == node_id for slot in targets.negative_texts(graph))
+    return has_negative and all(place.node_id != node_id for place in targets.find_prompts(graph))
+
+
+def _is_positive_text(graph: TypedGraph, node_id: str, name: str) -> bool:
+    is_prompted = is_encoder(graph, node_id) or is_generator(graph, node_id)
+    return is_prompted and not _is_negative_text(graph, node_id, name)
+
+
+def _is_one_of(value: object, texts: set[str]) -> bool:
+    return isinstance(value, str) and value in texts
 
 
 # --- Size -------------------------------------------------------------------------------------------------
@@ -80,6 +107,22 @@ def _follow_size(graph: TypedGraph, places: Sequence[Place], size: Sequence[int]
     for place in places:
         yield from _own_size_chosen(graph, place)
     yield from _follow_enlarging(graph, places, old, size)
+    parts = [node_id for node_id in graph.live if _is_part(graph, node_id, _numbers(old))]
+    if parts:
+        yield Change(None, hint=f"areas and masks keep their size: {graph.describe_all(parts)}")
+
+
+def _is_part(graph: TypedGraph, node_id: str, size: Sequence[int]) -> bool:
+    """Whether a node sets an area or a mask that may be a part of a picture of that size, but is not all of it."""
+    names = set(graph.inputs(node_id))
+    if not {"width", "height"} <= names or not ({"x", "y"} <= names or graph.output_types(node_id) == {"MASK"}):
+        return False
+    sides = _numbers(values_of(graph, Place(node_id, ("width", "height"))))
+    if not sides or not size or "IMAGE" in graph.output_types(node_id):
+        return False
+    return all(side <= whole for side, whole in zip(sides, size, strict=True)) and (
+        {"x", "y"} <= names or sides != size
+    )
 
 
 def _told_the_size(graph: TypedGraph) -> set[str]:
@@ -178,22 +221,39 @@ def _cut_slot(graph: TypedGraph, cut: Slot) -> Slot:
     return slot if all("step" in use.name and "steps" not in use.name for use in uses_of(graph, slot)) else cut
 
 
+# --- What does not follow -----------------------------------------------------------------------------------
+
+
 def left_alone(graph: TypedGraph, kind: OverrideKind, places: Sequence[Place], changed: set[Slot]) -> list[str]:
-    """A hint about nodes that keep the old value, since their result does not become the output."""
-    old = list[list[object]]()
-    for place in places:
-        values = values_of(graph, place)
-        if values not in old and all(isinstance(value, (int, float, str)) and value != "" for value in values):
-            old.append(values)
-    same = [
+    """A hint about nodes that take such a value, and keep theirs, since their result does not become the output.
+
+    Seeds, sizes and batch sizes that differ from those that were changed are another matter.
+    """
+    old = [values_of(graph, place) for place in places] if kind in (SEED, SIZE, BATCH_SIZE) else None
+    takes_text = kind in (PROMPT, NEGATIVE_PROMPT)
+    others = [
         node_id
         for node_id in graph.live
         if (names := kind.inputs(graph, node_id))
         and not any(_is_changed(graph, Slot(node_id, name), changed) for name in names)
-        and values_of(graph, Place(node_id, names)) in old
+        and (_is_left_prompt(graph, kind, node_id, names) if takes_text else _has_value(graph, node_id, names, old))
     ]
-    return [f"{kind.name} was left as it is in {graph.describe_all(same)}"] if same else []
+    return [f"{kind.name} was left as it is in {graph.describe_all(others)}"] if others else []
 
 
 def _is_changed(graph: TypedGraph, slot: Slot, changed: set[Slot]) -> bool:
     return slot in changed or any(holder in changed for holder in origin_of(graph, *slot).slots)
+
+
+def _has_value(graph: TypedGraph, node_id: str, names: Sequence[str], old: list[list[object]] | None) -> bool:
+    values = values_of(graph, Place(node_id, tuple(names)))
+    return all(isinstance(value, (int, float, str)) for value in values) and (old is None or values in old)
+
+
+def _is_left_prompt(graph: TypedGraph, kind: OverrideKind, node_id: str, names: Sequence[str]) -> bool:
+    """Whether a node has a text of the role: what a sampler or a generator makes of it is on the way to the output."""
+    is_prompt = is_encoder(graph, node_id) or is_generator(graph, node_id)
+    is_of_role = (Slot(node_id, names[0]) in targets.negative_texts(graph)) == (kind is NEGATIVE_PROMPT)
+    texts = values_of(graph, Place(node_id, tuple(names)))
+    has_text = any(not isinstance(text, str) or text.strip() for text in texts)
+    return is_prompt and is_of_role and has_text and (kind is PROMPT or bool(negative_inputs(graph, node_id)))

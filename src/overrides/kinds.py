@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ..errors import NoOverrideTarget
 from ..workflow.graph import unique
-from ..workflow.typed import TypedGraph
+from ..workflow.typed import VALUE_TYPES, TypedGraph, per_node
 from . import slots, targets
 from .origins import Origin, Slot, computed_at, held_input, origin_of, uses_of
 from .targets import Place
@@ -146,14 +146,15 @@ def inputs_of(graph: TypedGraph, kind: OverrideKind, node_id: str) -> tuple[str,
     return tuple(
         name
         for name, value in graph.inputs(node_id).items()
-        if isinstance(value, kind.holds) and not isinstance(value, bool) and _is_held(graph, node_id, name)
+        if isinstance(value, kind.holds) and not isinstance(value, bool) and name in _held_inputs(graph, node_id)
     )[:1]
 
 
-def _is_held(graph: TypedGraph, node_id: str, name: str) -> bool:
-    """Whether other nodes take the value of an input from its node."""
-    links = (graph.link(consumer, n) for consumer, n in graph.consumers(node_id))
-    return any(held_input(graph, link, graph.output_type(link)) == name for link in links if link)
+@per_node
+def _held_inputs(graph: TypedGraph, node_id: str) -> set[str | None]:
+    """The inputs whose value other nodes take from this one."""
+    links = {graph.link(consumer, name) for consumer, name in graph.consumers(node_id)}
+    return {held_input(graph, link, graph.output_type(link)) for link in links if link}
 
 
 # --- Which inputs ---------------------------------------------------------------------------------------
@@ -178,8 +179,8 @@ def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: boo
         elif kind.overwrites:
             source = computed_at(graph, own)
             overwritten.setdefault(source.node_id, []).append(name)
-            users = [user for user in graph.live_consumers(source.node_id) if graph.link(*user) == source]
-            writes.append([Write(Slot(*user)) for user in users])
+            users = [Slot(*user) for user in graph.live_consumers(source.node_id) if graph.link(*user) == source]
+            writes.append([Write(user) for user in users if user == own or _takes_number(graph, kind, user, number)])
         else:
             raise _computed(graph, kind, own, origin)
     for node_id, names in overwritten.items():
@@ -189,9 +190,18 @@ def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: boo
     return writes
 
 
+def _takes_number(graph: TypedGraph, kind: OverrideKind, user: Slot, number: int) -> bool:
+    """Whether an input that takes the same computed number is meant too, or goes on computing with it."""
+    is_number = bool({"INT", "FLOAT"} & {*graph.input_type(*user).split(",")})
+    computes = is_number and not graph.output_types(user.node_id) - VALUE_TYPES
+    return computes or kind.shares(graph, user, number if len(kind.fields) > 1 else 0)
+
+
 def _holder(graph: TypedGraph, kind: OverrideKind, own: Slot, number: int) -> Slot | None:
     """The one input that holds the value of an input, or from which it is computed, if that is for nothing else."""
     slot = origin_of(graph, *own).slot
+    if slot is not None and kind is NEGATIVE_PROMPT and slot.name in slots.prompt_inputs(graph, slot.node_id):
+        slot = Slot(slot.node_id, next(iter(slots.negative_inputs(graph, slot.node_id)), slot.name))
     return slot if slot is not None and (slot == own or _is_for(graph, kind, slot, number)) else None
 
 

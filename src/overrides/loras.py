@@ -95,7 +95,7 @@ def _model_source(graph: TypedGraph, named: str | None) -> Link:
         sources = of_named[:1]
     if not sources:
         raise NoOverrideTarget(
-            "loras: found no node in the workflow that takes a model, so there is no place for them"
+            "loras: found no sampler in the workflow that takes a model, so there is no place for them"
         )
     if len(sources) > 1:
         raise AmbiguousOverrideTarget(
@@ -114,10 +114,8 @@ def _model_source(graph: TypedGraph, named: str | None) -> Link:
 
 
 def _model_sources(graph: TypedGraph) -> list[Link]:
-    """Where the models of the samplers come from; if nothing denoises, those of all nodes that take one."""
-    found = [source for node_id in samplers(graph) if (source := model_of(graph, node_id))]
-    links = [link for node_id in graph for link in links_of(graph, node_id, "MODEL")] if not found else []
-    return list(dict.fromkeys([*found, *(model_source(graph, link) for link in links)]))
+    """Where the models of the samplers come from."""
+    return list(dict.fromkeys(source for node_id in samplers(graph) if (source := model_of(graph, node_id))))
 
 
 def _clip_source(graph: TypedGraph, model: Link) -> Link | None:

@@ -35,11 +35,13 @@ class Origin:
 
     slots: tuple[Slot, ...] = ()
     computed_by: str = ""
+    is_partial: bool = False
+    """Whether it may come from more than that: a node of an unknown class is among those that compute it."""
 
     @property
     def slot(self) -> Slot | None:
         """The one input that holds the value or from which it is computed; None if there are several or none."""
-        return self.slots[0] if len(self.slots) == 1 else None
+        return self.slots[0] if len(self.slots) == 1 and not self.is_partial else None
 
     @property
     def is_plain(self) -> bool:
@@ -62,7 +64,7 @@ def computed_at(graph: TypedGraph, slot: Slot) -> Link:
     while True:
         kind = graph.output_type(link)
         sources = [source for _, source in graph.live_links(link.node_id) if _is_value(graph.output_type(source))]
-        if len(sources) != 1 or not _may_become(graph, sources[0], kind):
+        if kind == ANY or len(sources) != 1 or not _may_become(graph, sources[0], kind):
             return link
         link = sources[0]
 
@@ -119,12 +121,13 @@ def _origin_of_output(graph: TypedGraph, link: Link, kind: str, known: dict[Link
     sources = {name: source for name, source in graph.live_links(node_id) if _may_become(graph, source, kind)}
     if len(sources) == 1 and _hands_values_on(graph, node_id):
         return known.get(next(iter(sources.values())), Origin(computed_by=node_id))
-    prompts = prompt_inputs(graph, node_id) if kind == "STRING" else ()
+    prompts = prompt_inputs(graph, node_id) if kind in ("STRING", ANY) else ()
     of_prompts = [source for name, source in sources.items() if name in prompts]
-    traced = (known.get(source, Origin()).slots for source in of_prompts or sources.values())
-    slots = dict.fromkeys(slot for group in traced for slot in group)
+    traced = [known.get(source, Origin(is_partial=True)) for source in of_prompts or sources.values()]
+    slots = dict.fromkeys(slot for origin in traced for slot in origin.slots)
     own = (Slot(node_id, name) for name in prompts if not sources)
-    return Origin((*slots, *own)[: _MAX_HOLDERS + 1], computed_by=node_id)
+    is_partial = any(origin.is_partial for origin in traced) or (graph.schema(node_id) is None and not prompts)
+    return Origin((*slots, *own)[: _MAX_HOLDERS + 1], node_id, is_partial)
 
 
 def _without_refining(graph: TypedGraph, node_id: str, found: Origin, known: dict[Link, Origin]) -> Origin:
@@ -140,7 +143,7 @@ def _may_become(graph: TypedGraph, source: Link, kind: str) -> bool:
     given = {*graph.output_type(source).split(",")}
     wanted = {*kind.split(",")}
     if ANY in given | wanted:
-        return True
+        return given != {"BOOLEAN"}  # the condition of a switch, not what it hands on
     return bool(given & wanted) or (bool(given & _NUMBERS) and bool(wanted & _NUMBERS))
 
 
@@ -148,7 +151,7 @@ def held_input(graph: TypedGraph, link: Link, kind: str) -> str | None:
     """The input whose value a node gives at an output unchanged: the only one, or the one of the output's name."""
     inputs, schema = graph.inputs(link.node_id), graph.schema(link.node_id)
     if schema is None:
-        return _held_by_unknown(graph, link.node_id, kind)
+        return _held_by_unknown(graph, link.node_id, link, kind)
     visible = [name for name, config in schema.inputs.items() if config.kind in VALUE_TYPES]
     if len(schema.inputs) == 1 and len(visible) == 1 and len(schema.outputs) == 1:
         return visible[0] if visible[0] in inputs and schema.outputs[0] == schema.inputs[visible[0]].kind else None
@@ -158,9 +161,13 @@ def held_input(graph: TypedGraph, link: Link, kind: str) -> str | None:
     return next((n for n in visible if n in inputs and n.lower() == called and schema.inputs[n].kind == kind), None)
 
 
-def _held_by_unknown(graph: TypedGraph, node_id: str, kind: str) -> str | None:
-    """The value input of a node of an unknown class that is linked to nothing: its only one, or one named so."""
+def _held_by_unknown(graph: TypedGraph, node_id: str, link: Link, kind: str) -> str | None:
+    """The value input of a node of an unknown class: one named as what takes it, its only one, or one named so."""
     inputs = graph.inputs(node_id)
+    takers = {name for consumer, name in graph.consumers(node_id) if graph.link(consumer, name) == link}
+    same = [name for name in inputs if name in takers and as_link(inputs[name]) is None]
+    if len(takers) == 1 and same:
+        return same[0]
     if any(as_link(value) for value in inputs.values()):
         return None
     fitting = [name for name in inputs if kind == ANY or _may_be(graph.input_type(node_id, name), kind)]

@@ -184,7 +184,7 @@ class _WorkflowEdit:
         """The places found by following links; of several whose values differ, the one with the usual id."""
         graph, found = self._graph, kind.find(self._graph)
         if kind.must_agree and not _agree(graph, found):
-            usual = [place for place in found if place.node_id == kind.usual_id]
+            usual = [p for p in found if p.node_id == kind.usual_id and kind.is_usual(graph, p.node_id)]
             node_ids = [place.node_id for place in found]
             if not usual:
                 raise AmbiguousOverrideTarget(

@@ -49,6 +49,12 @@ def is_generator(graph: TypedGraph, node_id: str) -> bool:
     return not any(kind in _MEDIA for _, kind, _ in graph.typed_links(node_id))  # else it writes a text on a picture
 
 
+def is_bundle(kind: str) -> bool:
+    """Whether a type is not known, or one of a pack's own in which others may come, as in the pipes of some packs."""
+    is_usual = kind in _NO_RESULT or kind in VALUE_TYPES or kind in _MEDIA or is_conditioning(kind)
+    return kind == ANY or not is_usual
+
+
 def _gives_result(graph: TypedGraph, node_id: str) -> bool:
     return any(is_result(kind) and kind != ANY for kind in graph.output_types(node_id))
 
@@ -65,10 +71,19 @@ def makers(graph: TypedGraph) -> list[str]:
     return graph.once(_find_makers)
 
 
-def makers_behind(graph: TypedGraph) -> list[str]:
-    """The makers on the way to those whose result becomes the output, nearest first."""
-    found = makers(graph)
-    return unique(other for node_id in found for other in _behind(graph, node_id) if other not in found)
+def stages(graph: TypedGraph) -> list[list[str]]:
+    """The makers whose result becomes the output, then those behind them, and so on."""
+    return graph.once(_find_stages)
+
+
+def _find_stages(graph: TypedGraph) -> list[list[str]]:
+    found, seen = list[list[str]](), set[str]()
+    stage = makers(graph)
+    while stage:
+        found.append(stage)
+        seen.update(stage)
+        stage = unique(other for node_id in stage for other in _behind(graph, node_id) if other not in seen)
+    return found
 
 
 def samplers(graph: TypedGraph) -> list[str]:
@@ -108,9 +123,17 @@ def _is_same_role(graph: TypedGraph, node_id: str, other: str) -> bool:
 
 @per_node
 def _before(graph: TypedGraph, node_id: str) -> frozenset[str]:
-    """The makers whose latent a sampler goes on with."""
+    """The makers whose latent a sampler goes on with, also where that comes with the conditioning."""
+    steering = [link for _, kind, link in graph.typed_links(node_id) if is_conditioning(kind)]
+    seen, queue = set[str](), deque(link.node_id for link in steering)
     latents = links_of(graph, node_id, "LATENT")
-    return frozenset(_nearest(graph, latents, lambda kind: kind == "LATENT"))
+    while queue:
+        steered_by = queue.popleft()
+        if steered_by not in seen:
+            seen.add(steered_by)
+            latents.extend(links_of(graph, steered_by, "LATENT"))
+            queue.extend(link.node_id for _, kind, link in graph.typed_links(steered_by) if is_conditioning(kind))
+    return frozenset(_nearest(graph, latents, lambda kind: kind == "LATENT")) - {node_id}
 
 
 @per_node
@@ -158,8 +181,7 @@ def handed_on(graph: TypedGraph, link: Link, kind: str) -> list[tuple[str, Link]
     if same:
         name = graph.output_name(link).lower()
         return [found for found in same if found[0].lower() == name] or same
-    bundles = graph.output_types(link.node_id) - VALUE_TYPES - _NO_RESULT - {"LATENT", "IMAGE", "CONDITIONING"}
-    return [(name, source) for name, given, source in links if given == ANY or given in bundles]
+    return [(name, source) for name, given, source in links if is_bundle(given) and not name.startswith("lora")]
 
 
 def upstream(graph: TypedGraph, starts: Iterable[Link], kind: str, is_end: Callable[[str], bool]) -> list[str]:
@@ -192,18 +214,22 @@ def model_of(graph: TypedGraph, node_id: str) -> Link | None:
         ends = upstream(graph, guiders, "GUIDER", lambda n: bool(links_of(graph, n, "MODEL")))
         links = [link for guider in ends for link in links_of(graph, guider, "MODEL")]
     if not links:
-        links = [link for name, _, link in graph.typed_links(node_id) if last_name(name) == "model"]
+        links = [link for name, kind, link in graph.typed_links(node_id) if last_name(name) == "model" or kind == ANY]
     return model_source(graph, links[0]) if links else None
 
 
 def model_source(graph: TypedGraph, link: Link) -> Link:
     """The output at the start of a chain of nodes that take a model and give it, changed or not."""
-    kind, seen = graph.output_type(link), set[Link]()
-    while link not in seen:
-        seen.add(link)
-        sources = handed_on(graph, link, kind if kind != ANY else "MODEL")
+    known: dict[Link, Link] = graph.answers[model_source]
+    kind = graph.output_type(link) if not is_bundle(graph.output_type(link)) else "MODEL"
+    passed = list[Link]()
+    while link not in known and link not in passed:
+        passed.append(link)
+        sources = handed_on(graph, link, kind)
+        named = [source for name, source in sources if last_name(name) == kind.lower()]
         if not sources:
             break
-        named = [source for name, source in sources if last_name(name) == kind.lower()]
         link = (named or [source for _, source in sources])[0]
-    return link
+    end = known.get(link, link)
+    known.update(dict.fromkeys(passed, end))
+    return end

@@ -16,6 +16,9 @@ _NO_PROMPT = frozenset(
     | {"embeds", "embedding", "conditioning"}
 )
 _NEGATIVE = frozenset({"negative", "neg"})
+_NEGATIVE_TEXT = re.compile(r"^neg(ative)?(_(prompt|text))?$|^(prompt|text)_neg(ative)?$")
+# Values of choices, where nobody knows whether an input takes a text or a choice.
+_CHOICES = frozenset({"true", "false", "enable", "disable", "enabled", "disabled", "none", "auto", "default"})
 # How the prompt is called, the most telling first: of these groups the first that a node has is its prompt. The second
 # are the same text for several text encoders of one model; of the others a node has one.
 _PROMPT_NAMES = (
@@ -25,12 +28,13 @@ _PROMPT_NAMES = (
     re.compile(r"(^|_)prompt(_|$)|(^|_)text(_|$)"),
 )
 _SAME_TEXT = 1
-_SEED = re.compile(r"(^|_)seed$")
+_SEED = re.compile(r"^(?!last_)(.*_)?seed$")
+_NUMBER = re.compile(r"\d+")
 _SIDES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 _WHOLE_NUMBERS = ("INT", "FLOAT,INT", "INT,FLOAT", ANY)
 _WIDTH = re.compile(r"(^|_)width(_|$)")
-_PART_OF_PICTURE = re.compile(r"tile|crop|overlap|mask|font|stroke|border|padding$")
-"""Names of pairs that are the size of something else than a picture."""
+_NO_PICTURE = re.compile(r"tile|crop|overlap|mask|font|stroke|border|padding$|bbox|scale|factor|ratio|stick|spacing")
+"""Names of pairs that are the size of something else than a picture, or no size."""
 
 
 @lru_cache(_MAX_NAMES)
@@ -55,8 +59,10 @@ def is_negative(name: str) -> bool:
 
 @per_node
 def prompt_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
-    """The inputs of a node that take a positive prompt's text, empty if it takes none."""
+    """The inputs of a node that take a positive prompt's text, empty if it takes none or several with numbers."""
     texts = [name for name in _texts(graph, node_id) if not words_of(last_name(name)) & _NO_PROMPT]
+    if _are_numbered([name for name in texts if words_of(last_name(name)) & {"prompt", "text"}]):
+        return ()
     for number, pattern in enumerate(_PROMPT_NAMES):
         found = [name for name in texts if pattern.search(last_name(name))]
         if found:
@@ -64,17 +70,25 @@ def prompt_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     return ()
 
 
+def _are_numbered(names: list[str]) -> bool:
+    """Whether two of the names differ in a number only: the prompts of several shots, say."""
+    numbered = [_NUMBER.sub("", last_name(name)) for name in names if _NUMBER.search(last_name(name))]
+    return len(numbered) > len(set(numbered))
+
+
 @per_node
 def negative_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The input of a node that takes a negative prompt by its name, empty if it has none."""
-    return tuple(name for name in _texts(graph, node_id) if is_negative(last_name(name)))[:1]
+    return tuple(name for name in _texts(graph, node_id) if _NEGATIVE_TEXT.search(last_name(name)))[:1]
 
 
 def _texts(graph: TypedGraph, node_id: str) -> Iterable[str]:
     """The inputs of a node that take a text."""
+    is_known = graph.schema(node_id) is not None
     for name, value in graph.inputs(node_id).items():
         kind = graph.input_type(node_id, name)
-        if kind == "STRING" or (kind == ANY and isinstance(value, list)):
+        is_choice = not is_known and isinstance(value, str) and value.lower() in _CHOICES
+        if (kind == "STRING" and not is_choice) or (kind == ANY and isinstance(value, list)):
             yield name
 
 
@@ -124,7 +138,7 @@ def size_pairs(graph: TypedGraph, node_id: str) -> list[tuple[str, str]]:
             continue
         last = last_name(name)
         height = name[: len(name) - len(last)] + _WIDTH.sub(r"\1height\2", last)
-        is_side = bool(_WIDTH.search(last)) and not _PART_OF_PICTURE.search(last)
+        is_side = bool(_WIDTH.search(last)) and not _NO_PICTURE.search(last)
         if is_side and height in inputs and graph.input_type(node_id, name) in _WHOLE_NUMBERS:
             found.append((name, height))
     return found

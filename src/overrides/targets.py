@@ -20,13 +20,13 @@ from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph, per_node
 from .origins import Slot, origin_of
 from .roles import (
     handed_on,
+    is_bundle,
     is_generator,
-    is_result,
     is_sampler,
     links_of,
     makers,
-    makers_behind,
     samplers,
+    stages,
     upstream,
 )
 from .slots import (
@@ -75,24 +75,35 @@ def find_negative_prompts(graph: TypedGraph) -> list[Place]:
 
 
 def negative_texts(graph: TypedGraph) -> frozenset[Slot]:
-    """The inputs that take a negative prompt."""
+    """The inputs that take a negative prompt, of makers on the way to the output too."""
     return graph.once(_find_negative_texts)
 
 
 def _find_negative_texts(graph: TypedGraph) -> frozenset[Slot]:
-    return frozenset(Slot(node_id, name) for node_id, names in find_negative_prompts(graph) for name in names)
+    texts = set[Slot]()
+    for stage in stages(graph):
+        positive = set(places_of(graph, _texts_of(graph, stage, "positive"), prompt_inputs))
+        negative = [place for place in _negatives_of(graph, stage) if place not in positive]
+        texts.update(Slot(node_id, name) for node_id, names in negative for name in names)
+    return frozenset(texts)
 
 
 def _find_prompts(graph: TypedGraph) -> list[Place]:
     found = makers(graph)
     if found:
-        of_makers = _texts_of(graph, found, "positive") or _texts_of(graph, makers_behind(graph), "positive")
-        return places_of(graph, of_makers, prompt_inputs)
-    negative = {place.node_id for place in _negative_encoders(graph)}
+        return _of_first_stage(
+            graph, lambda stage: places_of(graph, _texts_of(graph, stage, "positive"), prompt_inputs)
+        )
+    negative = {place.node_id for place in graph.once(_negative_encoders)}
     taking = [n for n in graph.live if n not in negative and prompt_inputs(graph, n)]
     encoders = [n for n in taking if is_encoder(graph, n)]
     texts = [n for n in taking if "STRING" in graph.output_types(n) and _is_prompted(graph, n)]
     return places_of(graph, encoders or [n for n in taking if is_generator(graph, n)] or texts, prompt_inputs)
+
+
+def _of_first_stage(graph: TypedGraph, find: Callable[[list[str]], list[Place]]) -> list[Place]:
+    """What is found for the makers of the output; if that is nothing, for those behind them, and so on."""
+    return next((found for stage in stages(graph) if (found := find(stage))), [])
 
 
 def _is_prompted(graph: TypedGraph, node_id: str) -> bool:
@@ -102,11 +113,11 @@ def _is_prompted(graph: TypedGraph, node_id: str) -> bool:
 
 def _find_negative_prompts(graph: TypedGraph) -> list[Place]:
     positive = set(find_prompts(graph))
-    return [place for place in _negative_encoders(graph) if place not in positive]
+    return [place for place in graph.once(_negative_encoders) if place not in positive]
 
 
 def _negative_encoders(graph: TypedGraph) -> list[Place]:
-    return _negatives_of(graph, makers(graph)) or _negatives_of(graph, makers_behind(graph))
+    return _of_first_stage(graph, lambda stage: _negatives_of(graph, stage))
 
 
 def _negatives_of(graph: TypedGraph, node_ids: list[str]) -> list[Place]:
@@ -116,8 +127,9 @@ def _negatives_of(graph: TypedGraph, node_ids: list[str]) -> list[Place]:
 
 
 def may_be_prompt(graph: TypedGraph, node_id: str) -> bool:
-    """Whether a node is needed and not upstream of a negative input."""
-    return graph.is_live(node_id) and all(place.node_id != node_id for place in _negative_encoders(graph))
+    """Whether a node is a text encoder that is needed and not upstream of a negative input."""
+    is_negative_one = any(place.node_id == node_id for place in graph.once(_negative_encoders))
+    return graph.is_live(node_id) and is_encoder(graph, node_id) and not is_negative_one
 
 
 def _texts_of(graph: TypedGraph, node_ids: Iterable[str], role: str) -> list[str]:
@@ -127,8 +139,9 @@ def _texts_of(graph: TypedGraph, node_ids: Iterable[str], role: str) -> list[str
         if is_generator(graph, node_id) and not is_sampler(graph, node_id):
             found.append(node_id)
         else:
-            found.extend(conditioning_ends(graph, node_id, role, lambda n: is_encoder(graph, n)))
-            found.extend([node_id] if prompt_inputs(graph, node_id) or negative_inputs(graph, node_id) else ())
+            encoders = conditioning_ends(graph, node_id, role, lambda n: is_encoder(graph, n))
+            has_own = not encoders and (prompt_inputs(graph, node_id) or negative_inputs(graph, node_id))
+            found.extend([node_id] if has_own else encoders)
     return unique(found)
 
 
@@ -136,7 +149,9 @@ def conditioning_ends(graph: TypedGraph, maker: str, role: str, is_end: Callable
     """Where the walk from a sampler upstream along conditioning of a role, `positive` or `negative`, ends."""
     guiders = upstream(graph, links_of(graph, maker, "GUIDER"), "GUIDER", lambda n: not links_of(graph, n, "GUIDER"))
     takers = (maker, *guiders)
-    starts = [link for node_id in takers for link in _of_role(_conditioning(graph, node_id), role, is_start=True)]
+    given = [pair for node_id in takers for pair in _conditioning(graph, node_id)]
+    bundles = [link for _, kind, link in graph.typed_links(maker) if is_bundle(kind)] if not given else []
+    starts = [*_of_role(given, role, is_start=True), *bundles]
     found, seen, queue = list[str](), set[Link](), deque(starts)
     while queue:
         link = queue.popleft()
@@ -152,7 +167,7 @@ def conditioning_ends(graph: TypedGraph, maker: str, role: str, is_end: Callable
 
 def _kind(graph: TypedGraph, link: Link) -> str:
     kind = graph.output_type(link)
-    return kind if kind != ANY else "CONDITIONING"
+    return kind if is_conditioning(kind) else "CONDITIONING"
 
 
 def _conditioning(graph: TypedGraph, node_id: str) -> list[tuple[str, Link]]:
@@ -194,12 +209,12 @@ def _find_sizes(graph: TypedGraph) -> list[Place]:
 
 def _drawn_sizes(graph: TypedGraph) -> list[Place]:
     """The sizes of what the makers begin with, wherever they have them from."""
-    return _sizes_of(graph, makers(graph)) or _sizes_of(graph, makers_behind(graph))
+    return _of_first_stage(graph, lambda stage: _sizes_of(graph, stage)) or _sizes_of(graph, [])
 
 
 def _sizes_of(graph: TypedGraph, found: list[str]) -> list[Place]:
-    own = [node_id for node_id in found if size_inputs(graph, node_id) and not is_sampler(graph, node_id)]
-    starts = [link for node_id in found if node_id not in own for link in _size_links(graph, node_id)]
+    own = [node_id for node_id in found if has_size(graph, node_id) and not is_sampler(graph, node_id)]
+    starts = [link for node_id in found if is_sampler(graph, node_id) for link in _size_links(graph, node_id)]
     ends = [link for node_id in graph.main_outputs for link in _size_links(graph, node_id)] if not found else []
     return list(dict.fromkeys([*places_of(graph, own, size_inputs), *_size_sources(graph, [*starts, *ends])]))
 
@@ -241,6 +256,8 @@ def _size_sources(graph: TypedGraph, starts: Iterable[Link]) -> list[Place]:
             continue
         seen.add(node_id)
         links = _size_links(graph, node_id)
+        if is_generator(graph, node_id) and not is_sampler(graph, node_id):
+            continue  # what it is given has another size
         if has_size(graph, node_id):
             takes = {kind for _, kind, _ in graph.typed_links(node_id)} & {"LATENT", "IMAGE"}
             if not takes & graph.output_types(node_id):
@@ -273,14 +290,27 @@ def _size_links(graph: TypedGraph, node_id: str) -> list[Link]:
     """The links of a node through which what it gives has its size."""
     links = list(graph.typed_links(node_id))
     latents = [link for _, kind, link in links if kind == "LATENT"]
-    results = [link for _, kind, link in links if is_result(kind) and kind != "MASK"]
-    return latents or results or [link for _, kind, link in links if is_conditioning(kind)]
+    pictures = [link for _, kind, link in links if kind in ("IMAGE", "VIDEO", ANY)]
+    own = [link for _, kind, link in links if is_conditioning(kind) and kind != "CONDITIONING"]  # a pack's embeddings
+    return latents or pictures or own
 
 
 def find_batches(graph: TypedGraph) -> list[Place]:
-    """Of the nodes that set the size, those with a batch size; else those that repeat a latent."""
-    sized = places_of(graph, (place.node_id for place in graph.once(_drawn_sizes)), batch_inputs)
-    return sized or places_of(graph, (n for n in graph.live if graph.class_of(n) == "RepeatLatentBatch"), batch_inputs)
+    """The batch sizes of what the makers begin with, of the sound beside a video too; else where it is repeated."""
+    found = _of_first_stage(graph, lambda stage: _begun_with(graph, stage)) or _begun_with(graph, graph.main_outputs)
+    return found or places_of(graph, (n for n in graph.live if graph.class_of(n) == "RepeatLatentBatch"), batch_inputs)
+
+
+def _begun_with(graph: TypedGraph, node_ids: Iterable[str]) -> list[Place]:
+    """The batch sizes of these nodes themselves, and of the latents and pictures from which they go on."""
+    seen, queue = dict[str, None](), deque(node_ids)
+    while queue:
+        node_id = queue.popleft()
+        if node_id not in seen:
+            seen[node_id] = None
+            queue.extend(link.node_id for link in _size_links(graph, node_id))
+    gives = (n for n in seen if {"LATENT", "IMAGE"} & graph.output_types(n))
+    return places_of(graph, gives, batch_inputs)
 
 
 # --- Sampling -------------------------------------------------------------------------------------------
@@ -309,8 +339,9 @@ class SamplingSetting:
         return [place for place in found_places if not self._is_off(graph, place)] or found_places
 
     def _is_off(self, graph: TypedGraph, place: Place) -> bool:
-        """Whether a sampler does without it: a cfg of 1 is no guidance, as distilled models want it."""
-        return self.name == "cfg" and all(value_at(graph, place.node_id, name) == 1 for name in place.inputs)
+        """Whether a sampler does without it: a cfg of 1 is no guidance, a denoise of 1 begins with nothing."""
+        has_off = self.name in ("cfg", "denoise")
+        return has_off and all(value_at(graph, place.node_id, name) == 1 for name in place.inputs)
 
     def _of_maker(self, graph: TypedGraph, maker: str) -> list[str]:
         if self.inputs(graph, maker):
@@ -333,7 +364,7 @@ def numbers_of(graph: TypedGraph, node_id: str) -> dict[str, str]:
 
 def _is_cfg(name: str) -> bool:
     words = words_of(name)
-    return "cfg" in words and not words & {"cond2", "scale", "rescale", "negative", "start", "end"}
+    return "cfg" in words and not words & {"cond2", "scale", "rescale", "restore", "negative", "start", "end"}
 
 
 SAMPLING_SETTINGS = {
@@ -341,8 +372,8 @@ SAMPLING_SETTINGS = {
     for setting in (
         SamplingSetting("steps", "SIGMAS"),
         SamplingSetting("cfg", "GUIDER"),
-        SamplingSetting("guidance", "CONDITIONING", ("guidance_scale",)),
-        SamplingSetting("denoise", "SIGMAS"),
+        SamplingSetting("guidance", "CONDITIONING", ("guidance_scale", "embedded_guidance_scale")),
+        SamplingSetting("denoise", "SIGMAS", ("denoise_strength",)),
         SamplingSetting("sampler_name", "SAMPLER"),
         SamplingSetting("scheduler", "SIGMAS"),
     )

@@ -205,7 +205,7 @@ def test_several_models_are_listed_and_one_can_be_named() -> None:
 
 
 def test_without_a_model_or_a_text_encoder_a_lora_has_no_place() -> None:
-    with pytest.raises(NoOverrideTarget, match="no node in the workflow that takes a model"):
+    with pytest.raises(NoOverrideTarget, match="no sampler in the workflow that takes a model"):
         with_loras(workflows.still(), Lora("a"))
     bare = {"1": node("UNETLoader"), "5": sampler(), "2": node("X"), "3": node("X"), "4": node("X")}
     with pytest.raises(NoOverrideTarget, match="exactly one text encoder"):
