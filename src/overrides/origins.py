@@ -165,7 +165,7 @@ def _held_by_unknown(graph: TypedGraph, node_id: str, link: Link, kind: str) -> 
     """The value input of a node of an unknown class: one named as what takes it, its only one, or one named so."""
     inputs = graph.inputs(node_id)
     takers = {name for consumer, name in graph.consumers(node_id) if graph.link(consumer, name) == link}
-    same = [name for name in inputs if name in takers and as_link(inputs[name]) is None]
+    same = [name for name in inputs if name in takers]
     if len(takers) == 1 and same:
         return same[0]
     if any(as_link(value) for value in inputs.values()):

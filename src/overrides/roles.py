@@ -213,9 +213,12 @@ def model_of(graph: TypedGraph, node_id: str) -> Link | None:
         guiders = links_of(graph, node_id, "GUIDER")
         ends = upstream(graph, guiders, "GUIDER", lambda n: bool(links_of(graph, n, "MODEL")))
         links = [link for guider in ends for link in links_of(graph, guider, "MODEL")]
-    if not links:
-        links = [link for name, kind, link in graph.typed_links(node_id) if last_name(name) == "model" or kind == ANY]
-    return model_source(graph, links[0]) if links else None
+    if links:
+        return model_source(graph, links[0])
+    others = [(name, link) for name, kind, link in graph.typed_links(node_id) if is_bundle(kind)]
+    bundled = [source for _, link in others if graph.output_type(source := model_source(graph, link)) == "MODEL"]
+    named = [model_source(graph, link) for name, link in others if last_name(name) == "model"]
+    return next(iter([*bundled, *named]), None)
 
 
 def model_source(graph: TypedGraph, link: Link) -> Link:

@@ -8,6 +8,8 @@ import pytest
 
 from src.errors import AmbiguousOverrideTarget, NoOverrideTarget
 from src.overrides import Lora, Overrides, apply_overrides, overridable_fields
+from src.workflow.core_classes import core_schemas
+from src.workflow.schemas import NodeSchema, read_schema
 
 from ..workflows import Workflow, node
 from .test_overrides import changed
@@ -471,3 +473,186 @@ def test_a_node_that_draws_several_things_gets_the_seed_for_all() -> None:
         "2": node("SaveGLB", mesh=["1", 0], filename_prefix="x"),
     }
     assert changed(workflow, seed=9) == {"1.image_seed": 9, "1.model_seed": 9, "1.texture_seed": 9}
+
+
+def test_the_pipes_of_a_pack_are_looked_through() -> None:
+    pipe = {"model": "MODEL", "clip": "CLIP", "vae": "VAE", "positive": "CONDITIONING", "negative": "CONDITIONING"}
+    classes = {
+        "ToBasicPipe": pack_class(pipe, ["BASIC_PIPE"]),
+        "ImpactKSamplerBasicPipe": pack_class(
+            {"basic_pipe": "BASIC_PIPE", "seed": "INT", "steps": "INT", "latent_image": "LATENT"},
+            ["BASIC_PIPE", "LATENT", "VAE"],
+        ),
+    }
+    workflow = diffusion(
+        n20=node("ToBasicPipe", model=["1", 0], clip=["2", 0], vae=["7", 0], positive=["4", 0], negative=["5", 0]),
+        n3=node("ImpactKSamplerBasicPipe", basic_pipe=["20", 0], seed=1, steps=8, latent_image=["6", 0]),
+        n8=node("VAEDecode", samples=["3", 1], vae=["3", 2]),
+    )
+    schemas = {**core_schemas(), **classes}
+    wanted = Overrides(prompt="p", negative_prompt="n", steps=9, width=128, height=64, loras=(Lora("a"),))
+    after = apply_overrides(workflow, wanted, schemas).workflow
+    assert (after["4"]["inputs"]["text"], after["5"]["inputs"]["text"]) == ("p", "n")
+    assert (after["3"]["inputs"]["steps"], after["6"]["inputs"]["height"]) == (9, 64)
+    assert after["20"]["inputs"]["model"] == ["1.lora1", 0]
+
+
+def pack_class(inputs: dict[str, str], outputs: list[str]) -> NodeSchema:
+    """The schema of a class of a pack."""
+    return read_schema({"input": {"required": {name: [kind] for name, kind in inputs.items()}}, "output": outputs})
+
+
+# --- Values that are not what they seem ---------------------------------------------------------------------------
+
+
+def test_a_number_of_an_unknown_node_is_changed_there_and_never_through_its_other_inputs() -> None:
+    parameters = node("Input Parameters", seed=["19", 0], steps=20, cfg=6.0)
+    workflow = diffusion(
+        n19=node("Seed (rgthree)", seed=7), n18=parameters, n3=sampler(seed=["18", 0], steps=["18", 1], cfg=["18", 2])
+    )
+    assert changed(workflow, cfg=2.5) == {"18.cfg": 2.5}
+    assert changed(workflow, seed=9) == {"19.seed": 9}
+
+
+def test_the_condition_of_a_switch_is_never_a_size() -> None:
+    workflow = diffusion(
+        n20=node("IsPortrait", image=["21", 0]),
+        n21=node("LoadImage", image="a.png"),
+        n22=node("ComfySwitchNode", switch=["20", 0], on_true=["23", 0], on_false=["24", 0]),
+        n23=node("SomeSizes", preset="portrait"),
+        n24=node("SomeSizes", preset="landscape"),
+        n6=node("EmptyLatentImage", width=["22", 0], height=["22", 0], batch_size=1),
+    )
+    assert changed(workflow, width=128, height=64) == {"6.width": 128, "6.height": 64}
+
+
+def test_a_choice_or_a_flag_with_a_telling_name_is_no_prompt() -> None:
+    detailer = node(
+        "FaceDetailer", image=["8", 0], model=["1", 0], positive=["4", 0], negative=["5", 0], seed=3, steps=4, cfg=1.0,
+        sam_mask_hint_use_negative="False", restore_cfg=-1.0,
+    )  # fmt: skip
+    workflow = diffusion(
+        n20=detailer, n9=node("SaveImage", images=["20", 0], filename_prefix="o"), n3=sampler(cfg=4.0)
+    )
+    assert changed(workflow, negative_prompt="n") == {"5.text": "n"}
+    assert changed(workflow, cfg=5.0) == {"3.cfg": 5.0}
+
+
+def test_a_text_that_an_unknown_node_may_be_part_of_is_asked_for() -> None:
+    workflow = diffusion(
+        n20=node("PrimitiveString", value="trigger"),
+        n21=node("TranslateTextNode", source_language="zh", words="a fox"),
+        n22=node("StringConcatenate", string_a=["20", 0], string_b=["21", 0], delimiter=", "),
+        n4=node("CLIPTextEncode", clip=["2", 0], text=["22", 0]),
+    )
+    with pytest.raises(NoOverrideTarget, match=r"computed by node 22 \(StringConcatenate\).*20 \(PrimitiveString\)"):
+        changed(workflow, prompt="p")
+
+
+def test_both_texts_of_one_unknown_node_are_kept_apart() -> None:
+    workflow = diffusion(
+        n20=node("SDXLPromptStyler", text_positive="a fox", text_negative="bad", style="photo"),
+        n4=node("CLIPTextEncode", clip=["2", 0], text=["20", 0]),
+        n5=node("CLIPTextEncode", clip=["2", 0], text=["20", 1]),
+    )
+    assert changed(workflow, prompt="p", negative_prompt="n") == {"20.text_positive": "p", "20.text_negative": "n"}
+
+
+def test_prompts_of_several_shots_in_one_node_are_not_one_prompt() -> None:
+    workflow = {
+        "1": node("VideoOfShots", shot_1_prompt="a fox", shot_2_prompt="a wolf", seed=1),
+        "2": node("SaveVideo", video=["1", 0], filename_prefix="x"),
+    }
+    with pytest.raises(NoOverrideTarget, match="prompt: found no node"):
+        changed(workflow, prompt="p")
+
+
+def test_the_usual_id_decides_between_text_encoders_only() -> None:
+    workflow = {
+        "4": node("FluxProUltraImageNode", prompt="a fox", seed=1),
+        "6": node("FluxProUltraImageNode", prompt="a wolf", seed=1),
+        "7": node("SaveImage", images=["4", 0], filename_prefix="x"),
+        "8": node("SaveImage", images=["6", 0], filename_prefix="x"),
+    }
+    with pytest.raises(AmbiguousOverrideTarget, match=r"prompt_node_id: 4 .*, 6 "):
+        changed(workflow, prompt="p")
+
+
+def test_what_is_no_size_of_a_picture_takes_none() -> None:
+    scaled = node("ScalePicture", image=["37", 0], scale_width=1.0, scale_height=1.0)
+    workflow = diffusion(
+        n6=node("VAEEncode", pixels=["38", 0], vae=["7", 0]), n38=scaled, n37=node("LoadImage", image="in.png")
+    )
+    model = {
+        "1": node("Load3D", model_file="a.glb", image="", width=1024, height=1024),
+        "2": node("TripoRefineNode", model=["1", 4], prompt="a fox"),
+        "3": node("SaveGLB", mesh=["2", 0], filename_prefix="x"),
+    }
+    for graph in (workflow, model):
+        with pytest.raises(NoOverrideTarget, match="width and height: found no node"):
+            changed(graph, width=512, height=512)
+
+
+# --- What is told --------------------------------------------------------------------------------------------------
+
+
+def test_a_stage_on_the_way_that_keeps_its_values_is_told() -> None:
+    workflow = with_depth(steps=1, cfg=3.0)
+    assert hints(workflow, prompt="p") == "prompt was left as it is in 34 (CLIPTextEncode)"
+    assert hints(workflow, cfg=4.0) == "cfg was left as it is in 35 (KSampler)"
+
+
+def test_two_stages_that_hand_on_a_latent_with_the_conditioning_are_asked_for() -> None:
+    stage_b = node("StableCascade_StageB_Conditioning", conditioning=["20", 0], stage_c=["3", 0])
+    workflow = diffusion(
+        n20=node("ConditioningZeroOut", conditioning=["4", 0]),
+        n21=stage_b,
+        n22=node("UNETLoader", unet_name="stage_b.safetensors", weight_dtype="default"),
+        n23=sampler(model=["22", 0], positive=["21", 0], negative=["20", 0], latent_image=["24", 0], steps=10),
+        n24=node("EmptyLatentImage", width=64, height=64, batch_size=1),
+        n8=node("VAEDecode", samples=["23", 0], vae=["7", 0]),
+    )
+    with pytest.raises(AmbiguousOverrideTarget, match=r"steps_node_id: 3 \(KSampler\), 23 "):
+        changed(workflow, steps=30)
+
+
+def test_areas_and_masks_that_keep_their_size_are_told() -> None:
+    workflow = diffusion(
+        n20=node("ConditioningSetArea", conditioning=["4", 0], width=256, height=512, x=0, y=0, strength=1.0),
+        n3=sampler(positive=["20", 0]),
+    )
+    assert changed(workflow, width=1024, height=1024) == {"6.width": 1024, "6.height": 1024}
+    assert hints(workflow, width=1024, height=1024) == "areas and masks keep their size: 20 (ConditioningSetArea)"
+
+
+def test_the_same_negative_text_follows_in_all_stages() -> None:
+    workflow = with_depth()
+    workflow["40"] = node("CLIPTextEncode", clip=["2", 0], text="bad")
+    workflow["35"]["inputs"]["negative"] = ["40", 0]
+    assert changed(workflow, negative_prompt="n") == {"5.text": "n", "40.text": "n"}
+
+
+def test_denoise_is_that_of_the_pass_that_begins_with_a_picture() -> None:
+    workflow = diffusion(n13=sampler(latent_image=["3", 0], denoise=0.5))
+    workflow["8"]["inputs"]["samples"] = ["13", 0]
+    assert changed(workflow, denoise=0.3) == {"13.denoise": 0.3}
+
+
+def test_without_a_sampler_there_is_no_place_for_a_lora() -> None:
+    workflow = {
+        "1": node("UNETLoader", unet_name="sam3.safetensors", weight_dtype="default"),
+        "2": node("LoadImage", image="a.png"),
+        "3": node("RTDETR_detect", model=["1", 0], image=["2", 0], threshold=0.5, class_name="all", max_detections=9),
+        "4": node("PreviewAny", source=["3", 0]),
+    }
+    with pytest.raises(NoOverrideTarget, match="found no sampler in the workflow that takes a model"):
+        changed(workflow, loras=(Lora("a"),))
+
+
+def test_the_sound_beside_a_video_has_its_batch_size() -> None:
+    workflow = diffusion(
+        n6=node("LTXVConcatAVLatent", video_latent=["20", 0], audio_latent=["21", 0]),
+        n20=node("EmptyLTXVLatentVideo", width=768, height=512, length=97, batch_size=1),
+        n21=node("LTXVEmptyLatentAudio", frames_number=97, frame_rate=25, batch_size=1, audio_vae=["7", 0]),
+    )
+    assert changed(workflow, batch_size=2) == {"20.batch_size": 2, "21.batch_size": 2}
