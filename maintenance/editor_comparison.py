@@ -13,6 +13,7 @@ queue; then converts the same files and says of each:
     told                 different, and the conversion's own warnings name each node that differs
     different            different, silently: the first difference is printed, and the command ends with 1
     refused              with the reason
+    choice not there     refused, since this ComfyUI does not offer a choice that decides which values a node has
     nothing to run       refused, and the editor itself would queue nothing: all is muted or bypassed
     no export            the editor itself does not open or queue the file
 
@@ -52,6 +53,7 @@ from tests.editor_files import FILES
 _TESTS = Path(__file__).resolve().parent.parent / "tests"
 
 _NODE_OF_WARNING = re.compile(r"node (\S+) \(")
+_NO_CHOICE = "which its class does not offer in this ComfyUI"
 _VIEWS = ("audioUI", "preview", "compare_view")
 """Inputs that show something in the editor and that no node class takes."""
 
@@ -75,7 +77,12 @@ def main() -> int:
         if outcome != "equal":
             print(f"{outcome:>19}  {name}: {details}")
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), "of", sum(counts.values()))
-    print(f"of {known} of them the classes are all there; {counts['equal'] / max(known, 1):.1%} of those are equal")
+    offered = max(known - counts["choice not there"], 1)
+    equal, with_ids = counts["equal"], counts["equal"] + counts["equal but for ids"]
+    print(
+        f"of {known} the classes are all there, of {offered} the choices too; of the latter "
+        f"{equal / offered:.1%} are equal, {with_ids / offered:.1%} but for ids"
+    )
     return 1 if counts["different"] else 0
 
 
@@ -90,7 +97,8 @@ def _compare(entry: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> tup
     except WorkerError as error:
         if theirs == {}:
             return "nothing to run", error.message[:100]
-        return "refused", str(error.details.get("reason") or error.message)
+        reason = str(error.details.get("reason") or error.message)
+        return "choice not there" if _NO_CHOICE in reason else "refused", reason
     if theirs is None:
         return "no export", str(entry["export"])[:200]
     return _difference_of(converted, theirs, entry["export"].get("workflow") or {})
