@@ -6,7 +6,9 @@ type, titles never.
     slots      which inputs of a node take a text, a seed, a size?
     origins    where does the value of an input stand, if it is linked?
     roles      which nodes make the result, and what reaches them?
-    targets    where does each kind of override apply to?
+    places     inputs of a node that take a value together
+    conditioning  from a sampler upstream along its conditioning
+    prompts, sizes, sampling  the places of each kind of override
     kinds      the table of the kinds, and the inputs that each of them sets
     followers  what else follows an override
     loras      inserts LoRA loaders after the model loader

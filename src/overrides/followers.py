@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 from ..workflow.graph import with_dependencies, with_dependents
 from ..workflow.typed import TypedGraph
-from . import targets
-from .kinds import BATCH_SIZE, NEGATIVE_PROMPT, PROMPT, SEED, SIZE, STEPS, OverrideKind, values_of, writes_of
+from .kinds import BATCH_SIZE, NEGATIVE_PROMPT, PROMPT, SEED, SIZE, STEPS, OverrideKind, writes_of
 from .origins import Slot, origin_of, uses_of
+from .places import Place, value_at, values_of
+from .prompts import find_prompts, negative_texts
 from .roles import is_generator, makers
 from .slots import is_encoder, is_negative, last_name, negative_inputs, size_pairs, words_of
-from .targets import Place, value_at
 
 _CUT = re.compile(r"^(start|end)_(at_)?step$")
 _SIZE_LIST = frozenset({"size", "resolution", "ratio", "preset", "dimensions"})
@@ -78,10 +78,10 @@ def _prompts(graph: TypedGraph, kind: OverrideKind) -> Iterator[Place]:
 
 
 def _is_negative_text(graph: TypedGraph, node_id: str, name: str) -> bool:
-    if is_negative(name) or Slot(node_id, name) in targets.negative_texts(graph):
+    if is_negative(name) or Slot(node_id, name) in negative_texts(graph):
         return True
-    has_negative = any(slot.node_id == node_id for slot in targets.negative_texts(graph))
-    return has_negative and all(place.node_id != node_id for place in targets.find_prompts(graph))
+    has_negative = any(slot.node_id == node_id for slot in negative_texts(graph))
+    return has_negative and all(place.node_id != node_id for place in find_prompts(graph))
 
 
 def _is_positive_text(graph: TypedGraph, node_id: str, name: str) -> bool:
@@ -253,7 +253,7 @@ def _has_value(graph: TypedGraph, node_id: str, names: Sequence[str], old: list[
 def _is_left_prompt(graph: TypedGraph, kind: OverrideKind, node_id: str, names: Sequence[str]) -> bool:
     """Whether a node has a text of the role: what a sampler or a generator makes of it is on the way to the output."""
     is_prompt = is_encoder(graph, node_id) or is_generator(graph, node_id)
-    is_of_role = (Slot(node_id, names[0]) in targets.negative_texts(graph)) == (kind is NEGATIVE_PROMPT)
+    is_of_role = (Slot(node_id, names[0]) in negative_texts(graph)) == (kind is NEGATIVE_PROMPT)
     texts = values_of(graph, Place(node_id, tuple(names)))
     has_text = any(not isinstance(text, str) or text.strip() for text in texts)
     return is_prompt and is_of_role and has_text and (kind is PROMPT or bool(negative_inputs(graph, node_id)))

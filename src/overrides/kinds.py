@@ -9,9 +9,9 @@ from typing import NamedTuple
 from ..errors import NoOverrideTarget
 from ..workflow.graph import unique
 from ..workflow.typed import VALUE_TYPES, TypedGraph, per_node
-from . import slots, targets
+from . import prompts, sampling, sizes, slots
 from .origins import Origin, Slot, computed_at, held_input, origin_of, uses_of
-from .targets import Place
+from .places import Place
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def _is_positive(graph: TypedGraph, use: Slot, _: int) -> bool:
 
 
 def _is_negative(graph: TypedGraph, use: Slot, _: int) -> bool:
-    return slots.is_negative(use.name) or use in targets.negative_texts(graph)
+    return slots.is_negative(use.name) or use in prompts.negative_texts(graph)
 
 
 def _negative_texts(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
@@ -71,29 +71,29 @@ def _negative_texts(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
 
 
 PROMPT = OverrideKind(
-    ("prompt",), "prompt_node_id", "a prompt text", slots.prompt_inputs, targets.find_prompts, _is_positive, str,
-    usual_id="6", is_usual=targets.may_be_prompt, overwrites=False,
+    ("prompt",), "prompt_node_id", "a prompt text", slots.prompt_inputs, prompts.find_prompts, _is_positive, str,
+    usual_id="6", is_usual=prompts.may_be_prompt, overwrites=False,
 )  # fmt: skip
 NEGATIVE_PROMPT = OverrideKind(
     ("negative_prompt",), "negative_prompt_node_id", "a negative prompt text", _negative_texts,
-    targets.find_negative_prompts, _is_negative, str, overwrites=False,
+    prompts.find_negative_prompts, _is_negative, str, overwrites=False,
 )  # fmt: skip
 SEED = OverrideKind(
-    ("seed",), "seed_node_id", "a seed", slots.seed_inputs, targets.find_seeds, _sharing("seed"), int,
+    ("seed",), "seed_node_id", "a seed", slots.seed_inputs, sampling.find_seeds, _sharing("seed"), int,
     usual_id="25", must_agree=False,
 )  # fmt: skip
 SIZE = OverrideKind(
-    ("width", "height"), "size_node_id", "a width and a height", slots.size_inputs, targets.find_sizes,
-    _sharing("width", "height"), (), usual_id="27", is_usual=targets.draws_of_a_size,
+    ("width", "height"), "size_node_id", "a width and a height", slots.size_inputs, sizes.find_sizes,
+    _sharing("width", "height"), (), usual_id="27", is_usual=sizes.draws_of_a_size,
 )  # fmt: skip
 BATCH_SIZE = OverrideKind(
-    ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, targets.find_batches,
+    ("batch_size",), "batch_size_node_id", "a batch size", slots.batch_inputs, sizes.find_batches,
     _sharing("batch"), int,
 )  # fmt: skip
 
 
 def _sampling_kind(name: str, word: str, takes: str, holds: type | tuple[type, ...]) -> OverrideKind:
-    setting = targets.SAMPLING_SETTINGS[name]
+    setting = sampling.SAMPLING_SETTINGS[name]
     return OverrideKind((name,), f"{name}_node_id", takes, setting.inputs, setting.find, _sharing(word), holds)
 
 
@@ -123,7 +123,7 @@ def usual_place(graph: TypedGraph, kind: OverrideKind) -> Place:
     usual = kind.usual_id
     if usual in graph and inputs_of(graph, kind, usual) and kind.is_usual(graph, usual):
         return Place(usual, inputs_of(graph, kind, usual))
-    pictures = targets.pictures_of_a_size(graph) if kind is SIZE else []
+    pictures = sizes.pictures_of_a_size(graph) if kind is SIZE else []
     because = f": the size comes from {graph.describe_all(pictures)}" if pictures else ""
     raise no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}{because}")
 
@@ -227,11 +227,6 @@ def _told_computed(graph: TypedGraph, kind: OverrideKind, own: Slot, holder: Slo
     )
 
 
-def values_of(graph: TypedGraph, place: Place) -> list[object]:
-    """The current values of a place, for comparing them with those of others."""
-    return [targets.value_at(graph, place.node_id, name) for name in place.inputs]
-
-
 # --- Candidates for the message --------------------------------------------------------------------------
 
 
@@ -241,7 +236,7 @@ def no_target(
     """The error for an override without a place, which lists the nodes that could be named instead."""
     found = candidates or [node_id for node_id in graph.live if inputs_of(graph, kind, node_id)]
     if kind is NEGATIVE_PROMPT and not candidates:
-        positive = {place.node_id for place in targets.find_prompts(graph)}
+        positive = {place.node_id for place in prompts.find_prompts(graph)}
         found = [node_id for node_id in found if node_id not in positive]
     name_one = f"name one with {kind.node_field}: {graph.describe_all(found)}"
     remedy = name_one if found else f"leave {kind.name} out, or name the node to change with {kind.node_field}"

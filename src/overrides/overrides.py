@@ -18,12 +18,12 @@ from ..workflow.core_classes import core_schemas
 from ..workflow.graph import Graph, Workflow, editable_copy
 from ..workflow.schemas import NodeSchema
 from ..workflow.typed import TypedGraph
-from . import targets
 from .followers import follow, left_alone
-from .kinds import KINDS, OverrideKind, named_place, usual_place, values_of, writes_of
+from .kinds import KINDS, OverrideKind, named_place, usual_place, writes_of
 from .loras import Lora, insert_loras
 from .origins import Slot
-from .targets import Place
+from .places import Place, values_of
+from .sampling import find_seeds
 
 Schemas = Mapping[str, NodeSchema | None]
 """Node class -> its schema, None for one that is not known."""
@@ -150,7 +150,7 @@ def set_inputs(workflow: Workflow, requested: Mapping[str, Any]) -> tuple[dict[s
 
 def _seeds(graph: TypedGraph) -> list[int]:
     """The seeds that a workflow runs with, without duplicates."""
-    values = (value for place in targets.find_seeds(graph) for value in values_of(graph, place))
+    values = (value for place in find_seeds(graph) for value in values_of(graph, place))
     return list(dict.fromkeys(value for value in values if type(value) is int))
 
 

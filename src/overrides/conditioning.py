@@ -1,0 +1,49 @@
+"""From a sampler upstream along its conditioning, the positive or the negative one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ..workflow.graph import Link, unique
+from ..workflow.typed import TypedGraph
+from .roles import handed_on, is_bundle, links_of, upstream
+from .slots import is_conditioning, is_negative
+
+
+def conditioning_ends(graph: TypedGraph, maker: str, role: str, is_end: Callable[[str], bool]) -> list[str]:
+    """Where the walk from a sampler upstream along conditioning of a role, `positive` or `negative`, ends."""
+    guiders = upstream(graph, links_of(graph, maker, "GUIDER"), "GUIDER", lambda n: not links_of(graph, n, "GUIDER"))
+    takers = (maker, *guiders)
+    given = [pair for node_id in takers for pair in _conditioning(graph, node_id)]
+    bundles = [link for _, kind, link in graph.typed_links(maker) if is_bundle(kind)] if not given else []
+    starts = [*_of_role(given, role, is_start=True), *bundles]
+    found, seen, queue = list[str](), set[Link](), deque(starts)
+    while queue:
+        link = queue.popleft()
+        if link in seen:
+            continue
+        seen.add(link)
+        if is_end(link.node_id):
+            found.append(link.node_id)
+        elif "ZeroOut" not in graph.class_of(link.node_id):
+            queue.extend(_of_role(handed_on(graph, link, _kind(graph, link)), role))
+    return unique(found)
+
+
+def _kind(graph: TypedGraph, link: Link) -> str:
+    kind = graph.output_type(link)
+    return kind if is_conditioning(kind) else "CONDITIONING"
+
+
+def _conditioning(graph: TypedGraph, node_id: str) -> list[tuple[str, Link]]:
+    return [(name, link) for name, kind, link in graph.typed_links(node_id) if is_conditioning(kind)]
+
+
+def _of_role(links: list[tuple[str, Link]], role: str, is_start: bool = False) -> list[Link]:
+    """Of links of conditioning those of the role. A node that takes both keeps them apart by its inputs' names."""
+    negative = [link for name, link in links if is_negative(name)]
+    positive = [link for name, link in links if name.startswith("positive")]
+    if role == "negative":
+        return negative if negative or positive or is_start else [link for _, link in links]
+    return positive or [link for name, link in links if not is_negative(name)]
