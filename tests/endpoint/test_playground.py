@@ -15,6 +15,7 @@ import requests
 from PIL import Image
 
 from .. import editor_files, workflows
+from ..job.test_app_mode import app
 from ..worker_process import ROOT
 from .test_endpoint import KEY, Client, serving
 
@@ -112,6 +113,18 @@ def test_a_file_of_the_editor_and_a_picture_of_ones_own(page: Any, tmp_path: Pat
     page.get_by_text("Done in").wait_for()
     shown = page.locator("#gallery img").first
     assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 24
+
+
+def test_the_fields_that_a_workflows_author_chose_are_shown_and_sent(page: Any, tmp_path: Path) -> None:
+    drop(page, tmp_path, app(["1", "width"], ["1", "color"]), "app.json")
+    page.get_by_text("app.json can run here").wait_for()
+    assert page.get_by_label("height").count() == 0
+    page.get_by_label("How wide").fill("96")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
+    shown = page.locator("#gallery img").first
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
+    shot(page, "app")
 
 
 def test_what_is_wrong_is_told_where_a_screen_reader_hears_it(page: Any, tmp_path: Path) -> None:
