@@ -1,9 +1,10 @@
 """What it costs a job to have its workflow checked and its overrides placed, beside what reading its JSON costs.
 
-    python -m benchmarks.tracing [--branches 25] [--rounds 50]
+    python -m benchmarks.tracing [--nodes 300] [--rounds 50]
 
-The workflow has branches of twelve nodes each that join before the output: text encoders behind primitives and
-switches, conditioning, LoRAs, two passes of a sampler. Needs no ComfyUI: the classes are the stored ones.
+Of two workflows of that size: stock templates of ComfyUI, joined as they come; and a hard one, where every branch has
+two passes of a sampler, texts behind primitives and switches, and the same values. Needs no ComfyUI: the classes are
+the stored ones; and the package comfyui-workflow-templates-json for the templates.
 """
 
 from __future__ import annotations
@@ -13,41 +14,65 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from importlib import resources
+from pathlib import Path
 from typing import Any
 
+from maintenance.override_report import read_workflow
 from src.overrides import Overrides, apply_overrides, overridable_fields
 from src.workflow import check_workflow
 from src.workflow.core_classes import core_schemas
-from src.workflow.graph import Graph
+from src.workflow.graph import Graph, as_link
 from src.workflow.schemas import check_nodes
 
-_USUAL = Overrides(prompt="a fox", seed=9, width=768, height=512)
-_ALL = replace(
-    _USUAL, negative_prompt="blurry", batch_size=2, steps=30, cfg=4.0, guidance=3.0, denoise=0.9,
-    sampler_name="euler", scheduler="normal",
+_ALL = Overrides(
+    prompt="a fox", negative_prompt="blurry", seed=9, width=768, height=512, batch_size=2, steps=30, cfg=4.0,
+    guidance=3.0, denoise=0.9, sampler_name="euler", scheduler="normal",
 )  # fmt: skip
 
 
 def main() -> None:
-    """Print a row for each step of the work."""
+    """Print a row for each step of the work on each workflow."""
     options = _parse()
-    workflow, schemas = branched_workflow(options.branches), core_schemas()
-    text = json.dumps(workflow)
+    _measure("stock templates", joined_templates(options.nodes), options.rounds)
+    _measure("hard", branched_workflow(options.nodes // 12), options.rounds)
+
+
+def _measure(name: str, workflow: dict[str, Any], rounds: int) -> None:
+    schemas, text = core_schemas(), json.dumps(workflow)
     steps: dict[str, Callable[[], Any]] = {
         "read the JSON": lambda: json.loads(text),
         "check the workflow": lambda: check_workflow(workflow),
-        "place prompt, seed and size": lambda: apply_overrides(workflow, _USUAL, schemas),
-        "place all overrides": lambda: apply_overrides(workflow, _ALL, schemas),
-        "list what can be overridden": lambda: overridable_fields(workflow, schemas),
+        "place a seed": lambda: apply_overrides(workflow, Overrides(seed=9), schemas),
+        "find every place there is": lambda: overridable_fields(workflow, schemas),
         "check by the schemas": lambda: check_nodes(Graph(workflow), schemas),
     }
-    took = {name: _milliseconds(step, options.rounds) for name, step in steps.items()}
-    print(f"{len(workflow)} nodes, medians of {options.rounds}")
-    for name, milliseconds in took.items():
-        print(f"{name:>28} {milliseconds:>7.2f} ms {milliseconds / took['read the JSON']:>6.1f} x")
-    job = took["check the workflow"] + took["place prompt, seed and size"]
-    print(f"{'for a usual job':>28} {job:>7.2f} ms")
+    if name == "hard":  # elsewhere most overrides are ambiguous
+        steps["place all overrides"] = lambda: apply_overrides(workflow, _ALL, schemas)
+    took = {step: _milliseconds(work, rounds) for step, work in steps.items()}
+    print(f"{name}: {len(workflow)} nodes, medians of {rounds}")
+    for step, milliseconds in took.items():
+        print(f"{step:>28} {milliseconds:>7.2f} ms {milliseconds / took['read the JSON']:>6.1f} x")
+    print(f"{'check and find':>28} {took['check the workflow'] + took['find every place there is']:>7.2f} ms")
+
+
+def joined_templates(nodes: int) -> dict[str, Any]:
+    """Every twelfth stock template that can be converted, until there are so many nodes."""
+    folder = Path(str(resources.files("comfyui_workflow_templates_json"))) / "templates"
+    joined: dict[str, Any] = {}
+    for number, file in enumerate(sorted(folder.glob("*.json"))[::12]):
+        workflow = read_workflow(file, core_schemas()) or {}
+        for node_id, node in workflow.items():
+            inputs = {name: _renamed(value, workflow, number) for name, value in node["inputs"].items()}
+            joined[f"{number}.{node_id}"] = {**node, "inputs": inputs}
+        if len(joined) >= nodes:
+            break
+    return joined
+
+
+def _renamed(value: Any, workflow: dict[str, Any], number: int) -> Any:
+    link = as_link(value)
+    return [f"{number}.{link.node_id}", link.slot] if link and link.node_id in workflow else value
 
 
 def _milliseconds(step: Callable[[], Any], rounds: int) -> float:
@@ -102,7 +127,7 @@ def _branch(own: str, before: str) -> dict[str, tuple[str, dict[str, Any]]]:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--branches", type=int, default=25)
+    parser.add_argument("--nodes", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=50)
     return parser.parse_args()
 

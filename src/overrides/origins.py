@@ -103,7 +103,7 @@ def _origins(graph: TypedGraph) -> dict[Link, Origin]:
     for node_id in graph:
         for _, link in graph.links(node_id):
             wanted.setdefault(link.node_id, set()).add(link)
-    for node_id in dependencies_first(graph):
+    for node_id in graph.once(dependencies_first):
         for link in wanted.get(node_id, ()):
             kind = graph.output_type(link)
             if kind == ANY or _is_value(kind):

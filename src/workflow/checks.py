@@ -131,7 +131,11 @@ def _check_json(value: object, where: str, characters: int) -> int:
         if depth > MAX_DEPTH:
             raise InvalidWorkflow(f"{where} is nested deeper than {MAX_DEPTH} levels")
         for item in items:
-            characters += len(item) if isinstance(item, str) else _CHARACTERS_PER_VALUE
+            if isinstance(item, str):
+                characters += len(item)
+                _check_text(item, where)
+                continue
+            characters += _CHARACTERS_PER_VALUE
             if isinstance(item, dict):
                 for key in item:
                     if not isinstance(key, str):
@@ -146,10 +150,14 @@ def _check_json(value: object, where: str, characters: int) -> int:
     return characters
 
 
+def _check_text(text: str, where: str) -> None:
+    if not text.isascii() and _SURROGATE.search(text):
+        raise InvalidWorkflow(f"{where} holds half a character (a lone surrogate), which no UTF-8 text can carry")
+
+
 def _check_scalar(value: object, where: str) -> None:
     if isinstance(value, str):
-        if not value.isascii() and _SURROGATE.search(value):
-            raise InvalidWorkflow(f"{where} holds half a character (a lone surrogate), which no UTF-8 text can carry")
+        _check_text(value, where)
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise InvalidWorkflow(f"{where} holds {value}, which is no JSON number")

@@ -51,7 +51,8 @@ class Graph:
         self.answers: defaultdict[Callable[..., Any], dict[Any, Any]] = defaultdict(dict)
         """The answers to questions that are asked again and again, by the function that finds them."""
         for node_id, node in workflow.items():
-            links = {name: link for name, value in node["inputs"].items() if (link := as_link(value)) is not None}
+            lists = ((name, value) for name, value in node["inputs"].items() if isinstance(value, list))
+            links = {name: link for name, value in lists if (link := as_link(value)) is not None}
             self._links[node_id] = links
             for name, link in links.items():
                 self._consumers.setdefault(link.node_id, []).append((node_id, name))

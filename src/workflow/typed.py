@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property, wraps
+from functools import cached_property, lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
 from .graph import Graph, Link, Workflow, as_link, dependencies_first
@@ -41,6 +41,7 @@ _BRANCHES = {
 }
 _SELECTORS = frozenset({"select", "index", "input", "selected", "selected_input"})
 _LAST_NUMBER = re.compile(r"(\d+)$")
+_MAX_NAMES = 10_000  # of types and inputs, of which is kept what they are
 _NONE: frozenset[str] = frozenset()
 _MAX_HOLDERS = 10  # one behind the other
 _PREFIX_INPUT = "filename_prefix"
@@ -51,10 +52,10 @@ class TypedGraph(Graph):
 
     def __init__(self, workflow: Workflow, schemas: Mapping[str, NodeSchema | None]) -> None:
         super().__init__(workflow)
-        self._schemas = schemas
+        self._schemas = {node_id: schemas.get(node["class_type"]) for node_id, node in workflow.items()}
         self._output_types: dict[Link, str] = {}
         self._input_types: dict[tuple[str, str], str] = {}
-        for node_id in dependencies_first(self):
+        for node_id in self.once(dependencies_first):
             for name in self.inputs(node_id):
                 self._input_types[node_id, name] = self._type_of_input(node_id, name)
 
@@ -62,11 +63,11 @@ class TypedGraph(Graph):
 
     def schema(self, node_id: str) -> NodeSchema | None:
         """The schema of a node's class, None if it is not known."""
-        return self._schemas.get(self.class_of(node_id))
+        return self._schemas[node_id]
 
     def input_schema(self, node_id: str, name: str) -> InputSchema | None:
         """The schema of an input, None if it is not known."""
-        schema = self.schema(node_id)
+        schema = self._schemas[node_id]
         return input_schema(schema, self.inputs(node_id), name) if schema else None
 
     def input_type(self, node_id: str, name: str) -> str:
@@ -257,17 +258,23 @@ class _Switch(NamedTuple):
 
 
 def _switch_of(graph: TypedGraph, node_id: str) -> _Switch | None:
+    inputs = graph.inputs(node_id)
     linked = [name for name, _ in graph.links(node_id)]
-    for name in graph.inputs(node_id) if linked else ():
-        condition = graph.constant(node_id, name)
-        if name.lower() in _SELECTORS and type(condition) is int:
-            return _by_number([n for n in graph.inputs(node_id) if n != name], condition, linked)
-        if type(condition) is bool:
-            branches = [n for n in graph.inputs(node_id) if n != name and _BRANCHES[condition].search(n)]
-            if branches:
-                others = (n for n in linked if n != name and _BRANCHES[not condition].search(n))
-                return _Switch(branches[0], frozenset(others))
+    branches = {name: branch for name in inputs if (branch := _branch_of(name)) is not None}
+    for name in inputs if linked else ():
+        if name.lower() in _SELECTORS and type(condition := graph.constant(node_id, name)) is int:
+            return _by_number([n for n in inputs if n != name], condition, linked)
+        if branches and name not in branches and type(condition := graph.constant(node_id, name)) is bool:
+            chosen = [n for n, branch in branches.items() if branch is condition]
+            others = (n for n, branch in branches.items() if branch is not condition and n in linked)
+            return _Switch(chosen[0], frozenset(others)) if chosen else None
     return None
+
+
+@lru_cache(_MAX_NAMES)
+def _branch_of(name: str) -> bool | None:
+    """The condition for which a switch hands on the input of that name; None for any other name."""
+    return next((condition for condition, pattern in _BRANCHES.items() if pattern.search(name)), None)
 
 
 def _by_number(names: list[str], chosen: int, linked: list[str]) -> _Switch | None:
@@ -278,5 +285,6 @@ def _by_number(names: list[str], chosen: int, linked: list[str]) -> _Switch | No
     return _Switch(found, others) if found is not None else None
 
 
+@lru_cache(_MAX_NAMES)
 def _is_concrete(kind: str) -> bool:
     return kind not in (ANY, "") and not kind.startswith("COMFY_")
