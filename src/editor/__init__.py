@@ -6,7 +6,9 @@ maintenance.editor_comparison`). What these rules do not determine is an error, 
     document   the content of a saved file: nodes, links, subgraphs
     widgets    the widgets of a node class, in the order in which their values are saved
     packs      what the scripts of node packs make of their nodes
-    values     the value of each widget of each node
+    saved_values  the values of a node's widgets as they stand in the file
+    placeholders  `%date:…%` and `%node.widget%` in names of files
+    values     the value of each widget of each node, as it is sent
     faces      the widgets that a subgraph node has for those inside
     placing    the nodes of a file at their places, those of each instance of a subgraph too
     links      where an input's value comes from, through reroutes, bypassed nodes and subgraphs

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import random
-import re
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..workflow.schemas import InputSchema, NodeSchema
-from .document import refuse
 from .dynamic_prompts import choose_texts
 from .faces import Face, face_values, proxies_of
-from .packs import drawn_seed, script_values, values_by_name, with_script_widgets
+from .packs import drawn_seed
+from .placeholders import Placeholders
 from .placing import PRIMITIVE, PlacedNode, consumers_of
-from .widgets import CUSTOM_COMBO, IMAGE_COMPARE, SEED_INPUTS, Widget, unknown_choice, widgets_of
+from .saved_values import saved_values
+from .widgets import CUSTOM_COMBO, Widget
 
 # Classes in whose `filename_prefix` the editor itself replaces dates and the values of other nodes.
 _SAVE_CLASSES = frozenset(
@@ -34,14 +33,8 @@ _SAVE_CLASSES = frozenset(
         "SaveLatent",
     }
 )
-_MAX_NAME_LENGTH = 4096  # characters; PATH_MAX of Linux
-_CONTROLS = "control_"  # the names of what becomes of a value after the run begin so
 _SAMPLERS = ("KSampler", "KSamplerAdvanced")
 _REPLACE_PROPERTY = "Run widget replace on values"
-_SEARCH_NAME_PROPERTY = "Node name for S&R"
-_PLACEHOLDER = re.compile("%([^%]+)%")
-_INVALID_IN_NAME = re.compile(r'[/?<>\\:*|"\x00-\x1F\x7F]')
-_DATE_PART = re.compile("d{1,2}|h{1,2}|m{1,2}|M{1,2}|s{1,2}|y{2,4}")
 _INNER_SHOWN = ((1, 41), (1, 47))
 """Editors from the first version to before the second show the inner widgets on a subgraph node, and save none."""
 
@@ -79,17 +72,10 @@ class Values:
         """Widgets (node id, name) whose value is sent as it is: a subgraph node shows them."""
         self._shown_primitives: dict[str, Any] = {}
         """By the id of a primitive that a subgraph node shows: the value there."""
-        last_to_first = sorted(self._placed_nodes, key=lambda placed: placed.file_position, reverse=True)
-        self._by_title = {placed.title: placed.id for placed in last_to_first}
-        """By title: the id of the first node with it."""
-        self._by_search_name = {
-            name: placed.id
-            for placed in last_to_first
-            if isinstance(name := placed.node.properties.get(_SEARCH_NAME_PROPERTY), str)
-        }
+        self._placeholders = Placeholders(self._placed_nodes, self._values, context.now)
         for placed in self._placed_nodes:
             if placed.schema is not None and placed.subgraph is None:
-                self._widgets[placed.id], self._values[placed.id] = self._saved_values(placed, placed.schema)
+                self._widgets[placed.id], self._values[placed.id] = saved_values(placed, placed.schema, self.warnings)
         for placed in reversed(self._placed_nodes):  # inner subgraph nodes first
             if placed.subgraph is not None and placed.inner:
                 self._read_face(placed)
@@ -148,51 +134,6 @@ class Values:
     def has_promoted(self, host: PlacedNode, socket: int) -> bool:
         """Whether a subgraph node has a widget at that input."""
         return socket in self._promoted.get(host.id, {})
-
-    # --- Saved values -----------------------------------------------------------------------------------
-
-    def _saved_values(self, placed: PlacedNode, schema: NodeSchema) -> tuple[list[Widget], dict[str, Any]]:
-        """The widgets of a node and their values in the file. Raises GuiFormatWorkflow if the two do not match."""
-        node, by_name = placed.node, values_by_name(placed.node)
-        made = script_values(node)
-        if made is not None:
-            return [], made
-        if by_name is not None:
-            widgets = with_script_widgets(node, widgets_of(node.class_type, schema, by_name))
-            return widgets, {**_defaults(placed, widgets, by_name), **by_name}
-        saved = list(node.values)
-        widgets = with_script_widgets(node, widgets_of(node.class_type, schema, saved))
-        problem = "" if node.class_type == CUSTOM_COMBO else _mismatch(schema, widgets, saved)
-        if not problem or not node.is_active:
-            saved_widgets = [widget for widget in widgets if widget.is_saved]
-            values = _without_former_widgets(schema, widgets, saved)
-            pairs = {w.name: w.opened(value) for w, value in zip(saved_widgets, values, strict=False)}
-            return widgets, {**{widget.name: widget.default for widget in widgets}, **pairs}
-        if node.named is None:
-            refuse(unknown_choice(schema, saved) or problem, node, placed.id)
-        return self._named_values(placed, schema, node.named)
-
-    def _named_values(
-        self, placed: PlacedNode, schema: NodeSchema, named: Mapping[str, Any]
-    ) -> tuple[list[Widget], dict[str, Any]]:
-        """The values of a node whose class has changed since, by the names that newer editors save too."""
-        node = placed.node
-        widgets = with_script_widgets(node, widgets_of(node.class_type, schema, named))
-        missing = [widget.name for widget in _without_value(widgets, named)]
-        names = {widget.name for widget in widgets}
-        unknown = [name for name in named if name not in names and not name.startswith(_CONTROLS)]
-        left_out = [name for name in unknown if not _is_empty(named[name])]
-        problem = unknown_choice(schema, named)
-        if problem:
-            refuse(problem, node, placed.id)
-        parts = ((missing, "has the default for"), (left_out, "has no input here for the saved"))
-        told = [f"{text} {', '.join(map(str, found))[:200]}" for found, text in parts if found]
-        self.warnings.append(
-            f"node {placed.id} ({node.class_type[:80]}): its class has changed since the file was saved; its values "
-            f"are taken by name{''.join(f', and it {part}' for part in told)}"
-        )
-        values = {widget.name: widget.opened(named[widget.name]) for widget in widgets if widget.name in named}
-        return widgets, {**_defaults(placed, widgets, named), **values}
 
     # --- Subgraphs and primitives ------------------------------------------------------------------------
 
@@ -281,7 +222,7 @@ class Values:
                 return
             value = own[0]
         if isinstance(value, str) and primitive.node.properties.get(_REPLACE_PROPERTY):
-            value = self._replace_placeholders(value)
+            value = self._placeholders.replace(value)
         for consumer, number in consumers:
             if consumer.subgraph is not None and self.has_promoted(consumer, number):
                 self._promoted[consumer.id][number] = value
@@ -301,7 +242,7 @@ class Values:
         is_as_it_is = widget is not None and (placed.id, widget.name) in self._as_it_is
         if isinstance(value, str) and not is_as_it_is:
             if widget and widget.name == "filename_prefix" and class_type in _SAVE_CLASSES:
-                value = self._replace_placeholders(value)
+                value = self._placeholders.replace(value)
             if widget and widget.schema and widget.schema.parameters.get("dynamicPrompts") is True:
                 value = choose_texts(value, self._context.choose)
             if widget and widget.name == "sampler_name" and class_type in _SAMPLERS:
@@ -310,56 +251,10 @@ class Values:
             return {"__type__": "CURVE", **wrap_list(value)}
         return wrap_list(value)
 
-    def _replace_placeholders(self, text: str) -> str:
-        """Replace `%date:yyyy-MM-dd%` and `%node.widget%`; others stay, because ComfyUI itself replaces some."""
-        if len(text) > _MAX_NAME_LENGTH:
-            return text
-
-        def replacement(match: re.Match[str]) -> str:
-            found = self._placeholder_value(match[1])
-            return match[0] if found is None else found[:_MAX_NAME_LENGTH]
-
-        return _PLACEHOLDER.sub(replacement, text)
-
-    def _placeholder_value(self, text: str) -> str | None:
-        name, dot, widget = text.partition(".")
-        if not dot or "." in widget:
-            return self._format_date(text[5:]) if text.startswith("date:") else None
-        node_id = self._by_search_name.get(name) or self._by_title.get(name)
-        node_values = self._values.get(node_id, {}) if node_id else {}
-        if widget not in node_values:
-            return None
-        return _INVALID_IN_NAME.sub("_", _as_text(node_values[widget]))
-
-    def _format_date(self, pattern: str) -> str:
-        now = self._context.now
-        parts = {
-            "d": now.tm_mday, "M": now.tm_mon, "h": now.tm_hour, "m": now.tm_min, "s": now.tm_sec,
-        }  # fmt: skip
-
-        def part(match: re.Match[str]) -> str:
-            text = match[0]
-            if text[0] == "y":
-                return {2: f"{now.tm_year % 100:02}", 4: str(now.tm_year)}.get(len(text), text)
-            return f"{parts[text[0]]:02}" if len(text) == 2 else str(parts[text[0]])
-
-        return _DATE_PART.sub(part, pattern)
-
 
 def wrap_list(value: Any) -> Any:
     """Wrap a list so that ComfyUI takes it as a value: unwrapped, it would be a link."""
     return {"__value__": value} if isinstance(value, list) else value
-
-
-def _as_text(value: Any) -> str:
-    """A value as text, as JavaScript converts it."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value)
 
 
 def _goes_to_dynamic_input(host: PlacedNode, inner_id: str) -> bool:
@@ -368,62 +263,3 @@ def _goes_to_dynamic_input(host: PlacedNode, inner_id: str) -> bool:
     if primitive is None or primitive.node.class_type != PRIMITIVE:
         return False
     return any("." in consumer.inputs[number].name for consumer, number in consumers_of(primitive))
-
-
-def _defaults(placed: PlacedNode, widgets: Sequence[Widget], saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of the widgets that have no value in the file. Raises GuiFormatWorkflow if there is none."""
-    missing = _without_value(widgets, saved)
-    without = ", ".join(widget.name for widget in missing if widget.default is None)[:200]
-    if without and placed.node.is_active:
-        refuse(f"the file has no value for {without}, and its class no default", placed.node, placed.id)
-    return {widget.name: widget.default for widget in missing}
-
-
-def _without_value(widgets: Sequence[Widget], saved: Mapping[str, Any]) -> list[Widget]:
-    return [widget for widget in widgets if widget.is_sent and widget.is_saved and widget.name not in saved]
-
-
-def _mismatch(schema: NodeSchema, widgets: Sequence[Widget], saved: list[Any]) -> str:
-    """Why it is not sure which saved value is which; empty if it is."""
-    saved_widgets = [widget for widget in widgets if widget.is_saved]
-    values = _without_former_widgets(schema, widgets, saved)
-    pairs, surplus = list(zip(saved_widgets, values, strict=False)), values[len(saved_widgets) :]
-    is_short = any(widget.is_sent for widget in saved_widgets[len(values) :])
-    # Partner nodes and nodes without widgets save a text that they show of their last run. It is not sent.
-    shows_text = not saved_widgets or schema.is_partner
-    shown = (dict, list, str) if any(w.kind == IMAGE_COMPARE for w in widgets) else (str,) if shows_text else ()
-    repeated = [value for widget, value in pairs if widget.kind == "COLOR"]  # formerly there were two of it
-    has_more = any(not _is_empty(v) and not isinstance(v, shown) and v not in repeated for v in surplus)
-    if has_more or ((is_short or surplus) and not all(widget.fits(value) for widget, value in pairs)):
-        return (
-            f"its file has {len(saved)} values for its {len(saved_widgets)} widgets, so which is which is not sure: "
-            "the node's class has changed since the file was saved"
-        )
-    return ""
-
-
-def _is_empty(value: Any) -> bool:
-    """Whether a surplus value is empty, like that of a button or of a preview."""
-    return value is None or value is False or value == ""
-
-
-def _without_former_widgets(schema: NodeSchema, widgets: Sequence[Widget], values: list[Any]) -> list[Any]:
-    """Drop the values of inputs that used to be widgets and are sockets now, if the file has that many values.
-
-    The editor does so too, but older versions miscount after a seed.
-    """
-    names = {widget.name for widget in widgets}
-    still_widgets = [
-        name in names for name, config in schema.inputs.items() for name in _former_widgets(name, config, names)
-    ]
-    if all(still_widgets) or len(still_widgets) != len(values):
-        return values
-    return [value for value, is_widget in zip(values, still_widgets, strict=True) if is_widget]
-
-
-def _former_widgets(name: str, config: InputSchema, names: Collection[str]) -> list[str]:
-    """The widgets that an input had formerly: its own and `control_after_generate`; none for a plain socket."""
-    if name not in names and not config.parameters.get("forceInput"):
-        return []
-    has_control = config.parameters.get("control_after_generate") or name in SEED_INPUTS
-    return [name, name] if has_control else [name]
