@@ -7,8 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from ..errors import PartnerKeyMissing, UnexpectedAnswer, WorkerError
-from ..overrides import Slot
-from ..workflow.graph import Graph, Workflow
+from ..workflow.graph import Graph, Slot, Workflow
 from ..workflow.pruning import without_unneeded
 from ..workflow.schemas import NodeErrors, NodeSchema, check_inputs, check_nodes, check_pitfalls
 from ..workflow.spelling import respell

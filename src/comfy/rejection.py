@@ -72,6 +72,7 @@ _FOLDERS_BY_CLASS = {
     ("UpscaleModelLoader", "model_name"): "upscale_models",
     ("ModelPatchLoader", "name"): "model_patches",
 }
+_JSON_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
 _MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
 _NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
 
@@ -188,7 +189,8 @@ class Problem:
         return _model(self.received, _folder_of(self.class_type, self.name))
 
     def _sentence(self) -> str:
-        received = public_text(repr(self.received)[:1000], 100)
+        said = repr(self.received)
+        received = _JSON_CONSTANTS.get(said) or public_text(said[:1000], 100)
         if self.is_missing_model:
             return self._missing_model()
         sentences = {

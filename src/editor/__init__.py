@@ -15,9 +15,11 @@ maintenance.editor_comparison`). What these rules do not determine is an error, 
     dynamic_prompts  chooses one of the texts in `{a|b}`, as the editor does when it queues
     conversion the prompt in API format, built with all of these
     app_mode   the inputs and outputs that a file's author chose, as places in the prompt
+    app_values  values for these inputs, put into the prompt
 """
 
-from .app_mode import App, AppInput, set_inputs_of_app
+from .app_mode import App, AppInput
+from .app_values import set_app_inputs
 from .conversion import Converted, class_types, convert
 from .document import is_editor_workflow, read_document, with_editor_numbers
 
@@ -29,6 +31,6 @@ __all__ = [
     "convert",
     "is_editor_workflow",
     "read_document",
-    "set_inputs_of_app",
+    "set_app_inputs",
     "with_editor_numbers",
 ]

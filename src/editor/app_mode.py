@@ -7,20 +7,20 @@ the id of a node inside a subgraph that shows its widget.
 
 from __future__ import annotations
 
-import difflib
 import urllib.parse
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from typing import Any
 
-from ..errors import InvalidInput
-from ..overrides import Slot
+from ..workflow.graph import Slot
 from .document import Document, Socket
 from .faces import proxies_of
 from .placing import PRIMITIVE, PlacedNode, consumers_of
-from .values import wrap_list
 
-_MAX_ENTRIES, _MAX_TARGETS, _MAX_LISTED = 300, 1000, 30
+_MAX_ENTRIES = 300
 _MAX_NAME_LENGTH = 200
 
 
@@ -40,48 +40,13 @@ class App:
     outputs: tuple[str, ...]
 
 
-def set_inputs_of_app(
-    prompt: Mapping[str, Any], app: App | None, given: Mapping[str, Any]
-) -> tuple[dict[str, Any], dict[Slot, str]]:
-    """A copy of a prompt with values under the names that its author chose, and for each input set what it is called.
-
-    Raises InvalidInput for a name that there is not.
-    """
-    inputs = {entry.name: entry.targets for entry in app.inputs} if app else {}
-    changed = {node_id: {**node, "inputs": {**node["inputs"]}} for node_id, node in prompt.items()}
-    called: dict[Slot, str] = {}
-    for name, value in given.items():
-        if name not in inputs:
-            raise _unknown_input(name, list(inputs))
-        for slot in inputs[name]:
-            if slot.node_id in changed:
-                changed[slot.node_id]["inputs"][slot.name] = wrap_list(value)
-                called[slot] = f"inputs[{name!a}]"
-    return changed, called
-
-
-def _unknown_input(name: str, known: list[str]) -> InvalidInput:
-    if not known:
-        return InvalidInput(
-            "inputs: the workflow's author chose none (in the editor's App Mode, in a file as it saves it); overrides "
-            "can set any input of any node",
-            field="inputs",
-        )
-    near = difflib.get_close_matches(name[:_MAX_NAME_LENGTH], known, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    names = ", ".join(repr(known_name) for known_name in known[:_MAX_LISTED])
-    return InvalidInput(
-        f"inputs: the workflow's author chose no input {name[:80]!a}; {hint}There are {names}", field="inputs"
-    )
-
-
 def read_app(document: Document, placed_nodes: Iterable[PlacedNode], prompt: Mapping[str, Any]) -> App | None:
     """What the author chose, without what is not in the prompt any more; None if that is nothing."""
     inputs, outputs = document.app.get("inputs"), document.app.get("outputs")
     if not inputs and not outputs:
         return None
-    reader = _Reader({placed.id: placed for placed in placed_nodes}, prompt)
-    found = [entry for saved in _entries(inputs) if (entry := reader.input_of(saved))]
+    reader = _Reader(placed_nodes, prompt)
+    found = list(dict.fromkeys(entry for saved in _entries(inputs) if (entry := reader.input_of(saved))))
     unique = dict.fromkeys(node_id for saved in _entries(outputs) for node_id in reader.outputs_of(saved))
     return App(tuple(_with_unique_names(found)), tuple(unique)) if found or unique else None
 
@@ -98,22 +63,28 @@ class _Found:
 
 
 def _with_unique_names(found: list[_Found]) -> Iterator[AppInput]:
-    """The inputs, with the title of the node in the name where two are equal, and its id where those are too."""
-    names = [entry.name for entry in found]
-    titled = [f"{entry.name} ({entry.placed.title})" for entry in found]
-    for number, entry in enumerate(found):
-        name = names[number]
-        if names.count(name) > 1:
-            name = titled[number]
-            if titled.count(name) > 1:
-                name = f"{entry.name} ({entry.placed.title}, node {entry.placed.id})"
-        yield AppInput(name[:_MAX_NAME_LENGTH], entry.targets)
+    """The inputs, with the node's title in the name where two are equal, its id where those are too, or a number."""
+    counts = Counter(entry.name for entry in found)
+    titled = [f"{entry.name} ({entry.placed.title})" if counts[entry.name] > 1 else entry.name for entry in found]
+    counts = Counter(titled)
+    taken = set[str]()
+    for entry, name in zip(found, titled, strict=True):
+        exact = f"{entry.name} ({entry.placed.title}, node {entry.placed.id})" if counts[name] > 1 else name
+        exact = exact[:_MAX_NAME_LENGTH]
+        numbered = (f"{exact} {number}" for number in count(2))
+        unique = exact if exact not in taken else next(name for name in numbered if name not in taken)
+        taken.add(unique)
+        yield AppInput(unique, entry.targets)
 
 
-@dataclass(frozen=True)
 class _Reader:
-    placed: Mapping[str, PlacedNode]
-    prompt: Mapping[str, Any]
+    """Reads entries of `extra.linearData`."""
+
+    def __init__(self, placed_nodes: Iterable[PlacedNode], prompt: Mapping[str, Any]) -> None:
+        self._placed = {placed.id: placed for placed in placed_nodes}
+        self._prompt = prompt
+        self._found: dict[tuple[str, str], _Found | None] = {}
+        """What is known of widgets, by node id and name."""
 
     def input_of(self, saved: Any) -> _Found | None:
         """An entry of `inputs` as its node, the name of its widget, and where that goes."""
@@ -123,16 +94,18 @@ class _Reader:
         if found is None:
             return None
         placed, name = found
-        targets = tuple(dict.fromkeys(self._targets(placed, name)))[:_MAX_TARGETS]
-        is_shown = placed.node.mode == 0 and not _is_linked(placed, name)
-        return _Found(_label(placed, name), placed, targets) if is_shown and targets else None
+        if (placed.id, name) not in self._found:
+            is_shown = placed.node.mode == 0 and not _is_linked(placed, name)
+            targets = tuple(dict.fromkeys(self._targets(placed, name))) if is_shown else ()
+            self._found[placed.id, name] = _Found(_label(placed, name), placed, targets) if targets else None
+        return self._found[placed.id, name]
 
     def outputs_of(self, saved: Any) -> Iterator[str]:
         """The nodes of the prompt that an entry of `outputs` means: of a subgraph node the output nodes inside."""
-        placed = self.placed.get(_id_text(saved).rpartition(":")[2])
+        placed = self._placed.get(_id_text(saved).rpartition(":")[2])
         for node in _inside(placed) if placed else ():
             is_output = node is placed or (node.schema is not None and node.schema.is_output)
-            if is_output and node.id in self.prompt:
+            if is_output and node.id in self._prompt:
                 yield node.id
 
     def _widget_of(self, saved: Any, name: str) -> tuple[PlacedNode, str] | None:
@@ -142,23 +115,35 @@ class _Reader:
             node_id, name = urllib.parse.unquote(parts[1]), urllib.parse.unquote(parts[2])
         elif len(parts) == 2:
             node_id = parts[1]
-        placed = self.placed.get(node_id)
+        placed = self._placed.get(node_id)
         if placed is not None and placed.host is None:
             return placed, name
         return self._shown_by(node_id, name) if len(parts) == 1 else None
 
     def _shown_by(self, inner_id: str, name: str) -> tuple[PlacedNode, str] | None:
         """The widget of the one subgraph node that shows the widget of a node inside it."""
-        hosts = (placed for placed in self.placed.values() if placed.host is None and placed.subgraph is not None)
-        found = [widget for host in hosts for widget in _shown_widgets(host, inner_id, name)]
+        found = self._shown_widgets.get((inner_id, name), [])
         return found[0] if len(found) == 1 else None
+
+    @cached_property
+    def _shown_widgets(self) -> dict[tuple[str, str], list[tuple[PlacedNode, str]]]:
+        """By node and widget inside subgraph nodes: the input that is linked to it, else itself if it is shown."""
+        shown: dict[tuple[str, str], list[tuple[PlacedNode, str]]] = {}
+        for host in self._placed.values():
+            if host.host is None and host.subgraph is not None:
+                linked = {key: (host, host.subgraph.inputs[n].name) for key, n in host.linked_widgets.items()}
+                others = {(proxy.node_id, proxy.name) for proxy in proxies_of(host.node) or ()} - linked.keys()
+                own = {key: (host.inner[key[0]], key[1]) for key in others if key[0] in host.inner}
+                for key, widget in {**linked, **own}.items():
+                    shown.setdefault(key, []).append(widget)
+        return shown
 
     def _targets(self, placed: PlacedNode, name: str) -> Iterator[Slot]:
         """The places of the prompt that the value of a widget goes to."""
-        waiting, seen = [(placed, name)], set[tuple[str, str]]()
+        waiting, seen = deque([(placed, name)]), set[tuple[str, str]]()
         while waiting:
-            placed, name = waiting.pop(0)
-            if (placed.id, name) in seen or len(seen) > _MAX_TARGETS:
+            placed, name = waiting.popleft()
+            if (placed.id, name) in seen:
                 continue
             seen.add((placed.id, name))
             if placed.subgraph is not None:
@@ -170,18 +155,8 @@ class _Reader:
                 yield Slot(placed.id, name)
 
     def _inputs(self, placed: PlacedNode) -> Mapping[str, Any]:
-        entry = self.prompt.get(placed.id)
+        entry = self._prompt.get(placed.id)
         return entry["inputs"] if entry else {}
-
-
-def _shown_widgets(host: PlacedNode, inner_id: str, name: str) -> list[tuple[PlacedNode, str]]:
-    """The input of a subgraph node that is linked to a widget inside; else that widget, if it shows it otherwise."""
-    number = host.linked_widgets.get((inner_id, name))
-    if number is not None and host.subgraph is not None:
-        return [(host, host.subgraph.inputs[number].name)]
-    inner = host.inner.get(inner_id)
-    is_shown = any((proxy.node_id, proxy.name) == (inner_id, name) for proxy in proxies_of(host.node) or ())
-    return [(inner, name)] if inner is not None and is_shown else []
 
 
 def _behind(host: PlacedNode, name: str) -> Iterator[tuple[PlacedNode, str]]:

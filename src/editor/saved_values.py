@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from ..workflow.schemas import InputSchema, NodeSchema
+from ..workflow.schemas import CUSTOM_COMBO, InputSchema, NodeSchema
 from .document import refuse
 from .packs import script_values, values_by_name, with_script_widgets
 from .placing import PlacedNode
-from .widgets import CUSTOM_COMBO, IMAGE_COMPARE, SEED_INPUTS, Widget, unknown_choice, widgets_of
+from .widgets import IMAGE_COMPARE, SEED_INPUTS, Widget, unknown_choice, widgets_of
 
 _CONTROLS = "control_"  # the names of what becomes of a value after the run begin so
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..workflow.schemas import CUSTOM_COMBO
 from .dynamic_prompts import choose_texts
 from .faces import Face, face_values, proxies_of
 from .packs import drawn_seed
 from .placeholders import Placeholders
 from .placing import PRIMITIVE, PlacedNode, consumers_of
 from .saved_values import saved_values
-from .widgets import CUSTOM_COMBO, Widget
+from .widgets import Widget, index_of_choice
 
 # Classes in whose `filename_prefix` the editor itself replaces dates and the values of other nodes.
 _SAVE_CLASSES = frozenset(
@@ -102,11 +103,9 @@ class Values:
         """The inputs of a Custom Combo with the place of its choice among its options, which the editor works out."""
         if placed.node.class_type != CUSTOM_COMBO or "index" not in inputs:
             return inputs
-        options = [value for name, value in inputs.items() if name.startswith("option")]
         own = self._values.get(placed.id, {}).get("choice")
-        chosen = own if isinstance(inputs.get("choice"), list) else inputs.get("choice")
-        index = options.index(chosen) if chosen in options else -1
-        if index != (options.index(own) if own in options else -1):
+        index = index_of_choice(inputs, own if isinstance(inputs.get("choice"), list) else inputs.get("choice"))
+        if index != index_of_choice(inputs, own):
             self.warnings.append(
                 f"node {placed.id} ({placed.title[:80]}): the editor's versions differ in its index; it is {index}, "
                 "that of the choice which is sent, as the newest version has it"

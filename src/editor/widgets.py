@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..workflow.schemas import DYNAMIC_COMBO, InputSchema, NodeSchema, read_inputs
+from ..workflow.schemas import CUSTOM_COMBO, DYNAMIC_COMBO, InputSchema, NodeSchema, read_inputs
 
 # Types of inputs for which the frontend itself has widgets. Inputs of other types are sockets.
 _FRONTEND_TYPES = frozenset(
@@ -87,8 +87,7 @@ _SCRIPT_WIDGETS = {
     "Preview3DAnimation": Widget("image"),
     "SaveGLB": Widget("image"),
 }
-CUSTOM_COMBO = "CustomCombo"
-"""A class whose options the user writes: widgets that the frontend adds, one more as soon as the last one is used."""
+# Of a Custom Combo, whose options are widgets: one more is added as soon as the last one is used.
 _MAX_OPTIONS = 1000
 
 
@@ -196,3 +195,9 @@ def _options(config: InputSchema) -> list[Mapping[str, Any]]:
     """The options of a dynamic combo: `{"key", "inputs"}` each."""
     options = config.parameters.get("options")
     return [option for option in options if isinstance(option, Mapping)] if isinstance(options, list) else []
+
+
+def index_of_choice(inputs: Mapping[str, Any], choice: Any) -> int:
+    """The place of a Custom Combo's choice among its options, -1 if it is none of them."""
+    options = [value for name, value in inputs.items() if name.startswith("option")]
+    return options.index(choice) if choice in options else -1

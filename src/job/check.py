@@ -22,10 +22,10 @@ from ..errors import WorkerError
 from ..inputs.files import check_sources
 from ..models.manifest import where_to_get
 from ..models.provisioning import ModelProvisioner
-from ..overrides import Slot, apply_overrides, overridable_fields
+from ..overrides import apply_overrides, overridable_fields
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow.graph import Graph, Workflow
+from ..workflow.graph import Graph, Slot, Workflow
 from .prepare import bucket_for, delivery_plan, partner_key
 from .request import Request
 

@@ -16,7 +16,6 @@ from ..overrides import AppliedOverrides
 from ..settings import Delivery, Settings
 from ..storage.bucket import Bucket
 from ..workflow import outline_of
-from ..workflow.graph import Workflow
 from .request import Request
 
 
@@ -32,9 +31,37 @@ class PreparedJob:
     files: Mapping[str, StagedFile]
     input_seconds: float
     plan: Plan
-    encoding: Encoding
-    extra_data: Mapping[str, Any]
+    settings: Settings
     on_safe: Callable[[], object]
+
+    @property
+    def encoding(self) -> Encoding:
+        """How its images are encoded: as it asks, else as the settings say."""
+        output, settings = self.request.output, self.settings
+        texts: dict[str, str] | None = None
+        if output.metadata is not None and output.metadata != settings.save_metadata:
+            given = {"prompt": self.applied.workflow, **(self.request.extra_pnginfo or {})}
+            texts = {keyword: json.dumps(value) for keyword, value in given.items() if output.metadata}
+        image_format = output.format or settings.output_format or "original"
+        return Encoding(
+            None if image_format == "original" else image_format,
+            output.quality,
+            output.max_side,
+            output.background,
+            texts,
+            settings.output_quality,
+        )
+
+    @property
+    def extra_data(self) -> dict[str, Any]:
+        """The `extra_data` of ComfyUI's /prompt, which it hands to nodes.
+
+        Where ComfyUI writes it into files, an outline must not stand in for the editor's own workflow.
+        """
+        outline = {} if self.settings.save_metadata else {"workflow": outline_of(self.applied.workflow)}
+        extra: dict[str, Any] = {"extra_pnginfo": {**outline, **(self.request.extra_pnginfo or {})}}
+        key = partner_key(self.request, self.settings)
+        return {**extra, "api_key_comfy_org": key} if key else extra
 
 
 @contextmanager
@@ -67,35 +94,6 @@ def delivery_plan(
             )
         attended(bucket.check, check)
     return Plan(delivery, bucket, settings.result_limit_bytes, request.output.may_reencode, job_id)
-
-
-def encoding_for(request: Request, workflow: Workflow, settings: Settings) -> Encoding:
-    """How the job's images are encoded: as it asks, else as the settings say."""
-    output = request.output
-    texts: dict[str, str] | None = None
-    if output.metadata is not None and output.metadata != settings.save_metadata:
-        metadata = {"prompt": workflow, **(request.extra_pnginfo or {})} if output.metadata else {}
-        texts = {keyword: json.dumps(value) for keyword, value in metadata.items()}
-    image_format = output.format or settings.output_format or "original"
-    return Encoding(
-        None if image_format == "original" else image_format,
-        output.quality,
-        output.max_side,
-        output.background,
-        texts,
-        settings.output_quality,
-    )
-
-
-def extra_data_for(request: Request, workflow: Workflow, settings: Settings) -> dict[str, Any]:
-    """The `extra_data` of ComfyUI's /prompt, which it hands to nodes.
-
-    Where ComfyUI writes it into files, an outline must not stand in for the editor's own workflow.
-    """
-    outline = {} if settings.save_metadata else {"workflow": outline_of(workflow)}
-    extra: dict[str, Any] = {"extra_pnginfo": {**outline, **(request.extra_pnginfo or {})}}
-    key = partner_key(request, settings)
-    return {**extra, "api_key_comfy_org": key} if key else extra
 
 
 def partner_key(request: Request, settings: Settings) -> str:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from ..editor import App, Converted, is_editor_workflow, set_inputs_of_app, with_editor_numbers
-from ..errors import InvalidInput
+from ..editor import App, Converted, is_editor_workflow, set_app_inputs, with_editor_numbers
+from ..errors import InvalidInput, WorkerError
 from ..inputs.input_file import InputFile
-from ..overrides import NODE_FIELDS, Lora, Overrides, Slot, set_inputs
+from ..overrides import NODE_FIELDS, Lora, Overrides, set_inputs
 from ..settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from ..workflow import check_workflow
 from ..workflow.checks import check_graph, check_json, check_nodes, needs_schemas
-from ..workflow.graph import Workflow
+from ..workflow.graph import Graph, Slot, Workflow
 from ..workflow.leftovers import without_leftovers
 from .fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
 
@@ -144,16 +144,32 @@ def read_job(
         request = replace(request, app=converted.app)
     workflow, told = _checked(workflow, mend)
     request = replace(request, warnings=(*warnings, *told))
+    try:
+        return _with_values(request, workflow, fields)
+    except WorkerError as error:
+        error.hints[:0] = request.warnings
+        raise
+
+
+def _with_values(request: Request, workflow: Workflow, fields: InputFields) -> Request:
+    """The request with its workflow, into which `inputs` and `overrides` are written."""
+    set_by_inputs: Mapping[Slot, str] = {}
+    set_by_overrides: tuple[Slot, ...] = ()
     if fields.inputs:
         check_json(fields.inputs, "inputs")
-        workflow, claimed = set_inputs_of_app(workflow, request.app, fields.inputs)
+        workflow, set_by_inputs = set_app_inputs(workflow, request.app, fields.inputs)
         check_workflow(workflow)
-        request = replace(request, overrides=replace(request.overrides, claimed=claimed))
-    set_slots: tuple[Slot, ...] = ()
     if fields.overrides:
-        workflow, set_slots = set_inputs(workflow, fields.overrides)
+        workflow, set_by_overrides = set_inputs(workflow, fields.overrides)
         check_workflow(workflow)
-    return replace(request, workflow=workflow, set_inputs=(*request.overrides.claimed, *set_slots))
+    for slot in set_by_overrides:
+        if slot in set_by_inputs:
+            where = f"{slot.name} of node {Graph(workflow).describe(slot.node_id)}"
+            raise InvalidInput(
+                f"{set_by_inputs[slot]} and overrides would both go into {where}: leave one of them out"
+            )
+    overrides = replace(request.overrides, set_by_inputs=set_by_inputs)
+    return replace(request, workflow=workflow, overrides=overrides, set_inputs=(*set_by_inputs, *set_by_overrides))
 
 
 def _checked(given: object, mend: Mend) -> tuple[Workflow, list[str]]:

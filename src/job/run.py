@@ -32,7 +32,7 @@ from ..workflow import rerun_nodes
 from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions
-from .prepare import PreparedJob, bucket_for, delivery_plan, encoding_for, extra_data_for
+from .prepare import PreparedJob, bucket_for, delivery_plan
 from .request import Request
 from .turn import EngineTurns, Made, unused_files
 
@@ -99,12 +99,10 @@ class JobRunner:
         with bucket_for(request, self.settings, self.bucket) as bucket:
             plan = delivery_plan(request, job_id, self.settings, bucket, limits.check)
             with _fetched_files(request, self.settings, bucket, limits.check) as (files, input_seconds):
-                encoding = encoding_for(request, applied.workflow, self.settings)
-                extra_data = extra_data_for(request, applied.workflow, self.settings)
-                job = PreparedJob(request, applied, files, input_seconds, plan, encoding, extra_data, on_safe)
+                job = PreparedJob(request, applied, files, input_seconds, plan, self.settings, on_safe)
 
                 def attempt(to_renew: Sequence[str]) -> Result:
-                    return self._run_with_models(job, rerun_nodes(applied.workflow, to_renew), limits, report)
+                    return self._run_with_models(job, to_renew, limits, report)
 
                 return run_with_recovery(self.engine, attempt, self.settings.job_retries, limits.deadline)
 
@@ -158,25 +156,24 @@ class JobRunner:
         return RunLimits(Deadline(settings.job_timeout), settings.stall_timeout, settings.interrupt_grace, stop)
 
     def _run_with_models(
-        self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report, fetches: int = _MAX_FETCHES
+        self, job: PreparedJob, to_renew: Sequence[str], limits: RunLimits, report: Report, fetches: int = _MAX_FETCHES
     ) -> Result:
         """Run it, with the models fetched that it misses, at most `fetches` times."""
         try:
-            return self._run_once(job, workflow, limits, report)
+            return self._run_once(job, to_renew, limits, report)
         except MissingModel as error:
             if not fetches or not self.models.fetch_missing(error, lambda: _check_fetch(limits)):
                 raise self.models.explain(error) from error
-        return self._run_with_models(job, workflow, limits, report, fetches - 1)
+        return self._run_with_models(job, to_renew, limits, report, fetches - 1)
 
-    def _run_once(self, job: PreparedJob, workflow: Workflow, limits: RunLimits, report: Report) -> Result:
-        """Queue, wait, gather the files and deliver them; then delete them."""
+    def _run_once(self, job: PreparedJob, to_renew: Sequence[str], limits: RunLimits, report: Report) -> Result:
+        """Queue, wait, gather the files and deliver them; then delete them. The nodes `to_renew` are run anew."""
         limits.check_stop()
-        workflow, told = fit(self.engine.client, workflow, limits.check)
-        job = replace(job, applied=replace(job.applied, hints=(*job.applied.hints, *told)))
+        fitted, told = fit(self.engine.client, job.applied.workflow, limits.check)
+        job = replace(job, applied=replace(job.applied, workflow=fitted, hints=(*job.applied.hints, *told)))
         changed = [*job.applied.changed, *job.request.set_inputs]
-        check_before_queueing(
-            self.engine.client, job.request, self.settings, workflow, changed, job.files, limits.check
-        )
+        check_before_queueing(self.engine.client, job.request, self.settings, fitted, changed, job.files, limits.check)
+        workflow = rerun_nodes(fitted, to_renew)
         with ExitStack() as own:
             folder = own.enter_context(private_folder())
             with self.turns.turn(limits) as waited:

@@ -17,7 +17,6 @@ type, titles never.
 
 from .kinds import NODE_FIELDS
 from .loras import Lora
-from .origins import Slot
 from .overrides import (
     AppliedOverrides,
     OverridableField,
@@ -33,7 +32,6 @@ __all__ = [
     "Lora",
     "OverridableField",
     "Overrides",
-    "Slot",
     "apply_overrides",
     "overridable_fields",
     "set_inputs",

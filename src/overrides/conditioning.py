@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..workflow.graph import Link, unique
 from ..workflow.typed import TypedGraph
@@ -11,13 +11,17 @@ from .roles import handed_on, is_bundle, links_of, upstream
 from .slots import is_conditioning, is_negative
 
 
-def conditioning_ends(graph: TypedGraph, maker: str, role: str, is_end: Callable[[str], bool]) -> list[str]:
-    """Where the walk from a sampler upstream along conditioning of a role, `positive` or `negative`, ends."""
-    guiders = upstream(graph, links_of(graph, maker, "GUIDER"), "GUIDER", lambda n: not links_of(graph, n, "GUIDER"))
-    takers = (maker, *guiders)
-    given = [pair for node_id in takers for pair in _conditioning(graph, node_id)]
-    bundles = [link for _, kind, link in graph.typed_links(maker) if is_bundle(kind)] if not given else []
-    starts = [*_of_role(given, role, is_start=True), *bundles]
+def conditioning_ends(graph: TypedGraph, makers: Sequence[str], role: str, is_end: Callable[[str], bool]) -> list[str]:
+    """Where the walk from samplers upstream along conditioning of a role, `positive` or `negative`, ends."""
+    guided = [link for maker in makers for link in links_of(graph, maker, "GUIDER")]
+    guiders = upstream(graph, guided, "GUIDER", lambda n: not links_of(graph, n, "GUIDER"))
+    starts = list[Link]()
+    for node_id in (*makers, *guiders):
+        links = list(graph.typed_links(node_id))
+        given = [(name, link) for name, kind, link in links if is_conditioning(kind)]
+        is_guided = any(kind == "GUIDER" for _, kind, _ in links)
+        bundles = [link for _, kind, link in links if is_bundle(kind)] if not given and not is_guided else []
+        starts.extend([*_of_role(given, role, is_start=True), *bundles])
     found, seen, queue = list[str](), set[Link](), deque(starts)
     while queue:
         link = queue.popleft()
@@ -34,10 +38,6 @@ def conditioning_ends(graph: TypedGraph, maker: str, role: str, is_end: Callable
 def _kind(graph: TypedGraph, link: Link) -> str:
     kind = graph.output_type(link)
     return kind if is_conditioning(kind) else "CONDITIONING"
-
-
-def _conditioning(graph: TypedGraph, node_id: str) -> list[tuple[str, Link]]:
-    return [(name, link) for name, kind, link in graph.typed_links(node_id) if is_conditioning(kind)]
 
 
 def _of_role(links: list[tuple[str, Link]], role: str, is_start: bool = False) -> list[Link]:

@@ -12,10 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ..workflow.graph import with_dependencies, with_dependents
+from ..workflow.graph import Slot, with_dependencies, with_dependents
 from ..workflow.typed import TypedGraph
-from .kinds import BATCH_SIZE, NEGATIVE_PROMPT, PROMPT, SEED, SIZE, STEPS, OverrideKind, writes_of
-from .origins import Slot, origin_of, uses_of
+from .kinds import BATCH_SIZE, NEGATIVE_PROMPT, PROMPT, SEED, SIZE, STEPS, OverrideKind, Write, writes_of
+from .origins import origin_of, uses_of
 from .places import Place, value_at, values_of
 from .prompts import find_prompts, negative_texts
 from .roles import is_generator, makers
@@ -26,11 +26,14 @@ _SIZE_LIST = frozenset({"size", "resolution", "ratio", "preset", "dimensions"})
 
 
 class Change(NamedTuple):
-    """An input that follows an override, its new value, and what the caller should know; or only the latter."""
+    """What follows an override: where to write which value; nowhere, if there is only something to tell."""
 
-    slot: Slot | None
+    write: Write
     value: Any = None
-    hint: str = ""
+
+
+def _told(hint: str) -> Change:
+    return Change(Write((), hint))
 
 
 def follow(
@@ -47,8 +50,7 @@ def follow(
 
 def _changes(graph: TypedGraph, kind: OverrideKind, place: Place, values: Sequence[Any]) -> Iterator[Change]:
     """The changes that put values into a place."""
-    for writes, value in zip(writes_of(graph, kind, place), values, strict=True):
-        yield from (Change(slot, value, hint) for slot, hint in writes)
+    yield from (Change(write, value) for write, value in zip(writes_of(graph, kind, place), values, strict=True))
 
 
 # --- Prompt -----------------------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ def _follow_size(graph: TypedGraph, places: Sequence[Place], size: Sequence[int]
     yield from _follow_enlarging(graph, places, old, size)
     parts = [node_id for node_id in graph.live if _is_part(graph, node_id, _numbers(old))]
     if parts:
-        yield Change(None, hint=f"areas and masks keep their size: {graph.describe_all(parts)}")
+        yield _told(f"areas and masks keep their size: {graph.describe_all(parts)}")
 
 
 def _is_part(graph: TypedGraph, node_id: str, size: Sequence[int]) -> bool:
@@ -147,9 +149,8 @@ def _own_size_chosen(graph: TypedGraph, place: Place) -> Iterator[Change]:
             continue
         own = next((option for option in schema.options if str(option).lower() == "custom"), None)
         if own is not None and value != own:
-            yield Change(
-                Slot(place.node_id, name), own, f"{name} of node {graph.describe(place.node_id)} is {own!r} now"
-            )
+            told = f"{name} of node {graph.describe(place.node_id)} is {own!r} now"
+            yield Change(Write((Slot(place.node_id, name),), told), own)
 
 
 def _follow_enlarging(
@@ -170,9 +171,9 @@ def _follow_enlarging(
             if "LATENT" in kinds and were:
                 share = [max(8, round(s * new / was / 8) * 8) for s, new, was in zip(sides, size, were, strict=True)]
                 yield from _changes(graph, SIZE, Place(node_id, pair), share)
-                yield Change(None, hint=f"node {node} enlarges to {share[0]} x {share[1]}, as much as before")
+                yield _told(f"node {node} enlarges to {share[0]} x {share[1]}, as much as before")
             else:
-                yield Change(None, hint=f"node {node} still brings pictures to its own size; overrides can change it")
+                yield _told(f"node {node} still brings pictures to its own size; overrides can change it")
 
 
 def _numbers(values: Sequence[object]) -> list[int]:
@@ -196,11 +197,11 @@ def _follow_steps(graph: TypedGraph, places: Sequence[Place], steps: int, is_nam
         if type(value) is int and type(old) is int:
             if 0 < value <= old:
                 share = min(max(1, round(value * steps / old)), max(1, steps - 1))
-                yield Change(_cut_slot(graph, cut), steps if value == old else share)
+                yield Change(Write((_cut_slot(graph, cut),)), steps if value == old else share)
                 if is_named:
-                    yield Change(None, hint=f"{where} follows its steps; other samplers' do not")
+                    yield _told(f"{where} follows its steps; other samplers' do not")
         elif type(value) is not int:
-            yield Change(None, hint=f"{where} is computed by another node and does not follow the steps")
+            yield _told(f"{where} is computed by another node and does not follow the steps")
 
 
 def _cuts(graph: TypedGraph, node_ids: Sequence[str]) -> Iterator[Slot]:

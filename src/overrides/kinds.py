@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import NoOverrideTarget
-from ..workflow.graph import unique
+from ..workflow.graph import Link, Slot, unique
 from ..workflow.typed import VALUE_TYPES, TypedGraph, per_node
 from . import prompts, sampling, sizes, slots
-from .origins import Origin, Slot, computed_at, held_input, origin_of, uses_of
+from .origins import Origin, computed_at, held_input, origin_of, uses_of
 from .places import Place
 
 
@@ -46,10 +46,14 @@ class OverrideKind:
 
 
 class Write(NamedTuple):
-    """An input to write a value to, and what the caller should know about that."""
+    """The inputs to write a value to, and what the caller should know about that.
 
-    slot: Slot
+    `source` is the output that gave these inputs their number, if they are all that take it.
+    """
+
+    slots: tuple[Slot, ...]
     hint: str = ""
+    source: Link | None = None
 
 
 def _sharing(*words: str) -> Callable[[TypedGraph, Slot, int], bool]:
@@ -80,7 +84,7 @@ NEGATIVE_PROMPT = OverrideKind(
 )  # fmt: skip
 SEED = OverrideKind(
     ("seed",), "seed_node_id", "a seed", slots.seed_inputs, sampling.find_seeds, _sharing("seed"), int,
-    usual_id="25", must_agree=False,
+    must_agree=False,
 )  # fmt: skip
 SIZE = OverrideKind(
     ("width", "height"), "size_node_id", "a width and a height", slots.size_inputs, sizes.find_sizes,
@@ -160,41 +164,46 @@ def _held_inputs(graph: TypedGraph, node_id: str) -> set[str | None]:
 # --- Which inputs ---------------------------------------------------------------------------------------
 
 
-def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: bool = False) -> list[list[Write]]:
+def writes_of(graph: TypedGraph, kind: OverrideKind, place: Place, is_named: bool = False) -> list[Write]:
     """Where to write the values of a place to, for each of its inputs.
 
     That is the input, or a primitive node that holds its value for nothing else. A text that another node computes
     from a single one goes there; a number that another node computes is written to all that take it.
     Raises NoOverrideTarget for a text that is computed from several.
     """
-    writes, overwritten = list[list[Write]](), dict[str, list[str]]()
+    writes = list[Write]()
     for number, name in enumerate(place.inputs):
-        own = Slot(place.node_id, name)
-        origin, holder = origin_of(graph, *own), _holder(graph, kind, own, number if len(kind.fields) > 1 else 0)
+        own, field = Slot(place.node_id, name), number if len(kind.fields) > 1 else 0
+        origin, holder = origin_of(graph, *own), _holder(graph, kind, own, field)
         if holder is not None:
             told = "" if origin.is_plain else _told_computed(graph, kind, own, holder, origin.computed_by)
-            writes.append([Write(holder, told)])
+            writes.append(Write((holder,), told))
         elif origin.is_plain or is_named:
-            writes.append([Write(own)])
+            writes.append(Write((own,)))
         elif kind.overwrites:
             source = computed_at(graph, own)
-            overwritten.setdefault(source.node_id, []).append(name)
-            users = [Slot(*user) for user in graph.live_consumers(source.node_id) if graph.link(*user) == source]
-            writes.append([Write(user) for user in users if user == own or _takes_number(graph, kind, user, number)])
+            hint = f"{kind.name}: taken from the job, no longer from node {graph.describe(source.node_id)}"
+            writes.append(Write(_users_of(graph, kind, source, field), hint, source))
         else:
             raise _computed(graph, kind, own, origin)
-    for node_id, names in overwritten.items():
-        taker, giver = graph.describe(place.node_id), graph.describe(node_id)
-        hint = f"{' and '.join(names)} of node {taker} no longer come from node {giver}"
-        writes[0][0] = writes[0][0]._replace(hint="; ".join(filter(None, [writes[0][0].hint, hint])))
     return writes
 
 
-def _takes_number(graph: TypedGraph, kind: OverrideKind, user: Slot, number: int) -> bool:
-    """Whether an input that takes the same computed number is meant too, or goes on computing with it."""
+def _users_of(graph: TypedGraph, kind: OverrideKind, source: Link, field: int) -> tuple[Slot, ...]:
+    """The inputs that take a computed number, and that an override of it is meant for."""
+    known: dict[tuple[Link, str], tuple[Slot, ...]] = graph.answers[_users_of]
+    key = (source, kind.fields[field])
+    if key not in known:
+        users = (Slot(*user) for user in graph.live_consumers(source.node_id) if graph.link(*user) == source)
+        known[key] = tuple(user for user in users if _takes_number(graph, kind, user, field))
+    return known[key]
+
+
+def _takes_number(graph: TypedGraph, kind: OverrideKind, user: Slot, field: int) -> bool:
+    """Whether an input that takes a computed number is meant, or goes on computing with it."""
     is_number = bool({"INT", "FLOAT"} & {*graph.input_type(*user).split(",")})
     computes = is_number and not graph.output_types(user.node_id) - VALUE_TYPES
-    return computes or kind.shares(graph, user, number if len(kind.fields) > 1 else 0)
+    return computes or kind.shares(graph, user, field)
 
 
 def _holder(graph: TypedGraph, kind: OverrideKind, own: Slot, number: int) -> Slot | None:

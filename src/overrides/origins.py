@@ -7,9 +7,8 @@ on. All other nodes compute with it: a text from the texts that they join, a num
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from ..workflow.graph import Link, as_link, dependencies_first
+from ..workflow.graph import Link, Slot, as_link, dependencies_first
 from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph, per_node
 from .slots import prompt_inputs
 
@@ -17,13 +16,6 @@ _MAX_HOLDERS = 20  # that a computed value is traced to
 # Inputs of primitive nodes that hold the value, where the class is not known and has others too.
 _VALUE_INPUTS = ("value", "string", "text", "prompt", "seed", "number", "int", "float")
 _NUMBERS = frozenset({"INT", "FLOAT"})
-
-
-class Slot(NamedTuple):
-    """An input of a node that holds a value."""
-
-    node_id: str
-    name: str
 
 
 @dataclass(frozen=True)
@@ -61,12 +53,21 @@ def computed_at(graph: TypedGraph, slot: Slot) -> Link:
     """The output that decides a linked number: that of the first node that does not compute it from one other."""
     link = graph.link(*slot)
     assert link is not None
-    while True:
-        kind = graph.output_type(link)
-        sources = [source for _, source in graph.live_links(link.node_id) if _is_value(graph.output_type(source))]
-        if kind == ANY or len(sources) != 1 or not _may_become(graph, sources[0], kind):
-            return link
-        link = sources[0]
+    known: dict[Link, Link] = graph.answers[computed_at]
+    chain = list[Link]()
+    while link not in known and (source := _computed_from(graph, link)):
+        chain.append(link)
+        link = source
+    decides = known.get(link, link)
+    known.update(dict.fromkeys([*chain, link], decides))
+    return decides
+
+
+def _computed_from(graph: TypedGraph, link: Link) -> Link | None:
+    """The one value from which a node computes what it gives."""
+    kind = graph.output_type(link)
+    sources = [source for _, source in graph.live_links(link.node_id) if _is_value(graph.output_type(source))]
+    return sources[0] if kind != ANY and len(sources) == 1 and _may_become(graph, sources[0], kind) else None
 
 
 def _is_value(kind: str) -> bool:

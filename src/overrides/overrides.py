@@ -15,13 +15,12 @@ from typing import Any
 from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
 from ..workflow.checks import check_json
 from ..workflow.core_classes import core_schemas
-from ..workflow.graph import Graph, Workflow, editable_copy
+from ..workflow.graph import Graph, Link, Slot, Workflow, editable_copy
 from ..workflow.schemas import NodeSchema
 from ..workflow.typed import TypedGraph
 from .followers import follow, left_alone
-from .kinds import KINDS, OverrideKind, named_place, usual_place, writes_of
+from .kinds import KINDS, OverrideKind, Write, named_place, usual_place, writes_of
 from .loras import Lora, insert_loras
-from .origins import Slot
 from .places import Place, values_of
 from .sampling import find_seeds
 
@@ -34,8 +33,8 @@ class Overrides:
     """The changes that a job requests in its workflow; None leaves a value as it is.
 
     `seed` is 0 to 2^64-1; `width` and `height`, in pixels, must be given together. `node_ids` maps an input field that
-    names a node (`prompt_node_id`, …) to the id of that node. `claimed` are the inputs that the job has set already,
-    and by what: none of these may go there.
+    names a node (`prompt_node_id`, …) to the id of that node. `set_by_inputs` are the inputs that the job's
+    `inputs` have set, and under which name: none of these may go there.
     """
 
     prompt: str | None = None
@@ -52,7 +51,7 @@ class Overrides:
     scheduler: str | None = None
     loras: tuple[Lora, ...] = ()
     node_ids: Mapping[str, str] = field(default_factory=dict)
-    claimed: Mapping[Slot, str] = field(default_factory=dict)
+    set_by_inputs: Mapping[Slot, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class AppliedOverrides:
     `seeds` are those that the workflow had before, without duplicates.
     """
 
-    workflow: dict[str, Any]
+    workflow: Workflow
     changed: tuple[Slot, ...] = ()
     hints: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
@@ -96,7 +95,7 @@ def overridable_fields(workflow: Workflow, schemas: Schemas | None = None) -> li
                     OverridableField(name, None, "", "", tuple(error.details["candidates"])) for name in kind.fields
                 )
             continue
-        values = [graph.inputs(slot.node_id)[slot.name] for (slot, _), *_ in writes]
+        values = [_value_of(graph, write) for write in writes]
         found.extend(
             OverridableField(name, value, place.node_id, graph.title(place.node_id))
             for name, value in zip(kind.fields, values, strict=False)
@@ -110,7 +109,7 @@ def apply_overrides(workflow: Workflow, overrides: Overrides, schemas: Schemas |
     Raises NoOverrideTarget or AmbiguousOverrideTarget, which list the nodes that could be meant.
     """
     graph = _typed(workflow, schemas)
-    edit = _WorkflowEdit(graph, overrides.claimed)
+    edit = _WorkflowEdit(graph, overrides.set_by_inputs)
     for kind in KINDS:
         values = [getattr(overrides, name) for name in kind.fields]
         if None not in values:
@@ -157,12 +156,14 @@ def _seeds(graph: TypedGraph) -> list[int]:
 class _WorkflowEdit:
     """A copy of a workflow that overrides are applied to; nodes are looked up in the original workflow."""
 
-    def __init__(self, graph: TypedGraph, claimed: Mapping[Slot, str] | None = None) -> None:
+    def __init__(self, graph: TypedGraph, set_by_inputs: Mapping[Slot, str] | None = None) -> None:
         self.changed_workflow = editable_copy(graph.workflow)
         self.changed: list[Slot] = []
         self.hints: list[str] = []
         self._graph = graph
-        self._override_of_slot = dict(claimed or {})
+        self._override_of_slot = dict(set_by_inputs or {})
+        self._replaced: set[tuple[Link, tuple[Slot, ...], str]] = set()
+        """Outputs whose number all that took it have no more, with the first of these, by which override."""
 
     def apply(self, kind: OverrideKind, values: list[Any], named: str | None) -> None:
         """Apply one kind of override."""
@@ -172,11 +173,10 @@ class _WorkflowEdit:
         for place in places:
             writes = writes_of(graph, kind, place, is_named)
             of_inputs = values if len(values) == len(writes) else values * len(writes)
-            for of_input, value in zip(writes, of_inputs, strict=True):
-                for write in of_input:
-                    self._set(write.slot, value, write.hint, kind.name)
+            for write, value in zip(writes, of_inputs, strict=True):
+                self._write(write, value, kind.name)
         for change in follow(graph, kind, places, values, is_named):
-            self._set(change.slot, change.value, change.hint, kind.name)
+            self._write(change.write, change.value, kind.name)
         if not is_named:
             self.hints.extend(left_alone(graph, kind, places, set(self.changed)))
 
@@ -200,11 +200,16 @@ class _WorkflowEdit:
             return usual
         return found or [usual_place(graph, kind)]
 
-    def _set(self, slot: Slot | None, value: Any, hint: str, override: str) -> None:
-        if hint:
-            self.hints.append(hint)
-        if slot is None:
-            return
+    def _write(self, write: Write, value: Any, override: str) -> None:
+        self.hints.extend([write.hint] if write.hint else [])
+        if write.source is not None:
+            if (write.source, write.slots[:1], override) in self._replaced:
+                return
+            self._replaced.add((write.source, write.slots[:1], override))
+        for slot in write.slots:
+            self._set(slot, value, override)
+
+    def _set(self, slot: Slot, value: Any, override: str) -> None:
         other = self._override_of_slot.setdefault(slot, override)
         if other != override:  # one of them would be lost
             place = f"{slot.name} of node {self._graph.describe(slot.node_id)}"
@@ -213,6 +218,14 @@ class _WorkflowEdit:
             )
         self.changed_workflow[slot.node_id]["inputs"][slot.name] = value
         self.changed.append(slot)
+
+
+def _value_of(graph: TypedGraph, write: Write) -> Any:
+    """The value that a write would replace; None if a node computes it."""
+    if write.source is not None or len(write.slots) != 1:
+        return None
+    slot = write.slots[0]
+    return graph.inputs(slot.node_id)[slot.name] if graph.link(*slot) is None else None
 
 
 def _agree(graph: TypedGraph, places: list[Place]) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
-from ..workflow.graph import unique
+from ..workflow.graph import Slot, unique
 from ..workflow.typed import TypedGraph
 from .conditioning import conditioning_ends
-from .origins import Slot
 from .places import Place, of_first_stage, places_of
 from .roles import is_generator, is_sampler, makers, stages
 from .slots import is_encoder, last_name, negative_inputs, prompt_inputs, words_of
@@ -76,14 +75,10 @@ def may_be_prompt(graph: TypedGraph, node_id: str) -> bool:
     return graph.is_live(node_id) and is_encoder(graph, node_id) and not is_negative_one
 
 
-def _texts_of(graph: TypedGraph, node_ids: Iterable[str], role: str) -> list[str]:
+def _texts_of(graph: TypedGraph, node_ids: Sequence[str], role: str) -> list[str]:
     """The text encoders that makers get conditioning of a role from, and the generators themselves."""
-    found = list[str]()
-    for node_id in node_ids:
-        if is_generator(graph, node_id) and not is_sampler(graph, node_id):
-            found.append(node_id)
-        else:
-            encoders = conditioning_ends(graph, node_id, role, lambda n: is_encoder(graph, n))
-            has_own = not encoders and (prompt_inputs(graph, node_id) or negative_inputs(graph, node_id))
-            found.extend([node_id] if has_own else encoders)
-    return unique(found)
+    denoising = [node_id for node_id in node_ids if is_sampler(graph, node_id)]
+    generators = [node_id for node_id in node_ids if not is_sampler(graph, node_id)]
+    encoders = conditioning_ends(graph, denoising, role, lambda n: is_encoder(graph, n))
+    own = [n for n in denoising if prompt_inputs(graph, n) or negative_inputs(graph, n)] if not encoders else []
+    return unique([*generators, *encoders, *own])

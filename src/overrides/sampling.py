@@ -44,7 +44,9 @@ class SamplingSetting:
 
     def find(self, graph: TypedGraph) -> list[Place]:
         """Where the samplers among the makers have this setting; if nothing denoises, every node that is needed."""
-        found = [n for maker in makers(graph) for n in self._of_maker(graph, maker)]
+        own = [maker for maker in makers(graph) if self.inputs(graph, maker)]
+        others = [maker for maker in makers(graph) if not self.inputs(graph, maker)]
+        found = [*own, *self._brought_to(graph, others)]
         found_places = places_of(graph, found if samplers(graph) else found or graph.live, self.inputs)
         return [place for place in found_places if not self._is_off(graph, place)] or found_places
 
@@ -53,12 +55,11 @@ class SamplingSetting:
         has_off = self.name in ("cfg", "denoise")
         return has_off and all(value_at(graph, place.node_id, name) == 1 for name in place.inputs)
 
-    def _of_maker(self, graph: TypedGraph, maker: str) -> list[str]:
-        if self.inputs(graph, maker):
-            return [maker]
+    def _brought_to(self, graph: TypedGraph, takers: list[str]) -> list[str]:
+        """The nodes that bring this setting to samplers without one of their own."""
         if self.brought_by == "CONDITIONING":
-            return conditioning_ends(graph, maker, "positive", lambda n: bool(self.inputs(graph, n)))
-        starts = links_of(graph, maker, self.brought_by)
+            return conditioning_ends(graph, takers, "positive", lambda n: bool(self.inputs(graph, n)))
+        starts = [link for taker in takers for link in links_of(graph, taker, self.brought_by)]
         return upstream(graph, starts, self.brought_by, lambda n: bool(self.inputs(graph, n)))
 
 

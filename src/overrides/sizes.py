@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from ..workflow.graph import Link
+from ..workflow.graph import Link, dependencies_first
 from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
 from .origins import origin_of
 from .places import Place, of_first_stage, places_of
@@ -40,20 +40,35 @@ def _sizes_of(graph: TypedGraph, found: list[str]) -> list[Place]:
 def _as_measured(graph: TypedGraph, found: list[Place]) -> list[Place]:
     """The places with those in place of others from whose pictures these take their size."""
     for _ in range(_MAX_MEASURED):
-        pictures = {place: _measured(graph, place) for place in found}
-        behind = _size_sources(graph, (link for links in pictures.values() for link in links))
+        measured = {place: nodes for place in found if (nodes := _measured_by(graph, place))}
+        behind = _size_sources(graph, _pictures(graph, (n for nodes in measured.values() for n in nodes)))
         if not behind:
             break
-        found = list(dict.fromkeys([*(place for place in found if not pictures[place]), *behind]))
+        found = list(dict.fromkeys([*(place for place in found if place not in measured), *behind]))
     return found
 
 
-def _measured(graph: TypedGraph, place: Place) -> list[Link]:
-    """The pictures whose size a place takes, if nothing but their size is in it."""
+def _measured_by(graph: TypedGraph, place: Place) -> list[str]:
+    """The nodes that take a place's size from pictures, if nothing else is in it."""
     origins = [origin_of(graph, place.node_id, name) for name in place.inputs]
     if any(origin.slots for origin in origins):
         return []
-    seen, queue, found = set[str](), deque(origin.computed_by for origin in origins), list[Link]()
+    return [origin.computed_by for origin in origins if origin.computed_by in graph.once(_measuring)]
+
+
+def _measuring(graph: TypedGraph) -> set[str]:
+    """The nodes that have a picture among what they compute their values from."""
+    found = set[str]()
+    for node_id in graph.once(dependencies_first):
+        links = graph.typed_links(node_id)
+        if any(kind == "IMAGE" or (kind in VALUE_TYPES and link.node_id in found) for _, kind, link in links):
+            found.add(node_id)
+    return found
+
+
+def _pictures(graph: TypedGraph, node_ids: Iterable[str]) -> list[Link]:
+    """The pictures from which these nodes compute their values."""
+    seen, queue, found = set[str](), deque(node_ids), list[Link]()
     while queue:
         node_id = queue.popleft()
         if node_id not in seen:

@@ -23,6 +23,7 @@ from ..job.request import read_job
 from ..job.run import JobRunner
 from ..overrides import apply_overrides
 from ..settings import Settings
+from ..workflow.core_classes import core_schemas
 from ..workflow.graph import Graph, Workflow
 from ..workflow.stored import stored_workflow
 from .command_line import Options
@@ -61,7 +62,8 @@ def _checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, A
         request = read_job(job, lambda name: stored_workflow(name, settings), mend=_leave_to_comfyui)
     except (GuiFormatWorkflow, _NeedsComfyUI):  # only a running ComfyUI can convert or judge it
         return job, {}
-    apply_overrides(request.workflow, request.overrides)
+    if all(node["class_type"] in core_schemas() for node in request.workflow.values()):
+        apply_overrides(request.workflow, request.overrides)
     return job, request.workflow
 
 

@@ -31,6 +31,13 @@ class Link(NamedTuple):
     slot: int
 
 
+class Slot(NamedTuple):
+    """An input of a node."""
+
+    node_id: str
+    name: str
+
+
 def as_link(value: object) -> Link | None:
     """`value` as a link, or None if ComfyUI would not treat it as one."""
     if isinstance(value, list) and len(value) == 2:
@@ -134,19 +141,6 @@ def dependencies_first(graph: Graph) -> list[str]:
             if not waiting[consumer]:
                 ready.append(consumer)
     return order
-
-
-def walk(starts: Iterable[Link], follow: Callable[[Link], Iterable[Link]]) -> Iterator[Link]:
-    """Every link that `follow` leads to, each once: for one start after the other, those nearest to it first."""
-    seen: set[Link] = set()
-    for start in starts:
-        queue = deque([start])
-        while queue:
-            link = queue.popleft()
-            if link not in seen:
-                seen.add(link)
-                yield link
-                queue.extend(follow(link))
 
 
 def with_dependencies(graph: Graph, node_ids: Iterable[str]) -> list[str]:

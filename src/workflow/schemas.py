@@ -17,6 +17,8 @@ NodeErrors = dict[str, dict[str, Any]]
 """Node id -> `{"class_type": str, "errors": [{"type", "message", "details", "extra_info"}]}`."""
 
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
+CUSTOM_COMBO = "CustomCombo"
+"""A class of ComfyUI whose choice is one of its other inputs: its schema's own list is empty, and not looked at."""
 _AUTOGROW = "COMFY_AUTOGROW_V3"
 
 # Flags of an input whose options are the files in the input folder; any file that exists there is valid.
@@ -151,7 +153,7 @@ def check_inputs(
         node_id: [
             error
             for name in graph.inputs(node_id)
-            if (node_id, name) in slots and (error := checks.of_input(node_id, name))
+            if (node_id, name) in slots and (error := checks.of_changed(node_id, name))
         ]
         for node_id in graph
     }
@@ -230,7 +232,24 @@ class _Checks:
         link = as_link(value)
         if link is None and isinstance(value, list):
             return _error("bad_linked_input", "Bad linked input", name, received_value=value)
-        return self._of_link(name, expected, link) if link else self._of_value(name, expected, value)
+        if link is not None:
+            return self._of_link(name, expected, link)
+        is_own_choice = self.graph.class_of(node_id) == CUSTOM_COMBO and expected.options == ()
+        return None if is_own_choice else self._of_value(name, expected, value)
+
+    def of_changed(self, node_id: str, name: str) -> dict[str, Any] | None:
+        """The same, and the error of a value that ComfyUI would make another of: `"false"` would be true."""
+        error, schema, inputs = self.of_input(node_id, name), self.schema(node_id), self.graph.inputs(node_id)
+        expected, value = input_schema(schema, inputs, name) if schema else None, inputs[name]
+        if error is not None or expected is None or as_link(value):
+            return error
+        is_sound = {
+            "BOOLEAN": isinstance(value, (bool, int, float)),
+            "STRING": isinstance(value, (str, int, float)) and not isinstance(value, bool),
+        }
+        if is_sound.get(expected.kind, True):
+            return None
+        return self._of_another_type(name, expected, value)
 
     def pitfalls(self, node_id: str) -> Iterator[str]:
         """The inputs of a node that are dynamic combos, or have a list that is no link."""
@@ -247,7 +266,7 @@ class _Checks:
                 yield name
 
     def _of_link(self, name: str, expected: InputSchema, link: Link) -> dict[str, Any] | None:
-        source = self.schema(link.node_id)
+        source = self.schema(link.node_id) if link.node_id in self.graph else None  # `check_graph` tells the latter
         if source is None or expected.kind.startswith("COMFY_"):
             return None
         if not 0 <= link.slot < len(source.outputs):
@@ -260,13 +279,17 @@ class _Checks:
             "return_type_mismatch", f"{name} must be {expected.kind}; node {source_node} gives {output_type}", name
         )
 
+    def _of_another_type(self, name: str, expected: InputSchema, value: Any) -> dict[str, Any]:
+        extra_info = {"received_value": value, "input_config": [expected.kind, dict(expected.parameters)]}
+        return _error("invalid_input_type", f"{name} must be of type {expected.kind}", name, **extra_info)
+
     def _of_value(self, name: str, expected: InputSchema, value: Any) -> dict[str, Any] | None:
         extra_info = {"received_value": value, "input_config": [expected.kind, dict(expected.parameters)]}
         if expected.kind in _CONVERTERS:
             try:
                 value = _CONVERTERS[expected.kind](value)
             except (TypeError, ValueError, OverflowError):
-                return _error("invalid_input_type", f"{name} must be of type {expected.kind}", name, **extra_info)
+                return self._of_another_type(name, expected, value)
             if isinstance(value, float) and not math.isfinite(value):
                 return _error("invalid_input_type", f"{name} must be a number", name, **extra_info)
         minimum, maximum = expected.parameters.get("min"), expected.parameters.get("max")

@@ -127,6 +127,26 @@ def test_the_fields_that_a_workflows_author_chose_are_shown_and_sent(page: Any, 
     shot(page, "app")
 
 
+def test_only_what_was_changed_is_sent_and_in_its_own_type(page: Any, tmp_path: Path) -> None:
+    picture = editor_files.saved_node(1, "EmptyImage", [64, 64, 1, 255], outputs={"IMAGE": "IMAGE"})
+    values = ["a\r\nb", 6, True, 80, "default"]
+    saver = editor_files.saved_node(2, "SaveAnimatedWEBP", values, {"images": ("IMAGE", 1)})
+    chosen = {"inputs": [["2", name] for name in ("filename_prefix", "lossless", "quality")], "outputs": []}
+    file = editor_files.saved([picture, saver], [[1, 1, 0, 2, 0, "IMAGE"]], extra={"linearData": chosen})
+    drop(page, tmp_path, file, "switch.json")
+    page.get_by_text("switch.json can run here").wait_for()
+    sent: list[Any] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/run") else None)
+    page.get_by_label("lossless").uncheck()
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
+    assert sent[0]["input"]["inputs"] == {"lossless": False}
+    page.get_by_label("quality").fill("")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("quality: it is empty").wait_for()
+    assert len(sent) == 1
+
+
 def test_what_is_wrong_is_told_where_a_screen_reader_hears_it(page: Any, tmp_path: Path) -> None:
     broken = workflows.generative()
     broken["8"]["class_type"] = "KSamplr"

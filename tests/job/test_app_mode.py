@@ -8,8 +8,12 @@ from typing import Any
 
 from PIL import Image
 
+from src.editor import App, AppInput, set_app_inputs
+from src.workflow.graph import Slot
+
 from ..conftest import Bench
 from ..editor_files import Json, saved, saved_node
+from ..workflows import node
 
 
 def app(*chosen: list[str]) -> Json:
@@ -51,7 +55,7 @@ def test_the_authors_inputs_are_shown_before_what_is_traced(draft_bench: Bench) 
 def test_a_name_that_the_author_did_not_choose_lists_those_there_are(draft_bench: Bench) -> None:
     answer = draft_bench.run(workflow=app(*CHOSEN), inputs={"How wyde": 96})
     assert (answer["error_type"], answer["field"]) == ("validation", "inputs")
-    assert "chose no input 'How wyde'; did you mean 'How wide'? There are 'How wide', 'color'" in answer["error"]
+    assert "chose 'How wide', 'color', but no input 'How wyde'; did you mean 'How wide'?" in answer["error"]
     answer = draft_bench.run(workflow=app(), inputs={"How wide": 96})
     assert "the workflow's author chose none" in answer["error"]
 
@@ -66,3 +70,41 @@ def test_a_value_that_does_not_fit_is_refused_before_the_run(bench: Bench) -> No
     answer = bench.run(workflow=app(*CHOSEN), inputs={"How wide": "broad"})
     assert (answer["error_type"], "prompt_id" in answer) == ("validation", False)
     assert "width must be of type INT, not 'broad'" in answer["error"]
+
+
+def test_an_authors_input_and_an_override_of_the_same_place_are_an_error(draft_bench: Bench) -> None:
+    answer = draft_bench.run(
+        workflow=app(*CHOSEN), inputs={"How wide": 96}, overrides={"1": {"inputs": {"width": 80}}}
+    )
+    assert answer["error_type"] == "validation"
+    assert "inputs['How wide'] and overrides would both go into width of node 1 (EmptyImage)" in answer["error"]
+    assert size(draft_bench.run(workflow=app(*CHOSEN), inputs={"How wide": None, "color": None})) == (64, 64)
+
+
+def test_a_custom_combo_of_the_authors_keeps_the_place_of_its_choice() -> None:
+    prompt = {
+        "1": {"class_type": "CustomCombo", "inputs": {"choice": "a", "index": 0, "option1": "a", "option2": "b"}}
+    }
+    chosen = App((AppInput("Which", (Slot("1", "choice"),)),), ())
+    changed, called = set_app_inputs(prompt, chosen, {"Which": "b"})
+    assert changed["1"]["inputs"] == {"choice": "b", "index": 1, "option1": "a", "option2": "b"}
+    assert called == {Slot("1", "choice"): "inputs['Which']"}
+
+
+def test_a_value_that_comfyui_would_make_another_of_is_refused_before_the_run(bench: Bench) -> None:
+    workflow = {
+        "1": node("EmptyImage", width=64, height=64, batch_size=1, color=0),
+        "2": node("SaveAnimatedWEBP", images=["1", 0], filename_prefix="o", fps=6, lossless=True, quality=80,
+                  method="default"),
+    }  # fmt: skip
+    wrong = [
+        ("filename_prefix", None, "STRING, not null"),
+        ("filename_prefix", True, "STRING, not true"),
+        ("lossless", "false", "BOOLEAN, not 'false'"),
+        ("lossless", None, "BOOLEAN, not null"),
+    ]
+    for name, value, words in wrong:
+        answer = bench.run(workflow=workflow, overrides={"2": {"inputs": {name: value}}})
+        assert f"{name} must be of type {words}" in answer["error"]
+    fitting = {"filename_prefix": 7, "lossless": 0, "fps": "5"}
+    assert bench.run(workflow=workflow, overrides={"2": {"inputs": fitting}})["status"] == "success"

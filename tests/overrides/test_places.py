@@ -319,7 +319,7 @@ def test_a_computed_size_is_given_to_all_that_take_it_and_told() -> None:
     assert changed(workflow, width=640, height=384) == {
         "31.values.a": 640, "32.values.a": 384, "33.width": 640, "33.height": 384,
     }  # fmt: skip
-    assert "no longer come from node 30 (ResolutionSelector)" in hints(workflow, width=640, height=384)
+    assert "no longer from node 30 (ResolutionSelector)" in hints(workflow, width=640, height=384)
 
 
 def test_a_size_that_is_computed_from_two_numbers_is_set_where_these_stand() -> None:

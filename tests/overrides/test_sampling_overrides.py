@@ -156,7 +156,7 @@ def links(workflow: Workflow) -> dict[str, Any]:
 def with_loras(workflow: Workflow, *loras: Lora, **node_ids: str) -> Workflow:
     """The workflow with LoRAs; the argument stays as it is."""
     before = copy.deepcopy(workflow)
-    after = apply_overrides(workflow, Overrides(loras=loras, node_ids=node_ids)).workflow
+    after = dict(apply_overrides(workflow, Overrides(loras=loras, node_ids=node_ids)).workflow)
     assert workflow == before
     return after
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from src.workflow.pruning import without_unneeded
 from src.workflow.schemas import read_schema
@@ -94,6 +98,17 @@ def test_an_unknown_class_that_is_needed_is_the_same_error_as_ever(bench: Bench)
     answer = bench.run(workflow={**still(), **LONE, "2": node("NoMore", image=["1", 0])})
     assert answer["error_code"] == "missing_node_type"
     assert "'NoMore'" in answer["error"]
+
+
+def test_what_is_left_out_is_not_in_the_pictures_metadata_and_is_told_with_an_error_too(bench: Bench) -> None:
+    workflow = {**still(), **LONE}
+    (picture,) = bench.run(workflow=workflow, output={"metadata": True})["images"]
+    prompt = json.loads(Image.open(io.BytesIO(base64.b64decode(picture))).info["prompt"])
+    assert prompt.keys() == still().keys()
+    note = {"77": node("Note", text="read me")}
+    answer = bench.run(workflow={**workflow, **note}, overrides={"99": {"inputs": {"text": "y"}}})
+    assert answer["error_code"] == "override_target"
+    assert "77 (Note)" in answer["warnings"][0]
 
 
 def test_a_value_for_a_node_that_is_left_out_does_no_harm(bench: Bench) -> None:
