@@ -84,10 +84,10 @@ class OverridableField:
 def overridable_fields(workflow: Workflow, schemas: Schemas | None = None) -> list[OverridableField]:
     """The values of a checked workflow that can be overridden. `schemas`: else those of ComfyUI's own classes."""
     graph = _typed(workflow, schemas)
-    edit, found = _WorkflowEdit(graph), list[OverridableField]()
+    found = list[OverridableField]()
     for kind in KINDS:
         try:
-            place = edit.found_places(kind)[0]
+            place = _found_places(graph, kind)[0][0]
             writes = writes_of(graph, kind, place)
         except (AmbiguousOverrideTarget, NoOverrideTarget) as error:
             if isinstance(error, AmbiguousOverrideTarget):
@@ -167,9 +167,9 @@ class _WorkflowEdit:
 
     def apply(self, kind: OverrideKind, values: list[Any], named: str | None) -> None:
         """Apply one kind of override."""
-        graph = self._graph
-        is_named = named is not None
-        places = [named_place(graph, kind, named)] if named is not None else self.found_places(kind)
+        graph, is_named = self._graph, named is not None
+        places, hint = _found_places(graph, kind) if named is None else ([named_place(graph, kind, named)], "")
+        self.hints.extend([hint] if hint else [])
         for place in places:
             writes = writes_of(graph, kind, place, is_named)
             of_inputs = values if len(values) == len(writes) else values * len(writes)
@@ -179,26 +179,6 @@ class _WorkflowEdit:
             self._write(change.write, change.value, kind.name)
         if not is_named:
             self.hints.extend(left_alone(graph, kind, places, set(self.changed)))
-
-    def found_places(self, kind: OverrideKind) -> list[Place]:
-        """The places found by following links; of several whose values differ, the one with the usual id."""
-        graph, found = self._graph, kind.find(self._graph)
-        if kind.must_agree and not _agree(graph, found):
-            usual = [p for p in found if p.node_id == kind.usual_id and kind.is_usual(graph, p.node_id)]
-            node_ids = [place.node_id for place in found]
-            if not usual:
-                raise AmbiguousOverrideTarget(
-                    f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: "
-                    f"{graph.describe_all(node_ids)}",
-                    candidates=graph.candidates(node_ids),
-                )
-            others = graph.describe_all([node_id for node_id in node_ids if node_id != kind.usual_id])
-            self.hints.append(
-                f"{kind.name} went into node {graph.describe(kind.usual_id)}, which has the usual id; these differ "
-                f"from it and were left alone: {others}; {kind.node_field} names another"
-            )
-            return usual
-        return found or [usual_place(graph, kind)]
 
     def _write(self, write: Write, value: Any, override: str) -> None:
         self.hints.extend([write.hint] if write.hint else [])
@@ -218,6 +198,26 @@ class _WorkflowEdit:
             )
         self.changed_workflow[slot.node_id]["inputs"][slot.name] = value
         self.changed.append(slot)
+
+
+def _found_places(graph: TypedGraph, kind: OverrideKind) -> tuple[list[Place], str]:
+    """The places found by following links, and a hint; of several whose values differ, the one with the usual id."""
+    found = kind.find(graph)
+    if not kind.must_agree or _agree(graph, found):
+        return found or [usual_place(graph, kind)], ""
+    usual = [p for p in found if p.node_id == kind.usual_id and kind.is_usual(graph, p.node_id)]
+    node_ids = [place.node_id for place in found]
+    if not usual:
+        raise AmbiguousOverrideTarget(
+            f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: "
+            f"{graph.describe_all(node_ids)}",
+            candidates=graph.candidates(node_ids),
+        )
+    others = graph.describe_all([node_id for node_id in node_ids if node_id != kind.usual_id])
+    return usual, (
+        f"{kind.name} went into node {graph.describe(kind.usual_id)}, which has the usual id; these differ "
+        f"from it and were left alone: {others}; {kind.node_field} names another"
+    )
 
 
 def _value_of(graph: TypedGraph, write: Write) -> Any:

@@ -31,10 +31,11 @@ def is_sampler(graph: TypedGraph, node_id: str) -> bool:
     """Whether a node denoises."""
     inputs = graph.inputs(node_id)
     types = {graph.input_type(node_id, name) for name in inputs}
-    has_noise = "NOISE" in types or bool(seed_inputs(graph, node_id))
+    if "NOISE" not in types and not seed_inputs(graph, node_id):
+        return False
     has_schedule = "SIGMAS" in types or any(last_name(name) == "steps" for name in inputs)
     is_steered = any(is_conditioning(kind) for kind in types)
-    return has_noise and (has_schedule or is_steered) and _gives_result(graph, node_id)
+    return (has_schedule or is_steered) and _gives_result(graph, node_id)
 
 
 @per_node

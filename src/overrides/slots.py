@@ -27,7 +27,7 @@ _PROMPT_NAMES = (
     re.compile(r"^(tags|caption|description)$"),
     re.compile(r"(^|_)prompt(_|$)|(^|_)text(_|$)"),
 )
-_SAME_TEXT = 1
+_SAME_TEXT, _NO_GROUP = 1, len(_PROMPT_NAMES)
 _SEED = re.compile(r"^(?!last_)(.*_)?seed$")
 _NUMBER = re.compile(r"\d+")
 _SIDES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
@@ -61,13 +61,18 @@ def is_negative(name: str) -> bool:
 def prompt_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that take a positive prompt's text, empty if it takes none or several with numbers."""
     texts = [name for name in _texts(graph, node_id) if not words_of(last_name(name)) & _NO_PROMPT]
-    if _are_numbered([name for name in texts if words_of(last_name(name)) & {"prompt", "text"}]):
+    best = min(map(_prompt_group, texts), default=_NO_GROUP)
+    if best == _NO_GROUP or _are_numbered([n for n in texts if words_of(last_name(n)) & {"prompt", "text"}]):
         return ()
-    for number, pattern in enumerate(_PROMPT_NAMES):
-        found = [name for name in texts if pattern.search(last_name(name))]
-        if found:
-            return tuple(found if number == _SAME_TEXT else found[:1])
-    return ()
+    found = tuple(name for name in texts if _prompt_group(name) == best)
+    return found if best == _SAME_TEXT else found[:1]
+
+
+@lru_cache(_MAX_NAMES)
+def _prompt_group(name: str) -> int:
+    """The number of the first group of `_PROMPT_NAMES` that a name is of."""
+    last = last_name(name)
+    return next((number for number, pattern in enumerate(_PROMPT_NAMES) if pattern.search(last)), _NO_GROUP)
 
 
 def _are_numbered(names: list[str]) -> bool:

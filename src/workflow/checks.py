@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, NoReturn
 
 from ..errors import GuiFormatWorkflow, InvalidWorkflow
@@ -40,6 +41,8 @@ _URL = re.compile(r"https?://|data:", re.IGNORECASE)
 _OUTSIDE_PATH = re.compile(
     r"(file|concatf?|subfile|pipe|crypto|cache|async|fd|unix|hls|tee|smb)[:,+]|[a-z]:[\\/]", re.IGNORECASE
 )
+_MAX_NAME_LENGTH = 1000  # of an input; names are kept in memory
+_MAX_NAMES = 10_000  # of inputs, of which is kept what they take
 _MAX_PATH_LENGTH = 4096  # characters; PATH_MAX of Linux
 EXPORT_HINT = (
     "In ComfyUI choose Workflow > Export (API) and send that file "
@@ -73,7 +76,7 @@ def check_graph(workflow: Workflow) -> None:
     graph = Graph(workflow)
     _check_links(graph)
     _check_order(graph)
-    _check_file_names(graph)
+    _check_inputs(graph)
 
 
 def _as_nodes(value: object) -> dict[str, Any]:
@@ -133,14 +136,18 @@ def _check_json(value: object, where: str, characters: int) -> int:
         for item in items:
             if isinstance(item, str):
                 characters += len(item)
-                _check_text(item, where)
+                if not item.isascii():
+                    _check_text(item, where)
                 continue
             characters += _CHARACTERS_PER_VALUE
             if isinstance(item, dict):
                 for key in item:
                     if not isinstance(key, str):
                         raise InvalidWorkflow(f"{where} holds the key {str(key)[:80]}, which is no string")
-                waiting.extend(((item.keys(), depth + 1), (item.values(), depth + 1)))
+                    characters += len(key)
+                    if not key.isascii():
+                        _check_text(key, where)
+                waiting.append((item.values(), depth + 1))
             elif isinstance(item, list):
                 waiting.append((item, depth + 1))
             else:
@@ -151,7 +158,7 @@ def _check_json(value: object, where: str, characters: int) -> int:
 
 
 def _check_text(text: str, where: str) -> None:
-    if not text.isascii() and _SURROGATE.search(text):
+    if _SURROGATE.search(text):
         raise InvalidWorkflow(f"{where} holds half a character (a lone surrogate), which no UTF-8 text can carry")
 
 
@@ -203,24 +210,20 @@ def _check_links(graph: Graph) -> None:
 
 def _check_order(graph: Graph) -> None:
     """Refuse cycles and chains that are too long: remove the nodes that depend on no other, level by level."""
-    dependencies = {node_id: {link.node_id for _, link in graph.links(node_id)} for node_id in graph}
-    dependents: dict[str, list[str]] = {node_id: [] for node_id in graph}
-    for node_id, others in dependencies.items():
-        for other in others:
-            dependents[other].append(node_id)
-    level = [node_id for node_id, others in dependencies.items() if not others]
+    waiting = {node_id: len(graph.links(node_id)) for node_id in graph}
+    level = [node_id for node_id, links in waiting.items() if not links]
     levels = removed = 0
     while level:
         levels, removed = levels + 1, removed + len(level)
         next_level = []
         for node_id in level:
-            for dependent in dependents[node_id]:
-                dependencies[dependent].discard(node_id)
-                if not dependencies[dependent]:
-                    next_level.append(dependent)
+            for consumer, _ in graph.consumers(node_id):
+                waiting[consumer] -= 1
+                if not waiting[consumer]:
+                    next_level.append(consumer)
         level = next_level
-    if removed < len(dependencies):
-        stuck = [graph.describe(node_id) for node_id, others in dependencies.items() if others]
+    if removed < len(waiting):
+        stuck = [graph.describe(node_id) for node_id, links in waiting.items() if links]
         raise InvalidWorkflow(f"workflow has a cycle: no order to run these nodes in: {', '.join(stuck[:10])}")
     if levels > MAX_CHAIN:
         raise InvalidWorkflow(
@@ -228,20 +231,24 @@ def _check_order(graph: Graph) -> None:
         )
 
 
-# --- File names ---------------------------------------------------------------------------------------
+# --- Names and files ---------------------------------------------------------------------------------------
 
 
-def _check_file_names(graph: Graph) -> None:
-    """Refuse file names that lead out of ComfyUI's input or output folder (ComfyUI 0.3.64 itself reads any path).
+def _check_inputs(graph: Graph) -> None:
+    """Refuse names that no input has, and file names that lead out of ComfyUI's input or output folder.
 
-    This checks every text of a node whose class name contains "load", and of other nodes every text in an input that
-    is named like a file, also inside lists and objects, which some nodes take. It skips inputs that are named like a
-    text, and those that only the editor reads.
+    ComfyUI 0.3.64 itself reads any path. This checks every text of a node whose class name contains "load", and of
+    other nodes every text in an input that is named like a file, also inside lists and objects, which some nodes take.
+    It skips inputs that are named like a text, and those that only the editor reads.
     """
     for node_id in graph:
         is_loader = "load" in graph.class_of(node_id).lower()
         for name, value in graph.inputs(node_id).items():
-            problem = _problem_of_file_name(name, value, is_loader)
+            problem = ""
+            if len(name) > _MAX_NAME_LENGTH:
+                problem = f"… is longer than {_MAX_NAME_LENGTH} characters, which no input's name is"
+            elif isinstance(value, (str, dict, list)):
+                problem = _problem_of_file_name(name, value, is_loader)
             if problem:
                 raise InvalidWorkflow(f"node {graph.describe(node_id)}: {name[:80]}{problem}")
 
@@ -251,14 +258,20 @@ def _problem_of_file_name(name: str, value: object, is_loader: bool) -> str:
     if isinstance(value, dict) and "__value__" in value and not isinstance(value["__value__"], list):
         # ComfyUI unwraps it, which would hide other values.
         return ': {"__value__": …} must hold a list; put another value there as it is'
-    if not isinstance(value, (str, dict, list)) or as_link(value) is not None or name in _EDITOR_ONLY_INPUTS:
+    if as_link(value) is not None or name in _EDITOR_ONLY_INPUTS:
         return ""
     if name == _FILENAME_PREFIX and not isinstance(value, str):
         return " must be a text or a link"
-    if name != _FILENAME_PREFIX and (_TEXT_INPUT.search(name) or not (is_loader or _FILE_INPUT.search(name))):
+    if name != _FILENAME_PREFIX and not _may_be_file(name, is_loader):
         return ""
     outside = next((text for text in _strings(value) if _leaves_folder(name, text)), None)
     return "" if outside is None else f" must be a name inside ComfyUI's own folder, not {outside[:80]!a}"
+
+
+@lru_cache(_MAX_NAMES)
+def _may_be_file(name: str, is_loader: bool) -> bool:
+    """Whether an input of that name may take a file's name."""
+    return not _TEXT_INPUT.search(name) and (is_loader or bool(_FILE_INPUT.search(name)))
 
 
 def _strings(value: object) -> Iterator[str]:

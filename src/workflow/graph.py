@@ -7,7 +7,7 @@ is a list of two, `[node id, output slot]`, is a link; every other value is the 
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 Found = TypeVar("Found")
@@ -58,11 +58,11 @@ class Graph:
         self.answers: defaultdict[Callable[..., Any], dict[Any, Any]] = defaultdict(dict)
         """The answers to questions that are asked again and again, by the function that finds them."""
         for node_id, node in workflow.items():
-            lists = ((name, value) for name, value in node["inputs"].items() if isinstance(value, list))
-            links = {name: link for name, value in lists if (link := as_link(value)) is not None}
-            self._links[node_id] = links
-            for name, link in links.items():
-                self._consumers.setdefault(link.node_id, []).append((node_id, name))
+            links = self._links[node_id] = {}
+            for name, value in node["inputs"].items():
+                if isinstance(value, list) and (link := as_link(value)) is not None:
+                    links[name] = link
+                    self._consumers.setdefault(link.node_id, []).append((node_id, name))
 
     def __contains__(self, node_id: str) -> bool:
         return node_id in self.workflow
@@ -86,7 +86,7 @@ class Graph:
         inputs: Mapping[str, Any] = self.workflow[node_id]["inputs"]
         return inputs
 
-    def links(self, node_id: str) -> Iterable[tuple[str, Link]]:
+    def links(self, node_id: str) -> Collection[tuple[str, Link]]:
         """The node's linked inputs: (input name, link)."""
         return self._links[node_id].items()
 
@@ -131,12 +131,12 @@ class Graph:
 
 def dependencies_first(graph: Graph) -> list[str]:
     """The nodes, each after those that it depends on. Those of a circle are left out."""
-    waiting = {node_id: len({link.node_id for _, link in graph.links(node_id)}) for node_id in graph}
+    waiting = {node_id: len(graph.links(node_id)) for node_id in graph}
     ready = deque(node_id for node_id, count in waiting.items() if not count)
     order = []
     while ready:
         order.append(ready.popleft())
-        for consumer in {node_id for node_id, _ in graph.consumers(order[-1])}:
+        for consumer, _ in graph.consumers(order[-1]):
             waiting[consumer] -= 1
             if not waiting[consumer]:
                 ready.append(consumer)

@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from .graph import Graph, Link, as_link, with_dependencies
@@ -44,6 +45,20 @@ class InputSchema:
     def is_file(self) -> bool:
         """Whether it names a file in the input folder."""
         return any(self.parameters.get(flag) for flag in _UPLOADS)
+
+    @cached_property
+    def inner(self) -> Mapping[str, Mapping[str, InputSchema]]:
+        """The inputs that each key of a dynamic combo brings."""
+        options = {str(option.get("key")): option for option in reversed(_dynamic_options(self.parameters))}
+        return {key: read_inputs(option.get("inputs") or {}) for key, option in options.items()}
+
+    @cached_property
+    def grown(self) -> InputSchema | None:
+        """What each input of an autogrow is: the one input of its template. They need not be there."""
+        template = self.parameters.get("template")
+        sections = template.get("input") if isinstance(template, Mapping) else None
+        inputs = list(read_inputs(sections).values()) if isinstance(sections, Mapping) else []
+        return replace(inputs[0], is_required=False) if len(inputs) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -316,22 +331,13 @@ def _inner_input(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> In
     while True:
         combo = next((known for known in declared if name.startswith(f"{outer}{known}.")), None)
         if combo is not None and declared[combo].kind == _AUTOGROW:
-            return _grown_input(declared[combo])
+            return declared[combo].grown
         if combo is None or declared[combo].kind != DYNAMIC_COMBO:
             return None
-        options, outer = _dynamic_options(declared[combo].parameters), f"{outer}{combo}."
-        chosen = next((option for option in options if option.get("key") == inputs.get(outer[:-1])), None)
-        declared = read_inputs((chosen or {}).get("inputs") or {})
+        outer, key = f"{outer}{combo}.", inputs.get(f"{outer}{combo}")
+        declared = declared[combo].inner.get(str(key), {})
         if name.removeprefix(outer) in declared:
             return declared[name.removeprefix(outer)]
-
-
-def _grown_input(autogrow: InputSchema) -> InputSchema | None:
-    """What each input of an autogrow is: the one input of its template. They need not be there."""
-    template = autogrow.parameters.get("template")
-    sections = template.get("input") if isinstance(template, Mapping) else None
-    inputs = list(read_inputs(sections).values()) if isinstance(sections, Mapping) else []
-    return replace(inputs[0], is_required=False) if len(inputs) == 1 else None
 
 
 def fits(output_type: str, expected: str) -> bool:

@@ -7,7 +7,7 @@ type is that of what is linked, else the one that inputs of such a name usually 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache, wraps
 from typing import Any, NamedTuple, TypeVar
 
@@ -56,8 +56,8 @@ class TypedGraph(Graph):
         self._output_types: dict[Link, str] = {}
         self._input_types: dict[tuple[str, str], str] = {}
         for node_id in self.once(dependencies_first):
-            for name in self.inputs(node_id):
-                self._input_types[node_id, name] = self._type_of_input(node_id, name)
+            for name, value in self.inputs(node_id).items():
+                self._input_types[node_id, name] = self._type_of_input(node_id, name, value)
 
     # --- Types ------------------------------------------------------------------------------------------
 
@@ -107,8 +107,8 @@ class TypedGraph(Graph):
         kind = self.output_type(link)
         return kind if kind != ANY else self.input_type(node_id, name)
 
-    def _type_of_input(self, node_id: str, name: str) -> str:
-        schema, value = self.input_schema(node_id, name), self.inputs(node_id)[name]
+    def _type_of_input(self, node_id: str, name: str, value: Any) -> str:
+        schema = self.input_schema(node_id, name)
         if schema is not None and _is_concrete(schema.kind):
             return schema.kind
         link = as_link(value)
@@ -184,12 +184,10 @@ class TypedGraph(Graph):
             if self.is_live(consumer) and name not in self.unchosen_inputs(consumer)
         ]
 
-    def live_links(self, node_id: str) -> Iterator[tuple[str, Link]]:
+    def live_links(self, node_id: str) -> Iterable[tuple[str, Link]]:
         """The linked inputs of a node, without those that a switch with a constant condition does not choose."""
-        unchosen = self.unchosen_inputs(node_id)
-        for name, link in self.links(node_id):
-            if name not in unchosen:
-                yield name, link
+        links, switch = self.links(node_id), self._switches.get(node_id)
+        return [(name, link) for name, link in links if name not in switch.others] if switch else links
 
     def constant(self, node_id: str, name: str) -> Any:
         """The value of an input, if it stands there or in a node not far behind it that only holds it; else None."""
@@ -230,9 +228,10 @@ def per_node(ask: Callable[[TypedGraph, str], Answer]) -> Callable[[TypedGraph, 
     @wraps(ask)
     def answer(graph: TypedGraph, node_id: str) -> Answer:
         known: dict[str, Answer] = graph.answers[ask]
-        if node_id not in known:
-            known[node_id] = ask(graph, node_id)
-        return known[node_id]
+        if node_id in known:
+            return known[node_id]
+        found = known[node_id] = ask(graph, node_id)
+        return found
 
     return answer
 
@@ -260,8 +259,10 @@ class _Switch(NamedTuple):
 def _switch_of(graph: TypedGraph, node_id: str) -> _Switch | None:
     inputs = graph.inputs(node_id)
     linked = [name for name, _ in graph.links(node_id)]
+    if not linked:
+        return None
     branches = {name: branch for name in inputs if (branch := _branch_of(name)) is not None}
-    for name in inputs if linked else ():
+    for name in inputs:
         if name.lower() in _SELECTORS and type(condition := graph.constant(node_id, name)) is int:
             return _by_number([n for n in inputs if n != name], condition, linked)
         if branches and name not in branches and type(condition := graph.constant(node_id, name)) is bool:
