@@ -82,8 +82,12 @@ def _prompts(graph: TypedGraph, kind: OverrideKind) -> Iterator[Place]:
 def _is_negative_text(graph: TypedGraph, node_id: str, name: str) -> bool:
     if is_negative(name) or Slot(node_id, name) in negative_texts(graph):
         return True
-    has_negative = any(slot.node_id == node_id for slot in negative_texts(graph))
-    return has_negative and all(place.node_id != node_id for place in find_prompts(graph))
+    return node_id in graph.once(_only_negative)
+
+
+def _only_negative(graph: TypedGraph) -> set[str]:
+    """The nodes with a negative text and no positive one."""
+    return {slot.node_id for slot in negative_texts(graph)} - {place.node_id for place in find_prompts(graph)}
 
 
 def _is_positive_text(graph: TypedGraph, node_id: str, name: str) -> bool:
@@ -99,12 +103,12 @@ def _is_one_of(value: object, texts: set[str]) -> bool:
 
 
 def _follow_size(graph: TypedGraph, places: Sequence[Place], size: Sequence[int]) -> Iterator[Change]:
-    old = values_of(graph, places[0])
+    old, meant = values_of(graph, places[0]), set(places)
     told = _told_the_size(graph)
     for node_id in graph.live:
         for pair in size_pairs(graph, node_id):
-            sides = values_of(graph, Place(node_id, pair))
-            if (sides == old or node_id in told) and Place(node_id, pair) not in places:
+            is_same = node_id in told or values_of(graph, Place(node_id, pair)) == old
+            if is_same and Place(node_id, pair) not in meant:
                 yield from _changes(graph, SIZE, Place(node_id, pair), size)
     for place in places:
         yield from _own_size_chosen(graph, place)
@@ -116,7 +120,7 @@ def _follow_size(graph: TypedGraph, places: Sequence[Place], size: Sequence[int]
 
 def _is_part(graph: TypedGraph, node_id: str, size: Sequence[int]) -> bool:
     """Whether a node sets an area or a mask that may be a part of a picture of that size, but is not all of it."""
-    names = set(graph.inputs(node_id))
+    names = graph.inputs(node_id).keys()
     if not {"width", "height"} <= names or not ({"x", "y"} <= names or graph.output_types(node_id) == {"MASK"}):
         return False
     sides = _numbers(values_of(graph, Place(node_id, ("width", "height"))))
@@ -157,10 +161,10 @@ def _follow_enlarging(
     graph: TypedGraph, places: Sequence[Place], old: Sequence[object], size: Sequence[int]
 ) -> Iterator[Change]:
     """Latents that are enlarged to a size keep their share of it; pictures that are brought to one are only told."""
-    behind = with_dependents(graph, [place.node_id for place in places])
+    behind, meant = with_dependents(graph, [place.node_id for place in places]), set(places)
     for node_id in graph.live:
-        kinds = {kind for _, kind, _ in graph.typed_links(node_id)} & {"LATENT", "IMAGE"}
-        pairs = [pair for pair in size_pairs(graph, node_id) if Place(node_id, pair) not in places]
+        pairs = [pair for pair in size_pairs(graph, node_id) if Place(node_id, pair) not in meant]
+        kinds = {kind for _, kind, _ in graph.typed_links(node_id)} & {"LATENT", "IMAGE"} if pairs else set()
         if node_id not in behind or not kinds & graph.output_types(node_id):
             continue
         for pair in pairs:

@@ -127,6 +127,7 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "a workflow with NaN": ({"input": {"workflow": {"1": node("A", x=float("nan"))}}}, "no JSON number"),
     "a workflow with a huge number": ({"input": {"workflow": {"1": node("A", x=10**100)}}}, "64 bits"),
     "a file name that leaves the folder": ({"input": {"workflow": {"1": node("LoadImage", image="../../etc/passwd")}}}, "inside ComfyUI's own folder"),
+    "an input's name that is none": ({"input": {"workflow": {"1": node("LoadImage", **{"a" * 1001: 1})}}}, "longer than 1000 characters"),
     "an absolute file name": ({"input": {"workflow": {"1": node("LoadImage", image="/etc/passwd")}}}, "inside ComfyUI's own folder"),
     "a prefix that leaves the folder": ({"input": {"workflow": {"1": node("SaveImage", filename_prefix="../x")}}}, "filename_prefix must be"),
 }  # fmt: skip
