@@ -10,6 +10,7 @@ Run it as `python serverless_worker.py --test --draft` to see an image without C
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import closing
 
@@ -19,9 +20,11 @@ from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
 from src.launch.comfy_launcher import hide_memory
 from src.launch.container_init import leave_init_behind
-from src.settings import Settings, local_worker_environment, on_runpod, read_settings
+from src.settings import Settings, local_worker_environment, on_runpod, read_settings, told_of_peer_variables
 from src.terminal import command_line
 from src.worker.boot_timeline import BootTimeline
+
+log = logging.getLogger("worker")
 
 
 def main() -> int:
@@ -39,6 +42,8 @@ def main() -> int:
             return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):
             return command_line.print_usage_hint()
+        for sentence in told_of_peer_variables():
+            log.warning("%s", sentence)
         _take_jobs(options, settings, timeline)
     except WorkerError as error:
         job_log.print_error(error)

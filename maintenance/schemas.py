@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from src.job.fields import RULES, InputFields
+from src.job.fields import MAY_BE_EMPTY, RULES, InputFields
 from src.models.manifest import OwnManifest
 from src.outputs.fields import Answer
 
@@ -33,9 +32,19 @@ def _input_schema() -> dict[str, Any]:
     return schema
 
 
-def _describe(properties: Mapping[str, dict[str, Any]], prefix: str) -> None:
+def _describe(properties: dict[str, dict[str, Any]], prefix: str) -> None:
     for name, field_schema in properties.items():
-        field_schema["description"] = RULES[prefix + name]
+        if name not in MAY_BE_EMPTY:  # an empty text is as good as nothing
+            properties[name] = _or_empty(field_schema)
+        properties[name]["description"] = RULES[prefix + name]
+
+
+def _or_empty(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a value that may also be an empty text."""
+    outer = {name: value for name, value in schema.items() if name in ("title", "default")}
+    inner = {name: value for name, value in schema.items() if name not in outer}
+    either = inner["anyOf"] if inner.keys() == {"anyOf"} else [inner]
+    return {"anyOf": [*either, {"const": ""}], **outer}
 
 
 def _without_defaults(schema: Any) -> Any:

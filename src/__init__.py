@@ -17,6 +17,7 @@ draft/      the draft engine: an executor that draws with Pillow
 comfy/      ComfyUI as a subprocess, and the client of its HTTP and websocket protocol
 inputs/     the files that come with a job
 outputs/    history entry -> files -> answer
+clients/    jobs as clients of other workers send them, and answers as they read them
 job/        one job, from its input to its answer
 worker/     RunPod's side: its loop over jobs, progress, boot
 endpoint/   a RunPod endpoint on this machine

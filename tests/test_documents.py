@@ -37,7 +37,7 @@ DOCUMENTS = (
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("input", "output", "settings", "models", "deploy", "operations", "troubleshooting")
+        for name in ("input", "output", "migrating", "settings", "models", "deploy", "operations", "troubleshooting")
     ),
     *(f"docs/{name}.md" for name in ("architecture", "contributing", "storage")),
     "CHANGELOG.md",
@@ -106,6 +106,10 @@ FITTING: list[dict[str, Any]] = [
     {"workflow": "smoke_workflow"},
     {**SOUND, "prompt": "a cat", "seed": 2**64 - 1, "prompt_node_id": 1, "unknown": 1},
     {**SOUND, "seed": "random", "cfg": 3, "denoise": 0.5, "loras": [{"name": "a.safetensors", "strength": 1}]},
+    {**SOUND, "seed": -1, "steps": "20", "cfg": "7.5", "width": "512", "height": 512.0},
+    {**SOUND, "seed": "42", "sampler_name": "", "steps": "", "images": "", "output": "", "prompt": ""},
+    {**SOUND, "output": {"previews": "true", "metadata": "", "quality": "80", "answer": "worker-comfyui"}},
+    {**SOUND, "images": [{"name": "a.png", "image": "aGk=", "url": "", "data": None}]},
     {**SOUND, "output": {"format": "jpg", "quality": 80, "background": "#ffffff"}},
     {**SOUND, "images": [{"name": "a.png", "image": "aGk="}], "files": [{"name": "b", "url": "https://a.example/b"}]},
 ]
@@ -115,9 +119,11 @@ UNFIT: list[dict[str, Any]] = [
     {"workflow": 5},
     {**SOUND, "action": "stop"},
     {**SOUND, "prompt": 5},
-    {**SOUND, "seed": -1},
-    {**SOUND, "seed": "7"},
+    {**SOUND, "seed": -2},
+    {**SOUND, "seed": "seven"},
     {**SOUND, "seed": True},
+    {**SOUND, "output": {"previews": "yes"}},
+    {**SOUND, "images": [{"name": "a.png", "image": "", "url": ""}]},
     {**SOUND, "width": 1001, "height": 8},
     {**SOUND, "denoise": 1.5},
     {**SOUND, "loras": [{"strength": 1}]},

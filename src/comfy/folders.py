@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _JOB_FOLDER = re.compile(r"job-[0-9a-f]{12}")
+_MAX_BAKED_BYTES = 2 * 10**9  # of the files in ComfyUI's own input folder
 _FOLDER_PREFIX = "comfyui-worker-"
 _ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that another worker is creating right now
 
@@ -45,6 +46,25 @@ class Folders:
             folders._made[folder] = _identity(folder)
         del folders._made[folders.temp]  # ComfyUI wipes it, and makes it again
         return folders
+
+    def bring_inputs(self, baked: Path) -> list[str]:
+        """Copy the files of ComfyUI's own input folder, which an image may bring, so that jobs can name them.
+
+        Copies, since newer versions open no link that leads out of the folder, and no job may change the originals.
+        Returns the names of those that cannot be copied, or for which there is no room.
+        """
+        left_out, room = list[str](), _MAX_BAKED_BYTES
+        for file in (path for path in sorted(baked.rglob("*")) if path.is_file()):
+            name, room = file.relative_to(baked), room - file.stat().st_size
+            if room < 0:
+                left_out.append(name.as_posix())
+                continue
+            (self.input / name).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(file, self.input / name)
+            except OSError:  # unreadable, or the disk is full
+                left_out.append(name.as_posix())
+        return left_out
 
     @property
     def are_intact(self) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from ..errors import PartnerKeyMissing, UnexpectedAnswer, WorkerError
+from ..workflow.files import with_the_one_file
 from ..workflow.graph import Graph, Slot, Workflow
 from ..workflow.pruning import without_unneeded
 from ..workflow.schemas import NodeErrors, NodeSchema, check_inputs, check_nodes, check_pitfalls
@@ -34,10 +35,13 @@ def engine_of(client: ComfyClient) -> Engine:
     return Engine(client.name, options, is_core, client.boot_log.pack_of)
 
 
-def fit(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> tuple[Workflow, list[str]]:
-    """The workflow as this engine can take it, and warnings: see `pruning` and `spelling`.
+def fit(
+    client: ComfyClient, workflow: Workflow, files: Collection[str], check: Callable[[], None]
+) -> tuple[Workflow, list[str]]:
+    """The workflow as this engine can take it, and warnings: see `pruning`, `spelling` and `files.with_the_one_file`.
 
-    `check` raises if the job has to end. A model that is not there yet keeps its name.
+    `files` are the names of the job's files. `check` raises if the job has to end. A model that is not there yet keeps
+    its name.
     """
     schemas = schemas_of(client, workflow, check)
     told = list[str]()
@@ -53,6 +57,9 @@ def fit(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> t
         if is_last or not respelled.lacking:
             break
         schemas.update(client.schemas(respelled.lacking, is_fresh=True))  # a list of files may have grown
+    if len(files) == 1:
+        workflow, matched = with_the_one_file(workflow, input_files_of(client, workflow), next(iter(files)))
+        told.extend(matched)
     return workflow, told
 
 

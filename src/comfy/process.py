@@ -117,6 +117,8 @@ class ComfyProcess:
     def _write_model_paths(self) -> None:
         if self.installation.loads_models:
             folders, directory = self.folders, self.installation.directory
+            for name in folders.bring_inputs(directory / "input"):
+                log.warning("jobs cannot name %s of ComfyUI's input folder: it cannot be copied", name)
             write_model_paths(self._settings, directory, folders.model_paths, folders.models)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:

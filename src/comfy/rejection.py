@@ -115,7 +115,7 @@ def explain_problems(problems: Sequence[Problem]) -> WorkerError:
     """One error for all of them."""
     shown = "; ".join(problem.text for problem in problems[:_SHOWN_ERRORS])
     more = f"; and {len(problems) - _SHOWN_ERRORS} more" if len(problems) > _SHOWN_ERRORS else ""
-    details = [problem.details for problem in problems[:_SHOWN_ERRORS]]
+    details = [{**problem.details, "message": problem.text} for problem in problems[:_SHOWN_ERRORS]]
     if any(problem.is_missing_model for problem in problems):
         missing = [problem.missing_model for problem in problems if problem.is_missing_model]
         is_all = len(missing) == len(problems)

@@ -130,10 +130,11 @@ class ClientRoutes:
             sent = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise _error(web.HTTPBadRequest, "the body must be JSON") from error
-        if not isinstance(sent, dict) or not isinstance(sent.get("input"), dict):
-            raise _error(web.HTTPBadRequest, 'the body must be an object with an object "input"')
+        if not isinstance(sent, dict) or not isinstance(sent.get("input"), (dict, str)):
+            raise _error(web.HTTPBadRequest, 'the body must be an object with an "input", an object or its JSON')
         extra_fields = {name: sent[name] for name in _EXTRA_FIELDS if name in sent}
-        return self._queue.submit(sent["input"], _parse_policy(sent.get("policy")), is_sync, extra_fields)
+        policy, webhook = _parse_policy(sent.get("policy")), _parse_webhook(sent.get("webhook"))
+        return self._queue.submit(sent["input"], policy, is_sync, extra_fields, webhook)
 
     async def _wait_for(self, job: Job, is_enough: Callable[[], bool], seconds: float) -> None:
         loop = asyncio.get_running_loop()
@@ -143,6 +144,15 @@ class ClientRoutes:
                 await asyncio.wait_for(job.changed.wait(), min(1.0, end - loop.time()))
             except asyncio.TimeoutError:
                 self._queue.expire()
+
+
+def _parse_webhook(sent: object) -> str:
+    """The URL that is told of the job's end, "" for none."""
+    if sent is None or sent == "":
+        return ""
+    if not isinstance(sent, str) or not sent.startswith(("http://", "https://")):
+        raise _error(web.HTTPBadRequest, "webhook must be a URL that begins with http:// or https://")
+    return sent
 
 
 def _parse_policy(sent: object) -> Policy:

@@ -56,6 +56,7 @@ class Job:
     policy: Policy
     created: float
     extra_fields: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    webhook: str = ""
     status: Status = Status.IN_QUEUE
     started: float | None = None
     ended: float | None = None
@@ -98,8 +99,11 @@ class _StopRequest:
 class JobQueue:
     """All jobs of the endpoint."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, on_end: Callable[[Job], object] = lambda job: None
+    ) -> None:
         self._clock = clock
+        self._on_end = on_end
         self._jobs: dict[str, Job] = {}
         self._waiting: list[str] = []
         self._stopping: dict[str, dict[str, _StopRequest]] = {}  # by worker id, by job id
@@ -107,11 +111,16 @@ class JobQueue:
         self._arrived = asyncio.Event()
 
     def submit(
-        self, job_input: Any, policy: Policy, is_sync: bool, extra_fields: Mapping[str, Any] = MappingProxyType({})
+        self,
+        job_input: Any,
+        policy: Policy,
+        is_sync: bool,
+        extra_fields: Mapping[str, Any] = MappingProxyType({}),
+        webhook: str = "",
     ) -> Job:
         """A new job at the end of the queue; `extra_fields` are given to the handler along with the input."""
         job_id = f"sync-{uuid.uuid4()}-u1" if is_sync else f"{uuid.uuid4()}-u1"
-        job = Job(job_id, job_input, policy, self._clock(), extra_fields)
+        job = Job(job_id, job_input, policy, self._clock(), extra_fields, webhook)
         self._jobs[job.id] = job
         self._enqueue(job)
         return job
@@ -270,6 +279,7 @@ class JobQueue:
     def _end(self, job: Job, status: Status) -> None:
         job.status, job.ended = status, self._clock()
         self._notify(job)
+        self._on_end(job)
 
     def _requeue(self, job: Job, first: bool = False) -> None:
         job.status, job.worker_id, job.started = Status.IN_QUEUE, None, None

@@ -19,6 +19,7 @@ from aiohttp.typedefs import Handler
 from ..errors import PortTaken
 from .client_routes import ClientRoutes
 from .jobs import JobQueue
+from .webhooks import Webhooks
 from .worker_routes import WorkerRoutes
 from .workers import WorkerPool
 
@@ -66,7 +67,8 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
 
     The workers end before the server does: the SDK retries an unreachable queue without a pause.
     """
-    queue, token = JobQueue(), secrets.token_urlsafe()
+    webhooks = Webhooks()
+    queue, token = JobQueue(on_end=webhooks.tell), secrets.token_urlsafe()
     pool = WorkerPool(options.workers, options.worker_arguments, queue.worker_died)
     application = web.Application(client_max_size=_MAX_BODY)
     ClientRoutes(queue, pool, options.key).add_to(application)
@@ -88,6 +90,7 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
         yield pool
     finally:
         await pool.stop()
+        await webhooks.close()
         await runner.cleanup()
 
 

@@ -65,7 +65,7 @@ class JobChecker:
         applied = apply_overrides(request.workflow, request.overrides, schemas)
         changed = [*applied.changed, *request.set_inputs]
         names = [file.name for file in request.files]
-        workflow, told = fit(self.engine.client, applied.workflow, check)
+        workflow, told = fit(self.engine.client, applied.workflow, names, check)
         changed = [slot for slot in changed if slot.node_id in workflow]
         problems = self._problems_of_workflow(workflow, changed, names, check)
         checks: tuple[Callable[[], None], ...] = (

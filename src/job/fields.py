@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import difflib
+import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
+from ..clients import FOREIGN_FIELDS
 from ..errors import InvalidInput
 from ..overrides import NODE_FIELDS
-from ..settings import Delivery, ImageFormat
+from ..settings import AnswerFormat, Delivery, ImageFormat
 
 Action = Literal["run", "validate", "info"]
 
 _MAX_SEED = 2**64 - 1
+MAY_BE_EMPTY = ("prompt", "negative_prompt")
+"""Fields whose empty text is one; elsewhere that is as good as nothing."""
+_QUOTED = r"^\s*[+-]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?\s*$"
+_NUMBER = re.compile(_QUOTED)
 
 
 def _as_node_id(value: object) -> object:
@@ -24,6 +42,37 @@ def _canonical(value: object) -> object:
     return "jpeg" if value == "jpg" else value
 
 
+def _as_number(value: object) -> object:
+    """A number as some clients write it: in quotes, or a whole one with a point."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _as_seed(value: object) -> object:
+    """A seed, or "random" for what other workers and the editor call so."""
+    number = _as_number(value)
+    is_random = number == -1 or (isinstance(value, str) and value.lower() in ("random", "randomize"))
+    return "random" if is_random else number
+
+
+def _as_flag(value: object) -> object:
+    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+
+
+class _Lenient:
+    """Marks a value that may come in other ways: `read` makes the usual one of them, `others` is their JSON schema."""
+
+    def __init__(self, read: Callable[[object], object], *others: dict[str, Any]) -> None:
+        self._read, self._others = read, others
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_before_validator_function(self._read, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), *self._others]}
+
+
 def _encodable(value: str) -> str:
     value.encode("utf-8")  # UnicodeEncodeError, a ValueError, for half a character (a lone surrogate)
     return value
@@ -32,12 +81,20 @@ def _encodable(value: str) -> str:
 _Text = Annotated[str, AfterValidator(_encodable)]
 _Name = Annotated[_Text, Field(min_length=1, max_length=200)]
 _NodeId = Annotated[_Name, BeforeValidator(_as_node_id, json_schema_input_type=str | int)]
-_Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8)]
-_Seed = Annotated[int, Field(ge=0, le=_MAX_SEED)] | Literal["random"]
-_Number = Annotated[float, Field(allow_inf_nan=False)]
-_Share = Annotated[_Number, Field(ge=0, le=1)]
-_UpTo100 = Annotated[_Number, Field(ge=0, le=100)]
-_Strength = Annotated[_Number, Field(ge=-100, le=100)]
+_IN_QUOTES = _Lenient(_as_number, {"type": "string", "pattern": _QUOTED})
+_Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8), _IN_QUOTES]
+_LongestSide = Annotated[int, Field(ge=16, le=16384), _IN_QUOTES]
+_Quality = Annotated[int, Field(ge=1, le=100), _IN_QUOTES]
+_BatchSize = Annotated[int, Field(ge=1, le=4096), _IN_QUOTES]
+_Steps = Annotated[int, Field(ge=1, le=10000), _IN_QUOTES]
+_Seed = Annotated[
+    Annotated[int, Field(ge=0, le=_MAX_SEED)] | Literal["random"],
+    _Lenient(_as_seed, {"enum": [-1, "randomize"]}, {"type": "string", "pattern": _QUOTED}),
+]
+_Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _IN_QUOTES]
+_UpTo100 = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), _IN_QUOTES]
+_Strength = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), _IN_QUOTES]
+_Flag = Annotated[bool, _Lenient(_as_flag, {"enum": ["true", "false"]})]
 _Format = Literal["png", "jpeg", "jpg", "webp", "avif", "original"]
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -60,7 +117,8 @@ class FileFields(BaseModel):
         extra="allow",
         json_schema_extra={
             "oneOf": [
-                {"required": [part], "properties": {part: {"type": "string"}}} for part in ("image", "data", "url")
+                {"required": [part], "properties": {part: {"type": "string", "minLength": 1}}}
+                for part in ("image", "data", "url")
             ]
         },
     )
@@ -78,13 +136,14 @@ class OutputFields(BaseModel):
         Annotated[ImageFormat | Literal["original"], BeforeValidator(_canonical, json_schema_input_type=_Format)]
         | None
     ) = None
-    quality: Annotated[int, Field(ge=1, le=100)] | None = None
-    max_side: Annotated[int, Field(ge=16, le=16384)] | None = None
+    quality: _Quality | None = None
+    max_side: _LongestSide | None = None
     background: _Colour = "#ffffff"
     delivery: Delivery | None = None
-    may_reencode: bool = False
-    previews: bool = False
-    metadata: bool | None = None
+    may_reencode: _Flag = False
+    previews: _Flag = False
+    metadata: _Flag | None = None
+    answer: AnswerFormat | None = None
 
 
 class InputFields(BaseModel):
@@ -108,8 +167,8 @@ class InputFields(BaseModel):
     seed: _Seed | None = None
     width: _Side | None = None
     height: _Side | None = None
-    batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    steps: Annotated[int, Field(ge=1, le=10000)] | None = None
+    batch_size: _BatchSize | None = None
+    steps: _Steps | None = None
     cfg: _UpTo100 | None = None
     guidance: _UpTo100 | None = None
     denoise: _Share | None = None
@@ -144,7 +203,7 @@ RULES = {
     "action": f"one of {', '.join(get_args(Action))}",
     "prompt": "a text (a string in Unicode)",
     "negative_prompt": "a text (a string in Unicode)",
-    "seed": f'a whole number without quotes from 0 to {_MAX_SEED}, or "random"',
+    "seed": f'a whole number from 0 to {_MAX_SEED}, or "random"',
     "width": _SIDE_RULE,
     "height": _SIDE_RULE,
     "batch_size": "a whole number from 1 to 4096",
@@ -169,6 +228,7 @@ RULES = {
     "output.quality": "a whole number from 1 to 100",
     "output.max_side": "a number of pixels from 16 to 16384",
     "output.background": 'a colour like "#ffffff"',
+    "output.answer": f"one of {', '.join(get_args(AnswerFormat))}",
     "output.delivery": f"one of {', '.join(get_args(Delivery))}",
     "extra_pnginfo": 'an object like {"workflow": {…}}',
     "comfy_org_api_key": "a text",
@@ -192,11 +252,24 @@ def read_fields(given: dict[str, Any]) -> InputFields:
     for name in given:
         if not isinstance(name, str) or not name.isprintable():
             raise InvalidInput(f"the names of input fields must be printable strings, not {shown(name)}")
-    given = {name: value for name, value in given.items() if value is not None}  # null: not given
     try:
-        return InputFields.model_validate(given)
+        return InputFields.model_validate(what_is_given(given))
     except ValidationError as error:
         raise _explained(error) from error
+
+
+def what_is_given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields without those that say nothing, also inside objects: null, and "" but for a prompt."""
+    parts = {name: _part_given(name, value) for name, value in fields.items()}
+    return {name: part for name, part in parts.items() if part is not None and (part != "" or name in MAY_BE_EMPTY)}
+
+
+def _part_given(name: str, value: Any) -> Any:
+    if name == "output" and isinstance(value, dict):
+        return what_is_given(value)
+    if name in ("images", "files", "loras") and isinstance(value, list):
+        return [what_is_given(entry) if isinstance(entry, dict) else entry for entry in value]
+    return value
 
 
 def _explained(error: ValidationError) -> InvalidInput:
@@ -233,14 +306,19 @@ def unknown_fields(fields: InputFields) -> list[str]:
     known = list(InputFields.model_fields)
     warnings = []
     for name in list(fields.model_extra or {})[:20]:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        warnings.append(f"input field {shown(name)} is not known and was ignored{hint}")
+        warnings.append(f"input field {shown(name)} is not known and was ignored{_hint_for(name, known)}")
     for kind, files in (("images", fields.images), ("files", fields.files)):
         for number, file in enumerate(files[:20]):
             odd = ", ".join(shown(name) for name in list(file.model_extra or {})[:5])
             warnings.extend([f"{kind}[{number}] has {odd} too, which was ignored"] if odd else [])
     return warnings
+
+
+def _hint_for(name: str, known: list[str]) -> str:
+    if name in FOREIGN_FIELDS:
+        return f": {FOREIGN_FIELDS[name]}"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def shown(value: object) -> str:

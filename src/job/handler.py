@@ -12,12 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from .. import job_log
+from ..clients import in_format
 from ..comfy.run_limits import Report
 from ..errors import ComfyCrashed, DiskFull, WorkerError
 from ..outputs import failure_answer, info_answer, serialisable, success_answer, validation_answer
+from ..settings import AnswerFormat, Settings
 from ..workflow.graph import Workflow
 from ..workflow.stored import stored_workflow
 from .info import describe_worker, versions
@@ -65,6 +67,23 @@ def answer_job(job: object, stop: threading.Event, on_safe: Callable[[], object]
 
 
 def _answer(call: Call) -> dict[str, Any]:
+    settings = _worker.runner.settings if _worker is not None else Settings()
+    form = _asked_format(call.job) or settings.answer_format
+    answer = _own_answer(call)
+    if settings.refresh_worker and ("files" in answer or answer.get("error_type", "validation") != "validation"):
+        answer["refresh_worker"] = True  # not for a job that was refused, and left nothing
+    return in_format(answer, form)
+
+
+def _asked_format(job: Any) -> AnswerFormat | None:
+    """The format of the answer that a job asks for, also if the rest of it cannot be read."""
+    given = job.get("input") if isinstance(job, dict) else None
+    output = given.get("output") if isinstance(given, dict) else None
+    wanted = output.get("answer") if isinstance(output, dict) else None
+    return next((known for known in get_args(AnswerFormat) if known == wanted), None)
+
+
+def _own_answer(call: Call) -> dict[str, Any]:
     warnings = list[str]()
     with job_log.job(job_id_of(call.job)):
         try:
@@ -81,6 +100,7 @@ def _answer(call: Call) -> dict[str, Any]:
                 find_workflow,
                 lambda saved: runner.convert(saved, call.stop),
                 lambda workflow: runner.mend(workflow, call.stop),
+                runner.settings.default_workflow,
             )
             warnings.extend(request.warnings)
             return ACTIONS[request.action](worker, request, call)

@@ -13,7 +13,7 @@ from ..errors import NoBucket
 from ..inputs.files import StagedFile, fetch_rules
 from ..outputs import Encoding, Plan
 from ..overrides import AppliedOverrides
-from ..settings import Delivery, Settings
+from ..settings import AnswerFormat, Delivery, Settings
 from ..storage.bucket import Bucket
 from ..workflow import outline_of
 from .request import Request
@@ -33,6 +33,11 @@ class PreparedJob:
     plan: Plan
     settings: Settings
     on_safe: Callable[[], object]
+
+    @property
+    def keeps_partial_results(self) -> bool:
+        """Whether files are delivered although a node failed after they were saved: worker-comfyui does so."""
+        return answer_format(self.request, self.settings) == "worker-comfyui"
 
     @property
     def encoding(self) -> Encoding:
@@ -64,6 +69,11 @@ class PreparedJob:
         return {**extra, "api_key_comfy_org": key} if key else extra
 
 
+def answer_format(request: Request, settings: Settings) -> AnswerFormat:
+    """What the job's answer is to look like: as it asks, else as the settings say."""
+    return request.output.answer or settings.answer_format
+
+
 @contextmanager
 def bucket_for(request: Request, settings: Settings, of_worker: Bucket | None) -> Iterator[Bucket | None]:
     """The caller's bucket, or else the worker's."""
@@ -85,6 +95,8 @@ def delivery_plan(
     Raises NoBucket or BucketFailed before the GPU has worked for nothing.
     """
     default: Delivery = "bucket" if request.bucket is not None else settings.output_delivery
+    if default == "auto" and bucket is not None and answer_format(request, settings) == "worker-comfyui":
+        default = "bucket"  # as that worker does
     delivery = request.output.delivery or default
     if delivery == "bucket":
         if bucket is None:

@@ -8,16 +8,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..clients import as_own_input, with_files_apart
 from ..editor import App, Converted, is_editor_workflow, set_app_inputs, with_editor_numbers
 from ..errors import InvalidInput, WorkerError
 from ..inputs.input_file import InputFile
 from ..overrides import NODE_FIELDS, Lora, Overrides, set_inputs
-from ..settings import BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
+from ..settings import AnswerFormat, BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from ..workflow import check_workflow
 from ..workflow.checks import check_graph, check_json, check_nodes, needs_schemas
 from ..workflow.graph import Graph, Slot, Workflow
 from ..workflow.leftovers import without_leftovers
-from .fields import Action, FileFields, InputFields, OutputFields, listed, read_fields, shown, unknown_fields
+from .fields import (
+    Action,
+    FileFields,
+    InputFields,
+    OutputFields,
+    listed,
+    read_fields,
+    shown,
+    unknown_fields,
+    what_is_given,
+)
 
 Convert = Callable[[dict[str, Any]], Converted]
 """A file of the editor to its API format. Raises GuiFormatWorkflow."""
@@ -47,6 +58,7 @@ class OutputOptions:
     may_reencode: bool = False
     previews: bool = False
     metadata: bool | None = None
+    answer: AnswerFormat | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +111,12 @@ def read_job(
     find_workflow: FindWorkflow = _no_stored_workflow,
     convert: Convert = _no_conversion,
     mend: Mend = _as_it_is,
+    default_workflow: str = "",
 ) -> Request:
     """The request in a RunPod job, `{"id": …, "input": {"workflow": …, …}}`.
 
-    Without a `convert`, a workflow in the editor's format is refused; without a `mend`, one with a link to a missing
-    node, also where no output needs that.
+    `default_workflow` is the stored workflow of a job that brings none. Without a `convert`, a workflow in the
+    editor's format is refused; without a `mend`, one with a link to a missing node, also where no output needs that.
     Raises InvalidInput (InvalidWorkflow for what concerns the workflow), naming the field, what it was and what
     would be right.
     """
@@ -112,9 +125,10 @@ def read_job(
     given = job.get("input")
     if isinstance(given, UnreadableInput):
         raise InvalidInput(f"input cannot be read: {given.reason}")
+    given = as_own_input(given)
     if not isinstance(given, dict):
         raise InvalidInput(f'input must be an object like {{"workflow": {{…}}}}, not {shown(given)}')
-    given, workflow = _with_stored(given, find_workflow)
+    given, workflow = _with_stored(given, find_workflow, default_workflow)
     fields = read_fields(given)
     warnings = (*unknown_fields(fields), *_unused_node_fields(fields))
     if fields.action == "info":
@@ -142,8 +156,8 @@ def read_job(
         converted = convert(workflow)
         workflow, warnings = converted.prompt, (*warnings, *converted.warnings)
         request = replace(request, app=converted.app)
-    workflow, told = _checked(workflow, mend)
-    request = replace(request, warnings=(*warnings, *told))
+    workflow, files, told = _checked(workflow, mend)
+    request = replace(request, files=(*request.files, *files), warnings=(*warnings, *told))
     try:
         return _with_values(request, workflow, fields)
     except WorkerError as error:
@@ -158,10 +172,12 @@ def _with_values(request: Request, workflow: Workflow, fields: InputFields) -> R
     if fields.inputs:
         check_json(fields.inputs, "inputs")
         workflow, set_by_inputs = set_app_inputs(workflow, request.app, fields.inputs)
-        check_workflow(workflow)
     if fields.overrides:
         workflow, set_by_overrides = set_inputs(workflow, fields.overrides)
+    if fields.inputs or fields.overrides:
+        workflow, files = with_files_apart(workflow)
         check_workflow(workflow)
+        request = replace(request, files=(*request.files, *files))
     for slot in set_by_overrides:
         if slot in set_by_inputs:
             where = f"{slot.name} of node {Graph(workflow).describe(slot.node_id)}"
@@ -172,15 +188,15 @@ def _with_values(request: Request, workflow: Workflow, fields: InputFields) -> R
     return replace(request, workflow=workflow, overrides=overrides, set_inputs=(*set_by_inputs, *set_by_overrides))
 
 
-def _checked(given: object, mend: Mend) -> tuple[Workflow, list[str]]:
-    """The workflow without what only the editor knows and what does no harm, checked, and warnings."""
+def _checked(given: object, mend: Mend) -> tuple[Workflow, list[InputFile], list[str]]:
+    """The workflow without what only the editor knows and what does no harm, checked; files in it; and warnings."""
     tidied, told = without_leftovers(given)
-    workflow = check_nodes(tidied)
+    workflow, files = with_files_apart(check_nodes(tidied))
     if needs_schemas(workflow):
         workflow, more = mend(workflow)
         told = [*told, *more]
     check_graph(workflow)
-    return workflow, told
+    return workflow, files, told
 
 
 def job_id_of(job: object) -> str:
@@ -189,12 +205,14 @@ def job_id_of(job: object) -> str:
     return job_id[:80] if isinstance(job_id, str) and job_id else "-"
 
 
-def _with_stored(given: dict[str, Any], find_workflow: FindWorkflow) -> tuple[dict[str, Any], object]:
+def _with_stored(
+    given: dict[str, Any], find_workflow: FindWorkflow, default_workflow: str
+) -> tuple[dict[str, Any], object]:
     """The input and its workflow: the one in it, or a stored one, whose file may contain other fields too.
 
     The caller's fields take precedence over those of the file.
     """
-    workflow = given.get("workflow")
+    workflow = default_workflow or None if given.get("workflow") in (None, "") else given["workflow"]
     if not isinstance(workflow, str) or given.get("action") == "info":
         return given, workflow
     content = _parsed(workflow) if workflow.lstrip().startswith(("{", "[")) else find_workflow(workflow)
@@ -205,7 +223,7 @@ def _with_stored(given: dict[str, Any], find_workflow: FindWorkflow) -> tuple[di
     if "class_type" in content["workflow"]:  # a node that is called so
         return given, content
     stored = {name: value for name, value in content.items() if name not in ("workflow", "action")}
-    own = {name: value for name, value in given.items() if value is not None}
+    own = what_is_given(given)
     if isinstance(stored.get("output"), dict) and isinstance(own.get("output"), dict):
         own["output"] = {**stored["output"], **own["output"]}
     return {**stored, **own}, content["workflow"]
@@ -233,7 +251,8 @@ def _overrides(fields: InputFields) -> Overrides:
     if (fields.width is None) != (fields.height is None):
         missing = "height" if fields.height is None else "width"
         raise InvalidInput(f"width and height go together: {missing} is missing", field=missing)
-    seed = secrets.randbelow(_RANDOM_SEEDS) if fields.seed == "random" else fields.seed
+    drawn = secrets.randbelow(_RANDOM_SEEDS)
+    seed = drawn if fields.seed == "random" else fields.seed
     return Overrides(
         prompt=fields.prompt,
         negative_prompt=fields.negative_prompt,
@@ -248,6 +267,7 @@ def _overrides(fields: InputFields) -> Overrides:
         sampler_name=fields.sampler_name,
         scheduler=fields.scheduler,
         loras=tuple(Lora(lora.name, lora.strength, lora.strength_clip) for lora in fields.loras),
+        drawn_seed=drawn,
         node_ids={name: node_id for name in NODE_FIELDS if (node_id := getattr(fields, name)) is not None},
     )
 
@@ -260,7 +280,7 @@ def _files(kind: str, entries: list[FileFields]) -> list[InputFile]:
         if len(sources) != 1:
             problem = "none of them" if not sources else "several"
             raise InvalidInput(f"{where} ({shown(entry.name)}) must have one of image, data or url, not {problem}")
-        files.append(InputFile(entry.name, sources[0], where, kind == "images"))
+        files.append(InputFile(entry.name.removesuffix(" [input]"), sources[0], where, kind == "images"))
     return files
 
 

@@ -169,7 +169,7 @@ class JobRunner:
     def _run_once(self, job: PreparedJob, to_renew: Sequence[str], limits: RunLimits, report: Report) -> Result:
         """Queue, wait, gather the files and deliver them; then delete them. The nodes `to_renew` are run anew."""
         limits.check_stop()
-        fitted, told = fit(self.engine.client, job.applied.workflow, limits.check)
+        fitted, told = fit(self.engine.client, job.applied.workflow, job.files, limits.check)
         job = replace(job, applied=replace(job.applied, workflow=fitted, hints=(*job.applied.hints, *told)))
         changed = [*job.applied.changed, *job.request.set_inputs]
         check_before_queueing(self.engine.client, job.request, self.settings, fitted, changed, job.files, limits.check)
@@ -203,6 +203,7 @@ class JobRunner:
             files=outcome.files,
             texts=texts,
             hints=[*known, *outcome.hints],
+            errors=[made.failure.message] if made.failure else [],
             seed=_seed(job),
             cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
             timings=_timings(job, run, waited, outcome),

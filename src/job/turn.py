@@ -23,7 +23,7 @@ from ..comfy.prompt import run_prompt
 from ..comfy.record import Run, messages_of
 from ..comfy.rejection import explain_failure
 from ..comfy.run_limits import Report, RunLimits
-from ..errors import ComfyCrashed, InvalidWorkflow
+from ..errors import ComfyCrashed, InvalidWorkflow, NodeFailed, WorkerError
 from ..inputs.files import InputPlaces
 from ..outputs import (
     FolderWatch,
@@ -51,7 +51,8 @@ _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 class Made:
     """The result of a prompt: its run, the job's files that it used, the files that it saved, and those to deliver.
 
-    `elsewhere` is how many files it saved where answers do not reach, by folder of ComfyUI.
+    `elsewhere` is how many files it saved where answers do not reach, by folder of ComfyUI. `failure` is that of a
+    node; files that others had saved are delivered all the same.
     """
 
     run: Run
@@ -59,6 +60,7 @@ class Made:
     saved: list[OutputFile]
     files: list[LocalFile]
     elsewhere: dict[str, int]
+    failure: WorkerError | None = None
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,13 @@ class EngineTurns:
                     run = _run_isolated(engine, prompt, job_folder, folders, limits, report, job.extra_data)
             saved = self._saved_files(engine, run, watch, job_folder)
             failure = explain_failure(run.entry, run.workflow)
-            if failure:
+            if failure and not (job.keeps_partial_results and _is_partial(failure, saved)):
                 raise failure
-            saved += write_frames(run, folders, job_folder)
+            saved += write_frames(run, folders, job_folder) if failure is None else []
             wanted = [file for file in saved if job.request.output.previews or not file.is_preview]
             with self._files:
                 files = gather_files(wanted, folders, engine.client, job_folder, own, limits.check)
-            made = Made(run, used, saved, files, watch.saved_elsewhere())
+            made = Made(run, used, saved, files, watch.saved_elsewhere(), failure)
         finally:
             with _logging_failures():
                 if run is None:
@@ -166,6 +168,11 @@ class EngineTurns:
                 remove_files(folders, job_folder, self._running)
             if run is not None:
                 engine.forget(run.prompt_id)
+
+
+def _is_partial(failure: WorkerError, saved: Sequence[OutputFile]) -> bool:
+    """Whether a node failed after others had saved something."""
+    return type(failure) is NodeFailed and any(not file.is_preview for file in saved)
 
 
 def _run_isolated(

@@ -40,6 +40,8 @@ class Result:
     files: Sequence[Delivered]
     texts: Sequence[str] = ()
     hints: Sequence[str] = ()
+    errors: Sequence[str] = ()
+    """What went wrong beside: only a job that wants partial results has any."""
     seed: int | None = None
     cached_nodes: Sequence[str] = ()
     timings: Timings = field(default_factory=Timings)
@@ -69,6 +71,8 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
         answer["converted"] = True
     if result.texts:
         answer["text"] = list(result.texts)
+    if result.errors:
+        answer["errors"] = list(result.errors)
     if warnings or result.hints:
         answer["warnings"] = [*warnings, *result.hints]
     answer["timings"] = result.timings.as_json()

@@ -59,6 +59,7 @@ class Success(BaseModel):
     timings: TimingFields
     cached_nodes: list[str] = Field(description="ids of nodes whose results ComfyUI still had")
     versions: dict[str, str] = Field(description="of the worker and of ComfyUI")
+    refresh_worker: Literal[True] = Field(default=True, description="for RunPod, which takes it out")
 
 
 class Problem(BaseModel):
@@ -151,5 +152,39 @@ class Failure(BaseModel):
     refresh_worker: Literal[True] = True
 
 
-class Answer(RootModel[Success | Validation | Info | Failure]):
+class ImageOfWorkerComfyui(BaseModel):
+    """One entry of `images` in the format of worker-comfyui: a file of any kind."""
+
+    model_config = _CLOSED
+    filename: str
+    type: Literal["base64", "s3_url"]
+    data: str = Field(description="base64, or a link")
+
+
+class SuccessOfWorkerComfyui(BaseModel):
+    """A job that went well, with `output.answer` or `ANSWER_FORMAT` worker-comfyui."""
+
+    model_config = _CLOSED
+    images: list[ImageOfWorkerComfyui]
+    status: Literal["success_no_images"] = Field("success_no_images", description="only there if there are none")
+    errors: list[str] = Field([], description="of a node that failed after others had saved their files")
+    text: list[str] = []
+    seed: int = Field(default=0, ge=0)
+    warnings: list[str] = []
+    refresh_worker: Literal[True] = True
+
+
+class FailureOfWorkerComfyui(BaseModel):
+    """A job that failed, in that format."""
+
+    model_config = _CLOSED
+    error: str
+    details: list[str] = Field(description="what is wrong, a sentence each")
+    error_type: ErrorType
+    error_code: str
+    warnings: list[str] = []
+    refresh_worker: Literal[True] = True
+
+
+class Answer(RootModel[Success | Validation | Info | Failure | SuccessOfWorkerComfyui | FailureOfWorkerComfyui]):
     """`output` of a job that ended."""

@@ -74,7 +74,7 @@ def _prompts(graph: TypedGraph, kind: OverrideKind) -> Iterator[Place]:
     of_other = _is_positive_text if kind is NEGATIVE_PROMPT else _is_negative_text
     for node_id in graph.live:
         is_prompted = is_encoder(graph, node_id) or is_generator(graph, node_id)
-        texts = (name for name in graph.inputs(node_id) if graph.input_type(node_id, name) == "STRING")
+        texts = (name for name, kind in graph.input_types(node_id).items() if kind == "STRING")
         called = (name for name in texts if is_prompted or words_of(last_name(name)) & {"prompt", "text"})
         yield Place(node_id, tuple(name for name in called if not of_other(graph, node_id, name)))
 

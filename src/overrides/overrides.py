@@ -21,6 +21,7 @@ from ..workflow.typed import TypedGraph
 from .followers import follow, left_alone
 from .kinds import KINDS, OverrideKind, Write, named_place, usual_place, writes_of
 from .loras import Lora, insert_loras
+from .origins import origin_of
 from .places import Place, values_of
 from .sampling import find_seeds
 
@@ -33,7 +34,8 @@ class Overrides:
     """The changes that a job requests in its workflow; None leaves a value as it is.
 
     `seed` is 0 to 2^64-1; `width` and `height`, in pixels, must be given together. `node_ids` maps an input field that
-    names a node (`prompt_node_id`, …) to the id of that node. `set_by_inputs` are the inputs that the job's
+    names a node (`prompt_node_id`, …) to the id of that node. `drawn_seed` is what a seed of -1 in the workflow
+    becomes: "another each time", as in many nodes. `set_by_inputs` are the inputs that the job's
     `inputs` have set, and under which name: none of these may go there.
     """
 
@@ -51,6 +53,7 @@ class Overrides:
     scheduler: str | None = None
     loras: tuple[Lora, ...] = ()
     node_ids: Mapping[str, str] = field(default_factory=dict)
+    drawn_seed: int | None = None
     set_by_inputs: Mapping[Slot, str] = field(default_factory=dict)
 
 
@@ -109,16 +112,32 @@ def apply_overrides(workflow: Workflow, overrides: Overrides, schemas: Schemas |
     Raises NoOverrideTarget or AmbiguousOverrideTarget, which list the nodes that could be meant.
     """
     graph = _typed(workflow, schemas)
+    drawn = _with_drawn_seeds(graph, overrides.drawn_seed) if overrides.seed is None else None
+    graph = _typed(drawn, schemas) if drawn is not None else graph
     edit = _WorkflowEdit(graph, overrides.set_by_inputs)
     for kind in KINDS:
-        values = [getattr(overrides, name) for name in kind.fields]
-        if None not in values:
-            edit.apply(kind, values, overrides.node_ids.get(kind.node_field))
+        values, named = [getattr(overrides, name) for name in kind.fields], overrides.node_ids.get(kind.node_field)
+        asks_nothing = values == [""] and named is None and not kind.find(graph)  # forms send empty texts
+        if None not in values and not asks_nothing:
+            edit.apply(kind, values, named)
     changed = edit.changed_workflow
     if overrides.loras:
         changed = insert_loras(graph, changed, overrides.loras, overrides.node_ids.get("loras_node_id"))
     hints = tuple(dict.fromkeys(edit.hints))
     return AppliedOverrides(changed, tuple(dict.fromkeys(edit.changed)), hints, tuple(_seeds(graph)))
+
+
+def _with_drawn_seeds(graph: TypedGraph, seed: int | None) -> Workflow | None:
+    """A copy with a number in place of every seed of -1, which is none that samplers take; None if there is none."""
+    origins = [origin_of(graph, place.node_id, name) for place in find_seeds(graph) for name in place.inputs]
+    slots = [origin.slots[0] for origin in origins if origin.is_plain]
+    random = [slot for slot in slots if graph.inputs(slot.node_id)[slot.name] in (-1, "-1")]
+    if seed is None or not random:
+        return None
+    changed = editable_copy(graph.workflow)
+    for slot in random:
+        changed[slot.node_id]["inputs"][slot.name] = seed
+    return changed
 
 
 def _typed(workflow: Workflow, schemas: Schemas | None) -> TypedGraph:

@@ -29,12 +29,12 @@ def is_result(kind: str) -> bool:
 @per_node
 def is_sampler(graph: TypedGraph, node_id: str) -> bool:
     """Whether a node denoises."""
-    inputs = graph.inputs(node_id)
-    types = {graph.input_type(node_id, name) for name in inputs}
-    if "NOISE" not in types and not seed_inputs(graph, node_id):
+    types = graph.input_types(node_id)
+    kinds = set(types.values())
+    if "NOISE" not in kinds and not seed_inputs(graph, node_id):
         return False
-    has_schedule = "SIGMAS" in types or any(last_name(name) == "steps" for name in inputs)
-    is_steered = any(is_conditioning(kind) for kind in types)
+    has_schedule = "SIGMAS" in kinds or any(last_name(name) == "steps" for name in types)
+    is_steered = any(is_conditioning(kind) for kind in kinds)
     return (has_schedule or is_steered) and _gives_result(graph, node_id)
 
 

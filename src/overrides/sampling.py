@@ -37,9 +37,9 @@ class SamplingSetting:
     def inputs(self, graph: TypedGraph, node_id: str) -> tuple[str, ...]:
         """The inputs of a node that take this setting: the one of its name, else those whose names have its word."""
         named = numbers_of(graph, node_id)
-        exact = next((named[name] for name in (self.name, *self.other_names) if name in named), None)
-        if exact is not None:
-            return (exact,)
+        for name in (self.name, *self.other_names):
+            if name in named:
+                return (named[name],)
         return tuple(name for last, name in named.items() if _is_cfg(last)) if self.name == "cfg" else ()
 
     def find(self, graph: TypedGraph) -> list[Place]:
@@ -67,8 +67,8 @@ class SamplingSetting:
 def numbers_of(graph: TypedGraph, node_id: str) -> dict[str, str]:
     """The inputs of a node that take a number or a choice, by the last part of their names."""
     found: dict[str, str] = {}
-    for name in graph.inputs(node_id):
-        if graph.input_type(node_id, name) in _NUMBERS_AND_CHOICES:
+    for name, kind in graph.input_types(node_id).items():
+        if kind in _NUMBERS_AND_CHOICES:
             found.setdefault(last_name(name), name)
     return found
 

@@ -89,9 +89,11 @@ def negative_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
 
 def _texts(graph: TypedGraph, node_id: str) -> Iterable[str]:
     """The inputs of a node that take a text."""
-    is_known = graph.schema(node_id) is not None
-    for name, value in graph.inputs(node_id).items():
-        kind = graph.input_type(node_id, name)
+    is_known, inputs = graph.schema(node_id) is not None, graph.inputs(node_id)
+    for name, kind in graph.input_types(node_id).items():
+        if kind not in ("STRING", ANY):
+            continue
+        value = inputs[name]
         is_choice = not is_known and isinstance(value, str) and value.lower() in _CHOICES
         if (kind == "STRING" and not is_choice) or (kind == ANY and isinstance(value, list)):
             yield name
@@ -119,8 +121,8 @@ def seed_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     """The inputs of a node that take a seed, empty if it takes none; some nodes draw several things."""
     return tuple(
         name
-        for name in graph.inputs(node_id)
-        if _SEED.search(last_name(name)) and graph.input_type(node_id, name) in ("INT", ANY)
+        for name, kind in graph.input_types(node_id).items()
+        if kind in ("INT", ANY) and _SEED.search(last_name(name))
     )
 
 

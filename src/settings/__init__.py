@@ -16,11 +16,13 @@ from .environment import (
     may_be_secret,
     on_runpod,
     read_settings,
+    told_of_peer_variables,
 )
-from .settings import Delivery, ImageFormat, Settings, format_value, variable
+from .settings import AnswerFormat, Delivery, ImageFormat, Settings, format_value, variable
 
 __all__ = [
     "SECRETS_FILE",
+    "AnswerFormat",
     "BucketConfig",
     "Delivery",
     "ImageFormat",
@@ -34,5 +36,6 @@ __all__ = [
     "may_be_secret",
     "on_runpod",
     "read_settings",
+    "told_of_peer_variables",
     "variable",
 ]

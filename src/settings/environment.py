@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 
 from .. import REPOSITORY
 from ..errors import InvalidSetting
+from .peer_variables import PEER_VARIABLES
 from .settings import Settings, variable
 
 SECRETS_FILE = REPOSITORY / ".secrets"
@@ -56,6 +57,11 @@ def _parsed(setting: Field[Any], value: str) -> Any:
     except ValueError as error:
         shown = "what it is" if "@" in value else repr(value[:80])  # a URL may contain a password
         raise InvalidSetting(f"{variable(setting)} must be {error}, not {shown}") from error
+
+
+def told_of_peer_variables() -> list[str]:
+    """A sentence for each variable of other workers that is set."""
+    return [f"{name} is of another worker: {told}" for name, told in PEER_VARIABLES.items() if os.environ.get(name)]
 
 
 def on_runpod() -> bool:

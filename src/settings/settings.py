@@ -12,6 +12,7 @@ from .bucket import BucketConfig, endpoint_and_bucket
 
 ImageFormat = Literal["png", "jpeg", "webp", "avif"]
 Delivery = Literal["auto", "base64", "bucket"]
+AnswerFormat = Literal["standard", "worker-comfyui"]
 
 
 def _setting(name: str, default: Any, meaning: str, parse: Callable[[str], Any], is_secret: bool = False) -> Any:
@@ -83,6 +84,12 @@ class Settings:
         "How often a job runs again after ComfyUI died or hung, within its `JOB_TIMEOUT`",
         values.whole_number(0, 10),
     )
+    refresh_worker: bool = _setting(
+        "REFRESH_WORKER",
+        False,
+        "Whether RunPod starts the worker anew after each job, so that nothing of it stays: each job pays for a boot",
+        values.flag,
+    )
     stall_timeout: float = _setting(
         "STALL_TIMEOUT",
         300.0,
@@ -125,6 +132,9 @@ class Settings:
         "Folder of stored workflows, looked into before `/runpod-volume/workflows`, `/workspace/workflows` and "
         "`examples/`",
         values.text,
+    )
+    default_workflow: str = _setting(
+        "DEFAULT_WORKFLOW", "", "Stored workflow (name) for jobs that bring only fields, like a prompt", values.text
     )
     max_input_files: int = _setting(
         "MAX_INPUT_FILES", 50, "Files that one job may bring", values.whole_number(0, 1000)
@@ -176,6 +186,12 @@ class Settings:
         "auto",
         "`base64`, `bucket`, or `auto`: base64 as long as the answer is small enough",
         values.one_of(*get_args(Delivery)),
+    )
+    answer_format: AnswerFormat = _setting(
+        "ANSWER_FORMAT",
+        "standard",
+        "`standard`, or `worker-comfyui`: what an answer looks like to clients of that worker",
+        values.one_of(*get_args(AnswerFormat)),
     )
     bucket_endpoint_url: str = _setting(
         "BUCKET_ENDPOINT_URL",

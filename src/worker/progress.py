@@ -54,7 +54,9 @@ class JobProgress:
         whole = sum(self._weight(node) for node in self._to_run) or 1
         done = (before + min(part, 1.0) * self._weight(self._begun[-1])) / whole
         self._percent = max(self._percent, min(99, int(done * 100)))
-        progress: dict[str, Any] = {"percent": self._percent, "node_id": node_id, "node": self._graph.title(node_id)}
+        title = self._graph.title(node_id)
+        # Clients of worker-comfyui read `images` of every `output`, also while the job runs.
+        progress: dict[str, Any] = {"percent": self._percent, "node_id": node_id, "node": title, "images": []}
         return {**progress, "step": event.step, "steps": event.steps} if event.steps else progress
 
     def _weight(self, node_id: str) -> int:

@@ -28,22 +28,33 @@ _MAX_TOLD = 20
 def without_leftovers(workflow: object) -> tuple[object, list[str]]:
     """The workflow without them, and warnings; what is no workflow is left for `check_workflow` to refuse.
 
-    A note is left out. What is linked to a reroute is linked to what that leads to instead; what is linked to a
-    primitive gets its value. An input that is linked to nothing in this way is lost. Raises InvalidWorkflow for a
-    reroute or a primitive of which nobody can say what it gives.
+    What is no node is left out: `_metadata`, `version`, and the like. A note is left out. What is linked to a reroute
+    is linked to what that leads to instead; what is linked to a primitive gets its value. An input that is linked to
+    nothing in this way is lost. Raises InvalidWorkflow for a reroute or a primitive of which nobody can say what it
+    gives.
     """
     if not isinstance(workflow, dict):
         return workflow, []
-    nodes = {node_id: _as_exported(node) for node_id, node in workflow.items()}
+    nodes = {node_id: _as_exported(node) for node_id, node in workflow.items() if not _is_no_node(node)}
+    if not nodes:
+        return workflow, []
+    others = [str(name)[:80] for name in workflow if name not in nodes]
+    shown = ", ".join(map(repr, others[:_MAX_TOLD]))
+    told = [f"left out of the workflow, as they are no nodes: {shown}"] if others else []
     editors = {node_id: node for node_id, node in nodes.items() if _class_of(node) in _EDITOR_CLASSES}
     if not editors:
-        return nodes, []
+        return nodes, told
     given = _ends({node_id: _given_by(node_id, node) for node_id, node in editors.items()})
     kept, lost = {}, list[str]()
     for node_id, node in nodes.items():
         if node_id not in editors:
             kept[node_id] = _relinked(node_id, node, given, lost)
-    return kept, [*_told(editors), *lost[:_MAX_TOLD]]
+    return kept, [*told, *_told(editors), *lost[:_MAX_TOLD]]
+
+
+def _is_no_node(value: object) -> bool:
+    """Whether a value beside nodes is something else: one that has neither a class nor inputs."""
+    return not isinstance(value, dict) or not {"class_type", "inputs"} & value.keys()
 
 
 def _class_of(node: object) -> str:

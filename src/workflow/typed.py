@@ -54,10 +54,14 @@ class TypedGraph(Graph):
         super().__init__(workflow)
         self._schemas = {node_id: schemas.get(node["class_type"]) for node_id, node in workflow.items()}
         self._output_types: dict[Link, str] = {}
-        self._input_types: dict[tuple[str, str], str] = {}
+        self._input_types: dict[str, dict[str, str]] = {node_id: {} for node_id in workflow}
         for node_id in self.once(dependencies_first):
+            schema = self._schemas[node_id]
+            declared = schema.inputs if schema is not None else {}
+            types = self._input_types[node_id]
             for name, value in self.inputs(node_id).items():
-                self._input_types[node_id, name] = self._type_of_input(node_id, name, value)
+                is_plain = name in declared and _is_concrete(declared[name].kind)
+                types[name] = declared[name].kind if is_plain else self._type_of_input(node_id, name, value)
 
     # --- Types ------------------------------------------------------------------------------------------
 
@@ -70,9 +74,13 @@ class TypedGraph(Graph):
         schema = self._schemas[node_id]
         return input_schema(schema, self.inputs(node_id), name) if schema else None
 
+    def input_types(self, node_id: str) -> Mapping[str, str]:
+        """The types of a node's inputs, by name; none for a node in a circle."""
+        return self._input_types[node_id]
+
     def input_type(self, node_id: str, name: str) -> str:
         """The type of an input that the node has."""
-        return self._input_types.get((node_id, name), ANY)
+        return self._input_types[node_id].get(name, ANY)
 
     def output_type(self, link: Link) -> str:
         """The type of what a link brings."""

@@ -236,7 +236,8 @@ def test_health_counts_jobs_and_workers(client: Client) -> None:
     ("path", "body", "status"),
     [
         ("run", {"prompt": 1}, 400),
-        ("run", {"input": "text"}, 400),
+        ("run", {"input": 5}, 400),
+        ("run", {"input": {}, "webhook": "nowhere"}, 400),
         ("run", [1], 400),
         ("run", {"input": {}, "policy": {"executionTimeout": 1}}, 400),
         ("run", {"input": {}, "policy": {"ttl": "soon"}}, 400),

@@ -183,7 +183,7 @@ def test_the_examples_ship(draft_bench: Bench) -> None:
     assert draft_bench.run(workflow="workflow_api_format", prompt="a cat", steps=2)["status"] == "success"
 
 
-@pytest.mark.parametrize("name", ["nope", "../mine", "/etc/passwd", "sub/../mine", "", "a b", "x" * 5000, "..", "sub"])
+@pytest.mark.parametrize("name", ["nope", "../mine", "/etc/passwd", "sub/../mine", "a b", "x" * 5000, "..", "sub"])
 def test_a_name_that_is_none_lists_those_there_are(named: Bench, name: str) -> None:
     answer = named.run(workflow=name)
     assert (answer["error_code"], answer["error_type"]) == ("workflow_not_found", "validation")

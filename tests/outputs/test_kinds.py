@@ -332,9 +332,20 @@ def test_a_file_that_no_node_names_is_a_hint_and_one_that_was_not_sent_is_asked_
         images = [{"name": name, "data": sources["base64"]} for name in ("in.png", "other.png")]
         answer = bench.run(workflow=workflow, images=images)
         assert answer["warnings"] == ["images[1] (other.png) was not used: no node names it"]
-        answer = bench.run(workflow=workflow, images=images[1:])
-    assert answer["error_type"] == "validation"
-    assert "send it with the job under that name" in answer["error"]
+        taken = bench.run(workflow=workflow, images=images[1:])
+        two = {
+            **workflow,
+            "2": node("LoadImage", image="b.png"),
+            "8": node("SaveImage", images=["2", 0], filename_prefix="y"),
+        }
+        asked = bench.run(workflow=two, images=images[1:])
+    assert taken["images"] == answer["images"]
+    assert (
+        "1 (LoadImage) names 'in.png'; the one file that was sent, 'other.png', was taken for it"
+        in taken["warnings"][0]
+    )
+    assert asked["error_type"] == "validation"
+    assert "send it with the job under that name" in asked["error"]
 
 
 def test_timings_tell_where_the_time_went(bench: Bench) -> None:

@@ -102,9 +102,19 @@ def test_what_a_former_run_found_is_not_taken_for_this_one() -> None:
     assert tidied({**still(), "2": {**still()["2"], "is_changed": ["0a1b"]}})[0] == still()
 
 
-@pytest.mark.parametrize("odd", [None, 5, [], "x", {"1": 5}, {"1": None, "2": {"class_type": 5}}, {1: node("A")}])
+@pytest.mark.parametrize("odd", [None, 5, [], "x", {"1": 5}, {"2": {"class_type": 5}}, {1: node("A")}])
 def test_what_is_no_workflow_is_left_to_the_checks(odd: Any) -> None:
     assert tidied(odd) == (odd, [])
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}, {"author": "me"}])
+def test_what_is_no_node_is_left_out_and_named(value: Any) -> None:
+    assert tidied({"_metadata": value, **still(), "version": value}) == (
+        still(),
+        ["left out of the workflow, as they are no nodes: '_metadata', 'version'"],
+    )
+    broken = {**still(), "9": {"inputs": {}}, "8": {"class_type": "X"}}
+    assert tidied(broken) == (broken, [])
 
 
 def test_an_odd_number_in_an_input_is_still_refused(draft_bench: Bench) -> None:

@@ -1,0 +1,1 @@
+"""Tests of `src/clients`: requests and answers in the shapes of other workers."""
