@@ -205,3 +205,37 @@ def test_the_pod_has_its_editor_jupyter_and_ssh_and_runs_jobs(tmp_path: Path) ->
 def test_the_tests_are_of_this_repository() -> None:
     for name in ("serverless_worker.py", "src/start.sh"):
         assert (ROOT / "worker" / name).read_bytes() == (REPOSITORY / name).read_bytes(), "IMAGE_ROOT is of other code"
+
+
+def test_an_image_made_from_it_as_the_page_says(tmp_path: Path) -> None:
+    """The recipe of docs/migrating.md: its RUN lines run in the image, and what it adds lies where it says."""
+    page = (REPOSITORY / "docs" / "migrating.md").read_text(encoding="utf-8")
+    recipe = page.split("```dockerfile\n")[1].split("```")[0].replace("PACK", "worker_test_nodes")
+    steps = [line.removeprefix("RUN ") for line in recipe.splitlines() if line.startswith("RUN ")]
+    variables = dict(line.removeprefix("ENV ").split("=") for line in recipe.splitlines() if line.startswith("ENV "))
+    added = [line.split()[-1] for line in recipe.splitlines() if line.startswith(("ADD ", "COPY "))]
+    assert (len(steps), variables) == (2, {"WORKFLOWS_DIR": "/workflows"})
+    overlay = tmp_path / "overlay"
+    pack, models, inputs, workflows = (overlay / place.lstrip("/") for place in added)
+    shutil.copytree(SPY.parent / "worker_test_nodes", pack)
+    (pack / "requirements.txt").write_text("numpy\npillow\n")
+    for folder in (models, inputs, workflows):
+        folder.mkdir(parents=True)
+    (models / "style.safetensors").write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    shutil.copy(REPOSITORY / "docs" / "pictures" / "playground-light.png", inputs / "face.png")
+    load = {"1": node("LoadImage", image="face.png"), "9": node("SaveImage", images=["1", 0], filename_prefix="x")}
+    (workflows / "portrait.json").write_text(json.dumps(load))
+    sleep = {**work(), "2": node("WorkerTestSleep", image=["1", 0], seconds=0.1, steps=1)}
+    sleep["9"]["inputs"]["images"] = ["2", 0]
+    start = " && ".join([*steps, f"exec {ENTRY[0]}"])
+    with serving() as queue:
+        environment = {**ENVIRONMENT, **queue.environment, **variables}
+        with running(ROOT, ["/bin/sh", "-c", start], environment, tmp_path, overlay=overlay) as container:
+            queue.put("baked", {"workflow": "portrait"})
+            queue.put("pack", {"workflow": sleep})
+            queue.put("info", {"action": "info"})
+            queue.wait_for(3, 2 * HANG)
+            assert picture(queue, "baked").startswith(b"\x89PNG"), container.log[-3000:]
+            assert picture(queue, "pack").startswith(b"\x89PNG")
+    (posted,) = queue.posted["info"]
+    assert posted["output"]["models"]["loras"] == ["style.safetensors"]
