@@ -134,9 +134,8 @@ def read_job(
     if fields.action == "info":
         return Request("info", warnings=warnings)
     if workflow is None:
-        raise InvalidInput(
-            f"input has no workflow (in ComfyUI's API format, or as the editor saves it); it has {listed(given)}"
-        )
+        has = listed(what_is_given(given))
+        raise InvalidInput(f"input has no workflow (in ComfyUI's API format, or as the editor saves it); it has {has}")
     check_json(fields.extra_pnginfo, "extra_pnginfo")
     request = Request(
         action=fields.action,

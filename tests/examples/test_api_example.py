@@ -131,7 +131,7 @@ def test_a_job_over_the_timeout_is_cancelled(client: Client) -> None:
         (["--key", KEY, "--workflow", "no-such-one"], "there is no stored workflow 'no-such-one'"),
         (["--key", KEY, "--workflow", "none.json"], "none.json cannot be read: No such file"),
         (["--key", KEY, "--workflow", "README.md"], "README.md"),
-        (["--key", KEY, "--workflow", "smoke_workflow", "--seed", "-1"], "seed"),
+        (["--key", KEY, "--workflow", "smoke_workflow", "--seed", "-2"], "seed"),
         (["--key", KEY, "--image", "none.png"], "none.png cannot be read"),
     ],
 )

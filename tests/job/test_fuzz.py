@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import json
 import os
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from src.errors import WorkerError
 from src.job import handler as job_handler
 from src.workflow import check_workflow
+from src.workflow.leftovers import without_leftovers
 
 from .. import workflows
 from ..conftest import Bench
@@ -64,6 +66,29 @@ def mutated_jobs(draw: st.DrawFn) -> Any:
     return job
 
 
+SHAPES = [
+    lambda given: given,
+    lambda given: {"input": given},
+    lambda given: given.get("workflow"),
+    lambda given: {**given, "prompt": given.get("workflow"), "workflow": None},
+    lambda given: {"workflow": {"prompt": given.get("workflow")}},
+    lambda given: {**given, "workflow": "custom", "payload": given.get("workflow")},
+]
+"""An input as clients of other workers would send it."""
+
+
+@st.composite
+def jobs_of_other_clients(draw: st.DrawFn) -> Any:
+    """A mutated job in another shape, some as a JSON text."""
+    job = draw(mutated_jobs())
+    if isinstance(job.get("input"), dict):
+        job["input"] = draw(st.sampled_from(SHAPES))(job["input"])
+    if draw(st.booleans()):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            job["input"] = json.dumps(job["input"])
+    return job
+
+
 def check_answer(answer: Any) -> None:
     """The contract's shape, encodable as the SDK encodes it, and silent about the inside."""
     encoded = json.dumps(answer, ensure_ascii=False, allow_nan=False).encode("utf-8")
@@ -90,7 +115,7 @@ def check_answer(answer: Any) -> None:
 def reaches_engine(job: Any) -> bool:
     """Whether the workflow passes our own checks."""
     try:
-        check_workflow(job["input"]["workflow"])
+        check_workflow(without_leftovers(job["input"]["workflow"])[0])
     except (WorkerError, TypeError, KeyError):
         return False
     return True
@@ -127,6 +152,15 @@ def test_mutated_jobs_get_clean_answers(draft_bench: Bench, loop: asyncio.Abstra
 @FUZZ
 @given(job=st.one_of(JSON, st.fixed_dictionaries({"id": JSON, "input": JSON})))
 def test_jobs_from_nothing_get_clean_answers(draft_bench: Bench, loop: asyncio.AbstractEventLoop, job: Any) -> None:
+    job_handler.set_worker(draft_bench.worker)
+    check_answer(loop.run_until_complete(job_handler.handler(job)))
+
+
+@FUZZ
+@given(job=jobs_of_other_clients())
+def test_mutated_jobs_of_other_clients_get_clean_answers(
+    draft_bench: Bench, loop: asyncio.AbstractEventLoop, job: Any
+) -> None:
     job_handler.set_worker(draft_bench.worker)
     check_answer(loop.run_until_complete(job_handler.handler(job)))
 
