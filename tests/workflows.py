@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
+
+from PIL import Image
 
 Workflow = dict[str, Any]
 
@@ -107,3 +110,10 @@ def flux() -> Workflow:
         "27": node("EmptySD3LatentImage", width=1024, height=1024, batch_size=1),
         "30": node("ModelSamplingFlux", max_shift=1.15, base_shift=0.5, width=1024, height=1024, model=["12", 0]),
     }  # fmt: skip
+
+
+def png(side: int) -> bytes:
+    """A grey picture of that many pixels a side."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side), "grey").save(buffer, "PNG")
+    return buffer.getvalue()

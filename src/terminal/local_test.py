@@ -59,7 +59,12 @@ def _checked_test_job(options: Options, settings: Settings) -> tuple[dict[str, A
     job = test_job(options)
     _check_output(options.output)
     try:
-        request = read_job(job, lambda name: stored_workflow(name, settings), mend=_leave_to_comfyui)
+        request = read_job(
+            job,
+            lambda name: stored_workflow(name, settings),
+            mend=_leave_to_comfyui,
+            default_workflow=settings.default_workflow,
+        )
     except (GuiFormatWorkflow, _NeedsComfyUI):  # only a running ComfyUI can convert or judge it
         return job, {}
     if all(node["class_type"] in core_schemas() for node in request.workflow.values()):

@@ -28,6 +28,7 @@ from ..workflows import node
 
 __all__ = ["storage"]  # a fixture
 LONG = 45.0  # a hang limit
+PIXEL = "data:image/png;base64," + base64.b64encode(workflows.png(8)).decode()
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +147,52 @@ def test_what_was_saved_before_a_node_failed_comes_with_errors(bench: Bench) -> 
     assert bench.run(workflow=alone, output={"answer": "worker-comfyui"})["error"]
 
 
-def test_salads_and_ashleykleynhans_clients_read_a_list_of_base64(draft_bench: Bench) -> None:
-    still = workflows.still()
-    for job_input in (
-        {"prompt": still, "id": "order-1", "convert_output": {"format": "jpg", "options": {"quality": 80}}},
-        {"workflow": "custom", "payload": still},
-    ):
-        answer = draft_bench.handle({"id": "x", "input": job_input})
-        assert [Image.open(io.BytesIO(base64.b64decode(image))).size for image in answer["images"]] == [(128, 96)]
-        assert len(answer["filenames"]) == 1
+def test_salads_and_ashleykleynhans_clients_read_a_list_of_base64(tmp_path: Path) -> None:
+    folder = tmp_path / "workflows"
+    folder.mkdir()
+    (folder / "txt2img.json").write_text(json.dumps(workflows.generative()))
+    fields = {
+        "prompt": "a cat",
+        "negative_prompt": "",
+        "seed": 5,
+        "steps": 2,
+        "cfg_scale": 1,
+        "width": 64,
+        "height": 96,
+    }
+    by_url = {"1": node("LoadImage", image=PIXEL), "2": node("SaveImage", images=["1", 0], filename_prefix="x")}
+    with serving(tmp_path, WORKFLOWS_DIR=str(folder)) as served:
+        served.wait_for_workers(1)
+        for job_input, size in (
+            (
+                {
+                    "prompt": workflows.still(),
+                    "id": "a",
+                    "convert_output": {"format": "jpg", "options": {"quality": 80}},
+                },
+                (128, 96),
+            ),
+            ({"prompt": by_url, "client_id": "c"}, (8, 8)),
+            ({"workflow": "custom", "payload": workflows.still()}, (128, 96)),
+            ({"workflow": "txt2img", "payload": fields}, (64, 96)),
+        ):
+            output = served.post("runsync", {"input": job_input}).json()["output"]
+            pictures = [Image.open(io.BytesIO(base64.b64decode(image))) for image in output["images"]]
+            assert [picture.size for picture in pictures] == [size], output
+            assert len(output["filenames"]) == 1
+        status = served.post("runsync", {"input": {"prompt": {}, "id": "a"}}).json()
+        assert (status["status"], "no nodes" in status["error"]) == ("FAILED", True)
+
+
+def test_a_video_is_an_image_there(bench: Bench) -> None:
+    if bench.name == "draft":
+        pytest.skip("the draft engine makes no videos")
+    frames = {"1": node("EmptyImage", width=64, height=64, batch_size=4, color=255)}
+    saver = node("SaveWEBM", images=["1", 0], filename_prefix="v/clip", codec="vp9", fps=4, crf=40)
+    answer = bench.run(workflow={**frames, "2": saver}, output={"answer": "worker-comfyui"})
+    (video,) = answer["images"]
+    assert video["filename"].startswith("clip_") and video["filename"].endswith(".webm")
+    assert base64.b64decode(video["data"]).startswith(b"\x1a\x45\xdf\xa3")
 
 
 def test_an_answer_that_is_not_of_a_run_stays_as_it_is() -> None:
