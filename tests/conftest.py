@@ -117,7 +117,10 @@ class Bench:
         paths = [path for folder in (folders.input, folders.output, folders.temp) for path in folder.rglob("*")]
         # ComfyUI creates this folder itself: newer versions at startup, 0.3.64 on a request to /object_info.
         created_by_comfyui = folders.input / "3d"
-        return [str(path) for path in paths if path != created_by_comfyui or not path.is_dir()]
+        baked = self.engine.process.installation.directory / "input"
+        brought = {folders.input / path.relative_to(baked) for path in baked.rglob("*")}
+        others = [path for path in paths if path not in brought]
+        return [str(path) for path in others if path != created_by_comfyui or not path.is_dir()]
 
 
 @contextmanager

@@ -173,6 +173,19 @@ def test_a_picture_in_the_place_of_its_name_is_taken_for_a_file(bench: Bench) ->
     assert by_override["images"] == sent["images"]
 
 
+def test_a_name_may_have_comfyuis_own_suffix(bench: Bench) -> None:
+    content = picture()
+    plain = bench.run(workflow=loading("in.png"), images=[{"name": "in.png", "image": content}])
+    for in_workflow, sent in (
+        ("in.png [input]", "in.png"),
+        ("in.png", "in.png [input]"),
+        ("a.png [input]", "a.png [input]"),
+    ):
+        answer = bench.run(workflow=loading(in_workflow), images=[{"name": sent, "image": content}])
+        assert answer["images"] == plain["images"]
+        assert "warnings" not in answer
+
+
 def test_only_the_file_inputs_of_comfyuis_own_loaders_are_looked_at() -> None:
     url = "https://example.com/a%20b.mp4?x=1"
     workflow = {
