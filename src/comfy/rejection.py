@@ -23,6 +23,7 @@ from ..errors import (
     RunInterrupted,
     WorkerError,
 )
+from ..models.folders import MODEL_FILE, folder_names, folder_of_input
 from ..redaction import public_text
 from ..workflow.graph import Graph, Workflow
 from .boot_log import FailedPack
@@ -49,31 +50,7 @@ _WHERE_MODELS_ARE = (
     "that is there"
 )
 
-# Folder (or folders) below those roots, by input name; a few inputs mean another folder in one class.
-_FOLDERS = {
-    "ckpt_name": "checkpoints",
-    "unet_name": "diffusion_models or unet",
-    "clip_name": "text_encoders or clip",
-    "clip_name1": "text_encoders or clip",
-    "clip_name2": "text_encoders or clip",
-    "clip_name3": "text_encoders or clip",
-    "clip_name4": "text_encoders or clip",
-    "vae_name": "vae",
-    "lora_name": "loras",
-    "control_net_name": "controlnet",
-    "style_model_name": "style_models",
-    "gligen_name": "gligen",
-    "hypernetwork_name": "hypernetworks",
-    "photomaker_model_name": "photomaker",
-    "audio_encoder_name": "audio_encoders",
-}
-_FOLDERS_BY_CLASS = {
-    ("CLIPVisionLoader", "clip_name"): "clip_vision",
-    ("UpscaleModelLoader", "model_name"): "upscale_models",
-    ("ModelPatchLoader", "name"): "model_patches",
-}
 _JSON_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
-_MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
 _NOT_FOUND_AT_RUN = re.compile(r"Model in folder '([^']+)' with filename '([^']+)' not found")
 
 _OUT_OF_MEMORY = re.compile(r"OutOfMemory|MemoryError|out of memory|can't allocate memory", re.IGNORECASE)
@@ -186,7 +163,7 @@ class Problem:
     @property
     def missing_model(self) -> dict[str, str]:
         """Name and folder (ComfyUI's name of it, '' if that is not known) of a model that is missing."""
-        return _model(self.received, _folder_of(self.class_type, self.name))
+        return _model(self.received, folder_of_input(self.class_type, self.name))
 
     def _sentence(self) -> str:
         said = repr(self.received)
@@ -228,7 +205,8 @@ class Problem:
         return ": ".join(filter(None, (message, details))) or self.kind
 
     def _missing_model(self) -> str:
-        folder = _folder_of(self.class_type, self.name) or "of its models"
+        kind = folder_of_input(self.class_type, self.name)
+        folder = " or ".join(folder_names().get(kind, (kind,))) if kind else "of its models"
         name = str(self.received)
         near = difflib.get_close_matches(name, self.allowed, n=3, cutoff=0.5)
         there = f"nearest names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
@@ -242,8 +220,7 @@ class Problem:
         return f"; this is {self._engine.name}, and a newer ComfyUI may know it"
 
     def _names_model(self) -> bool:
-        known = self.name in _FOLDERS or (self.class_type, self.name) in _FOLDERS_BY_CLASS
-        return known or bool(_MODEL_FILE.search(str(self.received)))
+        return bool(folder_of_input(self.class_type, self.name) or MODEL_FILE.search(str(self.received)))
 
     def _limit(self, which: str) -> object:
         return self._limits.get(which, "?")
@@ -263,12 +240,8 @@ def _config(value: object) -> tuple[object, Mapping[str, Any]]:
     return None, {}
 
 
-def _folder_of(class_type: str, name: str) -> str:
-    return _FOLDERS_BY_CLASS.get((class_type, name)) or _FOLDERS.get(name, "")
-
-
 def _model(name: object, folder: str) -> dict[str, str]:
-    return {"name": public_text(name, 200), "folder": folder.partition(" or ")[0]}
+    return {"name": public_text(name, 200), "folder": folder}
 
 
 def _listed(options: list[str]) -> str:

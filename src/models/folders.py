@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import PurePosixPath
@@ -13,6 +14,34 @@ from .. import REPOSITORY
 _MODEL_PATHS_FILE = REPOSITORY / "src" / "extra_model_paths.yaml"
 ALSO_IN = {"diffusion_models": "checkpoints"}
 """Files of the folder on the left are also looked for in the one on the right: diffusion models among checkpoints."""
+
+MODEL_FILE = re.compile(r"\.(safetensors|sft|ckpt|pt|pt2|pth|bin|pkl|gguf|onnx)$", re.IGNORECASE)
+"""The endings of model files."""
+
+# The kind of model by the input that names it; a few inputs mean another kind in one class.
+_OF_INPUTS = {
+    "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    **dict.fromkeys(("clip_name", "clip_name1", "clip_name2", "clip_name3", "clip_name4"), "text_encoders"),
+    "vae_name": "vae",
+    "lora_name": "loras",
+    "control_net_name": "controlnet",
+    "style_model_name": "style_models",
+    "gligen_name": "gligen",
+    "hypernetwork_name": "hypernetworks",
+    "photomaker_model_name": "photomaker",
+    "audio_encoder_name": "audio_encoders",
+}
+_OF_INPUTS_OF_CLASSES = {
+    ("CLIPVisionLoader", "clip_name"): "clip_vision",
+    ("UpscaleModelLoader", "model_name"): "upscale_models",
+    ("ModelPatchLoader", "name"): "model_patches",
+}
+
+
+def folder_of_input(class_type: str, name: str) -> str:
+    """The kind of model that an input of a node class names, "" if that is not known."""
+    return _OF_INPUTS_OF_CLASSES.get((class_type, name)) or _OF_INPUTS.get(name, "")
 
 
 @cache
