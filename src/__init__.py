@@ -12,6 +12,7 @@ editor/     the editor's own save format -> the API format
 pictures/   Pillow's work, in processes that can be ended
 storage/    files stored elsewhere: in buckets, and at URLs that callers name
 models/     model files: which there are, where they come from, fetched, checked, kept
+needs/      what workflows need besides ComfyUI: models, node packs, files
 protocol/   ComfyUI's own HTTP and websocket protocol, served over an executor
 draft/      the draft engine: an executor that draws with Pillow
 comfy/      ComfyUI as a subprocess, and the client of its HTTP and websocket protocol

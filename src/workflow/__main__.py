@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..terminal.workflow import run
+from ..terminal.needs import run as needs
+from ..terminal.workflow import run as convert
 
 
 def _url(text: str) -> str:
@@ -27,8 +28,21 @@ def _parse() -> argparse.Namespace:
     command.add_argument(
         "--url", type=_url, help="a ComfyUI that runs, like http://127.0.0.1:8188; else one is started"
     )
+    help_text = "tell which models, node packs and files workflows need, and where these are to be had"
+    command = commands.add_parser(
+        "needs",
+        help=help_text,
+        description=f"{help_text[0].upper()}{help_text[1:]}, as the files themselves say it, or the models that are "
+        "known here. Nothing is fetched. Also reads a snapshot of ComfyUI-Manager and a comfy-build.yaml. The exit "
+        "status is 2 if something is open.",
+    )
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a file, or a folder of them")
+    command.add_argument("--json", action="store_true", help="for programs")
     return parser.parse_args()
 
 
+COMMANDS = {"convert": convert, "needs": needs}
+
 if __name__ == "__main__":
-    sys.exit(run(_parse()))
+    options = _parse()
+    sys.exit(COMMANDS[options.command](options))

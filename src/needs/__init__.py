@@ -1,0 +1,14 @@
+"""What workflows need besides ComfyUI: models, node packs, files; read from files, without fetching anything.
+
+facts      what is needed, and where each fact is from
+workflows  what a workflow needs, in the editor's or the API format
+lists      what lists of an installation say: a snapshot of ComfyUI-Manager, a comfy-build.yaml
+report     the facts of several files, for people and as JSON
+"""
+
+from .facts import Needs
+from .lists import is_list_of_needs, read_list
+from .report import as_json, as_table
+from .workflows import needs_of_workflow
+
+__all__ = ["Needs", "as_json", "as_table", "is_list_of_needs", "needs_of_workflow", "read_list"]

@@ -1,0 +1,58 @@
+"""What is needed, and where each fact is from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Origin = Literal["file", "catalog", "unknown"]
+"""Where a source is from: the file itself, the models that this worker knows, or nowhere."""
+
+
+@dataclass(frozen=True)
+class ModelNeed:
+    """A model file: `folder` is ComfyUI's kind of model, "" if it is not known; `file` its path below that folder.
+
+    `sources` are URLs, the first one preferred; `size` is in bytes. `nodes` are those that name it. Not `is_needed`:
+    only nodes that do not run name it (muted, bypassed, in a subgraph that nothing uses).
+    """
+
+    folder: str
+    file: str
+    sources: tuple[str, ...] = ()
+    origin: Origin = "unknown"
+    sha256: str = ""
+    size: int | None = None
+    licence: str = ""
+    nodes: tuple[str, ...] = ()
+    is_needed: bool = True
+
+
+@dataclass(frozen=True)
+class PackNeed:
+    """A node pack: its id in ComfyUI's registry, or its repository, or both; "" for what the file does not say.
+
+    `versions` are those that the file names: a version of the registry, or a commit. `classes` are its node classes.
+    """
+
+    id: str = ""
+    repository: str = ""
+    versions: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()
+    is_needed: bool = True
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one file needs. `core_version` is the newest ComfyUI that it names, "" for none.
+
+    `inputs` are files that a job has to bring. `questions` is what stays open, a sentence each.
+    """
+
+    name: str
+    core_version: str = ""
+    models: tuple[ModelNeed, ...] = ()
+    packs: tuple[PackNeed, ...] = ()
+    inputs: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    questions: tuple[str, ...] = ()

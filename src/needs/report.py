@@ -1,0 +1,57 @@
+"""What files need, as text for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from .facts import ModelNeed, Needs, PackNeed
+
+_ORIGINS = {"file": "the file says it", "catalog": "known here", "unknown": "?"}
+
+
+def as_json(found: Iterable[Needs]) -> list[dict[str, Any]]:
+    """The facts of each file, as JSON values."""
+    return [asdict(needs) for needs in found]
+
+
+def as_table(found: Sequence[Needs]) -> str:
+    """The facts of each file, a part for each."""
+    return "\n\n".join("\n".join(_lines(needs)) for needs in found)
+
+
+def _lines(needs: Needs) -> Iterator[str]:
+    core = f"   (ComfyUI {needs.core_version} or later)" if needs.core_version else ""
+    yield f"{needs.name}{core}"
+    yield from _rows("models", [_model(model) for model in needs.models])
+    yield from _rows("node packs", [_pack(pack) for pack in needs.packs])
+    yield from _rows("files that a job brings", [(name,) for name in needs.inputs])
+    yield from _rows("Python libraries", [(name,) for name in needs.libraries])
+    yield from _rows("open", [(question,) for question in needs.questions])
+    if not (needs.models or needs.packs or needs.inputs or needs.libraries or needs.questions):
+        yield "  nothing besides ComfyUI"
+
+
+def _rows(head: str, rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Rows with their columns below one another."""
+    if not rows:
+        return
+    yield f"  {head}"
+    widths = [max(len(row[number]) for row in rows) for number in range(len(rows[0]) - 1)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
+        yield "    " + "  ".join([*cells, row[-1]]).rstrip()
+
+
+def _model(model: ModelNeed) -> tuple[str, ...]:
+    size = f"{model.size / 1e9:.1f} GB" if model.size else ""
+    unused = "" if model.is_needed else "  (only nodes that do not run)"
+    source = model.sources[0] if model.sources else "?"
+    return model.folder or "?", model.file, size, _ORIGINS[model.origin], f"{source}{unused}"
+
+
+def _pack(pack: PackNeed) -> tuple[str, ...]:
+    unused = "" if pack.is_needed else "  (only nodes that do not run)"
+    versions = ", ".join(pack.versions) or "any version"
+    return pack.id or "?", versions, pack.repository or "(registry)", f"{', '.join(pack.classes)}{unused}"

@@ -1,0 +1,64 @@
+"""The command `python -m src.workflow needs`: what files need, without fetching or starting anything."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from ..errors import InvalidWorkflow, WorkerError
+from ..models.manifest import Manifest, known_manifest
+from ..needs import Needs, as_json, as_table, is_list_of_needs, needs_of_workflow, read_list
+from ..settings import read_settings
+
+_ENDINGS = (".json", ".yaml", ".yml")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print what the files need; the exit status: 0 nothing is open, 1 a file cannot be read, 2 something is open."""
+    try:
+        manifest = known_manifest(read_settings())
+    except WorkerError as error:
+        print(f"{error.error_code}: {error.message}", file=sys.stderr)
+        return 1
+    found, failed = list[Needs](), False
+    for file in _files(options.files):
+        try:
+            found.append(_needs(file, manifest))
+        except WorkerError as error:
+            print(f"{file}: {error.message}", file=sys.stderr)
+            failed = True
+        except OSError as error:
+            print(f"{file}: {error.strerror}", file=sys.stderr)
+            failed = True
+    if found:
+        print(json.dumps(as_json(found), indent=2, ensure_ascii=False) if options.json else as_table(found))
+    return 1 if failed else 2 if any(needs.questions for needs in found) else 0
+
+
+def _files(given: list[Path]) -> Iterator[Path]:
+    """The files, and those in folders."""
+    for path in given:
+        if path.is_dir():
+            yield from sorted(file for file in path.rglob("*") if file.suffix in _ENDINGS and file.is_file())
+        else:
+            yield path
+
+
+def _needs(file: Path, manifest: Manifest) -> Needs:
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = yaml.safe_load(text) if file.suffix in (".yaml", ".yml") else json.loads(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise InvalidWorkflow(f"it cannot be read as {file.suffix.removeprefix('.').upper() or 'JSON'}") from error
+    if is_list_of_needs(content):
+        return read_list(file.name, content)
+    if isinstance(content, dict) and isinstance(content.get("input"), dict) and "class_type" not in content["input"]:
+        content = content["input"]
+    if isinstance(content, dict) and isinstance(content.get("workflow"), dict) and "nodes" not in content:
+        content = content["workflow"]
+    return needs_of_workflow(file.name, content, manifest)
