@@ -20,7 +20,7 @@ from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
 from src.launch.comfy_launcher import hide_memory
 from src.launch.container_init import leave_init_behind
-from src.settings import Settings, local_worker_environment, on_runpod, read_settings, told_of_peer_variables
+from src.settings import Settings, local_worker_environment, on_runpod, read_settings, warnings_about_variables
 from src.terminal import command_line
 from src.worker.boot_timeline import BootTimeline
 
@@ -42,7 +42,7 @@ def main() -> int:
             return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):
             return command_line.print_usage_hint()
-        for sentence in told_of_peer_variables():
+        for sentence in warnings_about_variables():
             log.warning("%s", sentence)
         _take_jobs(options, settings, timeline)
     except WorkerError as error:

@@ -175,6 +175,7 @@ def generate(
     height, steps, overrides, output, … Raises JobError.
     """
     job_input: Json = {**({"workflow": workflow} if workflow is not None else {}), **fields}
+    job_input["output"] = {"answer": "standard", **(fields.get("output") or {})}
     for kind, key, given in (("images", "image", images), ("files", "data", files)):
         if given:
             job_input[kind] = [_input_file(name, source, key) for name, source in given.items()]

@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from src.job.fields import MAY_BE_EMPTY, RULES, InputFields
+from src.clients import MAY_BE_EMPTY
+from src.job.fields import RULES, InputFields
 from src.models.manifest import OwnManifest
 from src.outputs.fields import Answer
 
 _DOCS = Path(__file__).resolve().parent.parent / "docs"
+_NEVER_ABSENT = ("workflow", "loras.name", "images.name")
 _NESTED_FIELDS = {"loras": "LoraFields", "output": "OutputFields", "images": "FileFields"}
 
 
@@ -34,17 +36,18 @@ def _input_schema() -> dict[str, Any]:
 
 def _describe(properties: dict[str, dict[str, Any]], prefix: str) -> None:
     for name, field_schema in properties.items():
-        if name not in MAY_BE_EMPTY:  # an empty text is as good as nothing
-            properties[name] = _or_empty(field_schema)
+        if prefix + name not in _NEVER_ABSENT:
+            properties[name] = _or_absent(field_schema, name in MAY_BE_EMPTY)
         properties[name]["description"] = RULES[prefix + name]
 
 
-def _or_empty(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a value that may also be an empty text."""
+def _or_absent(schema: dict[str, Any], is_empty_a_value: bool) -> dict[str, Any]:
+    """The schema of a value that may also be null or an empty text, which stand for none."""
     outer = {name: value for name, value in schema.items() if name in ("title", "default")}
     inner = {name: value for name, value in schema.items() if name not in outer}
     either = inner["anyOf"] if inner.keys() == {"anyOf"} else [inner]
-    return {"anyOf": [*either, {"const": ""}], **outer}
+    absent = [{"type": "null"}] if is_empty_a_value else [{"type": "null"}, {"const": ""}]
+    return {"anyOf": [*(one for one in either if one not in absent), *absent], **outer}
 
 
 def _without_defaults(schema: Any) -> Any:

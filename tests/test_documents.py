@@ -110,6 +110,9 @@ FITTING: list[dict[str, Any]] = [
     {**SOUND, "seed": "42", "sampler_name": "", "steps": "", "images": "", "output": "", "prompt": ""},
     {**SOUND, "output": {"previews": "true", "metadata": "", "quality": "80", "answer": "worker-comfyui"}},
     {**SOUND, "images": [{"name": "a.png", "image": "aGk=", "url": "", "data": None}]},
+    {**SOUND, "seed": " Random ", "output": {"previews": "TRUE", "metadata": " false ", "background": None}},
+    {**SOUND, "action": None, "loras": None, "inputs": None, "overrides": "", "files": None, "output": None},
+    {**SOUND, "steps_node_id": 5.0, "steps": 3, "comfy_org_api_key": None},
     {**SOUND, "output": {"format": "jpg", "quality": 80, "background": "#ffffff"}},
     {**SOUND, "images": [{"name": "a.png", "image": "aGk="}], "files": [{"name": "b", "url": "https://a.example/b"}]},
 ]
@@ -119,6 +122,8 @@ UNFIT: list[dict[str, Any]] = [
     {"workflow": 5},
     {**SOUND, "action": "stop"},
     {**SOUND, "prompt": 5},
+    {"workflow": ""},
+    {**SOUND, "images": [{"name": "", "image": "aGk="}]},
     {**SOUND, "seed": -2},
     {**SOUND, "seed": "seven"},
     {**SOUND, "seed": True},

@@ -10,7 +10,7 @@ from ..settings import AnswerFormat
 _KEPT = ("errors", "text", "seed", "warnings", "error_type", "error_code", "refresh_worker")
 
 
-def in_format(answer: dict[str, Any], wanted: AnswerFormat) -> dict[str, Any]:
+def in_answer_format(answer: dict[str, Any], wanted: AnswerFormat) -> dict[str, Any]:
     """The answer to a run, or to a job that failed, as clients of that worker read it.
 
     What `validate` and `info` answer stays as it is: no other worker has these.

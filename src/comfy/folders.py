@@ -54,16 +54,21 @@ class Folders:
         Returns the names of those that cannot be copied, or for which there is no room.
         """
         left_out, room = list[str](), _MAX_BAKED_BYTES
-        for file in (path for path in sorted(baked.rglob("*")) if path.is_file()):
-            name, room = file.relative_to(baked), room - file.stat().st_size
-            if room < 0:
-                left_out.append(name.as_posix())
-                continue
-            (self.input / name).parent.mkdir(parents=True, exist_ok=True)
+        for file in sorted(baked.rglob("*")):
+            target = self.input / file.relative_to(baked)
             try:
-                shutil.copyfile(file, self.input / name)
+                if not file.is_file():
+                    continue
+                size = file.stat().st_size
+                if size > room:
+                    left_out.append(file.relative_to(baked).as_posix())
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, target)
+                room -= size
             except OSError:  # unreadable, or the disk is full
-                left_out.append(name.as_posix())
+                target.unlink(missing_ok=True)
+                left_out.append(file.relative_to(baked).as_posix())
         return left_out
 
     @property

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
 from ..errors import PartnerKeyMissing, UnexpectedAnswer, WorkerError
-from ..workflow.files import with_the_one_file
 from ..workflow.graph import Graph, Slot, Workflow
 from ..workflow.pruning import without_unneeded
-from ..workflow.schemas import NodeErrors, NodeSchema, check_inputs, check_nodes, check_pitfalls
+from ..workflow.schemas import InputSchema, NodeErrors, NodeSchema, check_inputs, check_nodes, check_pitfalls
 from ..workflow.spelling import respell
+from ..workflow.typed import TypedGraph
 from .client import ComfyClient
 from .rejection import Engine, Problem, explain_problems, list_problems
 
@@ -35,13 +35,10 @@ def engine_of(client: ComfyClient) -> Engine:
     return Engine(client.name, options, is_core, client.boot_log.pack_of)
 
 
-def fit(
-    client: ComfyClient, workflow: Workflow, files: Collection[str], check: Callable[[], None]
-) -> tuple[Workflow, list[str]]:
-    """The workflow as this engine can take it, and warnings: see `pruning`, `spelling` and `files.with_the_one_file`.
+def fit(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> tuple[Workflow, list[str]]:
+    """The workflow as this engine can take it, and warnings: see `pruning` and `spelling`.
 
-    `files` are the names of the job's files. `check` raises if the job has to end. A model that is not there yet keeps
-    its name.
+    `check` raises if the job has to end. A model that is not there yet keeps its name.
     """
     schemas = schemas_of(client, workflow, check)
     told = list[str]()
@@ -57,9 +54,6 @@ def fit(
         if is_last or not respelled.lacking:
             break
         schemas.update(client.schemas(respelled.lacking, is_fresh=True))  # a list of files may have grown
-    if len(files) == 1:
-        workflow, matched = with_the_one_file(workflow, input_files_of(client, workflow), next(iter(files)))
-        told.extend(matched)
     return workflow, told
 
 
@@ -175,6 +169,20 @@ def input_files_of(client: ComfyClient, workflow: Workflow) -> list[Slot]:
         for name, config in schema.inputs.items()
         if config.is_file and isinstance(graph.inputs(node_id).get(name), str)
     ]
+
+
+def missing_files_of(client: ComfyClient, workflow: Workflow) -> dict[Slot, InputSchema]:
+    """The inputs of needed nodes that name a file which ComfyUI's input folder does not have, with their schemas."""
+    graph = Graph(workflow)
+    schemas = client.schemas({graph.class_of(node_id) for node_id in graph}, is_fresh=True)  # files come and go
+    return {
+        Slot(node_id, name): config
+        for node_id in TypedGraph(workflow, schemas).live
+        if (schema := schemas[graph.class_of(node_id)])
+        for name, config in schema.inputs.items()
+        if config.is_file and isinstance(value := graph.inputs(node_id).get(name), str) and value
+        if value.removesuffix(" [input]") not in (config.options or ())
+    }
 
 
 def check_partner_nodes(client: ComfyClient, workflow: Workflow) -> None:

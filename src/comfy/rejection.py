@@ -61,6 +61,7 @@ _CUDA_FATAL = re.compile(
 )
 _NO_SUCH_FILE = re.compile(r"Invalid \w+ file: ")
 _SHOWN_ERRORS = 10
+_SHOWN_CHARACTERS = 300  # of what may be the content of a file, not its name
 
 
 # --- Refused prompts -----------------------------------------------------------------------------------
@@ -201,7 +202,9 @@ class Problem:
             return "one of its links names an output that the other node does not have"
         message, details = public_text(self._error.get("message", "")), public_text(self._error.get("details", ""))
         if self.kind == "missing_input_file" or _NO_SUCH_FILE.search(details):
-            return f"{details or message}; send it with the job under that name, in images or files"
+            return (
+                f"{(details or message)[:_SHOWN_CHARACTERS]}; send it with the job under that name, in images or files"
+            )
         return ": ".join(filter(None, (message, details))) or self.kind
 
     def _missing_model(self) -> str:

@@ -36,7 +36,9 @@ class Webhooks:
             call.add_done_callback(self._calls.discard)
 
     async def close(self) -> None:
-        """Give up what has not been told yet."""
+        """Give up calls that have not succeeded yet."""
+        if self._calls:
+            log.warning("%s webhooks were not called to the end", len(self._calls))
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -55,4 +57,4 @@ class Webhooks:
                     problem = f"it answered {answer.status}"
             except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
                 problem = type(error).__name__
-            log.warning("the webhook of job %s was not told: %s", job_id, problem)
+            log.warning("the webhook of job %s: %s (try %s of %s)", job_id, problem, attempt + 1, _ATTEMPTS)

@@ -26,6 +26,7 @@ from ..overrides import apply_overrides, overridable_fields
 from ..settings import Settings
 from ..storage.bucket import Bucket
 from ..workflow.graph import Graph, Slot, Workflow
+from .one_file import with_the_one_file
 from .prepare import bucket_for, delivery_plan, partner_key
 from .request import Request
 
@@ -65,7 +66,8 @@ class JobChecker:
         applied = apply_overrides(request.workflow, request.overrides, schemas)
         changed = [*applied.changed, *request.set_inputs]
         names = [file.name for file in request.files]
-        workflow, told = fit(self.engine.client, applied.workflow, names, check)
+        workflow, told = fit(self.engine.client, applied.workflow, check)
+        workflow, matched = with_the_one_file(self.engine.client, request, workflow, changed)
         changed = [slot for slot in changed if slot.node_id in workflow]
         problems = self._problems_of_workflow(workflow, changed, names, check)
         checks: tuple[Callable[[], None], ...] = (
@@ -80,7 +82,7 @@ class JobChecker:
             except WorkerError as error:
                 check()  # it may be the end of the job
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
-        return problems, [*applied.hints, *told]
+        return problems, [*applied.hints, *told, *matched]
 
     def editable(self, request: Request, check: Callable[[], None]) -> dict[str, Any]:
         """What a person would want to change in a job's workflow: its fields, and the files that it names."""

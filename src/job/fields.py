@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
@@ -20,7 +20,7 @@ from pydantic import (
 )
 from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
-from ..clients import FOREIGN_FIELDS
+from ..clients import FOREIGN_FIELDS, PARTLY_USED, what_is_given
 from ..errors import InvalidInput
 from ..overrides import NODE_FIELDS
 from ..settings import AnswerFormat, Delivery, ImageFormat
@@ -28,14 +28,13 @@ from ..settings import AnswerFormat, Delivery, ImageFormat
 Action = Literal["run", "validate", "info"]
 
 _MAX_SEED = 2**64 - 1
-MAY_BE_EMPTY = ("prompt", "negative_prompt")
-"""Fields whose empty text is one; elsewhere that is as good as nothing."""
 _QUOTED = r"^\s*[+-]?[0-9]{1,40}(\.[0-9]{0,40})?([eE][+-]?[0-9]{1,3})?\s*$"
 _NUMBER = re.compile(_QUOTED)
 
 
 def _as_node_id(value: object) -> object:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    number = int(value) if isinstance(value, float) and value.is_integer() else value
+    return str(number) if isinstance(number, int) and not isinstance(number, bool) else value
 
 
 def _canonical(value: object) -> object:
@@ -45,19 +44,20 @@ def _canonical(value: object) -> object:
 def _as_number(value: object) -> object:
     """A number as some clients write it: in quotes, or a whole one with a point."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):
-        value = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+        whole, _, rest = value.partition(".")
+        value = int(whole) if not rest.strip().strip("0") and "e" not in whole.lower() else float(value)
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _as_seed(value: object) -> object:
     """A seed, or "random" for what other workers and the editor call so."""
     number = _as_number(value)
-    is_random = number == -1 or (isinstance(value, str) and value.lower() in ("random", "randomize"))
+    is_random = number == -1 or (isinstance(value, str) and value.strip().lower() in ("random", "randomize"))
     return "random" if is_random else number
 
 
 def _as_flag(value: object) -> object:
-    return {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+    return {"true": True, "false": False}.get(value.strip().lower(), value) if isinstance(value, str) else value
 
 
 class _Lenient:
@@ -71,6 +71,12 @@ class _Lenient:
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         return {"anyOf": [handler(schema), *self._others]}
+
+
+def _any_case(words: str) -> str:
+    """A pattern for words in any case, as JSON schemas can have it."""
+    letters = (f"[{c.upper()}{c}]" if c.isalpha() else c for c in words)
+    return rf"^\s*{''.join(letters)}\s*$"
 
 
 def _encodable(value: str) -> str:
@@ -89,12 +95,12 @@ _BatchSize = Annotated[int, Field(ge=1, le=4096), _IN_QUOTES]
 _Steps = Annotated[int, Field(ge=1, le=10000), _IN_QUOTES]
 _Seed = Annotated[
     Annotated[int, Field(ge=0, le=_MAX_SEED)] | Literal["random"],
-    _Lenient(_as_seed, {"enum": [-1, "randomize"]}, {"type": "string", "pattern": _QUOTED}),
+    _Lenient(_as_seed, {"const": -1}, {"type": "string", "pattern": rf"{_QUOTED}|{_any_case('random(ize)?')}"}),
 ]
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False), _IN_QUOTES]
 _UpTo100 = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False), _IN_QUOTES]
 _Strength = Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False), _IN_QUOTES]
-_Flag = Annotated[bool, _Lenient(_as_flag, {"enum": ["true", "false"]})]
+_Flag = Annotated[bool, _Lenient(_as_flag, {"type": "string", "pattern": _any_case("(true|false)")})]
 _Format = Literal["png", "jpeg", "jpg", "webp", "avif", "original"]
 _Colour = Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 _STRICT = ConfigDict(strict=True, extra="forbid")
@@ -161,7 +167,7 @@ class InputFields(BaseModel):
     )
 
     action: Action = "run"
-    workflow: Annotated[Any, WithJsonSchema({"type": ["object", "string"]})] = None
+    workflow: Annotated[Any, WithJsonSchema({"type": ["object", "string"], "minLength": 1})] = None
     prompt: _Text | None = None
     negative_prompt: _Text | None = None
     seed: _Seed | None = None
@@ -258,20 +264,6 @@ def read_fields(given: dict[str, Any]) -> InputFields:
         raise _explained(error) from error
 
 
-def what_is_given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields without those that say nothing, also inside objects: null, and "" but for a prompt."""
-    parts = {name: _part_given(name, value) for name, value in fields.items()}
-    return {name: part for name, part in parts.items() if part is not None and (part != "" or name in MAY_BE_EMPTY)}
-
-
-def _part_given(name: str, value: Any) -> Any:
-    if name == "output" and isinstance(value, dict):
-        return what_is_given(value)
-    if name in ("images", "files", "loras") and isinstance(value, list):
-        return [what_is_given(entry) if isinstance(entry, dict) else entry for entry in value]
-    return value
-
-
 def _explained(error: ValidationError) -> InvalidInput:
     """The first problem: the place as the caller wrote it, what would be right, and what was there."""
     problem = error.errors(include_url=False, include_context=False)[0]
@@ -306,7 +298,12 @@ def unknown_fields(fields: InputFields) -> list[str]:
     known = list(InputFields.model_fields)
     warnings = []
     for name in list(fields.model_extra or {})[:20]:
-        warnings.append(f"input field {shown(name)} is not known and was ignored{_hint_for(name, known)}")
+        ignored = f"is not known and was ignored{_hint_for(name, known)}"
+        warnings.append(
+            f"input field {shown(name)}: {PARTLY_USED[name]}"
+            if name in PARTLY_USED
+            else f"input field {shown(name)} {ignored}"
+        )
     for kind, files in (("images", fields.images), ("files", fields.files)):
         for number, file in enumerate(files[:20]):
             odd = ", ".join(shown(name) for name in list(file.model_extra or {})[:5])

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from .. import job_log
-from ..clients import in_format
+from ..clients import in_answer_format
 from ..comfy.run_limits import Report
 from ..errors import ComfyCrashed, DiskFull, WorkerError
 from ..outputs import failure_answer, info_answer, serialisable, success_answer, validation_answer
@@ -23,7 +23,7 @@ from ..settings import AnswerFormat, Settings
 from ..workflow.graph import Workflow
 from ..workflow.stored import stored_workflow
 from .info import describe_worker, versions
-from .request import Request, job_id_of, read_job
+from .request import Request, asked_answer_format, job_id_of, read_job
 from .run import JobRunner
 
 log = logging.getLogger("worker")
@@ -62,54 +62,46 @@ async def handler(job: dict[str, Any], on_safe: Callable[[], object] = lambda: N
 
 def answer_job(job: object, stop: threading.Event, on_safe: Callable[[], object] = lambda: None) -> dict[str, Any]:
     """The answer to one job, whatever happens to it; JSON in UTF-8 can carry it, whatever ComfyUI's nodes made."""
-    answer: dict[str, Any] = serialisable(_answer(Call(job, stop, on_safe)))
-    return answer
-
-
-def _answer(call: Call) -> dict[str, Any]:
     settings = _worker.runner.settings if _worker is not None else Settings()
-    form = _asked_format(call.job) or settings.answer_format
-    answer = _own_answer(call)
-    if settings.refresh_worker and ("files" in answer or answer.get("error_type", "validation") != "validation"):
-        answer["refresh_worker"] = True  # not for a job that was refused, and left nothing
-    return in_format(answer, form)
+    has_run = threading.Event()
+    call = Call(
+        job, stop, has_run.set if settings.refresh_worker else on_safe
+    )  # if so, no job begins before its answer
+    answer, wanted = _answer(call)
+    if settings.refresh_worker and (has_run.is_set() or answer.get("error_type", "validation") != "validation"):
+        answer["refresh_worker"] = True  # not for a job that was refused: it left nothing
+    told: dict[str, Any] = serialisable(in_answer_format(answer, wanted or settings.answer_format))
+    return told
 
 
-def _asked_format(job: Any) -> AnswerFormat | None:
-    """The format of the answer that a job asks for, also if the rest of it cannot be read."""
-    given = job.get("input") if isinstance(job, dict) else None
-    output = given.get("output") if isinstance(given, dict) else None
-    wanted = output.get("answer") if isinstance(output, dict) else None
-    return next((known for known in get_args(AnswerFormat) if known == wanted), None)
-
-
-def _own_answer(call: Call) -> dict[str, Any]:
-    warnings = list[str]()
+def _answer(call: Call) -> tuple[dict[str, Any], AnswerFormat | None]:
+    """The answer, and the format that the job asks for."""
+    request: Request | None = None
     with job_log.job(job_id_of(call.job)):
         try:
             worker = _worker
             if worker is None:
                 raise ComfyCrashed("ComfyUI is not running: start the worker with `python serverless_worker.py`")
-            runner = worker.runner
-
-            def find_workflow(name: str) -> object:
-                return stored_workflow(name, runner.settings)
-
-            request = read_job(
-                call.job,
-                find_workflow,
-                lambda saved: runner.convert(saved, call.stop),
-                lambda workflow: runner.mend(workflow, call.stop),
-                runner.settings.default_workflow,
-            )
-            warnings.extend(request.warnings)
-            return ACTIONS[request.action](worker, request, call)
+            request = _read(worker.runner, call)
+            return ACTIONS[request.action](worker, request, call), request.output.answer
         except WorkerError as error:
             log.warning("%s: %s", error.error_code, error)
-            return failure_answer(error, call.seconds, [*warnings, *error.hints])
+            warnings = [*(request.warnings if request else ()), *error.hints]
+            answer = failure_answer(error, call.seconds, warnings)
         except Exception as error:  # the edge of the worker: a fault of ours becomes `internal_error`
             log.exception("unexpected error")
-            return failure_answer(_explained(error), call.seconds)
+            answer = failure_answer(_explained(error), call.seconds)
+    return answer, request.output.answer if request else asked_answer_format(call.job)
+
+
+def _read(runner: JobRunner, call: Call) -> Request:
+    return read_job(
+        call.job,
+        lambda name: stored_workflow(name, runner.settings),
+        lambda saved: runner.convert(saved, call.stop),
+        lambda workflow: runner.mend(workflow, call.stop),
+        runner.settings.default_workflow,
+    )
 
 
 def _explained(error: Exception) -> WorkerError:

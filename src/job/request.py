@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from ..clients import as_own_input, with_files_apart
+from ..clients import as_own_input, merged_fields
 from ..editor import App, Converted, is_editor_workflow, set_app_inputs, with_editor_numbers
 from ..errors import InvalidInput, WorkerError
+from ..inputs.inline import is_named, with_files_apart
 from ..inputs.input_file import InputFile
 from ..overrides import NODE_FIELDS, Lora, Overrides, set_inputs
 from ..settings import AnswerFormat, BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
@@ -27,7 +27,6 @@ from .fields import (
     read_fields,
     shown,
     unknown_fields,
-    what_is_given,
 )
 
 Convert = Callable[[dict[str, Any]], Converted]
@@ -125,7 +124,7 @@ def read_job(
     given = job.get("input")
     if isinstance(given, UnreadableInput):
         raise InvalidInput(f"input cannot be read: {given.reason}")
-    given = as_own_input(given)
+    given = as_own_input(given, InputFields.model_fields)
     if not isinstance(given, dict):
         raise InvalidInput(f'input must be an object like {{"workflow": {{…}}}}, not {shown(given)}')
     given, workflow = _with_stored(given, find_workflow, default_workflow)
@@ -134,7 +133,7 @@ def read_job(
     if fields.action == "info":
         return Request("info", warnings=warnings)
     if workflow is None:
-        has = listed(what_is_given(given))
+        has = listed(given)
         raise InvalidInput(f"input has no workflow (in ComfyUI's API format, or as the editor saves it); it has {has}")
     check_json(fields.extra_pnginfo, "extra_pnginfo")
     request = Request(
@@ -156,16 +155,16 @@ def read_job(
         workflow, warnings = converted.prompt, (*warnings, *converted.warnings)
         request = replace(request, app=converted.app)
     workflow, files, told = _checked(workflow, mend)
-    request = replace(request, files=(*request.files, *files), warnings=(*warnings, *told))
+    request = replace(request, warnings=(*warnings, *told))
     try:
-        return _with_values(request, workflow, fields)
+        return _with_values(request, workflow, files, fields)
     except WorkerError as error:
         error.hints[:0] = request.warnings
         raise
 
 
-def _with_values(request: Request, workflow: Workflow, fields: InputFields) -> Request:
-    """The request with its workflow, into which `inputs` and `overrides` are written."""
+def _with_values(request: Request, workflow: Workflow, files: list[InputFile], fields: InputFields) -> Request:
+    """The request with its workflow, `inputs` and `overrides` set in it, and the files in it that are needed."""
     set_by_inputs: Mapping[Slot, str] = {}
     set_by_overrides: tuple[Slot, ...] = ()
     if fields.inputs:
@@ -174,17 +173,23 @@ def _with_values(request: Request, workflow: Workflow, fields: InputFields) -> R
     if fields.overrides:
         workflow, set_by_overrides = set_inputs(workflow, fields.overrides)
     if fields.inputs or fields.overrides:
-        workflow, files = with_files_apart(workflow)
+        workflow, more = with_files_apart(workflow)
+        files = [*files, *more]
         check_workflow(workflow)
-        request = replace(request, files=(*request.files, *files))
     for slot in set_by_overrides:
         if slot in set_by_inputs:
             where = f"{slot.name} of node {Graph(workflow).describe(slot.node_id)}"
             raise InvalidInput(
                 f"{set_by_inputs[slot]} and overrides would both go into {where}: leave one of them out"
             )
-    overrides = replace(request.overrides, set_by_inputs=set_by_inputs)
-    return replace(request, workflow=workflow, overrides=overrides, set_inputs=(*set_by_inputs, *set_by_overrides))
+    needed = {file.name: file for file in files if is_named(workflow, file.name)}
+    return replace(
+        request,
+        workflow=workflow,
+        files=(*request.files, *needed.values()),
+        overrides=replace(request.overrides, set_by_inputs=set_by_inputs),
+        set_inputs=(*set_by_inputs, *set_by_overrides),
+    )
 
 
 def _checked(given: object, mend: Mend) -> tuple[Workflow, list[InputFile], list[str]]:
@@ -196,6 +201,17 @@ def _checked(given: object, mend: Mend) -> tuple[Workflow, list[InputFile], list
         told = [*told, *more]
     check_graph(workflow)
     return workflow, files, told
+
+
+def asked_answer_format(job: object) -> AnswerFormat | None:
+    """The format of the answer that a job asks for, where the rest of it cannot be read; None for no such wish."""
+    try:
+        given = as_own_input(job.get("input") if isinstance(job, dict) else None, InputFields.model_fields)
+    except InvalidInput:
+        return None
+    output = given.get("output") if isinstance(given, dict) else None
+    wanted = output.get("answer") if isinstance(output, dict) else None
+    return next((known for known in get_args(AnswerFormat) if known == wanted), None)
 
 
 def job_id_of(job: object) -> str:
@@ -211,28 +227,14 @@ def _with_stored(
 
     The caller's fields take precedence over those of the file.
     """
-    workflow = default_workflow or None if given.get("workflow") in (None, "") else given["workflow"]
+    workflow = given.get("workflow", default_workflow or None)
     if not isinstance(workflow, str) or given.get("action") == "info":
         return given, workflow
-    content = _parsed(workflow) if workflow.lstrip().startswith(("{", "[")) else find_workflow(workflow)
-    if isinstance(content, dict) and isinstance(content.get("input"), dict) and "class_type" not in content["input"]:
-        content = content["input"]
-    if not isinstance(content, dict) or not isinstance(content.get("workflow"), dict):
-        return given, content
-    if "class_type" in content["workflow"]:  # a node that is called so
+    content = as_own_input(find_workflow(workflow), InputFields.model_fields)
+    if not isinstance(content, dict) or "workflow" not in content:
         return given, content
     stored = {name: value for name, value in content.items() if name not in ("workflow", "action")}
-    own = what_is_given(given)
-    if isinstance(stored.get("output"), dict) and isinstance(own.get("output"), dict):
-        own["output"] = {**stored["output"], **own["output"]}
-    return {**stored, **own}, content["workflow"]
-
-
-def _parsed(text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput("workflow is a text that is neither JSON nor the name of a stored workflow") from error
+    return merged_fields(stored, given), content["workflow"]
 
 
 def _unused_node_fields(fields: InputFields) -> list[str]:
@@ -293,7 +295,7 @@ _S3_PARTS = ("endpointUrl", "accessId", "accessSecret", "bucketName")
 
 def _bucket(given: object) -> BucketConfig | None:
     """RunPod's `s3Config`, which is next to `input` in a request."""
-    if given is None:
+    if given is None or given == "":
         return None
     parts = given if isinstance(given, Mapping) else {}
     wrong = [name for name in _S3_PARTS if not isinstance(parts.get(name), str) or not parts[name]]

@@ -32,6 +32,7 @@ from ..workflow import rerun_nodes
 from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions
+from .one_file import with_the_one_file
 from .prepare import PreparedJob, bucket_for, delivery_plan
 from .request import Request
 from .turn import EngineTurns, Made, unused_files
@@ -169,10 +170,12 @@ class JobRunner:
     def _run_once(self, job: PreparedJob, to_renew: Sequence[str], limits: RunLimits, report: Report) -> Result:
         """Queue, wait, gather the files and deliver them; then delete them. The nodes `to_renew` are run anew."""
         limits.check_stop()
-        fitted, told = fit(self.engine.client, job.applied.workflow, job.files, limits.check)
-        job = replace(job, applied=replace(job.applied, workflow=fitted, hints=(*job.applied.hints, *told)))
-        changed = [*job.applied.changed, *job.request.set_inputs]
-        check_before_queueing(self.engine.client, job.request, self.settings, fitted, changed, job.files, limits.check)
+        client, changed = self.engine.client, [*job.applied.changed, *job.request.set_inputs]
+        fitted, told = fit(client, job.applied.workflow, limits.check)
+        fitted, matched = with_the_one_file(client, job.request, fitted, changed)
+        hints_so_far = (*job.applied.hints, *told, *matched)
+        job = replace(job, applied=replace(job.applied, workflow=fitted, hints=hints_so_far))
+        check_before_queueing(client, job.request, self.settings, fitted, changed, job.files, limits.check)
         workflow = rerun_nodes(fitted, to_renew)
         with ExitStack() as own:
             folder = own.enter_context(private_folder())

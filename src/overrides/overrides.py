@@ -19,14 +19,16 @@ from ..workflow.graph import Graph, Link, Slot, Workflow, editable_copy
 from ..workflow.schemas import NodeSchema
 from ..workflow.typed import TypedGraph
 from .followers import follow, left_alone
-from .kinds import KINDS, OverrideKind, Write, named_place, usual_place, writes_of
+from .kinds import KINDS, SEED, OverrideKind, Write, named_place, usual_place, writes_of
 from .loras import Lora, insert_loras
-from .origins import origin_of
-from .places import Place, values_of
+from .places import Place, places_of, value_at, values_of
 from .sampling import find_seeds
+from .slots import seed_inputs
 
 Schemas = Mapping[str, NodeSchema | None]
 """Node class -> its schema, None for one that is not known."""
+
+_RANDOM = -1  # a seed: another one each time
 
 
 @dataclass(frozen=True)
@@ -112,32 +114,22 @@ def apply_overrides(workflow: Workflow, overrides: Overrides, schemas: Schemas |
     Raises NoOverrideTarget or AmbiguousOverrideTarget, which list the nodes that could be meant.
     """
     graph = _typed(workflow, schemas)
-    drawn = _with_drawn_seeds(graph, overrides.drawn_seed) if overrides.seed is None else None
-    graph = _typed(drawn, schemas) if drawn is not None else graph
     edit = _WorkflowEdit(graph, overrides.set_by_inputs)
     for kind in KINDS:
         values, named = [getattr(overrides, name) for name in kind.fields], overrides.node_ids.get(kind.node_field)
         asks_nothing = values == [""] and named is None and not kind.find(graph)  # forms send empty texts
         if None not in values and not asks_nothing:
             edit.apply(kind, values, named)
+    if overrides.drawn_seed is not None:
+        edit.draw_seeds(overrides.drawn_seed)
     changed = edit.changed_workflow
     if overrides.loras:
         changed = insert_loras(graph, changed, overrides.loras, overrides.node_ids.get("loras_node_id"))
     hints = tuple(dict.fromkeys(edit.hints))
-    return AppliedOverrides(changed, tuple(dict.fromkeys(edit.changed)), hints, tuple(_seeds(graph)))
-
-
-def _with_drawn_seeds(graph: TypedGraph, seed: int | None) -> Workflow | None:
-    """A copy with a number in place of every seed of -1, which is none that samplers take; None if there is none."""
-    origins = [origin_of(graph, place.node_id, name) for place in find_seeds(graph) for name in place.inputs]
-    slots = [origin.slots[0] for origin in origins if origin.is_plain]
-    random = [slot for slot in slots if graph.inputs(slot.node_id)[slot.name] in (-1, "-1")]
-    if seed is None or not random:
-        return None
-    changed = editable_copy(graph.workflow)
-    for slot in random:
-        changed[slot.node_id]["inputs"][slot.name] = seed
-    return changed
+    seeds = dict.fromkeys(overrides.drawn_seed if seed == _RANDOM else seed for seed in _seeds(graph))
+    return AppliedOverrides(
+        changed, tuple(dict.fromkeys(edit.changed)), hints, tuple(s for s in seeds if s is not None)
+    )
 
 
 def _typed(workflow: Workflow, schemas: Schemas | None) -> TypedGraph:
@@ -198,6 +190,17 @@ class _WorkflowEdit:
             self._write(change.write, change.value, kind.name)
         if not is_named:
             self.hints.extend(left_alone(graph, kind, places, set(self.changed)))
+
+    def draw_seeds(self, seed: int) -> None:
+        """Put a number in place of every seed that is still -1, which stands for another one each time."""
+        graph = self._graph
+        for place in places_of(graph, graph.live, seed_inputs):
+            for name, write in zip(place.inputs, writes_of(graph, SEED, place), strict=True):
+                is_random = value_at(graph, place.node_id, name) in (_RANDOM, str(_RANDOM))
+                if is_random and write.slots[0] not in self.changed:
+                    slot = write.slots[0]
+                    self.changed_workflow[slot.node_id]["inputs"][slot.name] = seed
+                    self.changed.append(slot)
 
     def _write(self, write: Write, value: Any, override: str) -> None:
         self.hints.extend([write.hint] if write.hint else [])

@@ -16,7 +16,7 @@ from .environment import (
     may_be_secret,
     on_runpod,
     read_settings,
-    told_of_peer_variables,
+    warnings_about_variables,
 )
 from .settings import AnswerFormat, Delivery, ImageFormat, Settings, format_value, variable
 
@@ -36,6 +36,6 @@ __all__ = [
     "may_be_secret",
     "on_runpod",
     "read_settings",
-    "told_of_peer_variables",
     "variable",
+    "warnings_about_variables",
 ]

@@ -59,7 +59,7 @@ def _parsed(setting: Field[Any], value: str) -> Any:
         raise InvalidSetting(f"{variable(setting)} must be {error}, not {shown}") from error
 
 
-def told_of_peer_variables() -> list[str]:
+def warnings_about_variables() -> list[str]:
     """A sentence for each variable of other workers that is set."""
     return [f"{name} is of another worker: {told}" for name, told in PEER_VARIABLES.items() if os.environ.get(name)]
 

@@ -87,7 +87,7 @@ class Settings:
     refresh_worker: bool = _setting(
         "REFRESH_WORKER",
         False,
-        "Whether RunPod starts the worker anew after each job, so that nothing of it stays: each job pays for a boot",
+        "Whether RunPod replaces the worker after each job that ran, so that nothing of it stays: each pays for a boot",
         values.flag,
     )
     stall_timeout: float = _setting(

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from .. import REPOSITORY
+from ..clients import as_own_input
 from ..comfy.engine import ComfyEngine
 from ..comfy.events import Event
 from ..comfy.install import draft_installation, find_comfyui
 from ..comfy.run_limits import Report
 from ..errors import GuiFormatWorkflow, InvalidInput
+from ..job.fields import InputFields
 from ..job.handler import Worker, handler, set_worker
 from ..job.request import read_job
 from ..job.run import JobRunner
@@ -90,7 +92,7 @@ def test_job(options: Options) -> dict[str, Any]:
         raise InvalidInput(f"{source} is no JSON: {problem}") from error
     except RecursionError as error:
         raise InvalidInput(f"{source} is nested too deeply") from error
-    job_input = _unwrap(given)
+    job_input = as_own_input(given, InputFields.model_fields)
     if isinstance(job_input, dict):
         job_input = {**job_input, **options.overrides}
     return {"id": "test", "input": job_input}
@@ -109,15 +111,6 @@ def _test_text(given: str | None) -> tuple[str, str]:
         ) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{file} is not UTF-8 text") from error
-
-
-def _unwrap(given: object) -> object:
-    """The job input in what the user gave: `{"input": …}`, `{"workflow": …}`, or just a workflow in either format."""
-    if not isinstance(given, dict):
-        return given
-    if "input" in given and "class_type" not in given:
-        return given["input"]
-    return given if {"workflow", "action"} & given.keys() else {"workflow": given}
 
 
 def _check_output(folder: Path) -> None:
@@ -185,12 +178,16 @@ def show_answer(answer: Mapping[str, Any], folder: Path) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         print(f"saved {file} ({len(content):,} bytes)", file=sys.stderr)
-    return 0 if answer.get("status") == "success" else 1
+    return 0 if answer.get("status") == "success" or "images" in answer else 1
 
 
 def _answer_files(answer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and base64 of every file that the answer holds."""
-    yield from zip(answer.get("filenames", []), answer.get("images", []), strict=True)
+    """Name and base64 of every file that the answer holds, in either format."""
+    for number, image in enumerate(answer.get("images", [])):
+        if isinstance(image, str):
+            yield answer["filenames"][number], image
+        elif image["type"] == "base64":  # worker-comfyui's
+            yield image["filename"], image["data"]
     yield from ((file["name"], file["data"]) for file in answer.get("files", []) if "data" in file)
 
 

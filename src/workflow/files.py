@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .graph import Graph, Slot, Workflow, editable_copy
+from .graph import Graph, Workflow, editable_copy
 
 _FROM_INPUT = " [input]"  # ComfyUI's own suffix for a file in its input folder
 _PROMPT = re.compile("text|prompt|tags|lyrics|caption|^clip_[lgh]$|t5xxl|llama|bert|mt5xl")  # of a text encoder
@@ -36,21 +36,6 @@ def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[di
             if name != "filename_prefix" and not (is_encoder and _PROMPT.search(name)):
                 placed[node_id]["inputs"][name] = _replace_names(value, files, is_absolute, used)
     return placed, used
-
-
-def with_the_one_file(workflow: Workflow, slots: Sequence[Slot], name: str) -> tuple[Workflow, list[str]]:
-    """The workflow with a job's one file in the one input that names a file, if none has its name; and a warning.
-
-    `slots` are the inputs that name a file in ComfyUI's input folder.
-    """
-    _, used = place_files(workflow, {name: PlacedFile("", "")})
-    if used or len(slots) != 1:
-        return workflow, []
-    slot, graph, changed = slots[0], Graph(workflow), editable_copy(workflow)
-    changed[slot.node_id]["inputs"][slot.name] = name
-    where = f"{slot.name} of node {graph.describe(slot.node_id)}"
-    named = str(graph.inputs(slot.node_id)[slot.name])[:80]
-    return changed, [f"{where} names {named!r}; the one file that was sent, {name[:80]!r}, was taken for it"]
 
 
 def _replace_names(value: Any, files: Mapping[str, PlacedFile], is_absolute: bool, used: set[str]) -> Any:

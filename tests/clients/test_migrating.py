@@ -7,11 +7,10 @@ from dataclasses import fields
 
 import pytest
 
-from src.clients import FOREIGN_FIELDS
-from src.clients.requests import SAME_FIELDS
+from src.clients import FOREIGN_FIELDS, PARTLY_USED, SAME_FIELDS
 from src.job.fields import InputFields
 from src.outputs.fields import FailureOfWorkerComfyui, SuccessOfWorkerComfyui
-from src.settings import Settings, told_of_peer_variables, variable
+from src.settings import Settings, variable, warnings_about_variables
 from src.settings.peer_variables import PEER_VARIABLES
 
 from ..worker_process import ROOT
@@ -28,11 +27,11 @@ def table(head: str) -> dict[str, str]:
 
 def test_every_field_of_others_that_is_known_is_in_the_table_and_no_other() -> None:
     told = table("their field")
-    assert told.keys() == {*FOREIGN_FIELDS, *SAME_FIELDS, "extra_data"}
+    assert told.keys() == {*FOREIGN_FIELDS, *PARTLY_USED, *SAME_FIELDS}
     for name, ours in SAME_FIELDS.items():
         assert f"`{ours}`" in told[name]
         assert ours in InputFields.model_fields
-    for name in FOREIGN_FIELDS.keys() - {"convert_output"}:
+    for name in FOREIGN_FIELDS:
         assert "ignored and told" in told[name]
 
 
@@ -52,7 +51,7 @@ def test_the_answers_in_the_table_are_those_of_the_schema() -> None:
 
 
 def test_variables_of_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [line for line in told_of_peer_variables() if line.startswith("COMFY_LOG_LEVEL")] == []
+    assert [line for line in warnings_about_variables() if line.startswith("COMFY_LOG_LEVEL")] == []
     monkeypatch.setenv("COMFY_LOG_LEVEL", "DEBUG")
-    (line,) = told_of_peer_variables()
+    (line,) = warnings_about_variables()
     assert line.startswith("COMFY_LOG_LEVEL is of another worker: LOG_LEVEL sets")

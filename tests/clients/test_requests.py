@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from src.clients import FOREIGN_FIELDS, as_own_input, with_files_apart
+from src.clients import FOREIGN_FIELDS, as_own_input
 from src.comfy.folders import Folders
 from src.errors import NoOverrideTarget
+from src.inputs.inline import with_files_apart
 from src.inputs.input_file import InputFile
+from src.job.fields import InputFields
 from src.job.request import read_job
 from src.overrides import Overrides, apply_overrides
 
 from ..conftest import Bench
-from ..workflows import flux, generative, node
+from ..workflows import flux, generative, node, png
 
 GRAPH = generative()
 EDITOR = {"nodes": [], "links": [], "version": 0.4}
@@ -53,7 +55,7 @@ SHAPES: dict[str, tuple[Any, Any]] = {
         {
             "workflow": GRAPH,
             "convert_output": {"format": "webp", "options": {"effort": 6}},
-            "output": {"format": "webp", "quality": None},
+            "output": {"format": "webp"},
         },
     ),
     "ashleykleynhans' custom": ({"workflow": "custom", "payload": GRAPH}, {"workflow": GRAPH}),
@@ -66,6 +68,43 @@ SHAPES: dict[str, tuple[Any, Any]] = {
         {"workflow": GRAPH, "comfy_org_api_key": "k"},
     ),
     "both names": ({"workflow": GRAPH, "cfg": 1, "cfg_scale": 7}, {"workflow": GRAPH, "cfg": 1, "cfg_scale": 7}),
+    "a text in a text": (json.dumps({"input": json.dumps({"workflow": json.dumps(GRAPH)})}), {"workflow": GRAPH}),
+    "a workflow in a workflow": (
+        {"workflow": {"workflow": GRAPH, "seed": 7}, "seed": None},
+        {"workflow": GRAPH, "seed": 7},
+    ),
+    "a prompt as payload": ({"workflow": "custom", "payload": {"prompt": GRAPH}}, {"workflow": GRAPH}),
+    "a payload that is a text": ({"workflow": "custom", "payload": json.dumps(GRAPH)}, {"workflow": GRAPH}),
+    "a body with more than its input": (
+        {"input": {"workflow": GRAPH, "seed": 7}, "id": "a"},
+        {"workflow": GRAPH, "seed": 7, "id": "a"},
+    ),
+    "a body without a workflow": ({"input": {"prompt": "a cat"}}, {"prompt": "a cat"}),
+    "both texts of a picture's metadata": (
+        {"prompt": GRAPH, "workflow": EDITOR},
+        {"workflow": GRAPH, "extra_pnginfo": {"workflow": EDITOR}},
+    ),
+    "a bare graph with fields": ({**GRAPH, "seed": 5, "version": 1}, {"workflow": {**GRAPH, "version": 1}, "seed": 5}),
+    "a bare file with fields": ({**EDITOR, "images": [], "seed": 5}, {"workflow": EDITOR, "images": [], "seed": 5}),
+    "inputs that look like a node": (
+        {"workflow": GRAPH, "inputs": {"class_type": "cat"}},
+        {"workflow": GRAPH, "inputs": {"class_type": "cat"}},
+    ),
+    "what is absent outside is taken from inside": (
+        {
+            "prompt": GRAPH,
+            "comfy_org_api_key": "",
+            "extra_data": {"api_key_comfy_org": "k", "more": 1},
+            "output": None,
+        },
+        {"workflow": GRAPH, "comfy_org_api_key": "k", "extra_data": {"more": 1}},
+    ),
+    "outputs of two levels": (
+        {"workflow": {"prompt": GRAPH, "output": {"format": "webp", "quality": 5}}, "output": {"quality": 80}},
+        {"workflow": GRAPH, "output": {"format": "webp", "quality": 80}},
+    ),
+    "no workflow at all": ({"workflow": {"a": 1}}, {"workflow": {"a": 1}}),
+    "an empty one": ({"workflow": {}}, {"workflow": {}}),
     "a prompt that is a text": ({"prompt": "a cat"}, {"prompt": "a cat"}),
     "no object": ([1], [1]),
 }
@@ -74,12 +113,17 @@ SHAPES: dict[str, tuple[Any, Any]] = {
 @pytest.mark.parametrize(("given", "own"), SHAPES.values(), ids=SHAPES)
 def test_a_shape_of_another_client_is_read_as_our_own(given: Any, own: Any) -> None:
     before = json.dumps(given)
-    assert as_own_input(given) == own
+    assert as_own_input(given, InputFields.model_fields) == own
     assert json.dumps(given) == before, "its argument was edited"
 
 
 @pytest.mark.parametrize(
-    "given", [shape for shape, own in SHAPES.values() if isinstance(own, dict) and own.get("workflow") == GRAPH]
+    "given",
+    [
+        given
+        for given, own in SHAPES.values()
+        if "workflow" in own and own["workflow"] == GRAPH and "inputs" not in own
+    ],
 )
 def test_such_a_job_runs(bench: Bench, given: Any) -> None:
     answer = bench.handle({"id": "x", "input": given})
@@ -140,6 +184,29 @@ def test_an_empty_prompt_is_nothing_where_there_is_no_place_for_it(draft_bench: 
     assert apply_overrides(GRAPH, Overrides(negative_prompt="")).changed
     with pytest.raises(NoOverrideTarget):
         apply_overrides(guided, Overrides(negative_prompt="bad"))
+
+
+def test_a_seed_of_minus_one_is_drawn_for_seeds_alone() -> None:
+    shared = {
+        **GRAPH, "30": node("PrimitiveInt", value=-1), "31": node("CLIPSetLastLayer", clip=["2", 0], stop_at_clip_layer=["30", 0])
+    }  # fmt: skip
+    (sampler_id,) = (node_id for node_id, part in GRAPH.items() if part["class_type"] == "KSampler")
+    for node_id, part in shared.items():
+        if "clip" in part["inputs"] and node_id != "31":
+            shared[node_id] = {**part, "inputs": {**part["inputs"], "clip": ["31", 0]}}
+    shared[sampler_id] = {**shared[sampler_id], "inputs": {**shared[sampler_id]["inputs"], "seed": ["30", 0]}}
+    applied = apply_overrides(shared, Overrides(drawn_seed=777))
+    assert applied.workflow["30"]["inputs"]["value"] == -1
+    assert applied.workflow[sampler_id]["inputs"]["seed"] == 777
+    assert applied.seeds == (777,)
+
+
+def test_a_seed_of_minus_one_is_drawn_where_no_other_seed_goes() -> None:
+    (latent,) = (node_id for node_id, part in GRAPH.items() if "Latent" in part["class_type"])
+    silent = node("KSamplerAdvanced", add_noise="disable", noise_seed=-1, steps=2, latent_image=[latent, 0])
+    two = {**GRAPH, "40": silent, "41": node("SaveLatent", samples=["40", 0], filename_prefix="x")}
+    applied = apply_overrides(two, Overrides(seed=5, drawn_seed=777))
+    assert applied.workflow["40"]["inputs"]["noise_seed"] == 777
 
 
 def test_flags_in_quotes(draft_bench: Bench) -> None:
@@ -203,6 +270,51 @@ def test_only_the_file_inputs_of_comfyuis_own_loaders_are_looked_at() -> None:
     assert with_files_apart(nothing) == (nothing, list[InputFile]())
 
 
+@pytest.mark.parametrize("url", ["http://[x/a.png", "https://ex\u2105mple.com/a.png"])
+def test_an_odd_url_in_a_loader_is_the_callers_to_mend(draft_bench: Bench, url: str) -> None:
+    for action in ("run", "validate"):
+        answer = draft_bench.run(workflow=loading(url), action=action)
+        told = json.dumps(answer)
+        assert "internal" not in told and ("error" in answer or not answer["valid"])
+
+
+def test_a_file_of_the_workflow_is_fetched_only_if_it_is_needed(bench: Bench) -> None:
+    dead, content = "https://127.0.0.1/dead.png", picture()
+    replaced = bench.run(workflow=loading(dead), overrides={"1": {"inputs": {"image": content}}})
+    unneeded = {**loading(content), "8": node("LoadImage", image=dead)}
+    same = bench.run(workflow=loading(content), overrides={"1": {"inputs": {"image": content}}})
+    for answer in (replaced, bench.run(workflow=unneeded), same):
+        assert answer["status"] == "success", answer
+        assert "warnings" not in answer
+
+
+@pytest.mark.parametrize(
+    "make", [base64.encodebytes, base64.urlsafe_b64encode, lambda raw: b" " + base64.b64encode(raw)]
+)
+def test_base64_as_tools_write_it(bench: Bench, make: Any) -> None:
+    raw = base64.b64decode(picture())
+    small = png(8)
+    for content in (raw, small):
+        answer = bench.run(workflow=loading(make(content).decode()))
+        assert answer["status"] == "success", answer
+
+
+def test_the_one_file_goes_where_it_is_missed_and_nowhere_else(draft_bench: Bench) -> None:
+    two = {
+        "1": node("LoadImage", image="same.png"), "2": node("LoadImage", image="same.png"),
+        "3": node("ImageBatch", image1=["1", 0], image2=["2", 0]), "4": node("SaveImage", images=["3", 0], filename_prefix="x"),
+    }  # fmt: skip
+    sent = [{"name": "other.png", "image": picture()}]
+    taken = draft_bench.run(workflow=two, images=sent)
+    assert taken["status"] == "success", taken
+    for fields in (
+        {"overrides": {"1": {"inputs": {"image": "sure.png"}}}},
+        {"action": "validate", "workflow": loading("")},
+    ):
+        answer = draft_bench.run(**{"workflow": loading("in.png"), "images": sent, **fields})
+        assert "was taken for it" not in json.dumps(answer)
+
+
 def test_a_url_in_a_loader_keeps_to_the_rules_of_files(draft_bench: Bench) -> None:
     answer = draft_bench.run(workflow=loading("https://169.254.169.254/latest"))
     assert answer["error_type"] == "validation"
@@ -236,8 +348,9 @@ def test_files_in_comfyuis_own_input_folder_are_brought(tmp_path: Path, monkeypa
             "masks/a b.png",
         }
         (folders.input / "masks" / "a b.png").write_text("changed by a job")
-        monkeypatch.setattr("src.comfy.folders._MAX_BAKED_BYTES", 10)
-        assert folders.bring_inputs(baked) == ["masks/a b.png"]
+        (baked / "a large one.png").write_text("large" * 10)
+        monkeypatch.setattr("src.comfy.folders._MAX_BAKED_BYTES", 30)
+        assert folders.bring_inputs(baked) == ["a large one.png"]
     finally:
         folders.remove()
     assert (baked / "masks" / "a b.png").read_text() == "masks/a b.png"
