@@ -21,7 +21,7 @@ def set_app_inputs(
 ) -> tuple[dict[str, Any], dict[Slot, str]]:
     """A copy of a prompt with values under the names that its author chose, and for each input set what it is called.
 
-    None is as good as nothing. Raises InvalidInput for a name that there is not.
+    None leaves the input as it is. Raises InvalidInput for a name that there is not.
     """
     inputs = {entry.name: entry.targets for entry in app.inputs} if app else {}
     changed = {node_id: {**node, "inputs": {**node["inputs"]}} for node_id, node in prompt.items()}

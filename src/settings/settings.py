@@ -87,7 +87,8 @@ class Settings:
     refresh_worker: bool = _setting(
         "REFRESH_WORKER",
         False,
-        "Whether RunPod replaces the worker after each job that ran, so that nothing of it stays: each pays for a boot",
+        "Whether RunPod replaces the worker after each job that ran, so that nothing of it stays: each pays for a "
+        "boot",
         values.flag,
     )
     stall_timeout: float = _setting(
