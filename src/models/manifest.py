@@ -112,9 +112,12 @@ class Model(BaseModel):
             raise ValueError("pickle must be true for .bin, .pt, .pth, .ckpt and .pkl files, and for no other")
         if self.pickle and not (self.sha256 and (self.source.revision or self.source.url)):
             raise ValueError("a pickle can run code: it must have sha256 and a revision")
-        if not (self.sha256 or self.source.revision):
+        if not self._is_known_for_sure():
             raise ValueError("must have sha256 or a revision, or nobody knows what it is")
         return self
+
+    def _is_known_for_sure(self) -> bool:
+        return bool(self.sha256 or self.source.revision)
 
     @property
     def about(self) -> str:
@@ -243,7 +246,7 @@ def shipped_manifest() -> Manifest:
     return read_manifest(json.loads(MANIFEST_FILE.read_text(encoding="utf-8")))
 
 
-def known_manifest(settings: Settings) -> Manifest:
+def read_own_manifest(settings: Settings) -> Manifest:
     """The shipped manifest, with the entries of MODELS_MANIFEST over it. Raises InvalidManifest."""
     if not settings.models_manifest:
         return shipped_manifest()

@@ -96,7 +96,7 @@ def _files_in_caches(settings: Settings) -> dict[str, Path]:
     snapshots = list(find_snapshots(settings.model_revision))
     if not snapshots:
         return {}
-    from .manifest import known_manifest  # imported here: it takes 0.1 s, and delays the start of ComfyUI
+    from .catalog import known_manifest  # imported here: it takes 0.1 s, and delays the start of ComfyUI
 
     return cached_files(snapshots, known_manifest(settings))
 

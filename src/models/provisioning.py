@@ -16,10 +16,11 @@ from ..errors import MissingModel, WorkerError
 from ..settings import Settings
 from ..storage.bucket import Bucket
 from ..storage.web import FetchRules
+from .catalog import known_manifest
 from .fetch import Fetcher
 from .hub import Hub
 from .local_cache import local_cache
-from .manifest import Manifest, Model, known_manifest, where_to_get
+from .manifest import Manifest, Model, where_to_get
 from .places import Places, find_places, link_fixed_folders
 from .read_ahead import ReadAhead
 from .store import ModelStore

@@ -249,7 +249,7 @@ class Settings:
     models: tuple[str, ...] = _setting(
         "MODELS",
         (),
-        "Sets of models, or single ones, that the worker needs, comma-separated: `flux1-dev`, … "
+        "Sets of models, or single ones, that the worker needs, comma-separated: `flux1-dev`, `template:NAME`, … "
         "(`python -m src.models sets` lists them)",
         values.names,
     )

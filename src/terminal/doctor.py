@@ -17,7 +17,7 @@ from .. import VERSION
 from ..comfy.engine import ComfyEngine
 from ..comfy.install import Installation, find_comfyui
 from ..errors import ComfyNotFound, WorkerError
-from ..models.manifest import known_manifest
+from ..models.catalog import known_manifest
 from ..models.places import VOLUMES, find_places
 from ..settings import BucketConfig, Settings
 from ..storage.bucket import Bucket

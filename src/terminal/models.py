@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from .. import job_log
 from ..comfy.install import find_comfyui
 from ..errors import ComfyNotFound, InvalidSetting, WorkerError
 from ..models.backup import Mirror, Step, check_models_folder, files_below, leftovers_below
+from ..models.catalog import TEMPLATE, known_manifest, stock_catalog
 from ..models.folders import folders_for
-from ..models.manifest import Manifest, Model, OwnManifest, known_manifest
+from ..models.manifest import Manifest, Model, OwnManifest
 from ..models.partial import is_in_use, parts_of
 from ..models.pin import pin_manifest
 from ..models.places import Places, find_places
@@ -123,7 +125,19 @@ def _sets(context: _Context) -> int:
         licences = ", ".join(dict.fromkeys(model.licence for model in models))
         use = "" if all(model.commercial_ok for model in models) else "; not for commercial use"
         print(f"{name:24} {_size(models):>10}  {len(models)} files  {licences}{use}")
+    print("\nstock templates of ComfyUI, each a set of the models that it names (of the licences on their pages):")
+    for family, names in _families(stock_catalog().sets):
+        print(f"{family:24} {', '.join(names)}")
     return 0
+
+
+def _families(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Names of sets by their first two words: `template:video_wan2_2_14B_t2v` is of `video_wan2`."""
+    families: dict[str, list[str]] = {}
+    for name in names:
+        words = re.split(r"[_.-]", name.removeprefix(TEMPLATE))
+        families.setdefault("_".join(words[:2]), []).append(name)
+    yield from sorted(families.items())
 
 
 def _list(context: _Context) -> int:

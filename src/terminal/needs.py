@@ -11,7 +11,8 @@ from pathlib import Path
 import yaml
 
 from ..errors import InvalidWorkflow, WorkerError
-from ..models.manifest import Manifest, known_manifest
+from ..models.catalog import known_manifest
+from ..models.manifest import Manifest
 from ..needs import Needs, as_json, as_table, is_list_of_needs, needs_of_workflow, read_list
 from ..settings import read_settings
 

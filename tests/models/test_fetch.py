@@ -197,7 +197,8 @@ def run_apart(folder: Path, server: ModelServer, environment: dict[str, str] | N
     import json
 
     manifest = folder.parent / "manifest.json"
-    manifest.write_text(json.dumps({"models": [from_web(server)]}))
+    if not manifest.exists():  # another process may be reading it
+        manifest.write_text(json.dumps({"models": [from_web(server)]}))
     return subprocess.Popen(
         [sys.executable, "-m", "src.models", "fetch", "a", "--folder", str(folder)],
         cwd=ROOT,
