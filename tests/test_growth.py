@@ -16,6 +16,7 @@ import pytest
 from src.comfy.rejection import Engine, explain_problems, list_problems
 from src.editor import class_types, convert, read_document
 from src.errors import WorkerError
+from src.models.folders import folder_names
 from src.overrides import Overrides, apply_overrides, overridable_fields
 from src.worker.job_take import read_jobs
 from src.workflow import check_workflow, isolate_outputs, outline_of, place_files
@@ -27,6 +28,7 @@ from .editor_files import saved, saved_node
 from .workflows import node
 
 core_schemas()  # read once, whichever test is the first
+folder_names()
 SMALL = 60
 MOST_GROWTH = 3.0
 CLASSES: dict[str, Any] = json.loads((Path(__file__).parent / "editor_object_info.json").read_text())["0.21.0"]
