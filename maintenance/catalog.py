@@ -23,7 +23,6 @@ from src.models.catalog import CATALOG_FILE
 _PACKAGES = {"comfyui_workflow_templates_json": "templates", "comfyui_subgraph_blueprints": "blueprints"}
 _ON_HUB = re.compile(r"https://huggingface\.co/([\w.-]+/[\w.-]+)/resolve/([^/]+)/([^?#]+)")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_NAME = re.compile(r"[^\w.+/-]")
 
 
 class _Entry(NamedTuple):
@@ -38,8 +37,8 @@ class _Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name: where it is, of which there is one."""
-        return _NAME.sub("_", f"{self.repository}/{self.path}")
+        """Where it is, of which there is one."""
+        return f"{self.repository}/{self.path}"
 
 
 def catalog() -> tuple[dict[str, Any], list[str]]:

@@ -251,6 +251,12 @@ class UnknownModelSet(WorkerError):
     error_code: ClassVar[str] = "unknown_model_set"
 
 
+class ModelRefused(InvalidInput):
+    """A model that the job names may not be fetched: its folder, format, or the host of its URL."""
+
+    error_code: ClassVar[str] = "model_refused"
+
+
 class ModelFetchFailed(WorkerError):
     """A model file could not be fetched from where the manifest says that it is."""
 

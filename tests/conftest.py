@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -25,6 +26,9 @@ from src.settings import Settings, read_settings
 
 from .s3 import storage, strict_storage  # noqa: F401  fixtures
 from .tiny_models import make_paths
+
+hypothesis.settings.register_profile("no time", deadline=None)
+hypothesis.settings.load_profile("no time")
 
 ANSWERS = Draft202012Validator(schemas()["output.schema.json"])
 ENGINES = ("draft", "real")

@@ -64,6 +64,8 @@ class ModelServer:
     """Whether Xet storage accepts requests but does not answer them."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Other routes: path to the JSON that is served there."""
+    routes: dict[str, str] = field(default_factory=dict)
+    """Other routes: path to the file that it redirects to."""
     xorbs: dict[str, bytes] = field(default_factory=dict)
     """Hash to content of the xorbs in Xet storage."""
     sent: int = 0
@@ -110,6 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
             state.tokens.append((self.path, token))
         if path in state.extra:
             return self._reply(200, json.dumps(state.extra[path]).encode(), {"Content-Type": "application/json"})
+        if path in state.routes:
+            elsewhere = state.url.replace("127.0.0.1", "localhost")
+            return self._reply(307, b"", {"Location": f"{elsewhere}/files/{quote(state.routes[path])}"})
         hub = re.fullmatch(r"/([\w.-]+/[\w.-]+)/resolve/([^/]+)/(.+)", path)
         if hub:
             return self._resolve(hub[1], hub[3], token)

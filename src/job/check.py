@@ -20,14 +20,16 @@ from ..comfy.preflight import (
 from ..deadline import attended
 from ..errors import WorkerError
 from ..inputs.files import check_sources
+from ..models.job_models import JobModels
 from ..models.manifest import where_to_get
 from ..models.provisioning import ModelProvisioner
+from ..needs import as_json, needs_of_workflow, with_presence
 from ..overrides import apply_overrides, overridable_fields
 from ..settings import Settings
 from ..storage.bucket import Bucket
 from ..workflow.graph import Graph, Slot, Workflow
 from .one_file import with_the_one_file
-from .prepare import bucket_for, delivery_plan, partner_key
+from .prepare import bucket_for, delivery_plan, models_of, partner_key
 from .request import Request
 
 
@@ -69,10 +71,12 @@ class JobChecker:
         workflow, told = fit(self.engine.client, applied.workflow, check)
         workflow, matched = with_the_one_file(self.engine.client, request, workflow, changed)
         changed = [slot for slot in changed if slot.node_id in workflow]
-        problems = self._problems_of_workflow(workflow, changed, names, check)
+        models = models_of(request, self.models)
+        problems = self._problems_of_workflow(workflow, changed, names, models, check)
         checks: tuple[Callable[[], None], ...] = (
             lambda: self._check_delivery(request, check),
             lambda: _check_partner_key(self.engine.client, request, self.settings, workflow),
+            models.check_wanted,
             lambda: attended(lambda: check_sources(request.files, self.settings), check),
         )
         for check_part in checks:
@@ -83,6 +87,16 @@ class JobChecker:
                 check()  # it may be the end of the job
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
         return problems, [*applied.hints, *told, *matched]
+
+    def needs(self, request: Request) -> dict[str, Any]:
+        """What a job's workflow needs besides ComfyUI, where it is from, and what of it is there."""
+        saved = (request.extra_pnginfo or {}).get("workflow") if request.is_converted else request.workflow
+        needs = needs_of_workflow("", saved, self.models.manifest)
+        schemas = self.engine.client.schemas({name for pack in needs.packs for name in pack.classes})
+        looked_up = with_presence(
+            needs, self.models.places, lambda pack: all(schemas[name] is not None for name in pack.classes)
+        )
+        return {name: value for name, value in as_json([looked_up])[0].items() if name != "name" and value}
 
     def editable(self, request: Request, check: Callable[[], None]) -> dict[str, Any]:
         """What a person would want to change in a job's workflow: its fields, and the files that it names."""
@@ -101,7 +115,12 @@ class JobChecker:
         return {"fields": [*_chosen_by_author(request, graph), *traced], "inputs": inputs}
 
     def _problems_of_workflow(
-        self, workflow: Workflow, changed: Sequence[Slot], files: Collection[str], check: Callable[[], None]
+        self,
+        workflow: Workflow,
+        changed: Sequence[Slot],
+        files: Collection[str],
+        models: JobModels,
+        check: Callable[[], None],
     ) -> list[dict[str, Any]]:
         problems: list[dict[str, Any]] = []
         check()
@@ -110,9 +129,9 @@ class JobChecker:
             entry: dict[str, Any] = {**problem.details, "message": problem.text}
             if problem.is_missing_model:
                 name, folder = str(problem.received), problem.missing_model["folder"]
-                if self.models.to_fetch(name, folder):
+                if models.to_fetch(name, folder):
                     continue
-                entry["sources"] = where_to_get(name, self.models.manifest, folder)
+                entry["sources"] = where_to_get(name, models.manifest, folder)
             problems.append(entry)
         return problems
 

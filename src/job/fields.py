@@ -86,6 +86,8 @@ def _encodable(value: str) -> str:
 
 _Text = Annotated[str, AfterValidator(_encodable)]
 _Name = Annotated[_Text, Field(min_length=1, max_length=200)]
+_Url = Annotated[_Text, Field(min_length=1, max_length=2000)]
+_Digest = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 _NodeId = Annotated[_Name, BeforeValidator(_as_node_id, json_schema_input_type=str | int)]
 _IN_QUOTES = _Lenient(_as_number, {"type": "string", "pattern": _QUOTED})
 _Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8), _IN_QUOTES]
@@ -113,6 +115,18 @@ class LoraFields(BaseModel):
     name: _Name
     strength: _Strength = 1.0
     strength_clip: _Strength | None = None
+    url: _Url | None = None
+    sha256: _Digest | None = None
+
+
+class ModelFields(BaseModel):
+    """One entry of `models`."""
+
+    model_config = _STRICT
+    folder: _Name
+    name: _Name
+    url: _Url
+    sha256: _Digest | None = None
 
 
 class FileFields(BaseModel):
@@ -197,6 +211,7 @@ class InputFields(BaseModel):
     overrides: dict[str, Any] = {}
     images: list[FileFields] = []
     files: list[FileFields] = []
+    models: Annotated[list[ModelFields], Field(max_length=50)] = []
     output: OutputFields = OutputFields()
     extra_pnginfo: dict[str, Any] | None = None
     comfy_org_api_key: _Text = ""
@@ -204,6 +219,8 @@ class InputFields(BaseModel):
 
 _SIDE_RULE = "a multiple of 8 between 16 and 16384"
 _FILE_RULE = "an object with a name and one of image, data or url"
+_DIGEST_RULE = "the SHA-256 of the file: 64 hexadecimal digits"
+_MODEL_RULE = 'an object like {"folder": "loras", "name": "x.safetensors", "url": "https://…"}'
 RULES = {
     "workflow": "a workflow in API format, one as the editor saves it, or the name of a stored one",
     "action": f"one of {', '.join(get_args(Action))}",
@@ -223,6 +240,13 @@ RULES = {
     "loras.name": "the name of a file in the folder loras",
     "loras.strength": "a number from -100 to 100",
     "loras.strength_clip": "a number from -100 to 100",
+    "loras.url": "the URL of the file, a text",
+    "loras.sha256": _DIGEST_RULE,
+    "models": f"a list of at most 50 entries; each {_MODEL_RULE}",
+    "models.folder": "one of ComfyUI's model folders, like loras",
+    "models.name": "the name of the file in that folder, as the workflow has it",
+    "models.url": "the URL of the file, a text",
+    "models.sha256": _DIGEST_RULE,
     "inputs": 'an object like {"Your prompt": "a cat"}',
     "overrides": 'an object like {"6": {"inputs": {"text": "a cat"}}}',
     "images": f"a list; each entry {_FILE_RULE}",
@@ -247,7 +271,12 @@ RULES = {
 }
 """What would be right, for messages ("<field> must be <rule>, not <value>") and for the schema."""
 
-_ENTRIES = {"images": _FILE_RULE, "files": _FILE_RULE, "loras": 'an object like {"name": "style.safetensors"}'}
+_ENTRIES = {
+    "images": _FILE_RULE,
+    "files": _FILE_RULE,
+    "loras": 'an object like {"name": "style.safetensors"}',
+    "models": _MODEL_RULE,
+}
 
 
 # --- Messages ----------------------------------------------------------------------------------------
@@ -285,6 +314,7 @@ def _explained(error: ValidationError) -> InvalidInput:
 
 _PARTS: dict[str, type[BaseModel]] = {
     "loras": LoraFields,
+    "models": ModelFields,
     "images": FileFields,
     "files": FileFields,
     "output": OutputFields,

@@ -145,7 +145,11 @@ def _validate(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
     checker, check = worker.runner.checker, worker.runner.limits(call.stop).check
     problems, told = checker.problems(request, check)
-    details = {**checker.editable(request, check), "versions": versions(worker.runner.engine)}
+    details = {
+        **checker.editable(request, check),
+        "needs": checker.needs(request),
+        "versions": versions(worker.runner.engine),
+    }
     return validation_answer(problems, [*request.warnings, *told], details, call.seconds, request.is_converted)
 
 

@@ -11,6 +11,9 @@ from typing import Any
 from ..deadline import attended
 from ..errors import NoBucket
 from ..inputs.files import StagedFile, fetch_rules
+from ..models.job_models import JobModels, NamedModel
+from ..models.provisioning import ModelProvisioner
+from ..needs import saved_models
 from ..outputs import Encoding, Plan
 from ..overrides import AppliedOverrides
 from ..settings import AnswerFormat, Delivery, Settings
@@ -28,6 +31,7 @@ class PreparedJob:
 
     request: Request
     applied: AppliedOverrides
+    models: JobModels
     files: Mapping[str, StagedFile]
     input_seconds: float
     plan: Plan
@@ -72,6 +76,20 @@ class PreparedJob:
 def answer_format(request: Request, settings: Settings) -> AnswerFormat:
     """What the job's answer is to look like: as it asks, else as the settings say."""
     return request.output.answer or settings.answer_format
+
+
+def models_of(request: Request, models: ModelProvisioner) -> JobModels:
+    """The models of the job: those that it asks for, and those of which its saved workflow says the URL."""
+    return models.for_job(request.models, lambda: _saved_models(request))
+
+
+def _saved_models(request: Request) -> list[NamedModel]:
+    saved = (request.extra_pnginfo or {}).get("workflow")
+    return [
+        NamedModel(model.folder, model.file, model.sources[0], "the workflow", model.sha256 or None, is_wanted=False)
+        for model in saved_models(saved)
+        if model.sources
+    ]
 
 
 @contextmanager

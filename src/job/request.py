@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -12,6 +12,7 @@ from ..editor import App, Converted, is_editor_workflow, set_app_inputs, with_ed
 from ..errors import InvalidInput, WorkerError
 from ..inputs.inline import is_named, with_files_apart
 from ..inputs.input_file import InputFile
+from ..models.job_models import NamedModel
 from ..overrides import NODE_FIELDS, Lora, Overrides, set_inputs
 from ..settings import AnswerFormat, BucketConfig, Delivery, ImageFormat, endpoint_and_bucket
 from ..workflow import check_workflow
@@ -76,6 +77,7 @@ class Request:
     files: tuple[InputFile, ...] = ()
     output: OutputOptions = field(default_factory=OutputOptions)
     bucket: BucketConfig | None = None
+    models: tuple[NamedModel, ...] = ()
     extra_pnginfo: Mapping[str, Any] | None = None
     comfy_org_api_key: str = field(default="", repr=False)
     warnings: tuple[str, ...] = ()
@@ -141,6 +143,7 @@ def read_job(
         overrides=_overrides(fields),
         files=(*_files("images", fields.images), *_files("files", fields.files)),
         output=_output(fields.output),
+        models=tuple(_models(fields)),
         bucket=_bucket(job.get("s3Config")),
         extra_pnginfo=fields.extra_pnginfo,
         comfy_org_api_key=fields.comfy_org_api_key,
@@ -283,6 +286,21 @@ def _files(kind: str, entries: list[FileFields]) -> list[InputFile]:
             raise InvalidInput(f"{where} ({shown(entry.name)}) must have one of image, data or url, not {problem}")
         files.append(InputFile(entry.name.removesuffix(" [input]"), sources[0], where, kind == "images"))
     return files
+
+
+def _models(fields: InputFields) -> Iterator[NamedModel]:
+    """The models, and LoRAs, of which the job says the URL."""
+    for number, entry in enumerate(fields.models):
+        yield NamedModel(entry.folder, entry.name, entry.url, f"models[{number}]", _lower(entry.sha256))
+    for number, lora in enumerate(fields.loras):
+        if lora.url is not None:
+            yield NamedModel("loras", lora.name, lora.url, f"loras[{number}]", _lower(lora.sha256))
+        elif lora.sha256 is not None:
+            raise InvalidInput(f"loras[{number}] has a sha256 but no url: they go together", field="loras")
+
+
+def _lower(digest: str | None) -> str | None:
+    return digest.lower() if digest else None
 
 
 def _output(fields: OutputFields) -> OutputOptions:

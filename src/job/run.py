@@ -22,7 +22,7 @@ from ..deadline import Deadline
 from ..editor import Converted, class_types, convert, read_document
 from ..errors import BucketFailed, GuiFormatWorkflow, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
-from ..models.provisioning import ModelProvisioner
+from ..models.provisioning import ModelProvisioner, model_names
 from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
 from ..overrides import AppliedOverrides, apply_overrides
 from ..redaction import public_text
@@ -33,7 +33,7 @@ from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions
 from .one_file import with_the_one_file
-from .prepare import PreparedJob, bucket_for, delivery_plan
+from .prepare import PreparedJob, bucket_for, delivery_plan, models_of
 from .request import Request
 from .turn import EngineTurns, Made, unused_files
 
@@ -96,11 +96,14 @@ class JobRunner:
         `on_safe` is called when its files are safe, so that it needs ComfyUI no more. Raises WorkerError.
         """
         limits = self.limits(stop)
+        models = models_of(request, self.models)
+        models.check_wanted()
         applied = self._apply_overrides(request, limits)
         with bucket_for(request, self.settings, self.bucket) as bucket:
             plan = delivery_plan(request, job_id, self.settings, bucket, limits.check)
+            models.fetch_wanted(lambda: _check_fetch(limits))
             with _fetched_files(request, self.settings, bucket, limits.check) as (files, input_seconds):
-                job = PreparedJob(request, applied, files, input_seconds, plan, self.settings, on_safe)
+                job = PreparedJob(request, applied, models, files, input_seconds, plan, self.settings, on_safe)
 
                 def attempt(to_renew: Sequence[str]) -> Result:
                     return self._run_with_models(job, to_renew, limits, report)
@@ -163,8 +166,8 @@ class JobRunner:
         try:
             return self._run_once(job, to_renew, limits, report)
         except MissingModel as error:
-            if not fetches or not self.models.fetch_missing(error, lambda: _check_fetch(limits)):
-                raise self.models.explain(error) from error
+            if not fetches or not job.models.fetch_missing(error, lambda: _check_fetch(limits)):
+                raise job.models.explain(error) from error
         return self._run_with_models(job, to_renew, limits, report, fetches - 1)
 
     def _run_once(self, job: PreparedJob, to_renew: Sequence[str], limits: RunLimits, report: Report) -> Result:
@@ -175,6 +178,7 @@ class JobRunner:
         fitted, matched = with_the_one_file(client, job.request, fitted, changed)
         hints_so_far = (*job.applied.hints, *told, *matched)
         job = replace(job, applied=replace(job.applied, workflow=fitted, hints=hints_so_far))
+        job.models.note_use(model_names(fitted))
         check_before_queueing(client, job.request, self.settings, fitted, changed, job.files, limits.check)
         workflow = rerun_nodes(fitted, to_renew)
         with ExitStack() as own:

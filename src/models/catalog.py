@@ -13,25 +13,13 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from pydantic import Field
-
 from ..errors import UnknownModelSet
 from ..settings import Settings
-from .manifest import Manifest, Model, Source, read_own_manifest
+from .manifest import Manifest, Model, UnpinnedModel, UnpinnedSource, read_own_manifest
 
 CATALOG_FILE = Path(__file__).with_name("catalog.json")
 TEMPLATE = "template:"
 """The beginning of the name of a template's set: `template:image_qwen_image`."""
-
-
-class CatalogModel(Model):
-    """A model of the catalog: not pinned, its licence not known."""
-
-    licence: str = Field(min_length=1)
-    commercial_ok: bool = True
-
-    def _is_known_for_sure(self) -> bool:
-        return True  # what it is, its source says when it is fetched
 
 
 class KnownManifest(Manifest):
@@ -97,13 +85,12 @@ def stock_catalog() -> Manifest:
     """The models of the catalog, those first that most templates name; a set for each template."""
     content = json.loads(CATALOG_FILE.read_text(encoding="utf-8"))
     models = tuple(
-        CatalogModel(
-            name=entry["name"],
-            folder=entry["folder"],
-            file=entry["file"],
-            source=Source(repository=entry["repository"], path=entry["path"], revision=entry.get("revision")),
-            sha256=entry.get("sha256"),
-            licence=f"licence: see huggingface.co/{entry['repository']}",
+        UnpinnedModel.make(
+            entry["folder"],
+            entry["file"],
+            UnpinnedSource(repository=entry["repository"], path=entry["path"], revision=entry.get("revision")),
+            entry.get("sha256"),
+            f"huggingface.co/{entry['repository']}",
         )
         for entry in content["models"]
     )

@@ -11,6 +11,7 @@ from threading import Event
 
 from ..errors import BucketFailed, ModelFetchFailed, ModelGated, NoSpaceForModels, WorkerError
 from ..storage.web import FetchRules
+from .civitai import Civitai
 from .files import digest_of, what_is_wrong
 from .folders import folders_for
 from .hub import Hub
@@ -26,6 +27,7 @@ from .web import WebFile
 log = logging.getLogger(__name__)
 
 _PARALLEL_MODELS = 2
+_PARALLEL_QUESTIONS = 8
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,36 @@ class Fetcher:
     rules: FetchRules
     store: ModelStore | None = None
     limits: TransferLimits = field(default_factory=TransferLimits)
+    civitai: Civitai = field(default_factory=Civitai)
     min_xet_bytes: int = 32 << 20
     """Smaller files are not worth starting the child process with huggingface_hub."""
 
     def missing(self, models: Iterable[Model]) -> list[Model]:
         """Those that are not found in any folder of `places`."""
         return [model for model in models if self.places.find(model) is None]
+
+    def sized(self, models: Sequence[Model], check: Check) -> list[Model]:
+        """The same models with the sizes and digests that their sources say, where those are not known.
+
+        Raises ModelFetchFailed or a subclass for a source that does not have its file, and whatever `check` raises.
+        """
+        with ThreadPoolExecutor(_PARALLEL_QUESTIONS, thread_name_prefix="source") as pool:
+            return list(pool.map(lambda model: self._sized(model, check), models))
+
+    def _sized(self, model: Model, check: Check) -> Model:
+        check()
+        if model.source.url and self.civitai.has(model.source.url):
+            found = self.civitai.look_up(model.source.url, model.file)
+            source = model.source.model_copy(update={"url": found.url})
+            model = model.model_copy(update={"source": source, "sha256": model.sha256 or found.sha256})
+        if model.size and model.is_pinned:
+            return model
+        remote = self._find_in_bucket(model) or self._published_file(model)
+        try:
+            info = fetch_info(remote, check, self.limits.stall_seconds)
+        finally:
+            remote.close()
+        return model.model_copy(update={"size": model.size or info.size, "sha256": model.sha256 or info.sha256})
 
     def fetch(self, models: Sequence[Model], check: Check) -> None:
         """Fetch the models that are missing, largest first, two at a time.
@@ -164,10 +190,18 @@ class Fetcher:
         return None
 
     def _published_file(self, model: Model) -> WebFile:
-        if model.source.repository is None:
-            return WebFile(str(model.source.url), model.file, self.rules, is_page=model.file.endswith(".html"))
+        if model.source.url:
+            return self._file_at(model.source.url, model.file)
         url = self.hub.url(model.source)
         return WebFile(url, model.file, self.rules, self.hub.token, self._access_hint(model))
+
+    def _file_at(self, url: str, name: str) -> WebFile:
+        """A file at a URL, with the token of its site."""
+        if self.civitai.has(url):
+            hint = "Civitai refuses it: it wants a login; set CIVITAI_TOKEN to a token of an account that may have it"
+            return WebFile(url, name, self.rules, self.civitai.token, hint)
+        token = self.hub.token if self.hub.has(url) else ""
+        return WebFile(url, name, self.rules, token, is_page=name.endswith(".html"))
 
     def _access_hint(self, model: Model) -> str:
         """What the user can do about a 401 or 403 of the hub."""

@@ -15,8 +15,10 @@ _SAFETENSORS = (".safetensors", ".sft")
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library itself
 _READ_BYTES = 1 << 22
 _MODEL_ENDINGS = (*_SAFETENSORS, ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".onnx")
-_DIGESTS_FOLDER = ".checked"
+DIGESTS_FOLDER = ".checked"
+"""The folder below a root that holds the cached digests."""
 _ERROR_PAGE_STARTS = (b"<!doctype", b"<html", b"<?xml", b'{"error')
+_GGUF_START = b"gguf"  # in lower case: see what_is_wrong
 _TEXT_ENDINGS = (".json", ".txt", ".yaml", ".yml", ".md", ".xml")
 
 
@@ -49,7 +51,8 @@ def what_is_wrong(path: Path, suffix: str = "") -> str:
         if start.startswith(_ERROR_PAGE_STARTS) and suffix not in _TEXT_ENDINGS:
             return "it is a web page or an error message, not a model"
         if suffix not in _SAFETENSORS:
-            return ""
+            is_other = suffix == ".gguf" and not start.startswith(_GGUF_START)
+            return "it does not begin like a GGUF file" if is_other else ""
         opened.seek(0)
         length = int.from_bytes(opened.read(8), "little")
         if size < 8 or length > _MAX_HEADER_BYTES:
@@ -119,4 +122,4 @@ def cache_digest(path: Path, root: Path, digest: str) -> None:
 
 
 def _digest_file(path: Path, root: Path) -> Path:
-    return root / _DIGESTS_FOLDER / f"{path.relative_to(root)}.json"
+    return root / DIGESTS_FOLDER / f"{path.relative_to(root)}.json"

@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from .. import REPOSITORY
 from ..errors import ModelFetchFailed
@@ -59,6 +59,11 @@ class Hub:
     def url(self, source: Source) -> str:
         """The URL of a file in a repository."""
         return f"{self.endpoint}/{source.repository}/resolve/{source.revision or 'main'}/{quote(source.path or '')}"
+
+    def has(self, url: str) -> bool:
+        """Whether a URL is one of its site."""
+        mine, other = urlsplit(self.endpoint), urlsplit(url)
+        return (other.scheme, other.netloc.lower()) == (mine.scheme, mine.netloc.lower())
 
     def page(self, source: Source) -> str:
         """The page of the repository, where its licence is accepted."""

@@ -10,10 +10,11 @@ from __future__ import annotations
 import difflib
 import json
 import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Annotated
+from typing import Annotated, ClassVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -36,6 +37,7 @@ _EXPECTED_FORMS = {
     "repository": "owner/name",
 }
 _HUB = "https://huggingface.co"
+_NO_NAME = re.compile(r"[^\w.+/-]")
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,7 @@ class Model(BaseModel):
     """
 
     model_config = _Strict
+    may_be_unpinned: ClassVar[bool] = False
 
     name: _Name
     folder: _Name
@@ -112,11 +115,13 @@ class Model(BaseModel):
             raise ValueError("pickle must be true for .bin, .pt, .pth, .ckpt and .pkl files, and for no other")
         if self.pickle and not (self.sha256 and (self.source.revision or self.source.url)):
             raise ValueError("a pickle can run code: it must have sha256 and a revision")
-        if not self._is_known_for_sure():
+        if not (self.is_pinned or self.may_be_unpinned):
             raise ValueError("must have sha256 or a revision, or nobody knows what it is")
         return self
 
-    def _is_known_for_sure(self) -> bool:
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it is known for sure which file it is."""
         return bool(self.sha256 or self.source.revision)
 
     @property
@@ -125,6 +130,28 @@ class Model(BaseModel):
         size = f"{self.size / 1e9:.1f} GB, " if self.size else ""
         use = "" if self.commercial_ok else ", not for commercial use"
         return f"{size}{self.licence}{use}"
+
+
+class UnpinnedSource(Source):
+    """A source with any revision: a branch, too."""
+
+    revision: Annotated[str, Field(pattern=r"^[\w.-]{1,100}$")] | None = None
+
+
+class UnpinnedModel(Model):
+    """A model of which only the place is known: which file it is, its source says when it is fetched."""
+
+    may_be_unpinned: ClassVar[bool] = True
+    source: UnpinnedSource
+    commercial_ok: bool = True
+
+    @staticmethod
+    def make(folder: str, file: str, source: UnpinnedSource, sha256: str | None, page: str) -> UnpinnedModel:
+        """One named by its place. Raises ValidationError."""
+        name = _NO_NAME.sub("_", (source.path and f"{source.repository}/{source.path}") or f"{folder}/{file}")
+        return UnpinnedModel(
+            name=name, folder=folder, file=file, source=source, sha256=sha256, licence=f"licence: see {page}"
+        )
 
 
 class Manifest(BaseModel):

@@ -25,7 +25,8 @@ _READ_BYTES = 1 << 22
 _JOURNAL_INTERVAL_BYTES = 1 << 20  # bytes of a part between two entries in the journal
 _CHECK_INTERVAL_SECONDS = 0.1
 _DISK_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_RESERVED_BYTES = 200_000_000  # that stay free besides the models
+RESERVED_BYTES = 200_000_000
+"""Bytes that stay free besides the models."""
 _STAGING = ".partial.hub"
 _LOCK_FRESH_SECONDS = 120.0  # a lock that was touched in that time is held
 
@@ -81,7 +82,7 @@ def check_space(folder: Path, downloads: Iterable[tuple[Path, int]]) -> None:
         folder = folder.parent
     files = list(downloads)
     free = shutil.disk_usage(folder).free
-    needed = sum(size - _allocated_bytes(partial_of(target)) for target, size in files) + _RESERVED_BYTES
+    needed = sum(size - _allocated_bytes(partial_of(target)) for target, size in files) + RESERVED_BYTES
     if files and needed > free:
         names = ", ".join(target.name for target, _ in files)
         raise NoSpaceForModels(

@@ -5,26 +5,29 @@ from __future__ import annotations
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import MissingModel, WorkerError
+from ..errors import WorkerError
 from ..settings import Settings
 from ..storage.bucket import Bucket
 from ..storage.web import FetchRules
 from .catalog import known_manifest
+from .civitai import Civitai
 from .fetch import Fetcher
 from .hub import Hub
+from .job_models import JobModels, NamedModel
+from .kept import KeptModels
 from .local_cache import local_cache
-from .manifest import Manifest, Model, where_to_get
-from .places import Places, find_places, link_fixed_folders
+from .manifest import Manifest, Model
+from .places import VOLUMES, Places, find_places, link_fixed_folders
 from .read_ahead import ReadAhead
 from .store import ModelStore
-from .transfer import Check, TransferLimits
+from .transfer import TransferLimits
 
 log = logging.getLogger(__name__)
 
@@ -64,9 +67,9 @@ class ModelProvisioner:
         names = list(model_names(workflow or {}))
         required = {model.name: model for model in self.manifest.expand(self.settings.models)}
         for name in names:
-            known = self._known(name, "")
-            if known is not None and self.places.locate(name) is None:
-                required[known.name] = known
+            known = self.manifest.find_by_path(name)
+            if known and self.places.locate(name) is None:
+                required[known[0].name] = known[0]
         present = [path for name in names if (path := self.places.locate(name))]
         present += [path for model in required.values() if (path := self.places.find(model))]
         cache = local_cache(self.settings)
@@ -116,42 +119,14 @@ class ModelProvisioner:
 
     # --- For a job -------------------------------------------------------------------------------------
 
-    def fetch_missing(self, error: MissingModel, check: Check) -> bool:
-        """Fetch the models that a job lacks and that are still missing; whether the job may run again.
-
-        `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its subclasses.
-        """
-        missing = list(_missing(error))
-        models = [model for name, folder in missing if (model := self.to_fetch(name, folder)) is not None]
-        if not error.is_all or not missing or len(models) != len(missing):  # the job would fail anyway
-            return False
-        self.fetcher.fetch(models, check)
-        return True
-
-    def to_fetch(self, name: str, folder: str) -> Model | None:
-        """The model that would be fetched for a job that names that file for that kind of folder, None for none."""
-        return self._known(name, folder) if self.settings.download_models else None
-
-    def explain(self, error: MissingModel) -> MissingModel:
-        """The same error, its message and hints completed with where and how to get the models."""
-        suggestions = []
-        for name, folder in _missing(error):
-            model = self._known(name, folder)
-            error.hints.extend(where_to_get(name, self.manifest, folder))
-            if model is not None:
-                sets = self.manifest.sets_with(model.name)
-                of_set = f"the set{'s' if len(sets) > 1 else ''} {' or '.join(sets)}" if sets else f"{model.name!r}"
-                setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
-                command = f"`python -m src.models fetch {model.name}`"
-                suggestions.append(f"{model.file} comes with {of_set}: set {setting}, or {command}")
-        explained = MissingModel(". ".join([error.message, *suggestions]), error.is_all, **error.details)
-        explained.hints = error.hints
-        return explained
-
-    def _known(self, name: str, folder: str) -> Model | None:
-        """The model that a file name in a workflow means; None if the manifest has none for that kind of folder."""
-        known = self.manifest.find_by_path(name, folder)
-        return known[0] if known else None
+    def for_job(
+        self, wanted: Sequence[NamedModel] = (), saved: Callable[[], Sequence[NamedModel]] = lambda: ()
+    ) -> JobModels:
+        """The models of a job, which itself asks for `wanted`, and whose saved workflow names `saved`."""
+        target = self.places.target
+        is_volume = any(target.is_relative_to(volume) for volume in VOLUMES)
+        kept = KeptModels(target, int(self.settings.kept_models * 1e9), may_remove=not is_volume)
+        return JobModels(self.settings, self.manifest, self.fetcher, kept, wanted, saved)
 
 
 def check_models(settings: Settings) -> Manifest:
@@ -173,19 +148,14 @@ def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
 def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetcher:
     """The fetcher that the settings describe."""
     config = settings.models_bucket
-    trusted = frozenset({*settings.trusted_hosts, urlsplit(settings.hf_endpoint).netloc.lower()})
+    own = (urlsplit(endpoint).netloc.lower() for endpoint in (settings.hf_endpoint, settings.civitai_endpoint))
+    rules = FetchRules(settings.allow_http_urls, frozenset({*settings.trusted_hosts, *own}))
     return Fetcher(
         places,
         manifest,
         Hub(settings.hf_endpoint, settings.hf_token),
-        FetchRules(settings.allow_http_urls, trusted),
+        rules,
         ModelStore(Bucket(config)) if config else None,
         TransferLimits(settings.download_stall_timeout),
+        Civitai(settings.civitai_endpoint, settings.civitai_token, rules),
     )
-
-
-def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:
-    """File name and folder (ComfyUI's name, or '') of each missing model."""
-    models: Iterable[Any] = error.details.get("missing_models") or ()
-    for model in models:
-        yield str(model.get("name", "")), str(model.get("folder", ""))

@@ -14,7 +14,8 @@ class ModelNeed:
     """A model file: `folder` is ComfyUI's kind of model, "" if it is not known; `file` its path below that folder.
 
     `sources` are URLs, the first one preferred; `size` is in bytes. `nodes` are those that name it. Not `is_needed`:
-    only nodes that do not run name it (muted, bypassed, in a subgraph that nothing uses).
+    only nodes that do not run name it (muted, bypassed, in a subgraph that nothing uses). `is_there` is None where
+    nobody has looked.
     """
 
     folder: str
@@ -26,6 +27,7 @@ class ModelNeed:
     licence: str = ""
     nodes: tuple[str, ...] = ()
     is_needed: bool = True
+    is_there: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,14 @@ class PackNeed:
     versions: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     is_needed: bool = True
+    is_there: bool | None = None
 
 
 @dataclass(frozen=True)
 class Needs:
     """What one file needs. `core_version` is the newest ComfyUI that it names, "" for none.
 
-    `inputs` are files that a job has to bring. `questions` is what stays open, a sentence each.
+    `inputs` are files that a job has to bring. `questions` is what stays open besides the models, a sentence each.
     """
 
     name: str
@@ -56,3 +59,15 @@ class Needs:
     inputs: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """All that stays open, a sentence each."""
+        missing = [model for model in self.models if model.is_needed and not model.is_there]
+        nowhere = ", ".join(model.file for model in missing if not model.sources)
+        several = [model for model in missing if len(model.sources) > 1]
+        return (
+            *self.questions,
+            *([f"nothing says where to get: {nowhere}"] if nowhere else []),
+            *(f"{model.file} has several sources: {', '.join(model.sources)}" for model in several),
+        )

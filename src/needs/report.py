@@ -13,7 +13,7 @@ _ORIGINS = {"file": "the file says it", "catalog": "known here", "unknown": "?"}
 
 def as_json(found: Iterable[Needs]) -> list[dict[str, Any]]:
     """The facts of each file, as JSON values."""
-    return [asdict(needs) for needs in found]
+    return [{**asdict(needs), "questions": list(needs.open)} for needs in found]
 
 
 def as_table(found: Sequence[Needs]) -> str:
@@ -28,8 +28,8 @@ def _lines(needs: Needs) -> Iterator[str]:
     yield from _rows("node packs", [_pack(pack) for pack in needs.packs])
     yield from _rows("files that a job brings", [(name,) for name in needs.inputs])
     yield from _rows("Python libraries", [(name,) for name in needs.libraries])
-    yield from _rows("open", [(question,) for question in needs.questions])
-    if not (needs.models or needs.packs or needs.inputs or needs.libraries or needs.questions):
+    yield from _rows("open", [(question,) for question in needs.open])
+    if not (needs.models or needs.packs or needs.inputs or needs.libraries or needs.open):
         yield "  nothing besides ComfyUI"
 
 
@@ -46,12 +46,18 @@ def _rows(head: str, rows: list[tuple[str, ...]]) -> Iterator[str]:
 
 def _model(model: ModelNeed) -> tuple[str, ...]:
     size = f"{model.size / 1e9:.1f} GB" if model.size else ""
-    unused = "" if model.is_needed else "  (only nodes that do not run)"
     source = model.sources[0] if model.sources else "?"
-    return model.folder or "?", model.file, size, _ORIGINS[model.origin], f"{source}{unused}"
+    rest = f"{source}{_state(model)}"
+    return model.folder or "?", model.file, size, _ORIGINS[model.origin], rest
 
 
 def _pack(pack: PackNeed) -> tuple[str, ...]:
-    unused = "" if pack.is_needed else "  (only nodes that do not run)"
     versions = ", ".join(pack.versions) or "any version"
-    return pack.id or "?", versions, pack.repository or "(registry)", f"{', '.join(pack.classes)}{unused}"
+    return pack.id or "?", versions, pack.repository or "(registry)", f"{', '.join(pack.classes)}{_state(pack)}"
+
+
+def _state(need: ModelNeed | PackNeed) -> str:
+    """What is to be said of a need besides what it is."""
+    said = ["there"] if need.is_there else ["missing"] if need.is_there is False else []
+    said += [] if need.is_needed else ["only nodes that do not run"]
+    return f"  ({', '.join(said)})" if said else ""

@@ -15,6 +15,7 @@ from ..editor import is_editor_workflow, read_document, with_editor_numbers
 from ..editor.document import Document, EditorNode
 from ..editor.placing import VIRTUAL_CLASSES
 from ..editor.widgets import widgets_of
+from ..errors import InvalidWorkflow
 from ..models.folders import MODEL_FILE, folder_of_input, kind_of
 from ..models.manifest import Manifest
 from ..workflow.checks import check_json, check_nodes
@@ -52,8 +53,18 @@ def needs_of_workflow(name: str, content: object, manifest: Manifest) -> Needs:
         tuple(models),
         tuple(packs),
         tuple(dict.fromkeys(_inputs(nodes))),
-        questions=(*_open_classes(open_classes), *_open_models(models)),
+        questions=tuple(_open_classes(open_classes)),
     )
+
+
+def saved_models(content: object) -> list[ModelNeed]:
+    """The models of which a file of the editor says the sources, as far as its nodes run; none for anything else."""
+    try:
+        nodes = list(_nodes_of_editor(content)) if is_editor_workflow(content) else []
+    except InvalidWorkflow:
+        return []
+    nothing = Manifest(models=(), sets={})
+    return [model for node in nodes if node.runs for model in _saved_models(node, nothing)]
 
 
 # --- Nodes of both formats --------------------------------------------------------------------------------
@@ -253,13 +264,3 @@ def _inputs(nodes: Iterable[_Node]) -> Iterator[str]:
 def _open_classes(classes: Iterable[str]) -> list[str]:
     shown = ", ".join(name[:80] for name in classes)
     return [f"nothing says which node pack has: {shown}"] if shown else []
-
-
-def _open_models(models: Iterable[ModelNeed]) -> list[str]:
-    found = [need for need in models if need.is_needed]
-    nowhere = ", ".join(need.file for need in found if not need.sources)
-    several = [need for need in found if len(need.sources) > 1]
-    return [
-        *([f"nothing says where to get: {nowhere}"] if nowhere else []),
-        *(f"{need.file} has several sources: {', '.join(need.sources)}" for need in several),
-    ]

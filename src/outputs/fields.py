@@ -92,6 +92,47 @@ class InputPlace(BaseModel):
     name: Any
 
 
+class NeededModel(BaseModel):
+    """A model that the workflow names: where it is from, and whether it is there."""
+
+    model_config = _CLOSED
+    folder: str
+    file: str
+    sources: list[str]
+    origin: Literal["file", "catalog", "unknown"] = Field(
+        description="where the sources are from: the workflow itself, or the models that the worker knows"
+    )
+    sha256: str
+    size: int | None
+    licence: str
+    nodes: list[str]
+    is_needed: bool = Field(description="false: only nodes that do not run name it")
+    is_there: bool | None
+
+
+class NeededPack(BaseModel):
+    """A node pack that the workflow names: its id in ComfyUI's registry, its repository, the versions that it was."""
+
+    model_config = _CLOSED
+    id: str
+    repository: str
+    versions: list[str]
+    classes: list[str]
+    is_needed: bool
+    is_there: bool | None
+
+
+class WorkflowNeeds(BaseModel):
+    """What a workflow needs besides ComfyUI; what is empty is left out. `questions`: what nothing says."""
+
+    model_config = _CLOSED
+    core_version: str = ""
+    models: list[NeededModel] = []
+    packs: list[NeededPack] = []
+    inputs: list[str] = []
+    questions: list[str] = []
+
+
 class Validation(BaseModel):
     """The answer to `action: validate`."""
 
@@ -103,6 +144,7 @@ class Validation(BaseModel):
     warnings: list[str]
     fields: list[EditableField]
     inputs: list[InputPlace]
+    needs: WorkflowNeeds
     versions: dict[str, str]
     execution_time_seconds: float = Field(ge=0)
 

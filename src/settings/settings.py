@@ -289,6 +289,29 @@ class Settings:
     hf_endpoint: str = _setting(
         "HF_ENDPOINT", "https://huggingface.co", "Where the Hugging Face hub is, or a mirror", values.url
     )
+    model_hosts: tuple[str, ...] = _setting(
+        "MODEL_HOSTS",
+        ("huggingface.co", "civitai.com"),
+        "Hosts (`name` or `name:port`) from which models are fetched that a job, or its saved workflow, names by URL",
+        values.names,
+    )
+    civitai_token: str = _setting(
+        "CIVITAI_TOKEN", "", "Token of Civitai, for models that it gives only to accounts", values.text, is_secret=True
+    )
+    civitai_endpoint: str = _setting("CIVITAI_ENDPOINT", "https://civitai.com", "Where Civitai is", values.url)
+    max_job_models: float = _setting(
+        "MAX_JOB_MODEL_GB",
+        50.0,
+        "Most gigabytes (10^9 bytes) of models that are fetched for one job",
+        values.number(100_000, "gigabytes"),
+    )
+    kept_models: int = _setting(
+        "KEPT_MODELS_GB",
+        0,
+        "Most gigabytes of models fetched for jobs that stay on a container disk; what was used longest ago goes. "
+        "0: as many as there is room for. On a network volume all stay",
+        values.whole_number(0, 100_000),
+    )
     download_stall_timeout: float = _setting(
         "DOWNLOAD_STALL_TIMEOUT",
         60.0,

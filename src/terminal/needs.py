@@ -5,16 +5,27 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
 
-from ..errors import InvalidWorkflow, WorkerError
+from ..comfy.install import find_comfyui
+from ..errors import ComfyNotFound, InvalidWorkflow, WorkerError
 from ..models.catalog import known_manifest
 from ..models.manifest import Manifest
-from ..needs import Needs, as_json, as_table, is_list_of_needs, needs_of_workflow, read_list
-from ..settings import read_settings
+from ..models.places import find_places
+from ..needs import (
+    Needs,
+    as_json,
+    as_table,
+    is_list_of_needs,
+    needs_of_workflow,
+    packs_in,
+    read_list,
+    with_presence,
+)
+from ..settings import Settings, read_settings
 
 _ENDINGS = (".json", ".yaml", ".yml")
 
@@ -22,14 +33,16 @@ _ENDINGS = (".json", ".yaml", ".yml")
 def run(options: argparse.Namespace) -> int:
     """Print what the files need; the exit status: 0 nothing is open, 1 a file cannot be read, 2 something is open."""
     try:
-        manifest = known_manifest(read_settings())
+        settings = read_settings()
+        manifest = known_manifest(settings)
     except WorkerError as error:
         print(f"{error.error_code}: {error.message}", file=sys.stderr)
         return 1
+    there = _there(settings)
     found, failed = list[Needs](), False
     for file in _files(options.files):
         try:
-            found.append(_needs(file, manifest))
+            found.append(there(_needs(file, manifest)))
         except WorkerError as error:
             print(f"{file}: {error.message}", file=sys.stderr)
             failed = True
@@ -38,7 +51,17 @@ def run(options: argparse.Namespace) -> int:
             failed = True
     if found:
         print(json.dumps(as_json(found), indent=2, ensure_ascii=False) if options.json else as_table(found))
-    return 1 if failed else 2 if any(needs.questions for needs in found) else 0
+    return 1 if failed else 2 if any(needs.open for needs in found) else 0
+
+
+def _there(settings: Settings) -> Callable[[Needs], Needs]:
+    """Looks for what is there, in the ComfyUI of this machine and on its volumes, if there is one."""
+    try:
+        comfyui = find_comfyui(settings).directory
+    except ComfyNotFound:
+        return lambda needs: needs
+    places, has_pack = find_places(settings, comfyui), packs_in(comfyui / "custom_nodes")
+    return lambda needs: with_presence(needs, places, has_pack)
 
 
 def _files(given: list[Path]) -> Iterator[Path]:

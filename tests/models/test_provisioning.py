@@ -19,7 +19,7 @@ from src.job.handler import Worker
 from src.models.provisioning import ModelProvisioner, model_names
 from src.settings import Settings, read_settings
 
-from .. import workflows
+from .. import editor_files, workflows
 from ..conftest import REAL_ARGS, Bench, booted, installation, settings_for
 from ..loopback_queue import serving
 from ..model_server import ModelServer, entry, model_server, weights
@@ -202,6 +202,42 @@ def test_a_model_that_a_job_puts_in_is_cured_too(empty: tuple[Bench, Path]) -> N
     overrides = {"7": {"inputs": {"vae_name": "tiny_taesd.safetensors"}}}
     answer = bench.run(workflow=workflow, overrides=overrides)
     assert answer["status"] == "success", answer
+
+
+def test_the_models_that_a_saved_workflow_or_the_job_says_the_urls_of_are_fetched(
+    empty: tuple[Bench, Path], shared_server: ModelServer
+) -> None:
+    """With nothing else configured but the switch; the next worker fetches nothing."""
+    bench, volume = empty
+    (volume / "text_encoders" / ENCODER).unlink()
+    time.sleep(0.02)
+    redirected = shared_server.host.replace("127.0.0.1", "localhost")
+    worker = with_settings(bench, models_manifest="", hf_endpoint=shared_server.url, trusted_hosts=(redirected,))
+    url = "https://huggingface.co/tiny/models/resolve/main/{}?download=true"
+    saved = editor_files.tiny_generative()
+    for node in saved["nodes"]:
+        for folder, name in TINY.items():
+            file = f"{name}.safetensors"
+            if file in node.get("widgets_values", ()) and folder != "vae":
+                entry = {"name": file, "url": url.format(file), "directory": folder}
+                node["properties"]["models"] = [entry]
+    vae = {"folder": "vae", "name": "tiny_taesd.safetensors", "url": url.format("tiny_taesd.safetensors")}
+    refused = worker.run(workflow=saved)
+    assert "DOWNLOAD_MODELS" not in refused["error"]
+    assert refused["error_code"] == "missing_model", refused
+    assert {"name": "tiny_taesd.safetensors", "folder": "vae"} in refused["missing_models"]
+    told = worker.run(workflow=saved, action="validate")["needs"]["models"]
+    assert {(model["file"], model["origin"], model["is_there"]) for model in told} >= {
+        ("tiny_sd3.safetensors", "file", False)
+    }
+    wrong = worker.run(workflow=saved, models=[{**vae, "sha256": "0" * 64}])
+    assert wrong["error_code"] == "model_corrupt", wrong
+    answer = worker.run(workflow=saved, models=[vae])
+    assert answer["status"] == "success", answer
+    shared_server.requests.clear()
+    assert worker.run(workflow=saved, models=[vae], seed=3)["status"] == "success"
+    assert worker.run(workflow=saved, seed=4)["status"] == "success"
+    assert shared_server.requests == []
 
 
 def test_nothing_is_fetched_for_a_job_that_cannot_run_anyway(

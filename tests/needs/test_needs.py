@@ -50,7 +50,7 @@ def test_a_file_says_where_its_models_are_from() -> None:
         (WAN,),
         "file",
     )
-    assert (model.nodes, model.is_needed, found.questions) == (("1 (VAELoader)",), True, ())
+    assert (model.nodes, model.is_needed, found.open) == (("1 (VAELoader)",), True, ())
 
 
 @pytest.mark.parametrize("mode", [2, 4])
@@ -70,7 +70,7 @@ def test_a_digest_is_taken_and_a_source_that_is_no_https_is_none() -> None:
     ).models
     assert model.sha256 == digest.lower()
     found = needs(saved([loader(1, "a.safetensors", **named("a.safetensors", "http://example.com/a"))], []))
-    assert (found.models[0].sources, found.questions) == ((), ("nothing says where to get: a.safetensors",))
+    assert (found.models[0].sources, found.open) == ((), ("nothing says where to get: a.safetensors",))
 
 
 def test_what_the_file_does_not_say_is_looked_up_by_name_and_folder() -> None:
@@ -81,7 +81,7 @@ def test_what_the_file_does_not_say_is_looked_up_by_name_and_folder() -> None:
     assert ae.sources[0].startswith("https://huggingface.co/") and ae.size and len(ae.sha256) == 64
     stranger = needs({**still(), "7": node("LoraLoaderModelOnly", lora_name="sub\\mine.safetensors", model=["1", 0])})
     assert stranger.models == (ModelNeed("loras", "sub/mine.safetensors", nodes=("7 (LoraLoaderModelOnly)",)),)
-    assert stranger.questions == ("nothing says where to get: sub/mine.safetensors",)
+    assert stranger.open == ("nothing says where to get: sub/mine.safetensors",)
 
 
 def test_packs_are_named_by_registry_and_repository() -> None:
@@ -98,7 +98,7 @@ def test_packs_are_named_by_registry_and_repository() -> None:
         PackNeed("pack-a", "", ("1.2.0", "1.3.0"), ("PackA", "PackA2")),
         PackNeed("", "https://github.com/me/pack-b", ("c" * 40,), ("PackB",), is_needed=False),
     )
-    assert found.questions == ("nothing says which node pack has: Stranger, PackC",)
+    assert found.open == ("nothing says which node pack has: Stranger, PackC",)
 
 
 def test_files_that_a_job_brings_are_listed() -> None:
@@ -128,7 +128,7 @@ def test_a_snapshot_of_the_manager_is_read() -> None:
         PackNeed("pack-a", "", ("1.2.0",)),
     )
     assert (found.core_version, found.libraries) == ("a" * 40, ("numpy==2.0.0",))
-    assert found.questions == ("a single file, of which nothing says where it is from: mine.py",)
+    assert found.open == ("a single file, of which nothing says where it is from: mine.py",)
 
 
 def test_a_comfy_build_is_read() -> None:
@@ -154,7 +154,7 @@ def test_a_comfy_build_is_read() -> None:
     )
     assert found.packs == (PackNeed("", "https://github.com/me/one", ("e" * 40,)), PackNeed("pack-a", "", ("1.2.0",)))
     assert found.libraries == ("einops==0.8.0", "numpy==2.0.0")
-    assert len(found.questions) == 3
+    assert len(found.open) == 3
 
 
 @pytest.mark.parametrize("content", [{}, {"a": 1}, [], {"1": node("SaveImage")}, {"nodes": [], "links": []}])
@@ -227,8 +227,6 @@ def test_every_model_that_a_stock_template_names_has_its_source_and_no_node_is_a
         assert told >= saved_models(content), file.name
         names = {name for _, name, _ in saved_models(content)}
         assert not [model.file for model in found.models if not model.sources and model.file in names], file.name
-        assert all(
-            model.sources or model.file in " ".join(found.questions) for model in found.models if model.is_needed
-        )
+        assert all(model.sources or model.file in " ".join(found.open) for model in found.models if model.is_needed)
         counted += len(told)
     assert counted > 500

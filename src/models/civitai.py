@@ -1,0 +1,116 @@
+"""Civitai: what its API says of a file, which its download routes don't tell.
+
+`/api/download/models/VERSION?type=…&format=…` redirects to the file; `/api/v1/model-versions/VERSION` lists the files
+of a version with their digests (https://developer.civitai.com/docs/api/public-rest).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from ..deadline import Deadline
+from ..errors import InputFileRefused, InputFileUnavailable, ModelFetchFailed
+from ..storage.web import Fetch, FetchRules
+
+_TIMEOUT_SECONDS = 30.0
+_MAX_ANSWER_BYTES = 4 << 20
+_DOWNLOAD = re.compile(r"/api/download/models/(\d{1,12})/?")
+_PAGE = re.compile(r"/models/\d{1,12}(/[^/]*)?/?")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# The parts of a download URL that say which file of a version is meant, and where the API has them.
+_CHOICES = {
+    "type": ("type",),
+    "format": ("metadata", "format"),
+    "size": ("metadata", "size"),
+    "fp": ("metadata", "fp"),
+}
+
+
+@dataclass(frozen=True)
+class CivitaiFile:
+    """A file of Civitai: where it is downloaded, and its SHA-256."""
+
+    url: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Civitai:
+    """Civitai's site, and the token for it."""
+
+    endpoint: str = "https://civitai.com"
+    token: str = field(default="", repr=False)
+    rules: FetchRules = field(default_factory=FetchRules)
+
+    def has(self, url: str) -> bool:
+        """Whether a URL is one of its site."""
+        mine, other = urlsplit(self.endpoint), urlsplit(url)
+        return (other.scheme, other.netloc.lower().removeprefix("www.")) == (mine.scheme, mine.netloc.lower())
+
+    def look_up(self, url: str, name: str) -> CivitaiFile:
+        """The file that a download URL, or the page of a version, means. Raises ModelFetchFailed."""
+        version, wanted = _version_of(url, name)
+        files = list(_files(self._answer(f"{self.endpoint}/api/v1/model-versions/{version}", name)))
+        fits = [file for file in files if all(_choice(file, part) == value for part, value in wanted.items())]
+        chosen = next((file for file in fits if file.get("primary") is True), fits[0] if fits else None)
+        if chosen is None:
+            raise ModelFetchFailed(f"{name}: Civitai's version {version} has no such file, but {len(files)} others")
+        hashes = chosen.get("hashes")
+        digest = str(hashes.get("SHA256") or "").lower() if isinstance(hashes, Mapping) else ""
+        if not _SHA256.fullmatch(digest):
+            raise ModelFetchFailed(
+                f"{name}: Civitai has no SHA-256 of this file, so nobody can say whether it is whole"
+            )
+        query = f"?{urlencode(wanted)}" if wanted else ""
+        return CivitaiFile(f"{self.endpoint}/api/download/models/{version}{query}", digest)
+
+    def _answer(self, url: str, name: str) -> object:
+        content = bytearray()
+
+        def write(chunk: bytes) -> None:
+            content.extend(chunk)
+            if len(content) > _MAX_ANSWER_BYTES:
+                raise ModelFetchFailed(f"{name}: Civitai's answer is larger than {_MAX_ANSWER_BYTES:,} bytes")
+
+        try:
+            Fetch(self.rules, name, Deadline(_TIMEOUT_SECONDS)).download(url, write)
+            return json.loads(content)
+        except (InputFileRefused, InputFileUnavailable) as error:
+            raise ModelFetchFailed(f"{error.message} (Civitai was asked for its digest)") from error
+        except (ValueError, RecursionError) as error:
+            raise ModelFetchFailed(f"{name}: Civitai's answer about it is not valid JSON") from error
+
+
+def _version_of(url: str, name: str) -> tuple[str, dict[str, str]]:
+    """The version that a URL is of, and what it says of the file."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    download = _DOWNLOAD.fullmatch(parts.path)
+    if download:
+        return download[1], {part: query[part] for part in _CHOICES if part in query}
+    version = query.get("modelVersionId", "")
+    if _PAGE.fullmatch(parts.path) and re.fullmatch(r"\d{1,12}", version):
+        return version, {}
+    raise ModelFetchFailed(
+        f"{name}: a URL of Civitai must be a download link (https://civitai.com/api/download/models/VERSION) or the "
+        "page of a version (https://civitai.com/models/MODEL?modelVersionId=VERSION)"
+    )
+
+
+def _files(answer: object) -> Iterator[Mapping[str, Any]]:
+    files = answer.get("files") if isinstance(answer, Mapping) else None
+    for file in files if isinstance(files, list) else ():
+        if isinstance(file, Mapping):
+            yield file
+
+
+def _choice(file: Mapping[str, Any], part: str) -> object:
+    value: object = file
+    for name in _CHOICES[part]:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

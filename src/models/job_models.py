@@ -1,0 +1,252 @@
+"""The models of one job: those that the worker knows, and those of which the job, or its saved workflow, says the URL.
+
+What a job names is fetched only from the hosts of MODEL_HOSTS, only in formats that hold no code, and at most
+MAX_JOB_MODEL_GB for one job. What the manifest has pinned goes before what a saved workflow says.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from pydantic import ValidationError
+
+from ..errors import InputFileRefused, MissingModel, ModelFetchFailed, ModelRefused
+from ..settings import Settings
+from ..storage.web import checked_url
+from .fetch import Fetcher
+from .files import check_digest, digest_of
+from .folders import folder_names, kind_of
+from .kept import KeptModels
+from .manifest import Manifest, Model, UnpinnedModel, UnpinnedSource, where_to_get
+from .transfer import Check
+
+log = logging.getLogger(__name__)
+
+_SAFE_ENDINGS = (".safetensors", ".sft", ".gguf")
+_MAX_MODELS = 50  # that one job may have fetched
+_GIGABYTE = 1e9
+_HUB = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
+_ON_HUB = re.compile(r"/([\w.-]+/[\w.-]+)/(?:resolve|blob)/([^/]+)/(.+)")
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model of which a job says the URL. `folder` is ComfyUI's, `file` its path below that.
+
+    `where` is its place in the job, for messages. `is_wanted`: the job itself asks for it, so it is fetched before the
+    run; else its saved workflow names it, and it is fetched if the run turns out to miss it.
+    """
+
+    folder: str
+    file: str
+    url: str
+    where: str
+    sha256: str | None = None
+    is_wanted: bool = True
+
+    def is_meant_by(self, name: str, folder: str) -> bool:
+        """Whether a workflow's name of a file, and its folder ("" if not known), mean this model."""
+        path, own = PurePosixPath(name.replace("\\", "/")), PurePosixPath(self.file)
+        has_same_name = path == own or (len(own.parts) == 1 and path.name == own.name)
+        return has_same_name and (not folder or kind_of(folder) == kind_of(self.folder))
+
+
+@dataclass(frozen=True)
+class JobModels:
+    """The models of one job. `saved` gives those that its saved workflow names. May be used from several threads."""
+
+    settings: Settings
+    manifest: Manifest
+    fetcher: Fetcher
+    kept: KeptModels
+    wanted: Sequence[NamedModel] = ()
+    saved: Callable[[], Sequence[NamedModel]] = field(default=lambda: ())
+
+    # --- Before a run --------------------------------------------------------------------------------------
+
+    def check_wanted(self) -> None:
+        """Raise ModelRefused for a model that the job asks for and that may not be fetched, where it is not there."""
+        for named in self.wanted:
+            if self._find(named) is None:
+                self._as_model(named)
+
+    def fetch_wanted(self, check: Check) -> None:
+        """Fetch what the job itself asks for. Raises ModelRefused, ModelFetchFailed, and whatever `check` raises."""
+        missing = []
+        for named in self.wanted:
+            path = self._find(named)
+            if path is None:
+                missing.append(self._as_model(named))
+            elif named.sha256:
+                _check_same(named, path, self.fetcher.places.roots, check)
+        if missing:
+            self._fetch(missing, check)
+
+    def note_use(self, names: Iterable[str]) -> None:
+        """Note that the job uses the models of these names, so that they are not the first to go."""
+        self.kept.note_use(path for name in names if (path := self.fetcher.places.locate(name)) is not None)
+
+    # --- What a run turns out to miss ----------------------------------------------------------------------
+
+    def fetch_missing(self, error: MissingModel, check: Check) -> bool:
+        """Fetch the models that a job lacks; whether the job may run again.
+
+        `check` raises if the job may not wait any longer. Raises ModelFetchFailed and its subclasses.
+        """
+        missing = list(_missing(error))
+        models = [model for name, folder in missing if (model := self.to_fetch(name, folder)) is not None]
+        if not error.is_all or not missing or len(models) != len(missing):  # the job would fail anyway
+            return False
+        self._fetch(models, check)
+        return True
+
+    def to_fetch(self, name: str, folder: str) -> Model | None:
+        """The model that would be fetched for a job that names that file for that kind of folder, None for none."""
+        if not self.settings.download_models:
+            return None
+        known = self._known(name, folder)
+        if known is not None and known.is_pinned:
+            return known
+        try:
+            return next(map(self._as_model, self._named(name, folder)), known)
+        except ModelRefused:
+            return known
+
+    def explain(self, error: MissingModel) -> MissingModel:
+        """The same error, its message and hints completed with where and how to get the models."""
+        suggestions = []
+        for name, folder in _missing(error):
+            model = self._known(name, folder)
+            error.hints.extend(where_to_get(name, self.manifest, folder))
+            if model is not None:
+                suggestions.append(self._how_to_get(model))
+            else:
+                suggestions.extend(filter(None, map(self._why_not, self._named(name, folder))))
+        explained = MissingModel(". ".join([error.message, *suggestions]), error.is_all, **error.details)
+        explained.hints = error.hints
+        return explained
+
+    def _how_to_get(self, model: Model) -> str:
+        sets = self.manifest.sets_with(model.name)
+        of_set = f"the set{'s' if len(sets) > 1 else ''} {' or '.join(sets)}" if sets else f"{model.name!r}"
+        setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
+        return f"{model.file} comes with {of_set}: set {setting}, or `python -m src.models fetch {model.name}`"
+
+    def _why_not(self, named: NamedModel) -> str:
+        """Why a model of which the saved workflow says the URL is not fetched; "" if it would be."""
+        try:
+            self._as_model(named)
+        except ModelRefused as refusal:
+            return refusal.message
+        if self.settings.download_models:
+            return ""
+        return f"{named.where} says where {named.file} is: DOWNLOAD_MODELS=true would have it fetched"
+
+    # --- Which models ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _saved(self) -> Sequence[NamedModel]:
+        return self.saved()
+
+    def _known(self, name: str, folder: str) -> Model | None:
+        known = self.manifest.find_by_path(name, folder)
+        return known[0] if known else None
+
+    def _named(self, name: str, folder: str) -> Iterator[NamedModel]:
+        """The models that a name of the workflow means, as files of that name."""
+        for named in (*self.wanted, *self._saved):
+            if named.is_meant_by(name, folder):
+                yield replace(named, file=name.replace("\\", "/"))
+
+    def _find(self, named: NamedModel) -> Path | None:
+        return next(self.fetcher.places.candidates(named.folder, named.file), None)
+
+    def _as_model(self, named: NamedModel) -> Model:
+        """What is to be fetched for it. Raises ModelRefused."""
+        where, path = named.where, PurePosixPath(named.folder, named.file)
+        if named.folder not in {name for kind, names in folder_names().items() for name in (kind, *names)}:
+            raise ModelRefused(f"{where}: {named.folder[:80]!r} is none of ComfyUI's model folders: {_kinds()}")
+        if not named.file.lower().endswith(_SAFE_ENDINGS):
+            raise ModelRefused(
+                f"{where}: {path.name[:80]!r} is not fetched for a job: it must be one of {', '.join(_SAFE_ENDINGS)}, "
+                "which hold no code"
+            )
+        source = self._source(named)
+        if named.is_wanted and not self.settings.download_models:
+            raise ModelRefused(f"{where}: this worker fetches no models; DOWNLOAD_MODELS=true would allow it")
+        try:
+            return UnpinnedModel.make(str(path.parent), path.name, source, named.sha256, f"the page of {path.name}")
+        except ValidationError as error:
+            problem = error.errors(include_url=False, include_context=False)[0]
+            part = ".".join(str(step) for step in problem["loc"]) or "it"
+            raise ModelRefused(
+                f"{where}: {part} is not valid: {problem['msg'].removeprefix('Value error, ')}"
+            ) from error
+
+    def _source(self, named: NamedModel) -> UnpinnedSource:
+        """Where a URL of a job leads. Raises ModelRefused for one that may not be reached."""
+        fetcher = self.fetcher
+        try:
+            checked_url(named.url, fetcher.rules, named.where)
+        except InputFileRefused as error:
+            raise ModelRefused(error.message) from error
+        parts = urlsplit(named.url)
+        host, allowed = parts.netloc.lower(), {name.lower() for name in self.settings.model_hosts}
+        is_hub = host in _HUB or host == urlsplit(fetcher.hub.endpoint).netloc.lower()
+        if not ({host, parts.hostname} & allowed or (is_hub and allowed & _HUB)):
+            names = ", ".join(self.settings.model_hosts) or "none"
+            raise ModelRefused(
+                f"{named.where}: models are not fetched from {host[:100]!r}; MODEL_HOSTS names the hosts that may be "
+                f"asked: {names}"
+            )
+        on_hub = _ON_HUB.fullmatch(parts.path) if is_hub else None
+        try:
+            if on_hub is None:
+                return UnpinnedSource(url=named.url)
+            revision = None if on_hub[2] == "main" else on_hub[2]
+            return UnpinnedSource(repository=on_hub[1], revision=revision, path=unquote(on_hub[3]))
+        except ValidationError as error:
+            raise ModelRefused(f"{named.where}: the URL cannot be used for a model") from error
+
+    # --- Fetching --------------------------------------------------------------------------------------------
+
+    def _fetch(self, models: Sequence[Model], check: Check) -> None:
+        """Fetch models within the limits for one job; they are kept as long as there is room."""
+        if len(models) > _MAX_MODELS:
+            raise ModelFetchFailed(
+                f"the job lacks {len(models)} models; at most {_MAX_MODELS} are fetched for one job"
+            )
+        sized = self.fetcher.sized(models, check)
+        total, limit = sum(model.size or 0 for model in sized), int(self.settings.max_job_models * _GIGABYTE)
+        if total > limit:
+            raise ModelFetchFailed(
+                f"the models that the job lacks have {total / 1e9:.1f} GB; at most {limit / 1e9:g} GB are fetched for "
+                "one job (MAX_JOB_MODEL_GB)"
+            )
+        self.kept.make_room(total)
+        self.fetcher.fetch(sized, check)
+        self.kept.add(self.fetcher.places.target_of(model) for model in sized)
+
+
+def _kinds() -> str:
+    return ", ".join(folder_names())
+
+
+def _check_same(named: NamedModel, path: Path, roots: Sequence[Path], check: Check) -> None:
+    """Raise ModelCorrupt if the file that is there is another than the job wants."""
+    root = next((root for root in roots if path.is_relative_to(root)), path.parent)
+    check_digest(path, digest_of(path, root, check), named.sha256)
+
+
+def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:
+    """File name and folder (ComfyUI's name, or '') of each missing model."""
+    models: Iterable[Mapping[str, Any]] = error.details.get("missing_models") or ()
+    for model in models:
+        yield str(model.get("name", "")), str(model.get("folder", ""))
