@@ -13,6 +13,7 @@ pictures/   Pillow's work, in processes that can be ended
 storage/    files stored elsewhere: in buckets, and at URLs that callers name
 models/     model files: which there are, where they come from, fetched, checked, kept
 needs/      what workflows need besides ComfyUI: models, node packs, files
+packs/      node packs that are not part of an image: fetched, checked, put beside ComfyUI
 protocol/   ComfyUI's own HTTP and websocket protocol, served over an executor
 draft/      the draft engine: an executor that draws with Pillow
 comfy/      ComfyUI as a subprocess, and the client of its HTTP and websocket protocol

@@ -281,6 +281,12 @@ class NoSpaceForModels(ModelFetchFailed):
     error_code: ClassVar[str] = "no_space_for_models"
 
 
+class PackFailed(WorkerError):
+    """A node pack could not be fetched, or its libraries could not be installed."""
+
+    error_code: ClassVar[str] = "node_pack_failed"
+
+
 class UnfitMachine(WorkerError):
     """The machine cannot take jobs."""
 

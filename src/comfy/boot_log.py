@@ -37,10 +37,15 @@ _SEARCHED_FILES, _SEARCHED_BYTES = 2000, 20_000_000
 
 
 class FailedPack(NamedTuple):
-    """A node pack that ComfyUI could not import: its name, and the exception's last line."""
+    """A node pack that could not be installed, or that ComfyUI could not import: its name, and why."""
 
     name: str
     error: str
+    is_installed: bool = True
+
+    def __str__(self) -> str:
+        state = "is installed, but could not be imported" if self.is_installed else "could not be installed"
+        return f"the node pack {self.name} {state}: {self.error}"
 
 
 class FastPath(NamedTuple):
@@ -59,6 +64,8 @@ class FastPath(NamedTuple):
 class BootLog:
     """What was read so far. Lines are without colours and level; those after the boot, of jobs, are ignored."""
 
+    not_installed: Mapping[str, str] = field(default_factory=dict)
+    """Packs of CUSTOM_NODES that could not be installed, and why."""
     _failed: dict[Path, str] = field(default_factory=dict)
     _imported: dict[Path, None] = field(default_factory=dict)
     _origins: dict[str, str] = field(default_factory=dict)
@@ -97,13 +104,20 @@ class BootLog:
 
     @property
     def failed_packs(self) -> list[FailedPack]:
-        """The node packs that could not be imported."""
-        return [FailedPack(PurePath(path).name, error) for path, error in self._failed.items()]
+        """The node packs that could not be installed or imported."""
+        imports = [FailedPack(PurePath(path).name, error) for path, error in self._failed.items()]
+        return [*imports, *self._not_installed()]
 
     def pack_of(self, class_type: str) -> FailedPack | None:
-        """The pack among those that has this node class: its files have the class's name as a text."""
+        """The pack among those that has this node class: its files have the class's name as a text.
+
+        Else the first of those that could not be installed, which may have it.
+        """
         found = (FailedPack(path.name, error) for path, error in self._failed.items() if _has(path, class_type))
-        return next(found, None)
+        return next(found, next(iter(self._not_installed()), None))
+
+    def _not_installed(self) -> list[FailedPack]:
+        return [FailedPack(name, error, is_installed=False) for name, error in self.not_installed.items()]
 
     def origin_of(self, class_type: str) -> str:
         """The name of the imported pack that has this node class, '' if none is found."""

@@ -101,7 +101,7 @@ class ComfyEngine:
         if paths := self.process.boot_log.fast_paths(self._settings.comfyui_args):
             log.info("fast paths: %s", ", ".join(map(str, paths)))
         for pack in self.process.boot_log.failed_packs:
-            log.warning("the node pack %s could not be imported: %s", pack.name, pack.error)
+            log.warning("%s", pack)
 
     def forget(self, prompt_id: str) -> None:
         """Have ComfyUI drop the history entry of a prompt that ended.

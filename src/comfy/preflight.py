@@ -72,11 +72,7 @@ def mend(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> 
 def failed_packs(client: ComfyClient, unknown: Iterable[str]) -> list[str]:
     """A sentence for each installed node pack that has one of these classes, and that could not be imported."""
     failed = {client.boot_log.pack_of(class_type) for class_type in unknown}
-    return [
-        f"the node pack {pack.name} is installed, but could not be imported: {pack.error}"
-        for pack in failed
-        if pack is not None
-    ]
+    return [str(pack) for pack in failed if pack is not None]
 
 
 def schemas_of(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> dict[str, NodeSchema | None]:

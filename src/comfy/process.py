@@ -22,6 +22,7 @@ from ..launch import LAUNCHER
 from ..launch.comfy_launcher import WORKER_THREAD_ENDED
 from ..launch.container_memory import kernel_kills, total_memory
 from ..models.places import write_model_paths
+from ..packs import InstalledPacks, install_packs
 from ..redaction import public_text
 from ..settings import SECRETS_FILE, Settings, child_environment
 from .boot_log import BootLog
@@ -77,6 +78,7 @@ class ComfyProcess:
         self.port = 0
         self.started_at = 0.0
         self.folders = Folders(Path())
+        self.packs = InstalledPacks()
         self.boot_log = BootLog()
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -99,7 +101,7 @@ class ComfyProcess:
         self._kernel_kills = kernel_kills()
         command = self.installation.command(self._settings, self.folders, self.port)
         try:
-            self._write_model_paths()
+            self._prepare()
         except BaseException:  # the edge of a start: the folders go with it, also at Ctrl-C
             self.folders.remove()
             raise
@@ -114,12 +116,16 @@ class ComfyProcess:
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
         self._reader.start()
 
-    def _write_model_paths(self) -> None:
+    def _prepare(self) -> None:
+        """Bring what it reads at its start: input files, node packs, the places of models."""
         if self.installation.loads_models:
             folders, directory = self.folders, self.installation.directory
             for name in folders.bring_inputs(directory / "input"):
                 log.warning("jobs cannot name %s of ComfyUI's input folder: it cannot be copied", name)
-            write_model_paths(self._settings, directory, folders.model_paths, folders.models)
+            self.packs = install_packs(self._settings, self.installation.start[0])
+            self.boot_log.not_installed = self.packs.failures
+            packs = self.packs.folders
+            write_model_paths(self._settings, directory, folders.model_paths, folders.models, packs)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command
@@ -144,6 +150,8 @@ class ComfyProcess:
     def _launch_options(self) -> list[str]:
         """The launcher's options: see `launch.comfy_confinement` and `launch.comfy_deferred_imports`."""
         options = [] if self._settings.comfyui_defer_imports else ["--import-all"]
+        if self.packs.libraries is not None:
+            options = ["--libraries", str(self.packs.libraries), *options]
         if not self._settings.comfyui_confined:
             return options
         programs = [REPOSITORY, sys.prefix, sys.base_prefix, *_SYSTEM_FOLDERS]

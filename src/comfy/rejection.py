@@ -40,7 +40,7 @@ class Engine(NamedTuple):
     is_core: Callable[[str], bool] = lambda class_type: False
     """Whether a class that it has is one of its own, not of a node pack."""
     failed_pack: Callable[[str], FailedPack | None] = lambda class_type: None
-    """The node pack with that class, if it is installed but could not be imported."""
+    """The node pack with that class, if it could not be installed or imported."""
 
 
 # What `extra_model_paths.yaml` adds to ComfyUI's own.
@@ -125,6 +125,8 @@ def _explain_whole(error: Mapping[str, Any], engine: Engine) -> WorkerError:
 def why_missing(class_type: str, engine: Engine) -> str:
     """Why an engine does not have a node class, and what to do."""
     pack = engine.failed_pack(class_type)
+    if pack is not None and not pack.is_installed:
+        return f"{engine.name} has no such node class; it may be one of a pack of CUSTOM_NODES: {pack}"
     if pack is not None:
         return (
             f"its node pack {public_text(pack.name, 100)} is installed, but {engine.name} could not import it: "

@@ -6,7 +6,8 @@ main.py ARGUMENT…`, with these differences. The kernel kills the process when 
 its server would keep answering but run nothing, the process exits, so that the failure is noticed. Python's cyclic
 garbage collector is off until the worker writes to the pipe READY_FD: imports create millions of objects that stay
 alive, and the collector would traverse them again and again. With `-` for READY_FD the collector stays on. With
-`--guard FOLDERS FILES` before the program (both with os.pathsep between) it is confined: see `comfy_confinement`.
+`--guard FOLDERS FILES` before the program (both with os.pathsep between) it is confined: see `comfy_confinement`. With
+`--libraries FOLDER` Python looks there too.
 psutil tells the memory of the container (see `container_memory`).
 Modules come from a pack, if there is one (see `comfy_bytecode`), and put off imports (see `comfy_deferred_imports`),
 unless `--import-all` comes before the program.
@@ -102,6 +103,9 @@ def main() -> None:
     if program[0] == "--guard":
         confine(program[1], program[2])
         program = program[3:]
+    if program[0] == "--libraries":  # last: none of them takes the place of one that is there
+        sys.path.append(program[1])
+        program = program[2:]
     defers = program[0] != "--import-all"
     if not defers:
         program = program[1:]

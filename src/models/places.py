@@ -112,11 +112,13 @@ def _default_target(own: Path) -> Path:
 # --- Model paths for ComfyUI and its node packs --------------------------------------------------------
 
 
-def write_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path) -> None:
+def write_model_paths(
+    settings: Settings, comfyui: Path, file: Path, links: Path, node_packs: Sequence[Path] = ()
+) -> None:
     """Write `file` for --extra-model-paths-config of the ComfyUI at `comfyui`, and create the links that it needs.
 
     Copies on a fast disk go first. RunPod's cached Hugging Face repositories have another layout than ComfyUI's
-    folders: the folder `links` gets links to their files.
+    folders: the folder `links` gets links to their files. `node_packs` are more folders of node packs.
     """
     places = find_places(settings, comfyui)
     link_fixed_folders(comfyui, places.roots)
@@ -129,7 +131,9 @@ def write_model_paths(settings: Settings, comfyui: Path, file: Path, links: Path
     cache = local_cache(settings)
     first = (places.preferred, cache.root if cache else None)  # ComfyUI puts the last one first
     defaults = [root for root in first if root is not None]
-    file.write_text(yaml.safe_dump(_model_paths(roots, defaults), sort_keys=False), encoding="utf-8")
+    packs = {f"packs{number}": {"custom_nodes": str(folder)} for number, folder in enumerate(node_packs)}
+    paths = {**_model_paths(roots, defaults), **packs}
+    file.write_text(yaml.safe_dump(paths, sort_keys=False), encoding="utf-8")
 
 
 def _model_paths(roots: Sequence[Path], defaults: Sequence[Path]) -> dict[str, dict[str, Any]]:

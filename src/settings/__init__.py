@@ -2,6 +2,7 @@
 
 settings     the table: variable, default, meaning, parser
 values       parsers for the text of a variable
+node_packs   which node packs are meant
 bucket       the connection settings of a bucket
 environment  reads the table from the environment; the environment of child processes
 """
@@ -18,6 +19,7 @@ from .environment import (
     read_settings,
     warnings_about_variables,
 )
+from .node_packs import PackSource, read_source
 from .settings import AnswerFormat, Delivery, ImageFormat, Settings, format_value, variable
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "BucketConfig",
     "Delivery",
     "ImageFormat",
+    "PackSource",
     "Settings",
     "child_environment",
     "configure_sdk_environment",
@@ -36,6 +39,7 @@ __all__ = [
     "may_be_secret",
     "on_runpod",
     "read_settings",
+    "read_source",
     "variable",
     "warnings_about_variables",
 ]

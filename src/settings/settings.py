@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from ..errors import InvalidSetting
 from . import values
 from .bucket import BucketConfig, endpoint_and_bucket
+from .node_packs import PackSource, read_sources
 
 ImageFormat = Literal["png", "jpeg", "webp", "avif"]
 Delivery = Literal["auto", "base64", "bucket"]
@@ -245,6 +246,22 @@ class Settings:
     save_metadata: bool = _setting("SAVE_METADATA", False, "Whether saved files carry the workflow", values.flag)
     enable_api_nodes: bool = _setting(
         "ENABLE_API_NODES", False, "Whether ComfyUI loads its paid partner (API) nodes", values.flag
+    )
+    custom_nodes: tuple[PackSource, ...] = _setting(
+        "CUSTOM_NODES",
+        (),
+        "Node packs that are put beside the image's, once for all workers of a volume, comma-separated: `id@1.2.3` of "
+        "ComfyUI's registry, or `https://…@commit`",
+        read_sources,
+    )
+    custom_nodes_dir: str = _setting(
+        "CUSTOM_NODES_DIR",
+        "",
+        "Folder where they are put. Empty: `node-packs` on the network volume, else a folder of the container",
+        values.text,
+    )
+    comfy_registry: str = _setting(
+        "COMFY_REGISTRY", "https://api.comfy.org", "Where ComfyUI's registry of node packs is", values.url
     )
     models: tuple[str, ...] = _setting(
         "MODELS",

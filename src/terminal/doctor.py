@@ -117,7 +117,7 @@ def _boot(installation: Installation, settings: Settings) -> Iterator[Finding]:
         remedy = f"; what turns it on: {path.remedy}" if path.remedy else ""
         yield Finding("fast path", State.GOOD if path.is_on else State.NOTE, f"{path}{remedy}")
     for pack in boot_log.failed_packs:
-        yield Finding("node pack", State.NOTE, f"{pack.name} could not be imported: {pack.error}")
+        yield Finding("node pack", State.NOTE, str(pack))
 
 
 def _driver_message() -> str:

@@ -1,0 +1,125 @@
+"""A pack's files: from the registry's archive, or a git repository at a commit."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import stat
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+
+from ..deadline import Deadline
+from ..errors import InputFileRefused, InputFileUnavailable, PackFailed
+from ..settings import PackSource
+from ..storage.web import Fetch, FetchRules, checked_url
+from .registry import Registry
+
+_TIMEOUT_SECONDS = 300.0
+_MAX_BYTES = 1 << 30  # of a pack, unpacked: some bring small models
+_MAX_FILES = 20_000
+_PROJECT = re.compile(r'^\s*(name|version)\s*=\s*["\']([^"\']+)["\']', re.MULTILINE)
+
+
+def fetch_pack(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> str:
+    """Put a pack's files into `folder`, which must not exist; the SHA-256 of the registry's archive, "" for git.
+
+    Raises PackFailed, and OSError where files cannot be written.
+    """
+    with _whole(folder) as partial:
+        if source.id:
+            return _from_registry(source, partial, registry, rules)
+        _from_git(source, partial, rules)
+        return ""
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that becomes it when all went well."""
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        partial = Path(temporary, "pack")
+        yield partial
+        partial.replace(folder)
+
+
+def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> str:
+    version = registry.version(source.id, source.version)
+    archive = folder.with_name("archive.zip")
+    digest, received = hashlib.sha256(), 0
+    with archive.open("wb") as opened:
+
+        def write(chunk: bytes) -> None:
+            nonlocal received
+            received += len(chunk)
+            if received > _MAX_BYTES:
+                raise PackFailed(f"{source}: its archive is larger than {_MAX_BYTES:,} bytes")
+            digest.update(chunk)
+            opened.write(chunk)
+
+        try:
+            Fetch(rules, str(source), Deadline(_TIMEOUT_SECONDS)).download(version.url, write)
+        except (InputFileRefused, InputFileUnavailable) as error:
+            raise PackFailed(f"its archive cannot be fetched: {error.message}") from error
+    _unpack(source, archive, folder)
+    _check_project(source, folder)
+    return digest.hexdigest()
+
+
+def _unpack(source: PackSource, archive: Path, folder: Path) -> None:
+    """Unpack a zip archive whose names stay in its folder. Raises PackFailed."""
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            members = opened.infolist()
+            if len(members) > _MAX_FILES or sum(member.file_size for member in members) > _MAX_BYTES:
+                raise PackFailed(f"{source}: its archive holds too much to be a node pack")
+            for member in members:
+                parts = PurePosixPath(member.filename.replace("\\", "/"))
+                is_link = stat.S_ISLNK(member.external_attr >> 16)
+                if parts.is_absolute() or ".." in parts.parts or is_link or "\0" in member.filename:
+                    raise PackFailed(f"{source}: its archive has a name that leads out of it")
+            opened.extractall(folder)
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise PackFailed(f"{source}: its archive is no valid zip file") from error
+
+
+def _check_project(source: PackSource, folder: Path) -> None:
+    """Raise PackFailed if an archive is not the pack and version that its pyproject.toml says."""
+    file = folder / "pyproject.toml"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
+    project = text.partition("[project]")[2].partition("\n[")[0]
+    found = dict(_PROJECT.findall(project))
+    if found.get("name", "").lower() != source.id.lower() or found.get("version") not in (source.version, None):
+        said = f"{found.get('name', 'nothing')}@{found.get('version', '?')}"[:200]
+        raise PackFailed(f"{source}: its archive has a pyproject.toml of {said}")
+
+
+def _from_git(source: PackSource, folder: Path, rules: FetchRules) -> None:
+    """Check out a commit, without history."""
+    from dulwich.client import HttpGitClient  # noqa: PLC0415  slow to import
+    from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415
+    from dulwich.index import build_index_from_tree  # noqa: PLC0415
+    from dulwich.objects import Commit, ObjectID  # noqa: PLC0415
+    from dulwich.repo import Repo  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    try:
+        checked_url(source.repository, rules, str(source))
+    except InputFileRefused as error:
+        raise PackFailed(error.message) from error
+    folder.mkdir()
+    commit_id = ObjectID(source.commit.encode())
+    base, _, path = source.repository.rpartition("/")
+    with Repo.init(str(folder)) as repo:
+        try:
+            client = HttpGitClient(base, timeout=60.0, quiet=True)
+            client.fetch(path, repo, determine_wants=lambda refs, depth=None: [commit_id], depth=1)
+            commit = repo[commit_id]
+        except (GitProtocolError, NotGitRepository, HTTPError, KeyError, AssertionError) as error:
+            raise PackFailed(f"{source}: the repository, or that commit of it, cannot be fetched") from error
+        if not isinstance(commit, Commit):
+            raise PackFailed(f"{source}: that is no commit")
+        build_index_from_tree(str(folder), repo.index_path(), repo.object_store, commit.tree)
+    shutil.rmtree(folder / ".git")

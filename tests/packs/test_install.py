@@ -1,0 +1,233 @@
+"""The packs of CUSTOM_NODES come from a registry and from git, once for all workers, and never end a worker."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from src.errors import InvalidSetting
+from src.packs import InstalledPacks, install_packs, libraries
+from src.settings import Settings, read_settings
+from src.settings.node_packs import PackSource, read_source, read_sources
+
+from ..pack_server import NODES, PackServer, pack_server, zipped
+
+
+@dataclass
+class Place:
+    """Where packs are put, and where they come from."""
+
+    folder: Path
+    server: PackServer
+
+    def settings(self, *packs: str, **changes: Any) -> Settings:
+        given = Settings(
+            custom_nodes=read_sources(",".join(packs)),
+            custom_nodes_dir=str(self.folder),
+            comfy_registry=self.server.url,
+            trusted_hosts=(self.server.host,),
+        )
+        return replace(given, **changes)
+
+    def install(self, *packs: str, **changes: Any) -> InstalledPacks:
+        return install_packs(self.settings(*packs, **changes), sys.executable)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with pack_server(tmp_path / "server") as server:
+        server.publish("a-pack", "1.2.3", {"__init__.py": NODES.format(name="FromRegistry")})
+        yield Place(tmp_path / "volume", server)
+
+
+def files_of(installed: InstalledPacks) -> set[str]:
+    """All files of packs, by their paths below custom_nodes."""
+    folder = installed.folders[0]
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# --- Which ----------------------------------------------------------------------------------------------
+
+
+def test_a_pack_is_named_by_the_registry_or_by_a_repository_and_commit() -> None:
+    commit = "A" * 40
+    assert read_source("comfyui-kjnodes@1.1.0") == PackSource("comfyui-kjnodes", "1.1.0")
+    by_git = read_source(f"https://github.com/owner/A-Pack.git@{commit}")
+    assert (by_git.repository, by_git.commit, by_git.name) == (
+        "https://github.com/owner/A-Pack",
+        commit.lower(),
+        "A-Pack",
+    )
+    for wrong in (
+        "a-pack",
+        "a-pack@latest",
+        f"git@github.com:o/r@{commit}",
+        "https://github.com/o/r@main",
+        "../x@1.0.0",
+    ):
+        with pytest.raises(InvalidSetting, match="CUSTOM_NODES must be id@1"):
+            read_settings({"CUSTOM_NODES": wrong})
+    with pytest.raises(InvalidSetting, match="a-pack is there twice"):
+        read_settings({"CUSTOM_NODES": "a-pack@1.0.0, A-Pack@1.0.1"})
+
+
+# --- They come ---------------------------------------------------------------------------------------------
+
+
+def test_packs_come_from_the_registry_and_from_git_once(place: Place) -> None:
+    commit = place.server.commit("other", {"__init__.py": NODES.format(name="FromGit"), "sub/data.txt": "1"})
+    place.server.commit("other", {"__init__.py": "raise RuntimeError"})
+    wanted = ("a-pack@1.2.3", f"{place.server.repository('other')}@{commit}")
+    installed = place.install(*wanted)
+    assert installed.failures == {}
+    assert files_of(installed) == {
+        *("a-pack/__init__.py", "a-pack/pyproject.toml", "other/__init__.py", "other/sub/data.txt"),
+    }
+    assert "FromGit" in (installed.folders[0] / "other/__init__.py").read_text()
+    place.server.requests.clear()
+    assert place.install(*wanted) == installed
+    assert place.server.requests == []
+
+
+def test_other_packs_and_other_libraries_of_comfyui_have_another_folder(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.server.publish("a-pack", "1.2.4", {"__init__.py": ""})
+    one, other = place.install("a-pack@1.2.3"), place.install("a-pack@1.2.4")
+    monkeypatch.setattr("src.packs.install.installed_in", lambda python: ["torch==9"])
+    assert len({one.folders, other.folders, place.install("a-pack@1.2.3").folders}) == 3
+
+
+def test_two_workers_fetch_once(place: Place) -> None:
+    found: list[InstalledPacks] = []
+    threads = [threading.Thread(target=lambda: found.append(place.install("a-pack@1.2.3"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert [installed.failures for installed in found] == [{}, {}, {}]
+    assert len([line for line in place.server.requests if "/archives/" in line]) == 1
+
+
+# --- They do not --------------------------------------------------------------------------------------------
+
+
+def test_a_pack_that_cannot_be_had_is_left_out_and_tried_again(place: Place) -> None:
+    gone = f"{place.server.repository('gone')}@{'0' * 40}"
+    commit = place.server.commit("there", {"__init__.py": ""})
+    other = f"{place.server.repository('there')}@{'1' * 40}"
+    installed = place.install("a-pack@1.2.3", "b-pack@1.0.0", gone, other)
+    assert set(installed.failures) == {"b-pack", "gone", "there"}
+    assert "registry does not have it" in installed.failures["b-pack"]
+    assert "cannot be fetched" in installed.failures["gone"]
+    assert files_of(installed) == {"a-pack/__init__.py", "a-pack/pyproject.toml"}
+    place.server.publish("b-pack", "1.0.0", {"__init__.py": ""})
+    assert set(place.install("a-pack@1.2.3", "b-pack@1.0.0", gone, other).failures) == {"gone", "there"}
+    assert commit
+
+
+ODD = {
+    "names another pack": ({"node_id": "evil", "version": "1.2.3", "downloadUrl": "x"}, "answers with evil@1.2.3"),
+    "gives another version": ({"node_id": "a-pack", "version": "9.9.9", "downloadUrl": "x"}, "answers with a-pack@9"),
+    "has banned it": ({"node_id": "a-pack", "version": "1.2.3", "status": "NodeVersionStatusBanned"}, "banned"),
+    "has no address": ({"node_id": "a-pack", "version": "1.2.3"}, "cannot be fetched"),
+    "names a private address": (
+        {"node_id": "a-pack", "version": "1.2.3", "downloadUrl": "https://169.254.169.254/x"},
+        "private address",
+    ),
+    "says nonsense": ([1], "no valid answer"),
+}
+
+
+@pytest.mark.parametrize(("told", "said"), ODD.values(), ids=ODD.keys())
+def test_a_registry_that(place: Place, told: Any, said: str) -> None:
+    place.server.answers["/nodes/a-pack/install"] = (200, told)
+    installed = place.install("a-pack@1.2.3")
+    assert said in installed.failures["a-pack"]
+    assert files_of(installed) == set()
+
+
+def test_a_registry_that_is_down_leaves_the_worker_running(place: Place) -> None:
+    place.server.answers["/nodes/a-pack/install"] = (503, {})
+    assert "does not answer" in place.install("a-pack@1.2.3").failures["a-pack"]
+    nobody = place.install("a-pack@1.2.3", comfy_registry="http://127.0.0.1:9", trusted_hosts=("127.0.0.1:9",))
+    assert "does not answer" in nobody.failures["a-pack"]
+
+
+PROJECT = '[project]\nname = "{}"\nversion = "{}"\n'
+ARCHIVES = {
+    "no zip file": (b"<html>", "no valid zip file"),
+    "a name outside": (zipped({"../../evil.py": "", "pyproject.toml": ""}), "leads out of it"),
+    "an absolute name": (zipped({"/etc/evil.py": ""}), "leads out of it"),
+    "another pack": (zipped({"pyproject.toml": PROJECT.format("b-pack", "1.2.3")}), "pyproject.toml of b-pack@1.2.3"),
+    "another version": (zipped({"pyproject.toml": PROJECT.format("a-pack", "0.0.1")}), "pyproject.toml of a-pack@0.0"),
+    "no project": (zipped({"__init__.py": ""}), "pyproject.toml of nothing"),
+}
+
+
+@pytest.mark.parametrize(("content", "said"), ARCHIVES.values(), ids=ARCHIVES.keys())
+def test_an_archive_with(place: Place, content: bytes, said: str) -> None:
+    place.server.archives["a-pack", "1.2.3"] = content
+    installed = place.install("a-pack@1.2.3")
+    assert said in installed.failures["a-pack"]
+    assert files_of(installed) == set()
+
+
+def test_a_folder_that_cannot_be_written_is_told(place: Place) -> None:
+    place.folder.parent.joinpath("file").write_text("")
+    installed = place.install("a-pack@1.2.3", custom_nodes_dir=str(place.folder.parent / "file" / "x"))
+    assert "CUSTOM_NODES_DIR" in installed.failures["a-pack"]
+
+
+# --- Libraries ------------------------------------------------------------------------------------------------
+
+
+def test_what_a_pack_wants_is_read_from_its_requirements_or_its_project(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "x"\ndependencies = ["one>=1", "two"]\n')
+    assert libraries.wanted_by(tmp_path) == ["one>=1", "two"]
+    (tmp_path / "requirements.txt").write_text("\ufeff# a comment\n\nthree==3\n", encoding="utf-8")
+    assert libraries.wanted_by(tmp_path) == ["three==3"]
+    assert libraries.wanted_by(tmp_path / "nothing") == []
+
+
+def wheel(folder: Path, name: str, version: str) -> None:
+    """A wheel of a library with one module."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VERSION = '{version}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}-{version}-py3-none-any.whl").write_bytes(zipped(files))
+
+
+def test_libraries_lie_beside_those_of_comfyui_and_a_pack_that_would_change_them_is_left_out(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheels = tmp_path / "wheels"
+    for version in ("1.0", "2.0"):
+        wheel(wheels, "tiny_library", version)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    import pydantic
+
+    place.server.publish("good", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library==1.0\npydantic\n"})
+    place.server.publish("breaks", "1.0.0", {"__init__.py": "", "requirements.txt": "pydantic==1.0\n"})
+    place.server.publish("clashes", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library==2.0\n"})
+    installed = place.install("good@1.0.0", "breaks@1.0.0", "clashes@1.0.0")
+    assert set(installed.failures) == {"breaks", "clashes"}
+    assert installed.failures["breaks"].startswith("its libraries do not fit: pip:")
+    assert installed.libraries is not None
+    assert {path.name for path in installed.libraries.iterdir() if path.suffix != ".dist-info"} == {"tiny_library.py"}
+    assert "1.0" in (installed.libraries / "tiny_library.py").read_text()
+    assert pydantic.VERSION != "1.0"
+    place.server.requests.clear()
+    assert place.install("good@1.0.0").failures == {}
