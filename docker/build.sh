@@ -12,6 +12,10 @@ usage: docker/build.sh [options] [-- ARGUMENT…]     (what follows -- goes to t
   --variant NAME      cu130 (default), cu128 (older drivers), or cpu: the torch that goes in
   --models SET,…      for --target models: what is baked in
   --secrets FILE      file with HF_TOKEN, R2_… for --models (default: .secrets if it is there)
+  --workflow FILE     build with just the node packs that it needs (several times for several files): they are locked
+                      in docker/custom_nodes.lock, and the image has to take the workflow. Needs python3 here with
+                      requirements.txt
+  --with-models       with --workflow: bake in its models too (the target is then models)
   --custom-nodes A,B  names or groups of docker/custom_nodes.lock (default: default; '' for none)
   --platform NAME     default: linux/amd64, which RunPod runs
   --builder NAME      docker (default) or buildah
@@ -27,10 +31,10 @@ fail() {
 }
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-image=comfyui-worker tag='' target=serverless variant=cu130 models='' custom_nodes=default
+image=comfyui-worker tag='' target=serverless variant=cu130 models='' custom_nodes=default has_custom_nodes=no
 secrets=$repository/.secrets platform=linux/amd64 builder=docker
 smoke_test=yes push=no dry_run=no
-more=() failed=''
+more=() failed='' workflows=() with_models=no
 
 value() { [[ $# -ge 2 ]] || fail "$1 needs a value"; }
 
@@ -42,7 +46,9 @@ while (($#)); do
         --variant) value "$@"; variant=$2; shift 2 ;;
         --models) value "$@"; models=$2; shift 2 ;;
         --secrets) value "$@"; secrets=$2; shift 2; [[ -f $secrets ]] || fail "there is no file $secrets" ;;
-        --custom-nodes) value "$@"; custom_nodes=$2; shift 2 ;;
+        --custom-nodes) value "$@"; custom_nodes=$2 has_custom_nodes=yes; shift 2 ;;
+        --workflow) value "$@"; workflows+=("$2"); [[ -f $2 ]] || fail "there is no file $2"; shift 2 ;;
+        --with-models) with_models=yes; shift ;;
         --platform) value "$@"; platform=$2; shift 2 ;;
         --builder) value "$@"; builder=$2; shift 2 ;;
         --no-smoke-test) smoke_test=no; shift ;;
@@ -54,6 +60,12 @@ while (($#)); do
     esac
 done
 
+if [[ $with_models == yes ]]; then
+    ((${#workflows[@]})) || fail "--with-models is for --workflow"
+    [[ $target == serverless && -z $models ]] || fail "--with-models has a target and models of its own"
+    target=models models=workflow
+fi
+
 case $target in
     serverless | pod) [[ -z $models ]] || fail "--models is for --target models" ;;
     models) [[ -n $models ]] || fail "--target models needs --models SET,… (python -m src.models sets lists them)" ;;
@@ -63,6 +75,33 @@ case $variant in
     cu130 | cu128 | cpu) torch_index=https://download.pytorch.org/whl/$variant ;;
     *) fail "--variant must be cu130, cu128 or cpu, not '$variant'" ;;
 esac
+
+run() {
+    printf '+' >&2
+    printf ' %q' "$@" >&2
+    printf '\n' >&2
+    [[ $dry_run == yes ]] || "$@"
+}
+
+# --- What workflows need --------------------------------------------------------------------------------
+
+# Lock their node packs, and with --with-models their models, before anything is built.
+lock_workflows() {
+    local names arguments=(needs --lock --write "$repository/docker/custom_nodes.lock")
+    [[ $with_models == no ]] || arguments+=(--write-models "$repository/docker/models.json")
+    names=$(cd "$repository" && run python3 -m src.workflow "${arguments[@]}" "${workflows[@]}") \
+        || fail "not everything that the workflow needs could be locked; nothing was built"
+    [[ $dry_run == no ]] || names=PACKS
+    if [[ $has_custom_nodes == yes && -n $custom_nodes ]]; then names=$custom_nodes${names:+,$names}; fi
+    custom_nodes=$names
+}
+
+if ((${#workflows[@]})); then
+    for number in "${!workflows[@]}"; do
+        workflows[number]=$(cd "$(dirname "${workflows[number]}")" && pwd)/$(basename "${workflows[number]}")
+    done
+    lock_workflows
+fi
 
 # --- Checks before the build ---------------------------------------------------------------------------
 
@@ -105,13 +144,6 @@ check_tree() {
 }
 
 version=$(git_version)
-run() {
-    printf '+' >&2
-    printf ' %q' "$@" >&2
-    printf '\n' >&2
-    [[ $dry_run == yes ]] || "$@"
-}
-
 [[ $dry_run == yes ]] || check_builder
 if [[ $push == yes && $dry_run == no ]]; then
     check_tree
@@ -151,6 +183,27 @@ if [[ $smoke_test == yes ]]; then
         [[ $dry_run == yes ]] || buildah rm "$container" > /dev/null
         [[ -z $failed ]] || fail "the image $name was built, but its smoke test failed; nothing was pushed"
     fi
+fi
+
+# --- The workflows, by the ComfyUI of the new image -----------------------------------------------------
+
+if ((${#workflows[@]})); then
+    mounts=() inside=()
+    for number in "${!workflows[@]}"; do
+        inside+=("/tmp/workflows/$number/$(basename "${workflows[number]}")")
+        mounts+=(--volume "${workflows[number]}:${inside[number]}:ro")
+    done
+    check=(-m src.workflow check "${inside[@]}")
+    if [[ $builder == docker ]]; then
+        run docker run --rm --platform "$platform" "${mounts[@]}" --env COMFYUI_ARGS=--cpu --entrypoint /opt/worker/bin/python \
+            "$name" "${check[@]}" || failed=yes
+    else
+        container=$([[ $dry_run == yes ]] || buildah from "$name")
+        run buildah run "${mounts[@]}" --env COMFYUI_ARGS=--cpu "${container:-CONTAINER}" -- /opt/worker/bin/python "${check[@]}" \
+            || failed=yes
+        [[ $dry_run == yes ]] || buildah rm "$container" > /dev/null
+    fi
+    [[ -z $failed ]] || fail "the image $name was built, but its ComfyUI does not take the workflow; nothing was pushed"
 fi
 
 if [[ $push == yes ]]; then

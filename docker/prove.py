@@ -29,7 +29,10 @@ def prove(proof: Path) -> None:
         sys.exit("\n".join(f"custom node {needed[name]}: ComfyUI has no {name}" for name in missing))
     if answer["status"] != "success" or not answer["images"]:
         sys.exit(f"the job failed: {answer.get('error')}")
-    found = {"comfyui": engine_info["comfyui"], "custom_nodes": {pack["name"]: pack["commit"] for pack in packs}}
+    found = {
+        "comfyui": engine_info["comfyui"],
+        "custom_nodes": {pack["name"]: pack.get("commit") or pack["registry"] for pack in packs},
+    }
     proof.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(f"proved: {json.dumps(found)}, and a job that made {answer['filenames'][0]}", flush=True)
 

@@ -6,17 +6,21 @@ Runs while the image is built, with the base image's Python and its standard lib
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import urllib.request
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,22 @@ class CustomNode:
     """An entry of the lock file.
 
     `classes` are some node classes that it must provide. `requirements` are what pip installs for it, instead of its
-    own requirements, which pin nothing. `system_packages` are Debian packages that it needs, `build_packages` those
-    that are needed only while pip installs.
+    own requirements, which pin nothing. It is a `commit` of a `repository`, or the `archive` of a version in ComfyUI's
+    registry (`registry`: id@version) with its `sha256`. `system_packages` are Debian packages that it needs,
+    `build_packages` those that are needed only while pip installs.
     """
 
     name: str
-    group: str
-    repository: str
-    commit: str
-    why: str
-    state: str
-    classes: tuple[str, ...]
-    requirements: tuple[str, ...]
+    group: str = ""
+    repository: str = ""
+    commit: str = ""
+    registry: str = ""
+    archive: str = ""
+    sha256: str = ""
+    why: str = ""
+    state: str = ""
+    classes: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
     system_packages: tuple[str, ...] = ()
     build_packages: tuple[str, ...] = ()
 
@@ -48,8 +56,10 @@ def read_lock(file: Path) -> list[CustomNode]:
         for name in ("classes", "requirements", "system_packages", "build_packages"):
             values[name] = tuple(entry.get(name, ()))
         node = CustomNode(**values)
-        if not _COMMIT.fullmatch(node.commit):
+        if not node.archive and not (node.repository and _COMMIT.fullmatch(node.commit)):
             sys.exit(f"{file.name}: the commit of {node.name} must be 40 hex digits, not {node.commit!r}")
+        if node.archive and not _DIGEST.fullmatch(node.sha256):
+            sys.exit(f"{file.name}: the sha256 of {node.name} must be 64 hex digits, not {node.sha256!r}")
         if loose := [requirement for requirement in node.requirements if "==" not in requirement]:
             sys.exit(f"{file.name}: {node.name} needs exact versions (==), not {', '.join(loose)}")
         nodes.append(node)
@@ -79,6 +89,25 @@ def clone(repository: str, reference: str, commit: str, folder: Path, hint: str)
         sys.exit(f"{reference} of {repository} is commit {found.stdout.strip()}, not {commit}. {hint}")
     _run([*git, "checkout", "--quiet", "FETCH_HEAD"])
     shutil.rmtree(folder / ".git")
+    _compile(folder)
+
+
+def unpack(node: CustomNode, folder: Path) -> None:
+    """Unpack a pack's archive into a folder. Raises SystemExit if it cannot be fetched, or is not what was locked."""
+    archive = folder.with_suffix(".zip")
+    try:
+        with urllib.request.urlopen(node.archive, timeout=60) as response, archive.open("wb") as opened:  # noqa: S310  a maintainer wrote it
+            shutil.copyfileobj(response, opened)
+    except OSError as error:
+        sys.exit(f"the archive of {node.registry or node.name} cannot be fetched: {error}")
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if digest != node.sha256:
+        sys.exit(f"the archive of {node.registry or node.name} has the SHA-256 {digest}, not {node.sha256}")
+    with zipfile.ZipFile(archive) as opened:
+        if any(".." in Path(name).parts or Path(name).is_absolute() for name in opened.namelist()):
+            sys.exit(f"the archive of {node.registry or node.name} has names that lead out of it")
+        opened.extractall(folder)
+    archive.unlink()
     _compile(folder)
 
 
@@ -121,7 +150,10 @@ def main() -> None:
     selected = select(read_lock(options.lock), options.wanted)
     options.folder.mkdir()
     for node in selected:
-        clone(node.repository, node.commit, node.commit, options.folder / node.name, "Look at its repository.")
+        if node.archive:
+            unpack(node, options.folder / node.name)
+        else:
+            clone(node.repository, node.commit, node.commit, options.folder / node.name, "Look at its repository.")
     write_requirements(selected, options.folder)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
+from ..packs.classes import has_class
 from ..redaction import public_text
 
 _FAILED_IMPORT = re.compile(
@@ -32,8 +33,6 @@ _DEVICE = re.compile(r"Device: (?P<name>.+)")
 _VRAM_BY_HAND = ("--highvram", "--gpu-only", "--novram", "--disable-dynamic-vram")  # each turns dynamic VRAM off
 
 _GPU = "a GPU of NVIDIA"
-
-_SEARCHED_FILES, _SEARCHED_BYTES = 2000, 20_000_000
 
 
 class FailedPack(NamedTuple):
@@ -113,7 +112,7 @@ class BootLog:
 
         Else the first of those that could not be installed, which may have it.
         """
-        found = (FailedPack(path.name, error) for path, error in self._failed.items() if _has(path, class_type))
+        found = (FailedPack(path.name, error) for path, error in self._failed.items() if has_class(path, class_type))
         return next(found, next(iter(self._not_installed()), None))
 
     def _not_installed(self) -> list[FailedPack]:
@@ -122,7 +121,7 @@ class BootLog:
     def origin_of(self, class_type: str) -> str:
         """The name of the imported pack that has this node class, '' if none is found."""
         if class_type not in self._origins:
-            found = (path.name for path in self._imported if _has(path, class_type))
+            found = (path.name for path in self._imported if has_class(path, class_type))
             self._origins[class_type] = next(found, "")
         return self._origins[class_type]
 
@@ -172,21 +171,3 @@ def _cause(on_cpu: bool, remedy: str) -> str:
     if remedy.startswith("COMFYUI_ARGS"):
         return "turned off by COMFYUI_ARGS"
     return "on the CPU" if on_cpu else ""
-
-
-def _has(path: Path, class_type: str) -> bool:
-    """Whether a node pack has this class: its files have the class's name as a text."""
-    wanted = (f'"{class_type}"', f"'{class_type}'")
-    return any(word in text for text in _sources(path) for word in wanted)
-
-
-def _sources(path: Path) -> Iterator[str]:
-    """The texts of a node pack's Python and JSON files, up to a limit."""
-    left = _SEARCHED_BYTES
-    files = [path] if path.is_file() else sorted(file for kind in ("py", "json") for file in path.rglob(f"*.{kind}"))
-    for file in files[:_SEARCHED_FILES]:
-        with contextlib.suppress(OSError):
-            left -= file.stat().st_size
-            if left < 0:
-                return
-            yield file.read_text(encoding="utf-8", errors="replace")

@@ -75,7 +75,7 @@ class JobModels:
         """Raise ModelRefused for a model that the job asks for and that may not be fetched, where it is not there."""
         for named in self.wanted:
             if self._find(named) is None:
-                self._as_model(named)
+                self.as_model(named)
 
     def fetch_wanted(self, check: Check) -> None:
         """Fetch what the job itself asks for. Raises ModelRefused, ModelFetchFailed, and whatever `check` raises."""
@@ -83,7 +83,7 @@ class JobModels:
         for named in self.wanted:
             path = self._find(named)
             if path is None:
-                missing.append(self._as_model(named))
+                missing.append(self.as_model(named))
             elif named.sha256:
                 _check_same(named, path, self.fetcher.places.roots, check)
         if missing:
@@ -115,7 +115,7 @@ class JobModels:
         if known is not None and known.is_pinned:
             return known
         try:
-            return next(map(self._as_model, self._named(name, folder)), known)
+            return next(map(self.as_model, self._named(name, folder)), known)
         except ModelRefused:
             return known
 
@@ -142,7 +142,7 @@ class JobModels:
     def _why_not(self, named: NamedModel) -> str:
         """Why a model of which the saved workflow says the URL is not fetched; "" if it would be."""
         try:
-            self._as_model(named)
+            self.as_model(named)
         except ModelRefused as refusal:
             return refusal.message
         if self.settings.download_models:
@@ -168,7 +168,7 @@ class JobModels:
     def _find(self, named: NamedModel) -> Path | None:
         return next(self.fetcher.places.candidates(named.folder, named.file), None)
 
-    def _as_model(self, named: NamedModel) -> Model:
+    def as_model(self, named: NamedModel) -> Model:
         """What is to be fetched for it. Raises ModelRefused."""
         where, path = named.where, PurePosixPath(named.folder, named.file)
         if named.folder not in {name for kind, names in folder_names().items() for name in (kind, *names)}:

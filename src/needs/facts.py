@@ -49,7 +49,8 @@ class PackNeed:
 class Needs:
     """What one file needs. `core_version` is the newest ComfyUI that it names, "" for none.
 
-    `inputs` are files that a job has to bring. `questions` is what stays open besides the models, a sentence each.
+    `inputs` are files that a job has to bring. `open_classes` are node classes of which
+    nothing says which pack has them, `questions` what else stays open besides models, a sentence each.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Needs:
     packs: tuple[PackNeed, ...] = ()
     inputs: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    open_classes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 
     @property
@@ -67,6 +69,7 @@ class Needs:
         nowhere = ", ".join(model.file for model in missing if not model.sources)
         several = [model for model in missing if len(model.sources) > 1]
         return (
+            *([f"nothing says which node pack has: {', '.join(self.open_classes)}"] if self.open_classes else []),
             *self.questions,
             *([f"nothing says where to get: {nowhere}"] if nowhere else []),
             *(f"{model.file} has several sources: {', '.join(model.sources)}" for model in several),

@@ -53,7 +53,7 @@ def needs_of_workflow(name: str, content: object, manifest: Manifest) -> Needs:
         tuple(models),
         tuple(packs),
         tuple(dict.fromkeys(_inputs(nodes))),
-        questions=tuple(_open_classes(open_classes)),
+        open_classes=tuple(name[:80] for name in open_classes),
     )
 
 
@@ -259,8 +259,3 @@ def _inputs(nodes: Iterable[_Node]) -> Iterator[str]:
             is_name = "://" not in text and not text.startswith("data:")
             if config is not None and config.is_file and text and is_name:
                 yield text.removesuffix(" [input]")[:_MAX_NAME_LENGTH]
-
-
-def _open_classes(classes: Iterable[str]) -> list[str]:
-    shown = ", ".join(name[:80] for name in classes)
-    return [f"nothing says which node pack has: {shown}"] if shown else []

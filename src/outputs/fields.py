@@ -130,6 +130,7 @@ class WorkflowNeeds(BaseModel):
     models: list[NeededModel] = []
     packs: list[NeededPack] = []
     inputs: list[str] = []
+    open_classes: list[str] = Field([], description="node classes of which nothing says which pack has them")
     questions: list[str] = []
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable, PackFailed
@@ -24,8 +25,15 @@ _MAX_FILES = 20_000
 _PROJECT = re.compile(r'^\s*(name|version)\s*=\s*["\']([^"\']+)["\']', re.MULTILINE)
 
 
-def fetch_pack(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> str:
-    """Put a pack's files into `folder`, which must not exist; the SHA-256 of the registry's archive, "" for git.
+class Fetched(NamedTuple):
+    """The registry's archive: its URL and SHA-256; "" for git."""
+
+    url: str = ""
+    sha256: str = ""
+
+
+def fetch_pack(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> Fetched:
+    """Put a pack's files into `folder`, which must not exist.
 
     Raises PackFailed, and OSError where files cannot be written.
     """
@@ -33,7 +41,34 @@ def fetch_pack(source: PackSource, folder: Path, registry: Registry, rules: Fetc
         if source.id:
             return _from_registry(source, partial, registry, rules)
         _from_git(source, partial, rules)
-        return ""
+        return Fetched()
+
+
+def newest_commit(repository: str, rules: FetchRules) -> str:
+    """The commit that the HEAD of a repository is at. Raises PackFailed."""
+    from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415  slow to import
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    client, path = _git_client(repository, rules, repository)
+    try:
+        head = client.get_refs(path.encode()).refs.get(b"HEAD")
+    except (GitProtocolError, NotGitRepository, HTTPError, AssertionError) as error:
+        raise PackFailed(f"{repository}: the repository cannot be read") from error
+    if head is None:
+        raise PackFailed(f"{repository}: the repository has no commit")
+    return str(head.decode())
+
+
+def _git_client(repository: str, rules: FetchRules, where: str) -> tuple[Any, str]:
+    """A client for a repository's server, and its path there. Raises PackFailed."""
+    from dulwich.client import HttpGitClient  # noqa: PLC0415  slow to import
+
+    try:
+        checked_url(repository, rules, where)
+    except InputFileRefused as error:
+        raise PackFailed(error.message) from error
+    base, _, path = repository.rpartition("/")
+    return HttpGitClient(base, timeout=60.0, quiet=True), path
 
 
 @contextmanager
@@ -45,7 +80,7 @@ def _whole(folder: Path) -> Iterator[Path]:
         partial.replace(folder)
 
 
-def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> str:
+def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> Fetched:
     version = registry.version(source.id, source.version)
     archive = folder.with_name("archive.zip")
     digest, received = hashlib.sha256(), 0
@@ -65,7 +100,7 @@ def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: 
             raise PackFailed(f"its archive cannot be fetched: {error.message}") from error
     _unpack(source, archive, folder)
     _check_project(source, folder)
-    return digest.hexdigest()
+    return Fetched(version.url, digest.hexdigest())
 
 
 def _unpack(source: PackSource, archive: Path, folder: Path) -> None:
@@ -98,23 +133,17 @@ def _check_project(source: PackSource, folder: Path) -> None:
 
 def _from_git(source: PackSource, folder: Path, rules: FetchRules) -> None:
     """Check out a commit, without history."""
-    from dulwich.client import HttpGitClient  # noqa: PLC0415  slow to import
-    from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415
+    from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415  slow to import
     from dulwich.index import build_index_from_tree  # noqa: PLC0415
     from dulwich.objects import Commit, ObjectID  # noqa: PLC0415
     from dulwich.repo import Repo  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
-    try:
-        checked_url(source.repository, rules, str(source))
-    except InputFileRefused as error:
-        raise PackFailed(error.message) from error
+    client, path = _git_client(source.repository, rules, str(source))
     folder.mkdir()
     commit_id = ObjectID(source.commit.encode())
-    base, _, path = source.repository.rpartition("/")
     with Repo.init(str(folder)) as repo:
         try:
-            client = HttpGitClient(base, timeout=60.0, quiet=True)
             client.fetch(path, repo, determine_wants=lambda refs, depth=None: [commit_id], depth=1)
             commit = repo[commit_id]
         except (GitProtocolError, NotGitRepository, HTTPError, KeyError, AssertionError) as error:

@@ -37,7 +37,7 @@ def wanted_by(pack: Path) -> list[str]:
 
 def installed_in(python: str) -> list[str]:
     """What a Python has: `name==version` each. Raises PackFailed."""
-    listed = json.loads(_pip(python, "list", "--format=json") or "[]")
+    listed = json.loads(_pip(python, "list", "--format=json"))
     return [f"{entry['name']}=={entry['version']}" for entry in listed]
 
 
@@ -51,9 +51,8 @@ def resolve(python: str, wanted: Sequence[str], known: Sequence[str], folder: Pa
     requirements, constraints = folder / "requirements.txt", folder / "constraints.txt"
     requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     constraints.write_text("".join(f"{line}\n" for line in known), encoding="utf-8")
-    report = json.loads(
-        _pip(python, "install", "--dry-run", "--report", "-", "-r", str(requirements), "-c", str(constraints), *more)
-    )
+    options = ("--quiet", "--dry-run", "--report", "-", "-r", str(requirements), "-c", str(constraints))
+    report = json.loads(_pip(python, "install", *options, *more))
     return [_as_requirement(item) for item in report["install"]]
 
 
@@ -72,16 +71,7 @@ def _as_requirement(item: dict[str, Any]) -> str:
 
 def _pip(python: str, *arguments: str) -> str:
     """pip's output. Raises PackFailed with the last line of its errors."""
-    command = [
-        python,
-        "-m",
-        "pip",
-        arguments[0],
-        "--quiet",
-        "--disable-pip-version-check",
-        "--no-input",
-        *arguments[1:],
-    ]
+    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     try:
         done = subprocess.run(
             command,

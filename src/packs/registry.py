@@ -51,6 +51,11 @@ class Registry:
             raise PackFailed(f"{pack_id}@{version}: the registry answers with {found.id}@{found.version}"[:300])
         return found
 
+    def repository_of(self, pack_id: str) -> str:
+        """The repository of a pack, "" if the registry knows none. Raises PackFailed."""
+        told = self._answer(f"/nodes/{quote(pack_id, safe='')}", pack_id)
+        return str(told.get("repository") or "").removesuffix(".git")
+
     def pack_of_class(self, class_type: str) -> tuple[str, str]:
         """Id and repository of the pack that may have a node class, a guess; "" for nobody. Raises PackFailed."""
         try:

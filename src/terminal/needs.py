@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -22,10 +23,13 @@ from ..needs import (
     is_list_of_needs,
     needs_of_workflow,
     packs_in,
+    read_installation,
     read_list,
     with_presence,
 )
+from ..packs.libraries import installed_in
 from ..settings import Settings, read_settings
+from .lock import lock
 
 _ENDINGS = (".json", ".yaml", ".yml")
 
@@ -40,6 +44,15 @@ def run(options: argparse.Namespace) -> int:
         return 1
     there = _there(settings)
     found, failed = list[Needs](), False
+    libraries = list[str]()
+    if options.comfyui is not None:
+        try:
+            installation = find_comfyui(replace(settings, comfyui_path=str(options.comfyui)))
+            libraries = installed_in(installation.start[0])
+        except WorkerError as error:
+            print(f"{error.error_code}: {error.message}", file=sys.stderr)
+            return 1
+        found.append(read_installation(installation.directory, libraries))
     for file in _files(options.files):
         try:
             found.append(there(_needs(file, manifest)))
@@ -49,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
         except OSError as error:
             print(f"{file}: {error.strerror}", file=sys.stderr)
             failed = True
+    if options.lock and not failed:
+        return lock(found, settings, options.write, options.write_models, libraries)
     if found:
         print(json.dumps(as_json(found), indent=2, ensure_ascii=False) if options.json else as_table(found))
     return 1 if failed else 2 if any(needs.open for needs in found) else 0

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from ..terminal.check import run as check
 from ..terminal.needs import run as needs
 from ..terminal.workflow import run as convert
 
@@ -36,12 +37,31 @@ def _parse() -> argparse.Namespace:
         "known here. Nothing is fetched. Also reads a snapshot of ComfyUI-Manager and a comfy-build.yaml. The exit "
         "status is 2 if something is open.",
     )
-    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="a file, or a folder of them")
+    command.add_argument("files", type=Path, nargs="*", metavar="FILE", help="a file, or a folder of them")
+    command.add_argument("--from", dest="comfyui", type=Path, metavar="COMFYUI", help="what that ComfyUI has")
     command.add_argument("--json", action="store_true", help="for programs")
-    return parser.parse_args()
+    command.add_argument(
+        "--lock", action="store_true", help="print the node packs as entries of docker/custom_nodes.lock: fetches them"
+    )
+    command.add_argument(
+        "--write", type=Path, metavar="LOCK", help="with --lock: write them into that file, and print their names"
+    )
+    command.add_argument(
+        "--write-models",
+        type=Path,
+        metavar="MANIFEST",
+        help="with --lock: write the models there, as a set",
+    )
+    help_text = "say whether this ComfyUI would run workflows, but for models and files that are missing"
+    command = commands.add_parser("check", help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
+    command.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
+    options = parser.parse_args()
+    if options.command == "needs" and not options.files and options.comfyui is None:
+        parser.error("needs: name a FILE, or a ComfyUI by --from")
+    return options
 
 
-COMMANDS = {"convert": convert, "needs": needs}
+COMMANDS = {"check": check, "convert": convert, "needs": needs}
 
 if __name__ == "__main__":
     options = _parse()

@@ -66,6 +66,50 @@ def test_variants_targets_models_and_what_follows_two_dashes_reach_the_builder(s
     assert "hf_x" not in done.stdout + done.stderr
 
 
+def test_workflows_are_locked_before_the_build_and_taken_by_its_comfyui_after_it(
+    stubs: Stubs, checkout: Path, tmp_path: Path
+) -> None:
+    stubs.add("docker")
+    stubs.add("python3", "echo A-Pack,b-pack")
+    flow = tmp_path / "my flow.json"
+    flow.write_text("{}")
+    done = build(stubs, checkout, "--workflow", str(flow), "--with-models", "--custom-nodes", "extras")
+    assert (done.returncode, done.stdout) == (0, "comfyui-worker:v1.2.0-cu130-models\n"), done.stderr
+    calls = [call for call in stubs.calls if call.split()[1] in ("-m", "buildx", "run") and "version" not in call]
+    locked, built, tried, checked = calls
+    assert locked == (
+        f"python3 -m src.workflow needs --lock --write {checkout}/docker/custom_nodes.lock --write-models "
+        f"{checkout}/docker/models.json {flow}"
+    )
+    assert "CUSTOM_NODES=extras,A-Pack,b-pack" in built
+    assert "--target models" in built
+    assert "MODELS=workflow" in built
+    assert "smoke_workflow" in tried
+    assert f"--volume {flow}:/tmp/workflows/0/my flow.json:ro" in checked
+    assert checked.endswith("-m src.workflow check /tmp/workflows/0/my flow.json")
+
+
+def test_what_cannot_be_locked_or_is_not_taken_ends_it(stubs: Stubs, checkout: Path, tmp_path: Path) -> None:
+    flow = tmp_path / "flow.json"
+    flow.write_text("{}")
+    stubs.add("docker")
+    stubs.add("python3", "exit 1")
+    done = build(stubs, checkout, "--workflow", str(flow))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "could be locked; nothing was built" in done.stderr
+    assert not [call for call in stubs.calls if "buildx build" in call]
+    stubs.add("python3", "echo a-pack")
+    stubs.add("docker", '[[ $* != *"src.workflow check"* ]]')
+    arguments = ("--workflow", str(flow), "--push", "--image", "you/w")
+    done = build(stubs, checkout, *arguments, DOCKER_CONFIG=logged_in(tmp_path, "https://index.docker.io/v1/"))
+    assert done.returncode == 1
+    assert "does not take the workflow; nothing was pushed" in done.stderr
+    done = build(stubs, checkout, "--workflow", str(tmp_path / "nothing.json"))
+    assert "there is no file" in done.stderr
+    done = build(stubs, checkout, "--with-models")
+    assert "--with-models is for --workflow" in done.stderr
+
+
 def test_a_dry_run_prints_the_commands_and_needs_no_engine(stubs: Stubs, checkout: Path) -> None:
     done = build(stubs, checkout, "--dry-run", "--push", "--image", "you/w")
     assert done.returncode == 0

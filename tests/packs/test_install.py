@@ -220,6 +220,7 @@ def test_libraries_lie_beside_those_of_comfyui_and_a_pack_that_would_change_them
     import pydantic
 
     place.server.publish("good", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library==1.0\npydantic\n"})
+    wheel(wheels, "pydantic", "1.0")
     place.server.publish("breaks", "1.0.0", {"__init__.py": "", "requirements.txt": "pydantic==1.0\n"})
     place.server.publish("clashes", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library==2.0\n"})
     installed = place.install("good@1.0.0", "breaks@1.0.0", "clashes@1.0.0")
