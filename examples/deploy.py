@@ -4,6 +4,9 @@
 
 An endpoint of that name is updated: only what you give changes, and its environment is added to. Otherwise it is
 created, with the defaults that `--help` shows. `--dry-run` prints the request and sends nothing that changes anything.
+With `--workflow FILE` the workflow says what the endpoint takes: models, node packs, GPU memory, disk. It is stored in
+the endpoint, so that `"workflow": "NAME"` runs it, and is run once as a check; if an update fails that, the former
+image and environment come back.
 With `--model` the GraphQL API does it: only that one takes models for RunPod's cache (as in RunPod's own SDK 2).
 GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools; the API: https://docs.runpod.io/api-reference-v2/serverless/create-a-serverless-endpoint
 """
@@ -15,6 +18,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,14 @@ import requests
 from dotenv import dotenv_values
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from src.settings import may_be_secret
+from src.errors import WorkerError
+from src.settings import may_be_secret, read_settings
+from src.terminal.plan import Plan, plan_endpoint
 
 _SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
 _TIMEOUT = 30.0
+_POLL_SECONDS = 2.0
+_SHOWN_CHARACTERS = 400
 _PATH = "/v2/serverless"
 _DEFAULTS: dict[str, Any] = {
     "gpu": ["ADA_24", "ADA_32_PRO", "AMPERE_48", "ADA_48_PRO"],
@@ -83,6 +91,10 @@ class RunPod:
             raise DeployError("RunPod's API answered: " + "; ".join(str(e.get("message")) for e in answer["errors"]))
         return dict(answer["data"]["saveEndpoint"])
 
+    def restore(self, endpoint_id: str, former: dict[str, Any]) -> None:
+        """Give an endpoint its former image and environment again. Raises DeployError."""
+        self.update(endpoint_id, {"image": former["image"], "env": former.get("env") or {}})
+
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         hint = "" if method == "GET" else "; look into the console whether it was done before you try again"
         try:
@@ -104,6 +116,100 @@ def _reason(status: int, answer: Any) -> str:
     problem = answer if isinstance(answer, dict) else {}
     reasons = [problem.get("detail") or problem.get("title") or "no reason given", *(problem.get("errors") or [])]
     return f"RunPod's API answered {status}: " + "; ".join(map(str, [*reasons, *_REMEDIES.get(status, [])]))
+
+
+class Jobs:
+    """The jobs of one endpoint."""
+
+    def __init__(self, url: str, endpoint_id: str, key: str) -> None:
+        self._url = f"{url.rstrip('/')}/{endpoint_id}"
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Bearer {key}"
+
+    def run(self, job_input: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Run a job; its output. Raises DeployError if it fails or does not end in time; it is cancelled then."""
+        job_id = self._call("POST", "/run", {"input": job_input}).get("id")
+        end, shown = time.monotonic() + seconds, ""
+        while True:
+            told = self._call("GET", f"/status/{job_id}")
+            status = str(told.get("status"))
+            if status != shown:
+                print(f"the check: {status}", flush=True)
+                shown = status
+            if status == "COMPLETED":
+                return dict(told.get("output") or {})
+            if status in ("FAILED", "CANCELLED", "TIMED_OUT"):
+                raise DeployError(
+                    f"the check ended as {status}: {str(told.get('error') or told.get('output'))[:2000]}"
+                )
+            if time.monotonic() > end:
+                self._call("POST", f"/cancel/{job_id}")
+                raise DeployError(f"the check did not end within {seconds:g} s (--wait): see the endpoint's logs")
+            time.sleep(_POLL_SECONDS)
+
+    def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        for is_last in (False, False, True):
+            try:
+                response = self._session.request(method, self._url + path, json=body, timeout=_TIMEOUT)
+                answer = response.json()
+            except requests.RequestException as error:
+                if is_last or method != "GET":
+                    raise DeployError(f"the endpoint does not answer ({type(error).__name__})") from error
+                time.sleep(_POLL_SECONDS)
+                continue
+            if response.status_code // 100 != 2 or not isinstance(answer, dict):
+                raise DeployError(f"the endpoint answered {response.status_code}: {str(answer)[:300]}")
+            return answer
+        raise AssertionError("the last attempt raises")
+
+
+def plan_of(options: argparse.Namespace, current: dict[str, Any] | None) -> Plan:
+    """What the workflow of the options takes, put into those options that are not given. Raises DeployError."""
+    try:
+        content = json.loads(options.workflow.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise DeployError(f"{options.workflow.name} is no workflow")
+        stored = ((current or {}).get("env") or {}).get("STORED_WORKFLOWS", "")
+        settings, has_volume = read_settings(), bool(options.volume or (current or {}).get("networkVolumes"))
+        plan = plan_endpoint(options.workflow, content, settings, has_volume, options.packs_in_image, stored)
+    except OSError as error:
+        raise DeployError(f"{options.workflow}: {error.strerror}") from error
+    except WorkerError as error:
+        raise DeployError(f"{options.workflow.name}: {error.message}") from error
+    except ValueError as error:
+        raise DeployError(f"{options.workflow.name}: it cannot be stored in a variable ({error})") from error
+    former = (current or {}).get("env") or {}
+    for name in ("MODELS", "CUSTOM_NODES"):  # those of other workflows stay
+        if former.get(name) and name in plan.env:
+            parts = [part.strip() for part in f"{former[name]},{plan.env[name]}".split(",") if part.strip()]
+            plan.env[name] = ",".join(dict.fromkeys(parts))
+    options.env = {**plan.env, **options.env}
+    if options.gpu is None and plan.pools and current is None:
+        options.gpu = plan.pools
+    if options.disk is None and plan.disk > ((current or {}).get("disk") or 0):
+        options.disk = plan.disk
+    return plan
+
+
+def check(plan: Plan, jobs: Jobs, seconds: float) -> str:
+    """Run the stored workflow once, or validate it if it needs files; what came of it. Raises DeployError."""
+    job_input = {"workflow": plan.name, **({} if plan.can_run else {"action": "validate"})}
+    output = jobs.run(job_input, seconds)
+    if output.get("status") != "success":
+        raise DeployError(f"the check failed: {output.get('error') or output}"[:2000])
+    if not plan.can_run:
+        problems = [problem for problem in output["problems"] if not _is_of_an_input(problem, output["inputs"])]
+        if problems:
+            raise DeployError("the check failed: " + "; ".join(str(problem["message"]) for problem in problems)[:2000])
+        return "the endpoint takes the workflow; it was not run, as a job has to bring its files"
+    files = [file["name"] for file in output.get("files", [])] or output.get("filenames", [])
+    return f"it ran in {output.get('execution_time_seconds')} s and made {', '.join(files) or 'no file'}"
+
+
+def _is_of_an_input(problem: dict[str, Any], inputs: list[dict[str, Any]]) -> bool:
+    """Whether it is about a file that a job has to bring."""
+    slots = [(entry["node_id"], entry["input"]) for entry in inputs]
+    return (problem.get("node_id"), problem.get("input")) in slots
 
 
 def creation_body(options: argparse.Namespace) -> dict[str, Any]:
@@ -207,10 +313,14 @@ def _without_none(values: dict[str, Any]) -> dict[str, Any]:
 def format_body(body: dict[str, Any], given: dict[str, str]) -> str:
     """The body as JSON for the terminal: shows the values of given variables only, and no secrets."""
     variables = {
-        name: "(kept)" if name not in given else "(hidden)" if _is_hidden(name, value) else value
+        name: "(kept)" if name not in given else "(hidden)" if _is_hidden(name, value) else _shortened(value)
         for name, value in body.get("env", {}).items()
     }
     return json.dumps({**body, "env": variables} if variables else body, indent=2)
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _SHOWN_CHARACTERS else f"({len(value):,} characters)"
 
 
 def _is_hidden(name: str, value: str) -> bool:
@@ -280,8 +390,15 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="NAME[=SECRET]",
         help="a setting from a RunPod secret",
     )
+    add("--workflow", type=Path, metavar="FILE", help="a workflow that the endpoint is for, in either format")
+    add(
+        "--packs-in-image", action="store_true", help="with --workflow: docker/build.sh --workflow has built the image"
+    )
+    add("--wait", type=float, default=1800.0, metavar="SECONDS", help="with --workflow: how long the check may take")
+    add("--no-check", action="store_true", help="with --workflow: do not run it")
     add("--dry-run", action="store_true", help="print the request, change nothing")
     add("--api-url", default="https://api.runpod.io", help=argparse.SUPPRESS)
+    add("--jobs-url", default="https://api.runpod.ai/v2", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     options.env = dict([*options.env, *options.secret])
     return options
@@ -296,6 +413,9 @@ def main(arguments: list[str] | None = None) -> int:
             raise DeployError("set RUNPOD_API_KEY, in the environment or in .secrets; RunPod's console makes one")
         runpod = RunPod(options.api_url, key)
         current = runpod.find(options.name)
+        plan = plan_of(options, current) if options.workflow else None
+        if plan is not None:
+            _show(plan, options)
         body = creation_body(options) if current is None else update_body(options, current)
         request = f"POST {_PATH}" if current is None else f"PATCH {_PATH}/{current['id']}"
         print("POST /graphql saveEndpoint, with these fields of its own names" if options.model else request)
@@ -310,11 +430,40 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"deploy.py: {error}", file=sys.stderr)
         return 1
     print(f"{'created' if current is None else 'updated'}: endpoint {endpoint['id']}")
+    if plan is not None and not options.no_check:
+        try:
+            print(check(plan, Jobs(options.jobs_url, endpoint["id"], key), options.wait))
+        except DeployError as error:
+            print(f"deploy.py: {error}", file=sys.stderr)
+            return _give_back(runpod, endpoint["id"], current)
+    body_of_job = f"""'{{"input": {{"workflow": "{plan.name}"}}}}'""" if plan else "@test_input.json"
     print(
-        f"a first job: curl -s https://api.runpod.ai/v2/{endpoint['id']}/runsync -d @test_input.json "
+        f"{'a' if plan else 'a first'} job: curl -s {options.jobs_url}/{endpoint['id']}/runsync -d {body_of_job} "
         "-H 'Content-Type: application/json' -H \"Authorization: Bearer $RUNPOD_API_KEY\""
     )
     return 0
+
+
+def _show(plan: Plan, options: argparse.Namespace) -> None:
+    """Print the plan. Raises DeployError if something is open that a volume cannot have."""
+    print("\n".join(plan.lines))
+    for question in plan.open:
+        print(f"open: {question}")
+    if plan.open and not (options.volume or options.dry_run):
+        raise DeployError("something is open: mend it in the workflow, or put it on a volume and name that (--volume)")
+
+
+def _give_back(runpod: RunPod, endpoint_id: str, former: dict[str, Any] | None) -> int:
+    """After a check that failed: the former image and environment, if there were any; the exit status."""
+    if former is None:
+        print(f"deploy.py: the endpoint {endpoint_id} stays as it is, so that its logs can be read", file=sys.stderr)
+        return 1
+    try:
+        runpod.restore(endpoint_id, former)
+        print(f"deploy.py: the endpoint {endpoint_id} has its former image and environment again", file=sys.stderr)
+    except DeployError as error:
+        print(f"deploy.py: the former image could not be given back: {error}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

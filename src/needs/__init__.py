@@ -8,7 +8,7 @@ presence   what of it is there
 report     the facts of several files, for people and as JSON
 """
 
-from .facts import Needs, PackNeed
+from .facts import ModelNeed, Needs, PackNeed
 from .installation import read_installation
 from .lists import is_list_of_needs, read_list
 from .presence import packs_in, with_presence
@@ -16,6 +16,7 @@ from .report import as_json, as_table
 from .workflows import needs_of_workflow, saved_models
 
 __all__ = [
+    "ModelNeed",
     "Needs",
     "PackNeed",
     "as_json",

@@ -102,7 +102,7 @@ class PackLocker:
         return list(packs.values()), unknown
 
     def _lock(self, pack: PackNeed, workflow: str, chosen: Sequence[str]) -> LockedPack:
-        source, state = self._source(pack)
+        source, state = self.source_of(pack)
         with TemporaryDirectory(prefix="node-packs-") as temporary:
             folder = Path(temporary, source.name)
             fetched = fetch_pack(source, folder, self.registry, self.rules)
@@ -121,8 +121,8 @@ class PackLocker:
             return replace(entry, registry=str(source), archive=fetched.url, sha256=fetched.sha256)
         return replace(entry, repository=source.repository, commit=source.commit)
 
-    def _source(self, pack: PackNeed) -> tuple[PackSource, str]:
-        """Where it is locked, and how that was chosen."""
+    def source_of(self, pack: PackNeed) -> tuple[PackSource, str]:
+        """Where it is locked, and how that was chosen. Raises PackFailed."""
         for version in pack.versions:
             if _COMMIT.fullmatch(version) and (repository := pack.repository or self.registry.repository_of(pack.id)):
                 return PackSource(repository=repository, commit=version), "The commit that the workflow names."

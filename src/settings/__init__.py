@@ -4,6 +4,7 @@ settings     the table: variable, default, meaning, parser
 values       parsers for the text of a variable
 node_packs   which node packs are meant
 bucket       the connection settings of a bucket
+stored_workflows  stored workflows in a variable
 environment  reads the table from the environment; the environment of child processes
 """
 

@@ -10,6 +10,7 @@ from ..errors import InvalidSetting
 from . import values
 from .bucket import BucketConfig, endpoint_and_bucket
 from .node_packs import PackSource, read_sources
+from .stored_workflows import packed
 
 ImageFormat = Literal["png", "jpeg", "webp", "avif"]
 Delivery = Literal["auto", "base64", "bucket"]
@@ -134,6 +135,9 @@ class Settings:
         "Folder of stored workflows, looked into before `/runpod-volume/workflows`, `/workspace/workflows` and "
         "`examples/`",
         values.text,
+    )
+    stored_workflows: str = _setting(
+        "STORED_WORKFLOWS", "", "Stored workflows, packed: `examples/deploy.py --workflow` writes it", packed, True
     )
     default_workflow: str = _setting(
         "DEFAULT_WORKFLOW", "", "Stored workflow (name) for jobs that bring only fields, like a prompt", values.text
@@ -461,7 +465,7 @@ def format_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

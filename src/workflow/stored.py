@@ -1,4 +1,4 @@
-"""Stored workflows, found by name: in a folder that the operator sets, on a volume, in the image."""
+"""Stored workflows, found by name: in a variable, a folder that the operator sets, on a volume, in the image."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import REPOSITORY
 from ..errors import InvalidWorkflow, StoredWorkflowNotFound
 from ..settings import Settings
+from ..settings.stored_workflows import unpack
 
 _EXAMPLES_FOLDER = REPOSITORY / "examples"
 _VOLUME_FOLDERS = ("/runpod-volume/workflows", "/workspace/workflows")
@@ -19,11 +20,14 @@ _MAX_FILE_BYTES = 20_000_000
 
 
 def stored_workflow(name: str, settings: Settings) -> object:
-    """The content of the file with that name: a workflow, or a request or a job input that contains one.
+    """The content of that name: a workflow, or a request or a job input that contains one.
 
     Raises StoredWorkflowNotFound, listing the available names; InvalidWorkflow for a file that is not JSON.
     """
     requested = name.strip().removesuffix(".json")
+    in_variable = unpack(settings.stored_workflows)
+    if requested in in_variable:
+        return in_variable[requested]
     is_name = _NAME.fullmatch(requested) and len(requested.encode("utf-8", "replace")) <= _MAX_NAME_BYTES
     if is_name and not {"", ".", ".."} & set(requested.split("/")):
         for folder in _folders(settings):
@@ -41,7 +45,7 @@ def stored_workflow(name: str, settings: Settings) -> object:
 
 def list_stored_workflows(settings: Settings) -> list[str]:
     """The names of all stored workflows."""
-    names = {
+    names = {*unpack(settings.stored_workflows)} | {
         file.relative_to(folder).with_suffix("").as_posix()
         for folder in _folders(settings)
         if folder.is_dir()

@@ -1,0 +1,184 @@
+"""What an endpoint for a workflow takes: its environment, GPUs and disk, and how models and node packs come to it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ..errors import PackFailed, WorkerError
+from ..models.job_models import JobModels, NamedModel
+from ..models.manifest import Model
+from ..models.provisioning import ModelProvisioner
+from ..needs import ModelNeed, Needs, needs_of_workflow
+from ..packs.lock import PackLocker, Target
+from ..packs.registry import Registry
+from ..settings import Settings
+from ..settings.stored_workflows import pack, unpack
+from ..storage.web import FetchRules
+from ..workflow.core_classes import core_schemas
+
+# RunPod's pools by the gigabytes of their GPUs (https://docs.runpod.io/references/gpu-types#gpu-pools).
+_POOLS = {
+    "AMPERE_16": 16,
+    "ADA_24": 24,
+    "ADA_32_PRO": 32,
+    "AMPERE_48": 48,
+    "ADA_48_PRO": 48,
+    "AMPERE_80": 80,
+    "ADA_80_PRO": 80,
+    "HOPPER_141": 141,
+}
+_SHOWN_POOLS = 4
+_LARGE = ("diffusion_models", "checkpoints")  # the kinds of models that have to fit into the GPU while they sample
+_ROOM = 4.0  # gigabytes of a GPU for what sampling and decoding need besides
+_SMALLEST = 24.0  # gigabytes: with less ComfyUI moves parts of any larger model in and out
+_OWN_DISK, _DISK_STEP = 20, 5  # gigabytes
+_FETCH_SPEED = 0.2  # gigabytes a second that a worker may count on from a hub
+_MAX_FETCHED = 50.0  # gigabytes: the default of MAX_JOB_MODEL_GB
+
+
+@dataclass
+class Plan:
+    """What an endpoint for a workflow takes. `lines` say it to people; `open` is what nothing says.
+
+    `disk` is in gigabytes. Not `can_run`: a job has to bring files, so it can only be validated.
+    """
+
+    name: str
+    env: dict[str, str] = field(default_factory=dict)
+    pools: list[str] = field(default_factory=list)
+    disk: int = _OWN_DISK
+    can_run: bool = True
+    lines: list[str] = field(default_factory=list)
+    open: list[str] = field(default_factory=list)
+
+
+def plan_endpoint(
+    file: Path, content: dict[str, Any], settings: Settings, has_volume: bool, packs_in_image: bool, stored: str = ""
+) -> Plan:
+    """The plan for a workflow, which is stored under the name of its file, beside those that are stored already.
+
+    Sizes are asked for at the models' sources, versions of packs at the registry. Raises WorkerError for a file that
+    is no workflow, ValueError for one that is too large to be stored in a variable.
+    """
+    plan = Plan(re.sub(r"[^\w.-]", "_", file.stem))
+    with TemporaryDirectory() as nowhere:
+        models = ModelProvisioner.make(replace(settings, download_models=True), Path(nowhere))
+        needs = needs_of_workflow(file.name, content, models.manifest)
+        _plan_models(plan, needs, models.for_job(), has_volume)
+    _plan_packs(plan, needs, settings, packs_in_image)
+    if any(schema.is_partner for name in _classes(content) if (schema := core_schemas().get(name))):
+        plan.env["ENABLE_API_NODES"] = "true"
+        plan.lines.append("paid partner nodes: give a key by --secret COMFY_ORG_API_KEY, or with each job")
+    if needs.inputs:
+        plan.can_run = False
+        plan.lines.append(f"a job brings: {', '.join(needs.inputs)}")
+    plan.env["STORED_WORKFLOWS"] = pack({**unpack(stored), plan.name: content})
+    plan.lines.append(f'stored as {plan.name!r}: {{"input": {{"workflow": "{plan.name}"}}}} runs it')
+    plan.open += [f"nothing says which node pack has: {', '.join(needs.open_classes)}"] if needs.open_classes else []
+    return plan
+
+
+# --- Models -------------------------------------------------------------------------------------------------
+
+
+def _plan_models(plan: Plan, needs: Needs, job: JobModels, has_volume: bool) -> None:
+    wanted = [need for need in needs.models if need.is_needed]
+    if not wanted:
+        return
+    found = list(_sized(plan, wanted, job))
+    total = sum(model.size or 0 for _, model in found) / 1e9
+    names = [known.name for need, model in found if (known := _known(job, need)) is not None and model is not None]
+    plan.env["DOWNLOAD_MODELS"] = "true"
+    if names:
+        plan.env["MODELS"] = ",".join(dict.fromkeys(names))
+    if total > _MAX_FETCHED:
+        plan.env["MAX_JOB_MODEL_GB"] = str(int(total) + 10)
+    if not has_volume:
+        plan.disk = -(-int(_OWN_DISK + total * 1.05) // _DISK_STEP) * _DISK_STEP
+    _choose_gpu(plan, [model for need, model in found if need.folder in _LARGE])
+    where = "kept on the volume" if has_volume else "each worker that starts anew fetches them; a volume keeps them"
+    at_least = "" if all(model.size for _, model in found) else "at least "
+    seconds = max(1, round(total / _FETCH_SPEED))
+    plan.lines.append(f"models: {at_least}{total:.1f} GB, fetched at the first start in some {seconds} s; {where}")
+
+
+def _sized(plan: Plan, wanted: Sequence[ModelNeed], job: JobModels) -> Iterator[tuple[ModelNeed, Model]]:
+    """Each model with its size, as far as its source tells; a line of the plan for each."""
+    for need in wanted:
+        shown = f"{need.folder or '?'}/{need.file}"
+        known = _known(job, need)
+        if known is None and not need.sources:
+            plan.open.append(f"nothing says where to get: {shown}")
+            continue
+        try:
+            model = known or job.as_model(NamedModel(need.folder, need.file, need.sources[0], shown))
+        except WorkerError as error:
+            plan.open.append(error.message)
+            continue
+        try:
+            (model,) = job.fetcher.sized([model], lambda: None)
+        except WorkerError as error:
+            plan.lines.append(f"  its size is not known: {error.message}")
+        size = f"{model.size / 1e9:.2f} GB" if model.size else "?"
+        plan.lines.append(f"  {shown}: {size}, {model.source.page}")
+        yield need, model
+
+
+def _known(job: JobModels, need: ModelNeed) -> Model | None:
+    """The model of the manifest or the catalog that would be fetched for it."""
+    found = job.manifest.find_by_path(need.file, need.folder)
+    is_ours = bool(found) and (found[0].is_pinned or need.origin == "catalog" or found[0].source.page in need.sources)
+    return found[0] if is_ours else None
+
+
+def _choose_gpu(plan: Plan, large: Sequence[Model]) -> None:
+    sizes = [model.size / 1e9 for model in large if model.size]
+    if not sizes:
+        return
+    needed = max(_SMALLEST, max(sizes) + _ROOM)
+    plan.pools = [pool for pool, memory in _POOLS.items() if memory >= needed][:_SHOWN_POOLS] or [list(_POOLS)[-1]]
+    plan.lines.append(
+        f"GPU: {needed:.0f} GB or more ({', '.join(plan.pools)}), by the largest model, {max(sizes):.1f} GB"
+    )
+
+
+# --- Node packs ---------------------------------------------------------------------------------------------
+
+
+def _plan_packs(plan: Plan, needs: Needs, settings: Settings, packs_in_image: bool) -> None:
+    wanted = [pack for pack in needs.packs if pack.is_needed]
+    if not wanted:
+        return
+    if packs_in_image:
+        plan.lines.append(f"node packs, in the image: {', '.join(pack.id or pack.repository for pack in wanted)}")
+        return
+    rules = FetchRules(settings.allow_http_urls, frozenset(settings.trusted_hosts))
+    locker = PackLocker(Registry(settings.comfy_registry, rules), rules, sys.executable, Target((), ()))
+    sources = []
+    for wanted_pack in wanted:
+        try:
+            source, state = locker.source_of(wanted_pack)
+        except PackFailed as error:
+            plan.open.append(error.message)
+            continue
+        sources.append(str(source))
+        plan.lines.append(f"  node pack {source}. {state}")
+    if sources:
+        plan.env["CUSTOM_NODES"] = ",".join(sources)
+        plan.lines.append("node packs: fetched at the first start; docker/build.sh --workflow bakes them in")
+
+
+def _classes(content: dict[str, Any]) -> Iterator[str]:
+    """The node classes that a workflow names, in either format."""
+    graphs = [content, *((content.get("definitions") or {}).get("subgraphs") or [])]
+    for graph in graphs:
+        nodes = graph.get("nodes") if isinstance(graph.get("nodes"), list) else graph.values()
+        for node in nodes:
+            if isinstance(node, dict):
+                yield str(node.get("type") or node.get("class_type"))
