@@ -78,7 +78,7 @@ class ComfyProcess:
         self.port = 0
         self.started_at = 0.0
         self.folders = Folders(Path())
-        self.packs = InstalledPacks()
+        self.packs: InstalledPacks | None = None
         self.boot_log = BootLog()
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
@@ -122,10 +122,10 @@ class ComfyProcess:
             folders, directory = self.folders, self.installation.directory
             for name in folders.bring_inputs(directory / "input"):
                 log.warning("jobs cannot name %s of ComfyUI's input folder: it cannot be copied", name)
-            self.packs = install_packs(self._settings, self.installation.start[0])
+            if self.packs is None:  # once: packs that install libraries themselves would look like another ComfyUI
+                self.packs = install_packs(self._settings, self.installation.start[0])
             self.boot_log.not_installed = self.packs.failures
-            packs = self.packs.folders
-            write_model_paths(self._settings, directory, folders.model_paths, folders.models, packs)
+            write_model_paths(self._settings, directory, folders.model_paths, folders.models, self.packs.folders)
 
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         python, *program = command
@@ -150,7 +150,7 @@ class ComfyProcess:
     def _launch_options(self) -> list[str]:
         """The launcher's options: see `launch.comfy_confinement` and `launch.comfy_deferred_imports`."""
         options = [] if self._settings.comfyui_defer_imports else ["--import-all"]
-        if self.packs.libraries is not None:
+        if self.packs is not None and self.packs.libraries is not None:
             options = ["--libraries", str(self.packs.libraries), *options]
         if not self._settings.comfyui_confined:
             return options

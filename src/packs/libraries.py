@@ -84,7 +84,8 @@ def _pip(python: str, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PackFailed("pip could not be run, or took too long") from error
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")] or done.stderr.splitlines()
-        said = " ".join(line.removeprefix("ERROR:").strip() for line in lines[:3]) or "no reason"
+        lines = [line.removeprefix("ERROR:").strip() for line in done.stderr.splitlines() if line.startswith("ERROR:")]
+        told = [line for line in lines if not line.startswith("Ignored the following")] or ["no reason given"]
+        said = " ".join(told[:3])
         raise PackFailed(f"pip: {said[:400]}")
     return done.stdout
