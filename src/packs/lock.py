@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from .registry import Registry
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_GLIBC_MINOR = 36  # of Debian 12, the image's base: 2.36
 _TORCH = re.compile(r"(torch|torchvision|torchaudio|triton|nvidia-.*|cuda-.*)$")
 
 
@@ -111,15 +113,29 @@ class PackLocker:
             taken = {_name_of(line) for line in chosen}
             preferred = [line for line in self.preferred if _name_of(line) not in taken]
             known = [*self.target.known, *chosen, *preferred]
-            resolved = resolve(self.python, wanted_by(folder), known, Path(temporary), *self.target.pip_options)
+            resolved, how = self._resolve(wanted_by(folder), known, Path(temporary))
         there = {_name_of(line) for line in self.target.known}
         requirements = [line for line in resolved if _name_of(line) not in there and not _TORCH.match(_name_of(line))]
         entry = LockedPack(
-            source.name, "workflow", f"{workflow} needs it.", state, tuple(sorted(pack.classes)), tuple(requirements)
+            source.name,
+            "workflow",
+            f"{workflow} needs it.",
+            f"{state}{how}",
+            tuple(sorted(pack.classes)),
+            tuple(requirements),
         )
         if source.id:
             return replace(entry, registry=str(source), archive=fetched.url, sha256=fetched.sha256)
         return replace(entry, repository=source.repository, commit=source.commit)
+
+    def _resolve(self, wanted: Sequence[str], known: Sequence[str], temporary: Path) -> tuple[list[str], str]:
+        """The exact requirements in the image; where one has no wheel, those of this Python, which is said."""
+        try:
+            return resolve(self.python, wanted, known, temporary, *self.target.pip_options), ""
+        except PackFailed:
+            here = resolve(self.python, wanted, known, temporary, "--ignore-installed")
+            version = ".".join(map(str, sys.version_info[:2]))
+            return here, f" Its requirements are those of Python {version} here: not all of them have wheels."
 
     def source_of(self, pack: PackNeed) -> tuple[PackSource, str]:
         """Where it is locked, and how that was chosen. Raises PackFailed."""
@@ -145,7 +161,8 @@ def image_target(docker: Path) -> Target:
     lines = constraints.read_text(encoding="utf-8").splitlines()
     torch = [f"{name}=={arguments[f'{name.upper()}_VERSION']}" for name in ("torch", "torchvision", "torchaudio")]
     python = re.search(r"python:(\d+\.\d+)", arguments["BASE_IMAGE"])
-    platforms = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "linux_x86_64")
+    manylinux = (f"manylinux_2_{minor}_x86_64" for minor in range(_GLIBC_MINOR, 4, -1))
+    platforms = (*manylinux, "manylinux2014_x86_64", "linux_x86_64")
     options = [word for platform in platforms for word in ("--platform", platform)]
     return Target(
         (*torch, *(line for line in lines if line and not line.startswith("#"))),
