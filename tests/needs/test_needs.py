@@ -14,6 +14,7 @@ import pytest
 from src.models.manifest import shipped_manifest
 from src.needs import Needs, as_json, as_table, is_list_of_needs, needs_of_workflow, read_list
 from src.needs.facts import ModelNeed, PackNeed
+from src.workflow.core_classes import core_schemas
 
 from ..editor_files import saved, saved_node
 from ..worker_process import ROOT
@@ -198,27 +199,47 @@ def test_nothing_is_needed_of_a_workflow_of_comfyuis_own_nodes() -> None:
 # --- The stock templates -------------------------------------------------------------------------------
 
 
-def stock_templates() -> list[Path]:
-    package = pytest.importorskip("comfyui_workflow_templates_json", reason="the stock templates are not installed")
-    return sorted((Path(str(resources.files(package))) / "templates").glob("*.json"))
+def stock_graphs() -> list[Path]:
+    """The files of ComfyUI's packages of templates and of blueprints."""
+    found = []
+    for name, folder in (
+        ("comfyui_workflow_templates_json", "templates"),
+        ("comfyui_subgraph_blueprints", "blueprints"),
+    ):
+        package = pytest.importorskip(name, reason="the stock templates are not installed")
+        found += sorted((Path(str(resources.files(package))) / folder).glob("*.json"))
+    return found
+
+
+def saved_nodes(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every node of a file, by its plain JSON."""
+    graphs = [content, *(content.get("definitions") or {}).get("subgraphs", [])]
+    return [saved_one for graph in graphs for saved_one in graph.get("nodes", [])]
 
 
 def saved_models(content: dict[str, Any]) -> set[tuple[str, str, str]]:
-    """Folder, file and URL of every model that a file names, by its plain JSON."""
-    graphs = [content, *(content.get("definitions") or {}).get("subgraphs", [])]
+    """Folder, file and URL of every model that a file names."""
     entries = [
         entry
-        for graph in graphs
-        for saved_one in graph.get("nodes", [])
+        for saved_one in saved_nodes(content)
         for entry in (saved_one.get("properties") or {}).get("models") or []
     ]
     return {(entry["directory"], entry["name"], entry["url"].partition("?")[0]) for entry in entries}
 
 
+def saved_packs(content: dict[str, Any]) -> set[tuple[str, str]]:
+    """Id and class of every node of a pack, as a file says it."""
+    of_packs = [
+        ((saved_one.get("properties") or {}).get("cnr_id"), saved_one["type"]) for saved_one in saved_nodes(content)
+    ]
+    virtual = {"Note", "MarkdownNote", "Reroute", "PrimitiveNode"}
+    return {(pack, kind) for pack, kind in of_packs if pack not in (None, "", "comfy-core") and kind not in virtual}
+
+
 @pytest.mark.slow
 def test_every_model_that_a_stock_template_names_has_its_source_and_no_node_is_a_strangers() -> None:
-    counted = 0
-    for file in stock_templates():
+    counted = files = 0
+    for file in stock_graphs():
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict) or "nodes" not in content:
             continue
@@ -228,5 +249,10 @@ def test_every_model_that_a_stock_template_names_has_its_source_and_no_node_is_a
         names = {name for _, name, _ in saved_models(content)}
         assert not [model.file for model in found.models if not model.sources and model.file in names], file.name
         assert all(model.sources or model.file in " ".join(found.open) for model in found.models if model.is_needed)
+        packs = {(pack.id, name) for pack in found.packs for name in pack.classes}
+        assert packs >= saved_packs(content), file.name
+        assert not {name for _, name in packs} & core_schemas().keys() - {kind for _, kind in saved_packs(content)}
         counted += len(told)
+        files += 1
     assert counted > 500
+    assert files > 600
