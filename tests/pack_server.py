@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -46,6 +47,10 @@ class PackServer:
     """Archives in place of those made of the files."""
     classes: dict[str, str] = field(default_factory=dict)
     """Node class to the id that the registry's look-up tells."""
+    moved: dict[str, str] = field(default_factory=dict)
+    """Repositories that have another name now."""
+    delay: float = 0.0
+    """Seconds before the registry answers."""
     requests: list[str] = field(default_factory=list)
     url: str = ""
 
@@ -104,6 +109,13 @@ class _Handler(BaseHTTPRequestHandler):
         state, parts = self.server.state, urlsplit(self.path)
         path = unquote(parts.path)
         state.requests.append(f"{self.command} {self.path}")
+        time.sleep(0.0 if path.startswith("/git") else state.delay)
+        name = path.split("/")[2] if path.startswith("/git/") else ""
+        if name in state.moved:
+            self.send_response(301)
+            self.send_header("Location", self.path.replace(f"/{name}", f"/{state.moved[name]}", 1))
+            self.send_header("Content-Length", "0")
+            return self.end_headers()
         if path in state.answers:
             status, told = state.answers[path]
             return self._json(status, told)

@@ -92,7 +92,10 @@ def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: 
             if received > _MAX_BYTES:
                 raise PackFailed(f"{source}: its archive is larger than {_MAX_BYTES:,} bytes")
             digest.update(chunk)
-            opened.write(chunk)
+            try:
+                opened.write(chunk)
+            except OSError as error:  # not of the network
+                raise PackFailed(f"{source}: its archive cannot be kept: {error.strerror}") from error
 
         try:
             Fetch(rules, str(source), Deadline(_TIMEOUT_SECONDS)).download(version.url, write)

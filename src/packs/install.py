@@ -54,8 +54,7 @@ def install_packs(settings: Settings, python: str) -> InstalledPacks:
     try:
         installed = _Installer(settings, python, sources).run()
     except (PackFailed, OSError) as error:
-        reason = error.message if isinstance(error, PackFailed) else f"{error.strerror} (CUSTOM_NODES_DIR)"
-        installed = InstalledPacks((), None, {source.name: public_text(reason, 300) for source in sources})
+        installed = InstalledPacks((), None, {source.name: _reason(error) for source in sources})
     for name, reason in installed.failures.items():
         log.error("CUSTOM_NODES: %s is left out: %s", name, reason)
     return InstalledPacks((*installed.folders, *on_volumes), installed.libraries, installed.failures)
@@ -92,8 +91,8 @@ class _Installer:
                 log.info("CUSTOM_NODES: fetching %s", source)
                 try:
                     fetch_pack(source, packs / source.name, registry, rules)
-                except PackFailed as error:
-                    self.failures[source.name] = public_text(error.message, 300)
+                except (PackFailed, OSError) as error:
+                    self.failures[source.name] = _reason(error)
 
     def _install_libraries(self, folder: Path, own: Sequence[str]) -> None:
         """Install what all packs want. Of packs that do not go together, or not with ComfyUI, the later go."""
@@ -128,6 +127,11 @@ class _Installer:
                 self.failures[name] = public_text(f"its libraries do not fit: {error.message}", 300)
                 shutil.rmtree(packs / name, ignore_errors=True)
         return requirements
+
+
+def _reason(error: PackFailed | OSError) -> str:
+    told = error.message if isinstance(error, PackFailed) else f"{error.strerror} (CUSTOM_NODES_DIR)"
+    return public_text(told, 300)
 
 
 def _root(settings: Settings) -> Path:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,10 @@ from src.packs import InstalledPacks, install_packs, libraries
 from src.settings import Settings, read_settings
 from src.settings.node_packs import PackSource, read_source, read_sources
 
+from ..models.test_fetch import mounted as mounting
 from ..pack_server import NODES, PackServer, pack_server, zipped
+
+mounted = contextmanager(mounting)
 
 
 @dataclass
@@ -158,6 +163,29 @@ def test_a_registry_that_is_down_leaves_the_worker_running(place: Place) -> None
     assert "does not answer" in place.install("a-pack@1.2.3").failures["a-pack"]
     nobody = place.install("a-pack@1.2.3", comfy_registry="http://127.0.0.1:9", trusted_hosts=("127.0.0.1:9",))
     assert "does not answer" in nobody.failures["a-pack"]
+
+
+def test_a_slow_registry_does_not_keep_the_worker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.packs.registry._TIMEOUT_SECONDS", 0.3)
+    place.server.delay = 2.0
+    assert "does not answer" in place.install("a-pack@1.2.3").failures["a-pack"]
+
+
+def test_a_repository_that_has_moved_is_followed(place: Place) -> None:
+    commit = place.server.commit("new-name", {"__init__.py": NODES.format(name="Moved")})
+    place.server.moved["old-name"] = "new-name"
+    installed = place.install(f"{place.server.repository('old-name')}@{commit}")
+    assert installed.failures == {}
+    assert files_of(installed) == {"old-name/__init__.py"}
+
+
+def test_a_full_disk_is_told(tmp_path: Path, place: Place) -> None:
+    (tmp_path / "disk").mkdir()
+    place.server.publish("large", "1.0.0", {"data.txt": secrets.token_hex(3_000_000)})
+    with mounted(tmp_path / "disk", "size=2m") as disk:
+        installed = place.install("large@1.0.0", custom_nodes_dir=str(disk))
+        assert "No space left on device" in installed.failures["large"]
+        assert not [path for path in disk.rglob("*") if path.stat().st_size > 10_000 and path.is_file()]
 
 
 PROJECT = '[project]\nname = "{}"\nversion = "{}"\n'
