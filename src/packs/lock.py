@@ -22,6 +22,7 @@ from .registry import Registry
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _GLIBC_MINOR = 36  # of Debian 12, the image's base: 2.36
+_PYTHON = "3.11"  # the oldest that an image's base may have: newer ones take these versions too
 _TORCH = re.compile(r"(torch|torchvision|torchaudio|triton|nvidia-.*|cuda-.*)$")
 
 
@@ -160,7 +161,6 @@ def image_target(docker: Path) -> Target:
     constraints = docker / "constraints" / "comfyui" / f"{arguments['COMFYUI_VERSION']}.txt"
     lines = constraints.read_text(encoding="utf-8").splitlines()
     torch = [f"{name}=={arguments[f'{name.upper()}_VERSION']}" for name in ("torch", "torchvision", "torchaudio")]
-    python = re.search(r"python:(\d+\.\d+)", arguments["BASE_IMAGE"])
     manylinux = (f"manylinux_2_{minor}_x86_64" for minor in range(_GLIBC_MINOR, 4, -1))
     platforms = (*manylinux, "manylinux2014_x86_64", "linux_x86_64")
     options = [word for platform in platforms for word in ("--platform", platform)]
@@ -168,7 +168,7 @@ def image_target(docker: Path) -> Target:
         (*torch, *(line for line in lines if line and not line.startswith("#"))),
         (
             *("--ignore-installed", "--only-binary=:all:", "--implementation", "cp", "--target", "unused"),
-            *("--python-version", python[1] if python else "3.12", *options),
+            *("--python-version", _PYTHON, *options),
         ),
     )
 
