@@ -395,7 +395,7 @@ def main(arguments: list[str] | None = None) -> int:
 def endpoint_of(options: argparse.Namespace) -> Endpoint:
     """The endpoint that the command line, the environment or `.secrets` name. Raises JobError."""
     if options.local is not None:
-        return Endpoint(options.local.rstrip("/"), options.key or os.environ.get("SERVE_API_KEY", ""))
+        return Endpoint(local_url(options.local), options.key or os.environ.get("SERVE_API_KEY", ""))
     secrets = _secrets()
     endpoint_id = options.endpoint or os.environ.get("RUNPOD_ENDPOINT_ID") or secrets.get("RUNPOD_ENDPOINT_ID")
     key = options.key or os.environ.get("RUNPOD_API_KEY") or secrets.get("RUNPOD_API_KEY")
@@ -403,6 +403,13 @@ def endpoint_of(options: argparse.Namespace) -> Endpoint:
         missing = "the endpoint's id (--endpoint, RUNPOD_ENDPOINT_ID)" if not endpoint_id else "a key (RUNPOD_API_KEY)"
         raise JobError(f"{missing} is missing; both are in RunPod's console. --local asks one on this machine")
     return Endpoint.of(endpoint_id, key)
+
+
+def local_url(text: str) -> str:
+    """The URL of an endpoint on this machine: of a port (`8011`), `host:port`, or a URL with or without its path."""
+    url = f"http://127.0.0.1:{text}" if text.isdecimal() else text if "://" in text else f"http://{text}"
+    scheme, _, rest = url.rstrip("/").partition("://")
+    return f"{scheme}://{rest}" if "/" in rest else f"{scheme}://{rest}/v2/local"
 
 
 def _secrets() -> dict[str, str]:
@@ -483,7 +490,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--timeout", type=float, default=900.0, metavar="SECONDS", help="then the job is cancelled (default: 900)")
     add("--endpoint", metavar="ID", help="of RunPod; else RUNPOD_ENDPOINT_ID")
     add("--key", help="else RUNPOD_API_KEY, or SERVE_API_KEY with --local")
-    add("--local", nargs="?", const=LOCAL, metavar="URL", help=f"an endpoint on this machine (default: {LOCAL})")
+    add(
+        "--local",
+        nargs="?",
+        const=LOCAL,
+        metavar="PORT",
+        help=f"an endpoint on this machine: its port or URL (default: {LOCAL})",
+    )
     return parser.parse_args(arguments)
 
 
