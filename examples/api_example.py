@@ -495,7 +495,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         nargs="?",
         const=LOCAL,
         metavar="PORT",
-        help=f"an endpoint on this machine: its port or URL (default: {LOCAL})",
+        help=f"one on this machine: its port or URL (default: {LOCAL})",
     )
     return parser.parse_args(arguments)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 Origin = Literal["file", "catalog", "unknown"]
 """Where a source is from: the file itself, the models that this worker knows, or nowhere."""
 
@@ -43,6 +46,13 @@ class PackNeed:
     classes: tuple[str, ...] = ()
     is_needed: bool = True
     is_there: bool | None = None
+
+    @property
+    def source(self) -> str:
+        """What CUSTOM_NODES calls it, "" if the file pins no version of it."""
+        of_registry = (f"{self.id}@{version}" for version in self.versions if self.id and _VERSION.fullmatch(version))
+        of_git = (f"{self.repository}@{v}" for v in self.versions if self.repository and _COMMIT.fullmatch(v))
+        return next(of_git, "") or next(of_registry, "")
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ def _lines(needs: Needs) -> Iterator[str]:
     yield f"{needs.name}{core}"
     yield from _rows("models", [_model(model) for model in needs.models])
     yield from _rows("node packs", [_pack(pack) for pack in needs.packs])
+    if sources := [pack.source for pack in needs.packs if pack.is_needed and pack.source]:
+        yield f"    CUSTOM_NODES={','.join(sources)}"
     yield from _rows("files that a job brings", [(name,) for name in needs.inputs])
     yield from _rows("Python libraries", [(name,) for name in needs.libraries])
     yield from _rows("open", [(question,) for question in needs.open])
