@@ -4,17 +4,19 @@
 //     ENDPOINT_URL=http://127.0.0.1:8000/v2/local node examples/api_example.mjs workflow.json "a cat" output
 //
 // As a module: import { run } from "./api_example.mjs"; const answer = await run({ workflow, prompt: "a cat" })
-import { mkdir, readFile, writeFile } from "node:fs/promises"
-import { basename, join } from "node:path"
+import { mkdir, open, readFile } from "node:fs/promises"
+import { dirname, join, parse } from "node:path"
 import { pathToFileURL } from "node:url"
 
-const url = process.env.ENDPOINT_URL ?? `https://api.runpod.ai/v2/${process.env.RUNPOD_ENDPOINT_ID}`
+const { ENDPOINT_URL, RUNPOD_ENDPOINT_ID, RUNPOD_API_KEY = "" } = process.env
+const url = ENDPOINT_URL || (RUNPOD_ENDPOINT_ID && `https://api.runpod.ai/v2/${RUNPOD_ENDPOINT_ID}`)
 const ENDED = ["COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT"]
 
 async function ask(method, route, body) {
+  if (!url) throw new Error("set RUNPOD_ENDPOINT_ID and RUNPOD_API_KEY, or ENDPOINT_URL")
   const response = await fetch(`${url}/${route}`, {
     method,
-    headers: { "Content-Type": "application/json", Authorization: `Bearer ${process.env.RUNPOD_API_KEY ?? ""}` },
+    headers: { "Content-Type": "application/json", Authorization: `Bearer ${RUNPOD_API_KEY}` },
     body: body && JSON.stringify(body),
     signal: AbortSignal.timeout(60_000),
   })
@@ -38,6 +40,41 @@ export async function run(input, tell = () => {}) {
   return output
 }
 
+/** Save every file of an answer below a folder, over none that is there; their paths. */
+export async function save(answer, folder) {
+  const places = []
+  for (const file of answer.files ?? []) {
+    const inline = file.image_index === undefined ? file.data : answer.images[file.image_index]
+    let content = inline === undefined ? undefined : Buffer.from(inline, "base64")
+    if (!content && file.url) {
+      const response = await fetch(file.url, { signal: AbortSignal.timeout(600_000) })
+      if (!response.ok) throw new Error(`${file.name} cannot be fetched from the bucket: ${response.status}`)
+      content = Buffer.from(await response.arrayBuffer())
+    }
+    if (!content) throw new Error(`${file.name} is in a bucket that cannot be read from here`)
+    places.push(await write(join(folder, ...safe(file.name)), content))
+  }
+  return places
+}
+
+/** The parts of a file's name that cannot lead out of a folder. */
+const safe = (name) => name.split(/[/\\]/).filter((part) => part.replaceAll(".", "")).map((part) => part.replace(/[^\w.+-]/g, "_"))
+
+async function write(place, content) {
+  await mkdir(dirname(place), { recursive: true })
+  const { dir, name, ext } = parse(place)
+  for (let number = 1; ; number++) {
+    const unused = join(dir, `${name}${number > 1 ? `-${number}` : ""}${ext}`)
+    try {
+      const file = await open(unused, "wx")
+      await file.writeFile(content).finally(() => file.close())
+      return unused
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error
+    }
+  }
+}
+
 if (import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [file, prompt, folder = "output"] = process.argv.slice(2)
   if (!file) {
@@ -48,12 +85,10 @@ if (import.meta.url === pathToFileURL(process.argv[1]).href) {
     const workflow = JSON.parse(await readFile(file, "utf8"))
     const answer = await run({ workflow, ...(prompt && { prompt }) }, ({ status, output }) =>
       console.error(output?.percent ? `${output.percent} % ${output.node}` : status))
-    await mkdir(folder, { recursive: true })
-    for (const [number, image] of answer.images.entries()) {
-      const place = join(folder, basename(answer.filenames[number]))
-      await writeFile(place, Buffer.from(image, "base64"))
-      console.log(place)
-    }
+    const places = await save(answer, folder)
+    for (const text of answer.text ?? []) console.log(text)
+    for (const place of places) console.log(place)
+    if (!places.length && !answer.text?.length) throw new Error("the job made no file and no text")
   } catch (error) {
     console.error(`failed: ${error.message}`)
     process.exit(1)

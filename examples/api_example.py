@@ -261,8 +261,9 @@ def _save_files(answer: Json, folder: Path) -> Iterator[Path]:
             content = _download(entry["url"])
         else:  # in a bucket, without a presigned URL
             continue
-        file = _unused_path(folder / _safe_path(str(entry.get("name") or "file")), str(suffix))
-        file.parent.mkdir(parents=True, exist_ok=True)
+        wanted = folder / _safe_path(str(entry.get("name") or "file"))
+        wanted.parent.mkdir(parents=True, exist_ok=True)
+        file = _unused_path(wanted, str(suffix))
         file.write_bytes(content)
         yield file
 
@@ -283,12 +284,15 @@ def _safe_path(name: str) -> Path:
 
 
 def _unused_path(file: Path, suffix: str) -> Path:
-    """`name-suffix.png`, with a number appended if that file exists."""
+    """`name-suffix.png`, with a number appended if that file exists; it is made, so that no other job takes it."""
     stem = f"{file.stem.strip('_') or 'file'}-{suffix}" if suffix else file.stem
     for number in range(1, 100_000):
         candidate = file.with_name(f"{stem}{'' if number == 1 else f'-{number}'}{file.suffix}")
-        if not candidate.exists():
-            return candidate
+        try:
+            candidate.touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        return candidate
     raise JobError(f"{file.parent} is full of files called {stem}")
 
 

@@ -1,6 +1,6 @@
 """Many jobs at a time: every prompt with every seed, as many in the queue as `--at-a-time` says, saved as they come.
 
-    python examples/batch_example.py --local --workflow workflow.json --seeds 1 2 3 "a cat" "a dog"
+    python examples/batch_example.py --local --workflow workflow.json "a cat" "a dog" --seeds 1 2 3
 
 The endpoint and its key come from where examples/api_example.py takes them; RunPod starts as many workers as the
 endpoint allows. What fails is told and the rest goes on; the exit status is the number of those that failed.

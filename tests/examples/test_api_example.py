@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -27,6 +29,7 @@ from examples.api_example import Endpoint, JobError, generate
 
 from .. import editor_files, workflows
 from ..endpoint.test_endpoint import KEY, Client, long_job, serving
+from ..s3 import Storage
 from ..worker_process import ROOT
 
 
@@ -296,7 +299,63 @@ def test_one_job_by_curl(client: Client, tmp_path: Path) -> None:
     assert "FAILED: workflow has no nodes" in failed.stderr
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+NODE = pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node.js on this machine")
+OTHERS = [pytest.param(False, id="curl"), pytest.param(True, id="javascript", marks=NODE)]
+
+
+def in_other_words(client: Client, is_javascript: bool, workflow: Any, folder: Path, **more: Any) -> list[str]:
+    """Run a job by one of the other examples; the lines that it prints. Raises AssertionError with its errors."""
+    file, out = folder / "given.json", str(folder / "out")
+    file.write_text(json.dumps(workflow if is_javascript else {"input": {"workflow": workflow, **more}}))
+    line = ["node", "examples/api_example.mjs", str(file), "", out] if is_javascript else [
+        "examples/api_example.sh", str(file), out
+    ]  # fmt: skip
+    done = other(client, *line)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("is_javascript", OTHERS)
+def test_nothing_that_a_job_made_is_lost_or_overwritten(client: Client, tmp_path: Path, is_javascript: bool) -> None:
+    out = tmp_path / "out"
+    for number in ("", "-2"):
+        made = in_other_words(client, is_javascript, {**workflows.still(prefix="sub/a"), "9": workflows.node(
+            "SaveAnimatedWEBP", images=["2", 0], filename_prefix="moves", fps=6.0, lossless=True, quality=80,
+            method="default")}, tmp_path)  # fmt: skip
+        assert sorted(made) == [str(out / f"moves_00001_{number}.webp"), str(out / "sub" / f"a_00001_{number}.png")]
+        assert Image.open(out / "sub" / f"a_00001_{number}.png").size == (128, 96)
+    assert in_other_words(client, is_javascript, workflows.text_only(), tmp_path)
+
+
+@pytest.mark.parametrize("is_javascript", OTHERS)
+def test_files_in_a_bucket_are_fetched(storage: Storage, tmp_path: Path, is_javascript: bool) -> None:
+    config = storage.config
+    bucket = {
+        "BUCKET_ENDPOINT_URL": config.endpoint_url, "BUCKET_ACCESS_KEY_ID": "any", "BUCKET_SECRET_ACCESS_KEY": "any",
+        "BUCKET_NAME": config.name, "BUCKET_REGION": "us-east-1", "OUTPUT_DELIVERY": "bucket",
+        "TRUSTED_HOSTS": config.endpoint_url.partition("//")[2],
+    }  # fmt: skip
+    (tmp_path / "endpoint").mkdir()
+    with serving(tmp_path / "endpoint", **bucket) as served:
+        served.wait_for_workers(1)
+        assert in_other_words(served, is_javascript, workflows.still(), tmp_path)
+    assert Image.open(tmp_path / "out" / "still_00001_.png").size == (128, 96)
+
+
+@pytest.mark.parametrize("is_javascript", OTHERS)
+def test_without_an_endpoint_the_other_examples_say_what_to_set(tmp_path: Path, is_javascript: bool) -> None:
+    file = tmp_path / "given.json"
+    file.write_text("{}")
+    line = ["node", "examples/api_example.mjs"] if is_javascript else ["examples/api_example.sh"]
+    environment = {"PATH": os.environ["PATH"]}
+    command = [*line, str(file), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode != 0
+    assert "RUNPOD_ENDPOINT_ID" in done.stderr
+    assert "undefined" not in done.stderr
+
+
+@NODE
 def test_one_job_by_javascript(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "workflow.json"
     file.write_text(json.dumps(workflows.generative()))
@@ -305,6 +364,35 @@ def test_one_job_by_javascript(client: Client, tmp_path: Path) -> None:
     file.write_text("{}")
     failed = other(client, "node", "examples/api_example.mjs", str(file))
     assert (failed.returncode, "failed: workflow has no nodes" in failed.stderr) == (1, True), failed.stderr
+
+
+@pytest.mark.parametrize("name", ["api_example.py", "batch_example.py"])
+def test_the_lines_of_the_docstrings_work(client: Client, tmp_path: Path, name: str) -> None:
+    text = (ROOT / "examples" / name).read_text()
+    lines = re.findall(rf"^    python examples/{name} (.*--local.*)$", text, re.MULTILINE)
+    assert lines
+    (tmp_path / "workflow.json").write_text(json.dumps(workflows.generative()))
+    (tmp_path / "saved.json").write_text(json.dumps(editor_files.tiny_generative()))
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.png")
+    for line in lines:
+        words = shlex.split(line)
+        words[words.index("--local")] = f"--local={client.url}"
+        command = [sys.executable, str(ROOT / "examples" / name), *words, "--key", KEY]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=90)
+        assert done.returncode == 0, (line, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("8011", "http://127.0.0.1:8011/v2/local"),
+        ("desk:8011", "http://desk:8011/v2/local"),
+        ("http://desk:8011/", "http://desk:8011/v2/local"),
+        ("https://desk/v2/mine", "https://desk/v2/mine"),
+    ],
+)
+def test_a_port_alone_names_an_endpoint_on_this_machine(given: str, meant: str) -> None:
+    assert api_example.local_url(given) == meant
 
 
 def test_many_jobs_at_a_time(client: Client, tmp_path: Path) -> None:
