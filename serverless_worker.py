@@ -84,8 +84,12 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
         find_comfyui(settings)
     arguments = ["--draft"] if options.draft else []
     endpoint = EndpointOptions(options.port, options.workers, arguments, settings.serve_api_key)
-    serve(endpoint, local_worker_environment(), lambda: command_line.print_serving(options.port, options.workers))
-    return 0
+    has_key = bool(settings.serve_api_key)
+    return serve(
+        endpoint,
+        local_worker_environment(),
+        lambda: command_line.print_serving(options.port, options.workers, has_key),
+    )
 
 
 if __name__ == "__main__":

@@ -409,10 +409,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(sys.argv[1:] if arguments is None else arguments)
     key = os.environ.get("RUNPOD_API_KEY") or dotenv_values(_SECRETS).get("RUNPOD_API_KEY")
     try:
-        if not key:
+        if not key and not options.dry_run:
             raise DeployError("set RUNPOD_API_KEY, in the environment or in .secrets; RunPod's console makes one")
-        runpod = RunPod(options.api_url, key)
-        current = runpod.find(options.name)
+        runpod = RunPod(options.api_url, key or "")
+        current = runpod.find(options.name) if key else None
+        if not key:
+            print(f"without RUNPOD_API_KEY, as if there were no endpoint {options.name!r} yet:")
         plan = plan_of(options, current) if options.workflow else None
         if plan is not None:
             _show(plan, options)
@@ -432,7 +434,7 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'created' if current is None else 'updated'}: endpoint {endpoint['id']}")
     if plan is not None and not options.no_check:
         try:
-            print(check(plan, Jobs(options.jobs_url, endpoint["id"], key), options.wait))
+            print(check(plan, Jobs(options.jobs_url, endpoint["id"], str(key)), options.wait))
         except DeployError as error:
             print(f"deploy.py: {error}", file=sys.stderr)
             return _give_back(runpod, endpoint["id"], current)

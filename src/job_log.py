@@ -46,8 +46,9 @@ def job(job_id: str) -> Iterator[None]:
 
 
 def print_error(error: WorkerError) -> None:
-    """Print why the worker could not start, after the last lines of ComfyUI's log if ComfyUI is the cause."""
-    log_tail = error.log_tail if isinstance(error, (ComfyBootFailed, BootTimeout)) else ()
+    """Print why the worker could not start, after the last lines of ComfyUI's log, unless they are in this log."""
+    is_shown = logging.getLogger("comfyui").isEnabledFor(logging.INFO)
+    log_tail = error.log_tail if isinstance(error, (ComfyBootFailed, BootTimeout)) and not is_shown else ()
     sys.stderr.writelines(f"    {line}\n" for line in log_tail)
     sys.stderr.write(f"{error.error_code}: {error.message}\n")
     sys.stderr.flush()

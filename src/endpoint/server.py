@@ -17,11 +17,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from ..errors import PortTaken
+from ..settings import LOCAL_ENDPOINT
 from .client_routes import ClientRoutes
 from .jobs import JobQueue
 from .webhooks import Webhooks
 from .worker_routes import WorkerRoutes
 from .workers import WorkerPool
+
+log = logging.getLogger(__name__)
 
 _PLAYGROUND_PAGE = Path(__file__).with_name("playground.html")
 _CONTENT_POLICY = (
@@ -44,21 +47,28 @@ class EndpointOptions:
     host: str = "127.0.0.1"
 
 
-def serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> None:
-    """Serve until SIGINT or SIGTERM. `environment` is for the worker processes; `on_ready` is called once it listens.
+def serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> int:
+    """Serve until SIGINT or SIGTERM, or until workers turn out to be unable to start here; the exit status.
 
-    Raises PortTaken.
+    `environment` is for the worker processes; `on_ready` is called once it listens. Raises PortTaken.
     """
-    asyncio.run(_serve(options, environment, on_ready))
+    return asyncio.run(_serve(options, environment, on_ready))
 
 
-async def _serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> None:
+async def _serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> int:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    async with running_endpoint(options, environment):
+    async with running_endpoint(options, {**environment, LOCAL_ENDPOINT: "1"}) as pool:
         on_ready()
-        await stopped.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (stopped, pool.has_given_up)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+    if stopped.is_set():
+        return 0
+    log.error("the workers cannot start here: fix what they say above, and start this again")
+    return 1
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 
 _STOP_TIMEOUT_SECONDS = 10.0
 _RESTART_DELAY_SECONDS, _MAX_RESTART_DELAY_SECONDS = 0.5, 30.0
+_MAX_FAILED_STARTS = 2  # in a row
 
 WorkerDied = Callable[[str, str], None]
 """Called with a worker's id and a reason when its process has ended."""
@@ -34,7 +35,7 @@ class _Worker:
 
 
 class WorkerPool:
-    """A number of worker processes; any that ends is replaced."""
+    """A number of worker processes; any that ends is replaced, until several in a row ended before they were ready."""
 
     def __init__(self, count: int, arguments: list[str], on_death: WorkerDied) -> None:
         self._count = count
@@ -43,6 +44,8 @@ class WorkerPool:
         self._workers: dict[str, _Worker] = {}
         self._supervisors: list[asyncio.Task[None]] = []
         self._started = 0
+        self.has_given_up = asyncio.Event()
+        """Set when workers cannot start here."""
 
     async def start(self, environment: Mapping[str, str]) -> None:
         """Start them all. `environment` includes what tells a worker where its endpoint is (`worker_environment`)."""
@@ -88,7 +91,7 @@ class WorkerPool:
 
     async def _supervise(self, environment: Mapping[str, str]) -> None:
         """Run one worker after another; the delay grows while workers end before they ask for a job."""
-        delay = _RESTART_DELAY_SECONDS
+        delay, failed = _RESTART_DELAY_SECONDS, 0
         while True:
             self._started += 1
             worker = await self._spawn(f"worker-{self._started}", environment)
@@ -103,6 +106,9 @@ class WorkerPool:
             log.warning("%s", reason)
             self._on_death(worker.id, reason)
             delay = _RESTART_DELAY_SECONDS if worker.is_ready else min(delay * 2, _MAX_RESTART_DELAY_SECONDS)
+            failed = 0 if worker.is_ready else failed + 1
+            if failed == _MAX_FAILED_STARTS:
+                self.has_given_up.set()
             await asyncio.sleep(delay)
 
     async def _spawn(self, worker_id: str, environment: Mapping[str, str]) -> _Worker:

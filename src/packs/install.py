@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,57 +18,41 @@ from tempfile import TemporaryDirectory
 
 from ..errors import PackFailed
 from ..models.locks import locked
-from ..models.places import VOLUMES
 from ..redaction import public_text
 from ..settings import PackSource, Settings
 from ..storage.web import FetchRules
+from .beside import InstalledPacks
 from .fetch import fetch_pack
-from .libraries import install, installed_in, resolve, wanted_by
+from .libraries import install_libraries, installed_in, resolve, wanted_by
 from .registry import Registry
 
 log = logging.getLogger(__name__)
 
-_FOLDER = "node-packs"
 _LIBRARIES_DONE = "libraries.json"
 
 
-@dataclass(frozen=True)
-class InstalledPacks:
-    """Folders that ComfyUI loads packs from, one with their libraries or None, and pack to reason for the others."""
-
-    folders: tuple[Path, ...] = ()
-    libraries: Path | None = None
-    failures: dict[str, str] = field(default_factory=dict)
-
-
-def install_packs(settings: Settings, python: str) -> InstalledPacks:
-    """The packs of CUSTOM_NODES, installed for ComfyUI's `python`, and those in `custom_nodes/` of the volumes.
-
-    Never fails: what cannot be installed is in `failures`, and in the log.
-    """
-    on_volumes = tuple(path for volume in VOLUMES if (path := volume / "custom_nodes").is_dir())
-    sources = settings.custom_nodes
-    if not sources:
-        return InstalledPacks(on_volumes)
+def install(settings: Settings, python: str, root: Path) -> InstalledPacks:
+    """The packs of CUSTOM_NODES in a folder below `root`; what cannot be installed is in `failures`."""
     try:
-        installed = _Installer(settings, python, sources).run()
+        return _Installer(settings, python, root).run()
     except (PackFailed, OSError) as error:
-        installed = InstalledPacks((), None, {source.name: _reason(error) for source in sources})
-    for name, reason in installed.failures.items():
-        log.error("CUSTOM_NODES: %s is left out: %s", name, reason)
-    return InstalledPacks((*installed.folders, *on_volumes), installed.libraries, installed.failures)
+        return InstalledPacks((), None, {source.name: _reason(error) for source in settings.custom_nodes})
 
 
 @dataclass
 class _Installer:
     settings: Settings
     python: str
-    sources: Sequence[PackSource]
+    root: Path
     failures: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> Sequence[PackSource]:
+        return self.settings.custom_nodes
 
     def run(self) -> InstalledPacks:
         own = installed_in(self.python)
-        folder = _root(self.settings) / _digest(self.sources, own)
+        folder = self.root / _digest(self.sources, own)
         packs = folder / "custom_nodes"
         if not self._is_done(folder):
             packs.mkdir(parents=True, exist_ok=True)
@@ -109,7 +92,7 @@ class _Installer:
             if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == requirements:
                 return
             log.info("CUSTOM_NODES: installing %d libraries", len(requirements))
-            install(self.python, requirements, Path(temporary, "libraries"))
+            install_libraries(self.python, requirements, Path(temporary, "libraries"))
             shutil.rmtree(folder / "libraries", ignore_errors=True)
             Path(temporary, "libraries").replace(folder / "libraries")
             done.write_text(json.dumps(requirements), encoding="utf-8")
@@ -132,14 +115,6 @@ class _Installer:
 def _reason(error: PackFailed | OSError) -> str:
     told = error.message if isinstance(error, PackFailed) else f"{error.strerror} (CUSTOM_NODES_DIR)"
     return public_text(told, 300)
-
-
-def _root(settings: Settings) -> Path:
-    """The folder for all of them: CUSTOM_NODES_DIR, a volume, or one in this container."""
-    if settings.custom_nodes_dir:
-        return Path(settings.custom_nodes_dir).expanduser().absolute()
-    volume = next((volume for volume in VOLUMES if volume.is_dir() and os.access(volume, os.W_OK)), None)
-    return volume / _FOLDER if volume else Path.home() / ".cache" / _FOLDER
 
 
 def _digest(sources: Sequence[PackSource], own: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def resolve(python: str, wanted: Sequence[str], known: Sequence[str], folder: Pa
     return [_as_requirement(item) for item in report["install"]]
 
 
-def install(python: str, requirements: Sequence[str], target: Path) -> None:
+def install_libraries(python: str, requirements: Sequence[str], target: Path) -> None:
     """Install exactly these into a folder. Raises PackFailed."""
     target.mkdir(parents=True, exist_ok=True)
     if requirements:

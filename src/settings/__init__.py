@@ -10,12 +10,14 @@ environment  reads the table from the environment; the environment of child proc
 
 from .bucket import BucketConfig, endpoint_and_bucket
 from .environment import (
+    LOCAL_ENDPOINT,
     SECRETS_FILE,
     child_environment,
     configure_sdk_environment,
     harmless_environment,
     local_worker_environment,
     may_be_secret,
+    on_local_endpoint,
     on_runpod,
     read_settings,
     warnings_about_variables,
@@ -24,6 +26,7 @@ from .node_packs import PackSource, read_source
 from .settings import AnswerFormat, Delivery, ImageFormat, Settings, format_value, variable
 
 __all__ = [
+    "LOCAL_ENDPOINT",
     "SECRETS_FILE",
     "AnswerFormat",
     "BucketConfig",
@@ -38,6 +41,7 @@ __all__ = [
     "harmless_environment",
     "local_worker_environment",
     "may_be_secret",
+    "on_local_endpoint",
     "on_runpod",
     "read_settings",
     "read_source",

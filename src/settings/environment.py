@@ -15,6 +15,8 @@ from ..errors import InvalidSetting
 from .peer_variables import PEER_VARIABLES
 from .settings import Settings, variable
 
+LOCAL_ENDPOINT = "WORKER_OF_LOCAL_ENDPOINT"
+"""The variable that tells a worker that it is one of `--serve`."""
 SECRETS_FILE = REPOSITORY / ".secrets"
 _SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
@@ -62,6 +64,11 @@ def _parsed(setting: Field[Any], value: str) -> Any:
 def warnings_about_variables() -> list[str]:
     """A sentence for each variable of other workers that is set."""
     return [f"{name} is of another worker: {told}" for name, told in PEER_VARIABLES.items() if os.environ.get(name)]
+
+
+def on_local_endpoint() -> bool:
+    """Whether this is a worker of `--serve`, where a person waits for its start."""
+    return bool(os.environ.get(LOCAL_ENDPOINT))
 
 
 def on_runpod() -> bool:

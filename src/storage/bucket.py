@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput
+from ..errors import BucketFailed, InputFileRefused, InputFileUnavailable, InvalidInput, JobBucketFailed
 from ..settings import BucketConfig
 from .bucket_connections import use_connections
 from .bucket_errors import ENDPOINT_FIELD, KeyMissing, translate_errors, unreachable
@@ -190,9 +190,12 @@ class Bucket:
         from botocore.config import Config  # noqa: PLC0415
 
         if self.config.is_from_job:
-            check_endpoint(self.config.endpoint_url, self.rules, ENDPOINT_FIELD)
+            try:
+                check_endpoint(self.config.endpoint_url, self.rules, ENDPOINT_FIELD)
+            except (InputFileRefused, InputFileUnavailable) as error:
+                raise JobBucketFailed(error.message) from error
             if not _BUCKET_NAME.fullmatch(self.config.name):
-                raise InputFileRefused(
+                raise JobBucketFailed(
                     "s3Config.bucketName must be a plain name of a bucket, no ARN and no special bucket"
                 )
         options = Config(

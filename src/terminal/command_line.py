@@ -117,12 +117,13 @@ def _worker_count(text: str) -> int:
     return int(text)
 
 
-def print_serving(port: int, workers: int) -> None:
+def print_serving(port: int, workers: int, has_key: bool) -> None:
     """Print the URL of the local endpoint and how to try it."""
     url = f"http://127.0.0.1:{port}/v2/local"
+    key = ' -H "Authorization: Bearer $SERVE_API_KEY"' if has_key else ""
     print(
         f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it. Try it:\n"
-        f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json\n"
+        f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json{key}\n"
         f"or open http://127.0.0.1:{port}/ in a browser",
         flush=True,
     )

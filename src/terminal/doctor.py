@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
@@ -38,12 +39,25 @@ class State(Enum):
     BAD = "FAILED"
 
 
+class Use(Enum):
+    """What a person may want to do on this machine."""
+
+    DRAFTS = "drafts, without ComfyUI (--draft)"
+    COMFYUI = "jobs on this ComfyUI (--test, --serve)"
+    RUNPOD = "RunPod's jobs"
+
+
+_EVERYWHERE = frozenset(Use)
+_NOT_DRAFTS = frozenset({Use.COMFYUI, Use.RUNPOD})
+
+
 class Finding(NamedTuple):
-    """What a check found, as text for the user; `what` names the thing that was checked."""
+    """What a check found, as text for the user; `what` names the thing that was checked, `needed_for` its uses."""
 
     what: str
     state: State
     message: str
+    needed_for: frozenset[Use] = _EVERYWHERE
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -54,13 +68,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
         installation = find_comfyui(settings)
         yield Finding("ComfyUI", State.GOOD, f"{installation.name} in {installation.directory}")
     except ComfyNotFound as error:
-        yield Finding("ComfyUI", State.BAD, error.message)
+        yield Finding("ComfyUI", State.BAD, error.message, _NOT_DRAFTS)
     if installation:
         torch = _torch(installation, settings)
         yield torch
         if torch.state is not State.BAD:
             yield from _boot(installation, settings)
-    yield _run_check("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver_message())
+    yield _run_check("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver_message(), _NOT_DRAFTS)
     yield _run_check("disk", lambda: fitness.CHECKS["disk"](settings), "enough is free for what jobs write")
     yield _volume()
     yield from _models(settings, installation)
@@ -70,15 +84,21 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 
 def run_doctor(settings: Settings) -> int:
-    """Print a line for each check; the exit status: 1 if something keeps the worker from running."""
-    print(f"worker {VERSION}")
+    """Print a line for each check and each use; the exit status: 1 if something keeps RunPod's jobs from running."""
     logging.getLogger().setLevel(logging.ERROR)  # ComfyUI's lines are told in ours
-    failed = False
-    for finding in examine(settings):
-        failed |= finding.state is State.BAD
-        print(f"{finding.state.value:>6}  {finding.what}: {finding.message}", flush=True)
-    print("something has to be mended" if failed else "the worker can run here")
-    return int(failed)
+    failed: list[Finding] = []
+    try:
+        print(f"worker {VERSION}")
+        for finding in examine(settings):
+            failed += [finding] if finding.state is State.BAD else []
+            print(f"{finding.state.value:>6}  {finding.what}: {finding.message}", flush=True)
+        print("\nwhat would run here:")
+        for use in Use:
+            reasons = ", ".join(dict.fromkeys(finding.what for finding in failed if use in finding.needed_for))
+            print(f"{'no' if reasons else 'yes':>6}  {use.value}{f': fix {reasons}' if reasons else ''}", flush=True)
+    except BrokenPipeError:  # the reader of a pipe has closed it, like `… | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return int(bool(failed))
 
 
 def _torch(installation: Installation, settings: Settings) -> Finding:
@@ -93,6 +113,7 @@ def _torch(installation: Installation, settings: Settings) -> Finding:
             State.BAD,
             f"{installation.start[0]} cannot import it: install ComfyUI's requirements.txt into the .venv of its "
             "folder, or name its Python with COMFYUI_PYTHON",
+            _NOT_DRAFTS,
         )
     if device:
         return Finding("torch", State.GOOD, f"{version}, {device}")
@@ -100,7 +121,7 @@ def _torch(installation: Installation, settings: Settings) -> Finding:
         return Finding("torch", State.GOOD, f"{version}, on the CPU (COMFYUI_ARGS)")
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
     remedy = "on a machine without one set COMFYUI_ARGS=--cpu"
-    return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {remedy}")
+    return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {remedy}", _NOT_DRAFTS)
 
 
 def _boot(installation: Installation, settings: Settings) -> Iterator[Finding]:
@@ -110,7 +131,7 @@ def _boot(installation: Installation, settings: Settings) -> Iterator[Finding]:
             engine.wait_ready()
             boot_log = engine.process.boot_log
     except WorkerError as error:
-        yield Finding("boot", State.BAD, error.message)
+        yield Finding("boot", State.BAD, error.message, _NOT_DRAFTS)
         return
     yield Finding("boot", State.GOOD, f"{installation.name} answers")
     for path in boot_log.fast_paths(settings.comfyui_args):
@@ -124,11 +145,13 @@ def _driver_message() -> str:
     return "answers" if Path("/dev/nvidiactl").exists() else "none, so no GPU of NVIDIA"
 
 
-def _run_check(what: str, check: Callable[[], None], message: str) -> Finding:
+def _run_check(
+    what: str, check: Callable[[], None], message: str, needed_for: frozenset[Use] = _EVERYWHERE
+) -> Finding:
     try:
         check()
     except WorkerError as error:
-        return Finding(what, State.BAD, error.message)
+        return Finding(what, State.BAD, error.message, needed_for)
     return Finding(what, State.GOOD, message)
 
 
@@ -163,7 +186,7 @@ def _models(settings: Settings, installation: Installation | None) -> Iterator[F
     remedy = "they are fetched at the start (DOWNLOAD_MODELS)"
     if not settings.download_models:
         remedy = "set DOWNLOAD_MODELS=true, or `python -m src.models fetch` them"
-    yield Finding("models", State.NOTE if settings.download_models else State.BAD, f"{names}; {remedy}")
+    yield Finding("models", State.NOTE if settings.download_models else State.BAD, f"{names}; {remedy}", _NOT_DRAFTS)
 
 
 def _bucket(purpose: str, config: BucketConfig | None, message_without: str) -> Finding:

@@ -14,7 +14,7 @@ from ..job.run import JobRunner
 from ..job_log import print_error
 from ..launch.comfy_launcher import die_with_parent
 from ..pictures.helper import HELPERS
-from ..settings import Settings, configure_sdk_environment
+from ..settings import Settings, configure_sdk_environment, on_local_endpoint
 from .boot_timeline import BootTimeline
 from .fitness import check_fitness
 from .progress import ProgressSender, Send
@@ -37,6 +37,8 @@ def take_jobs(process: ComfyProcess, settings: Settings, timeline: BootTimeline)
             try:
                 engine.ensure_ready()
             except (ComfyBootFailed, BootTimeout) as error:
+                if on_local_endpoint():
+                    raise
                 print_error(error)  # jobs are taken nevertheless: each tries a boot, and is answered with its failure
             timeline.end("ComfyUI")
             # Only now, since ComfyUI's boot needs every core that there is.

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from src.packs import install as install_room
+from src.packs import beside
 from src.settings.node_packs import read_sources
 
 from .. import workflows
@@ -34,7 +34,7 @@ def test_packs_run_and_of_those_that_could_not_be_installed_jobs_are_told(
     volume = tmp_path / "volume"
     (volume / "custom_nodes" / "mine").mkdir(parents=True)
     (volume / "custom_nodes" / "mine" / "__init__.py").write_text(NODES.format(name="FromVolume"))
-    monkeypatch.setattr(install_room, "VOLUMES", (volume,))
+    monkeypatch.setattr(beside, "VOLUMES", (volume,))
     wheel(tmp_path / "wheels", "tiny_library", "1.0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))

@@ -92,5 +92,6 @@ def test_the_command_ends_with_1_where_something_has_to_be_mended_and_tells_no_s
     assert done.returncode == 1
     assert "FAILED  ComfyUI: no ComfyUI at" in done.stdout
     assert "ok  HF_TOKEN: set" in done.stdout
-    assert done.stdout.splitlines()[-1] == "something has to be mended"
+    assert [line.split("  ")[1:2] and line.split()[0] for line in done.stdout.splitlines()[-3:]] == ["yes", "no", "no"]
+    assert done.stdout.splitlines()[-1].endswith("RunPod's jobs: fix ComfyUI")
     assert "secret" not in done.stdout + done.stderr
