@@ -60,6 +60,8 @@ def read_lock(file: Path) -> list[CustomNode]:
             sys.exit(f"{file.name}: the commit of {node.name} must be 40 hex digits, not {node.commit!r}")
         if node.archive and not _DIGEST.fullmatch(node.sha256):
             sys.exit(f"{file.name}: the sha256 of {node.name} must be 64 hex digits, not {node.sha256!r}")
+        if not re.fullmatch(r"[\w-][\w.-]*", node.name):
+            sys.exit(f"{file.name}: {node.name!r} cannot be the name of a folder")
         if loose := [requirement for requirement in node.requirements if "==" not in requirement]:
             sys.exit(f"{file.name}: {node.name} needs exact versions (==), not {', '.join(loose)}")
         nodes.append(node)

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .facts import Needs, PackNeed
+from .project import read_project
 
 _CORE_VERSION = re.compile(r'__version__\s*=\s*"([^"]+)"')
-_PROJECT = re.compile(r'^\s*(name|version)\s*=\s*["\']([^"\']+)["\']', re.MULTILINE)
 _REMOTE = re.compile(r'\[remote "origin"\][^\[]*?url\s*=\s*(\S+)')
 _SSH = re.compile(r"(?:ssh://)?git@([\w.-]+)[:/](.+)")
 _HEX = re.compile(r"[0-9a-f]{40}")
@@ -47,12 +47,9 @@ def _packs(folder: Path) -> Iterator[Path]:
 
 
 def _read_pack(folder: Path) -> PackNeed | None:
-    project = folder / "pyproject.toml"
-    text = project.read_text(encoding="utf-8", errors="replace") if project.is_file() else ""
-    said = dict(_PROJECT.findall(text.partition("[project]")[2].partition("\n[")[0]))
-    pack_id, version = said.get("name", ""), said.get("version", "")
-    if (folder / _OF_REGISTRY).is_file() and pack_id and version:
-        return PackNeed(pack_id, versions=(version,))
+    project = read_project(folder)
+    if (folder / _OF_REGISTRY).is_file() and project.name and project.version:
+        return PackNeed(project.name, versions=(project.version,))
     repository, commit = _git_state(folder / ".git")
     if repository and commit:
         return PackNeed(repository=repository, versions=(commit,))

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import zlib
+from functools import partial
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable, PackFailed
+from ..needs.project import read_project
 from ..settings import PackSource
-from ..storage.web import Fetch, FetchRules, checked_url
+from ..storage.web import Fetch, FetchRules, GuardedHttp, GuardedHttps, checked_url, connect_checked
 from .registry import Registry
 
 _TIMEOUT_SECONDS = 300.0
 _MAX_BYTES = 1 << 30  # of a pack, unpacked: some bring small models
 _MAX_FILES = 20_000
-_PROJECT = re.compile(r'^\s*(name|version)\s*=\s*["\']([^"\']+)["\']', re.MULTILINE)
+_BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError)
 
 
 class Fetched(NamedTuple):
@@ -37,22 +36,19 @@ def fetch_pack(source: PackSource, folder: Path, registry: Registry, rules: Fetc
 
     Raises PackFailed, and OSError where files cannot be written.
     """
-    with _whole(folder) as partial:
-        if source.id:
-            return _from_registry(source, partial, registry, rules)
-        _from_git(source, partial, rules)
-        return Fetched()
+    if source.id:
+        return _from_registry(source, folder, registry, rules)
+    _from_git(source, folder, rules)
+    _check_tree(source, folder)
+    return Fetched()
 
 
 def newest_commit(repository: str, rules: FetchRules) -> str:
     """The commit that the HEAD of a repository is at. Raises PackFailed."""
-    from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415  slow to import
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
-
     client, path = _git_client(repository, rules, repository)
     try:
         head = client.get_refs(path.encode()).refs.get(b"HEAD")
-    except (GitProtocolError, NotGitRepository, HTTPError, AssertionError) as error:
+    except _git_errors() as error:
         raise PackFailed(f"{repository}: the repository cannot be read") from error
     if head is None:
         raise PackFailed(f"{repository}: the repository has no commit")
@@ -60,29 +56,51 @@ def newest_commit(repository: str, rules: FetchRules) -> str:
 
 
 def _git_client(repository: str, rules: FetchRules, where: str) -> tuple[Any, str]:
-    """A client for a repository's server, and its path there. Raises PackFailed."""
+    """A client for a repository's server, and its path there. Raises PackFailed.
+
+    Its connections, redirects too, go to addresses that were checked.
+    """
     from dulwich.client import HttpGitClient  # noqa: PLC0415  slow to import
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager  # noqa: PLC0415
 
     try:
         checked_url(repository, rules, where)
     except InputFileRefused as error:
         raise PackFailed(error.message) from error
+
+    def connect(host: str, port: int, timeout: float) -> Any:
+        return connect_checked(host, port, timeout, rules, where)
+
+    def connect_plainly(host: str, port: int, timeout: float) -> Any:
+        if not (rules.allow_http or rules.trusts(host, port)):
+            raise InputFileRefused(f"{where}: it is at a plain http address")
+        return connect(host, port, timeout)
+
+    class Plain(HTTPConnectionPool):
+        ConnectionCls = partial(GuardedHttp, connect=connect_plainly)  # type: ignore[assignment]
+
+    class Encrypted(HTTPSConnectionPool):
+        ConnectionCls = partial(GuardedHttps, connect=connect)  # type: ignore[assignment]
+
+    manager = PoolManager(timeout=60.0, retries=2)
+    manager.pool_classes_by_scheme = {"http": Plain, "https": Encrypted}
     base, _, path = repository.rpartition("/")
-    return HttpGitClient(base, timeout=60.0, quiet=True), path
+    return HttpGitClient(base, pool_manager=manager, quiet=True), path
 
 
-@contextmanager
-def _whole(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that becomes it when all went well."""
-    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        partial = Path(temporary, "pack")
-        yield partial
-        partial.replace(folder)
+def _git_errors() -> tuple[type[Exception], ...]:
+    """What dulwich raises for servers and repositories that are not as they should be."""
+    from dulwich.client import HTTPProxyUnauthorized, HTTPUnauthorized  # noqa: PLC0415  slow to import
+    from dulwich.errors import FileFormatException, GitProtocolError, NotGitRepository  # noqa: PLC0415
+    from urllib3.exceptions import HTTPError  # noqa: PLC0415
+
+    of_server = (HTTPUnauthorized, HTTPProxyUnauthorized, GitProtocolError, NotGitRepository, HTTPError)
+    return (*of_server, FileFormatException, InputFileRefused, KeyError, AssertionError, ValueError)
 
 
 def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: FetchRules) -> Fetched:
     version = registry.version(source.id, source.version)
-    archive = folder.with_name("archive.zip")
+    archive = folder.with_name(f"{folder.name}.zip")
     digest, received = hashlib.sha256(), 0
     with archive.open("wb") as opened:
 
@@ -119,28 +137,35 @@ def _unpack(source: PackSource, archive: Path, folder: Path) -> None:
                 if parts.is_absolute() or ".." in parts.parts or is_link or "\0" in member.filename:
                     raise PackFailed(f"{source}: its archive has a name that leads out of it")
             opened.extractall(folder)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _BAD_ZIP as error:
         raise PackFailed(f"{source}: its archive is no valid zip file") from error
 
 
 def _check_project(source: PackSource, folder: Path) -> None:
     """Raise PackFailed if an archive is not the pack and version that its pyproject.toml says."""
-    file = folder / "pyproject.toml"
-    text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
-    project = text.partition("[project]")[2].partition("\n[")[0]
-    found = dict(_PROJECT.findall(project))
-    if found.get("name", "").lower() != source.id.lower() or found.get("version") not in (source.version, None):
-        said = f"{found.get('name', 'nothing')}@{found.get('version', '?')}"[:200]
+    found = read_project(folder)
+    if found.name.lower() != source.id.lower() or found.version not in (source.version, ""):
+        said = f"{found.name or 'nothing'}@{found.version or '?'}"[:200]
         raise PackFailed(f"{source}: its archive has a pyproject.toml of {said}")
+
+
+def _check_tree(source: PackSource, folder: Path) -> None:
+    """Raise PackFailed for a tree that is too large, or has a link that leads out of it."""
+    size = count = 0
+    for path in folder.rglob("*"):
+        count += 1
+        size += path.lstat().st_size
+        if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
+            raise PackFailed(f"{source}: it has a link that leads out of it")
+    if count > _MAX_FILES or size > _MAX_BYTES:
+        raise PackFailed(f"{source}: it is too large to be a node pack")
 
 
 def _from_git(source: PackSource, folder: Path, rules: FetchRules) -> None:
     """Check out a commit, without history."""
-    from dulwich.errors import GitProtocolError, NotGitRepository  # noqa: PLC0415  slow to import
-    from dulwich.index import build_index_from_tree  # noqa: PLC0415
+    from dulwich.index import build_index_from_tree  # noqa: PLC0415  slow to import
     from dulwich.objects import Commit, ObjectID  # noqa: PLC0415
     from dulwich.repo import Repo  # noqa: PLC0415
-    from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     client, path = _git_client(source.repository, rules, str(source))
     folder.mkdir()
@@ -149,9 +174,12 @@ def _from_git(source: PackSource, folder: Path, rules: FetchRules) -> None:
         try:
             client.fetch(path, repo, determine_wants=lambda refs, depth=None: [commit_id], depth=1)
             commit = repo[commit_id]
-        except (GitProtocolError, NotGitRepository, HTTPError, KeyError, AssertionError) as error:
+        except _git_errors() as error:
             raise PackFailed(f"{source}: the repository, or that commit of it, cannot be fetched") from error
         if not isinstance(commit, Commit):
             raise PackFailed(f"{source}: that is no commit")
-        build_index_from_tree(str(folder), repo.index_path(), repo.object_store, commit.tree)
+        try:
+            build_index_from_tree(str(folder), repo.index_path(), repo.object_store, commit.tree)
+        except _git_errors() as error:
+            raise PackFailed(f"{source}: its files cannot be checked out") from error
     shutil.rmtree(folder / ".git")

@@ -1,8 +1,13 @@
 """The packs of CUSTOM_NODES, put on the volume once for all workers, with libraries of their own.
 
-All of them lie in one folder, which is named by a digest of the packs and of ComfyUI's libraries: `custom_nodes/` with
-a folder for each pack, and `libraries/`. A pack that cannot be had, or whose libraries do not go with those of ComfyUI
-or of the packs before it, is left out; the next worker tries it again.
+They lie in a folder that is named by a digest of the packs, ComfyUI's Python and its libraries:
+
+    fetched/NAME      the files of a pack, whole
+    set-N/            what ComfyUI loads: custom_nodes/NAME and libraries/; it is never changed once it is there
+    current.json      the newest set, and its packs
+
+A pack that cannot be had, or whose libraries do not go with those of ComfyUI or of the packs before it, is left out.
+The next worker tries it again, and makes a new set if it succeeds; workers that run keep theirs.
 """
 
 from __future__ import annotations
@@ -10,9 +15,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -23,20 +31,45 @@ from ..settings import PackSource, Settings
 from ..storage.web import FetchRules
 from .beside import InstalledPacks
 from .fetch import fetch_pack
-from .libraries import install_libraries, installed_in, resolve, wanted_by
+from .libraries import environment_of, install_libraries, resolve, wanted_by
 from .registry import Registry
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES_DONE = "libraries.json"
+_TEMPORARY = "tmp-"
+_LOCK_SECONDS = 1800.0  # that a worker waits for another one that installs
 
 
 def install(settings: Settings, python: str, root: Path) -> InstalledPacks:
     """The packs of CUSTOM_NODES in a folder below `root`; what cannot be installed is in `failures`."""
-    try:
-        return _Installer(settings, python, root).run()
-    except (PackFailed, OSError) as error:
-        return InstalledPacks((), None, {source.name: _reason(error) for source in settings.custom_nodes})
+    installer, reasons = _Installer(settings, python, root), dict[str, str]()
+    with _noting(reasons, "all"):
+        return installer.run()
+    return InstalledPacks((), None, {source.name: reasons["all"] for source in settings.custom_nodes})
+
+
+@dataclass
+class _Set:
+    """What `current.json` says: the folder of the newest set ("" for none), and what is in it."""
+
+    folder: str = ""
+    packs: list[str] = field(default_factory=list)
+    libraries: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def read(folder: Path) -> _Set:
+        try:
+            told = json.loads((folder / "current.json").read_text(encoding="utf-8"))
+            found = _Set(str(told["folder"]), list(map(str, told["packs"])), list(map(str, told["libraries"])))
+        except (OSError, ValueError, KeyError, TypeError):
+            return _Set()
+        is_whole = all((folder / found.folder / "custom_nodes" / name).is_dir() for name in found.packs)
+        return found if is_whole and (folder / found.folder / "libraries").is_dir() else _Set()
+
+    def write(self, folder: Path) -> None:
+        temporary = folder / f"{_TEMPORARY}current.json"
+        temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        temporary.replace(folder / "current.json")
 
 
 @dataclass
@@ -51,72 +84,104 @@ class _Installer:
         return self.settings.custom_nodes
 
     def run(self) -> InstalledPacks:
-        own = installed_in(self.python)
+        """Install what is missing. Raises PackFailed, OSError."""
+        own = environment_of(self.python)
         folder = self.root / _digest(self.sources, own)
-        packs = folder / "custom_nodes"
-        if not self._is_done(folder):
-            packs.mkdir(parents=True, exist_ok=True)
-            with locked(folder / "lock", lambda: None):
-                self._fetch(packs)
-                self._install_libraries(folder, own)
-        return InstalledPacks((packs,), folder / "libraries", self.failures)
+        current = _Set.read(folder)
+        if not self._has_all(current):
+            folder.mkdir(parents=True, exist_ok=True)
+            with locked(folder / "lock", _check_time(time.monotonic() + _LOCK_SECONDS)):
+                current = self._complete(folder, own)
+        there = folder / current.folder if current.folder else None
+        folders = (there / "custom_nodes",) if there else ()
+        return InstalledPacks(folders, there / "libraries" if there else None, self.failures)
 
-    def _is_done(self, folder: Path) -> bool:
-        return (folder / _LIBRARIES_DONE).is_file() and all(
-            (folder / "custom_nodes" / source.name).is_dir() for source in self.sources
-        )
+    def _has_all(self, current: _Set) -> bool:
+        return bool(current.folder) and {source.name for source in self.sources} <= set(current.packs)
 
-    def _fetch(self, packs: Path) -> None:
+    def _complete(self, folder: Path, own: Sequence[str]) -> _Set:
+        """Fetch what is missing, and make a new set of all that go together; the set that is the newest then."""
+        for leftover in folder.glob(f"{_TEMPORARY}*"):  # of a worker that was killed: nobody else has the lock
+            shutil.rmtree(leftover, ignore_errors=True) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+        current = _Set.read(folder)  # another worker may have made it meanwhile
+        missing = [source for source in self.sources if source.name not in current.packs]
+        fetched = [source.name for source in missing if self._fetch(source, folder)]
+        if not fetched and current.folder:
+            return current
+        reasons = dict[str, str]()
+        with _noting(reasons, "all"), TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
+            names, requirements = self._choose(folder, current, fetched, own, Path(temporary))
+            if current.folder and len(names) == len(current.packs):
+                return current
+            made = Path(temporary, "set")
+            self._make_set(folder, names, requirements, made)
+            numbers = (int(path.name[4:]) for path in folder.glob("set-*") if path.name[4:].isdecimal())
+            newest = _Set(f"set-{1 + max(numbers, default=0)}", names, requirements)
+            made.replace(folder / newest.folder)
+            newest.write(folder)
+            return newest
+        self.failures.update(dict.fromkeys(fetched, reasons["all"]))
+        return current
+
+    def _fetch(self, source: PackSource, folder: Path) -> bool:
+        """Fetch a pack, unless it is there; whether it is now."""
         rules = FetchRules(self.settings.allow_http_urls, frozenset(self.settings.trusted_hosts))
+        target = folder / "fetched" / source.name
+        if target.is_dir():
+            return True
+        log.info("CUSTOM_NODES: fetching %s", source)
         registry = Registry(self.settings.comfy_registry, rules)
-        for source in self.sources:
-            if not (packs / source.name).is_dir():
-                log.info("CUSTOM_NODES: fetching %s", source)
-                try:
-                    fetch_pack(source, packs / source.name, registry, rules)
-                except (PackFailed, OSError) as error:
-                    self.failures[source.name] = _reason(error)
+        with _noting(self.failures, source.name), TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
+            fetch_pack(source, Path(temporary, source.name), registry, rules)
+            target.parent.mkdir(exist_ok=True)
+            Path(temporary, source.name).replace(target)
+        return target.is_dir()
 
-    def _install_libraries(self, folder: Path, own: Sequence[str]) -> None:
-        """Install what all packs want. Of packs that do not go together, or not with ComfyUI, the later go."""
-        packs = folder / "custom_nodes"
-        there = [packs / source.name for source in self.sources if (packs / source.name).is_dir()]
-        wanted = {pack.name: wanted_by(pack) for pack in there}
-        together = [line for lines in wanted.values() for line in lines]
-        with TemporaryDirectory(prefix=".libraries-", dir=folder) as temporary:
-            try:
-                requirements = resolve(self.python, together, own, Path(temporary))
-            except PackFailed:
-                requirements = self._resolve_one_by_one(packs, wanted, own, Path(temporary))
-            done = folder / _LIBRARIES_DONE
-            if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == requirements:
-                return
-            log.info("CUSTOM_NODES: installing %d libraries", len(requirements))
-            install_libraries(self.python, requirements, Path(temporary, "libraries"))
-            shutil.rmtree(folder / "libraries", ignore_errors=True)
-            Path(temporary, "libraries").replace(folder / "libraries")
-            done.write_text(json.dumps(requirements), encoding="utf-8")
+    def _choose(
+        self, folder: Path, current: _Set, fetched: Sequence[str], own: Sequence[str], temporary: Path
+    ) -> tuple[list[str], list[str]]:
+        """The packs that go together, those of the current set in any case, and the libraries that they want."""
+        wanted = [line for name in current.packs for line in wanted_by(folder / "fetched" / name)]
+        names, requirements = list(current.packs), list(current.libraries)
+        for name in fetched:
+            with _noting(self.failures, name, "its libraries cannot be installed: "):
+                lines = wanted_by(folder / "fetched" / name)
+                if lines:
+                    requirements = resolve(self.python, [*wanted, *lines], own, temporary)
+                wanted += lines
+                names.append(name)
+        return names, requirements
 
-    def _resolve_one_by_one(
-        self, packs: Path, wanted: dict[str, list[str]], own: Sequence[str], temporary: Path
-    ) -> list[str]:
-        together: list[str] = []
-        requirements: list[str] = []
-        for name, lines in wanted.items():
-            try:
-                requirements = resolve(self.python, [*together, *lines], own, temporary)
-                together += lines
-            except PackFailed as error:
-                self.failures[name] = public_text(f"its libraries do not fit: {error.message}", 300)
-                shutil.rmtree(packs / name, ignore_errors=True)
-        return requirements
+    def _make_set(self, folder: Path, names: Sequence[str], requirements: Sequence[str], made: Path) -> None:
+        (made / "custom_nodes").mkdir(parents=True)
+        for name in names:
+            shutil.copytree(folder / "fetched" / name, made / "custom_nodes" / name, symlinks=True)
+        log.info("CUSTOM_NODES: installing %d libraries", len(requirements))
+        install_libraries(self.python, requirements, made / "libraries")
 
 
-def _reason(error: PackFailed | OSError) -> str:
-    told = error.message if isinstance(error, PackFailed) else f"{error.strerror} (CUSTOM_NODES_DIR)"
-    return public_text(told, 300)
+def _check_time(end: float) -> Callable[[], None]:
+    def check() -> None:
+        if time.monotonic() > end:
+            raise PackFailed("another worker has been installing packs for too long")
+
+    return check
 
 
-def _digest(sources: Sequence[PackSource], own: Sequence[str]) -> str:
-    content = json.dumps([sorted(map(str, sources)), sorted(own)])
+@contextmanager
+def _noting(failures: dict[str, str], name: str, before: str = "") -> Iterator[None]:
+    """Note why something fails, in words for callers, and go on."""
+    try:
+        yield
+    except PackFailed as error:
+        failures[name] = public_text(f"{before}{error.message}", 300)
+    except OSError as error:
+        failures[name] = public_text(f"{before}{error.strerror or 'the disk refuses it'} (CUSTOM_NODES_DIR)", 300)
+    except Exception:  # the edge of a pack: whatever is wrong with it, the worker and the other packs go on
+        log.exception("unexpected error")
+        failures[name] = f"{before}an unexpected error; the worker's log has it"
+
+
+def _digest(sources: Sequence[PackSource], environment: Sequence[str]) -> str:
+    content = json.dumps([sorted(map(str, sources)), sorted(environment), os.uname().machine])
     return hashlib.sha256(content.encode()).hexdigest()[:16]

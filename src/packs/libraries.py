@@ -1,91 +1,109 @@
-"""The Python libraries that packs want, beside those of ComfyUI, none of which they may change."""
+"""The Python libraries that packs want, beside those of ComfyUI, none of which they may change.
+
+Only wheels are taken: building a source package would run its code outside ComfyUI's confinement. Of a pack's
+requirements only plain lines are taken, no options of pip and no addresses, for the same reason.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import PackFailed
+from ..needs.project import read_project
 from ..settings import harmless_environment
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 _TIMEOUT_SECONDS = 900.0
-_OWN_FILE = "requirements.txt"
+_MAX_LINES = 500
+_COMMENT = re.compile(r"(^|\s)#.*$")
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.-]*\s*(\[[\w\s,.-]*\])?\s*([=<>!~(][^:/\\@]*)?(;[^:/\\@]*)?")
+# Prints what a Python has; its last line is JSON, whatever else is printed at its start.
+_LIST = (
+    "import json, sys; from importlib.metadata import distributions; "
+    "print(json.dumps([f'python=={sys.version_info[0]}.{sys.version_info[1]}', "
+    "*sorted({f\"{d.metadata['Name']}=={d.version}\" for d in distributions() if d.metadata['Name']})]))"
+)
 
 
 def wanted_by(pack: Path) -> list[str]:
-    """What a pack wants: the lines of its requirements.txt, else the dependencies in its pyproject.toml."""
-    file = pack / _OWN_FILE
+    """What a pack wants: the lines of its requirements.txt, else the dependencies in its pyproject.toml.
+
+    Raises PackFailed for a line that is more than a name and versions.
+    """
+    file = pack / "requirements.txt"
     if file.is_file():
-        lines = file.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff").splitlines()
-        return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+        text = file.read_text(encoding="utf-8", errors="replace").lstrip("\ufeff")
+        lines = [_COMMENT.sub("", line).strip() for line in text.splitlines()]
+    else:
+        lines = [line.strip() for line in read_project(pack).dependencies]
+    wanted = [line for line in lines if line]
+    for line in wanted:
+        if not _PLAIN.fullmatch(line):
+            kind = "an option of pip" if line.startswith("-") else "no name and versions"
+            raise PackFailed(f"its requirements have a line that is {kind}; an image can have this pack")
+    if len(wanted) > _MAX_LINES:
+        raise PackFailed(f"its requirements have more than {_MAX_LINES} lines")
+    return wanted
+
+
+def environment_of(python: str) -> list[str]:
+    """The version of a Python (`python==3.12`), and the libraries that it has. Raises PackFailed."""
     try:
-        project = tomllib.loads((pack / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
-        return [str(line) for line in project.get("dependencies", [])]
-    except (OSError, ValueError, AttributeError, TypeError):
-        return []
-
-
-def installed_in(python: str) -> list[str]:
-    """What a Python has: `name==version` each. Raises PackFailed."""
-    listed = json.loads(_pip(python, "list", "--format=json"))
-    return [f"{entry['name']}=={entry['version']}" for entry in listed]
+        done = subprocess.run(
+            [python, "-c", _LIST], env=_environment(), capture_output=True, text=True, timeout=60.0, check=True
+        )
+        listed = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise PackFailed("ComfyUI's Python does not say which libraries it has") from error
+    return [str(line) for line in listed]
 
 
 def resolve(python: str, wanted: Sequence[str], known: Sequence[str], folder: Path, *more: str) -> list[str]:
-    """What has to be installed for `wanted` beside `known`, neither of which changes: `name==version` or a URL each.
+    """What has to be installed for `wanted` beside `known`, neither of which changes: `name==version` each.
 
     `folder` is for temporary files, `more` more options of pip. Raises PackFailed, with pip's own reason.
     """
     if not wanted:
         return []
-    requirements, constraints = folder / "requirements.txt", folder / "constraints.txt"
+    requirements, constraints, report = (folder / name for name in ("wanted.txt", "known.txt", "report.json"))
     requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
-    constraints.write_text("".join(f"{line}\n" for line in known), encoding="utf-8")
-    options = ("--quiet", "--dry-run", "--report", "-", "-r", str(requirements), "-c", str(constraints))
-    report = json.loads(_pip(python, "install", *options, *more))
-    return [_as_requirement(item) for item in report["install"]]
+    constraints.write_text("".join(f"{k}\n" for k in known if not k.startswith("python==")), encoding="utf-8")
+    files = ("--report", str(report), "-r", str(requirements), "-c", str(constraints))
+    _pip(python, "install", "--quiet", "--dry-run", *files, *more)
+    installed = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in installed]
 
 
 def install_libraries(python: str, requirements: Sequence[str], target: Path) -> None:
     """Install exactly these into a folder. Raises PackFailed."""
     target.mkdir(parents=True, exist_ok=True)
     if requirements:
-        _pip(python, "install", "--no-deps", "--no-compile", "--target", str(target), *requirements)
+        options = ("--quiet", "--no-deps", "--no-compile", "--only-binary=:all:", "--target", str(target))
+        _pip(python, "install", *options, *requirements)
 
 
-def _as_requirement(item: dict[str, Any]) -> str:
-    if item.get("is_direct"):
-        return str(item["download_info"]["url"])
-    return f"{item['metadata']['name']}=={item['metadata']['version']}"
-
-
-def _pip(python: str, *arguments: str) -> str:
-    """pip's output. Raises PackFailed with the last line of its errors."""
+def _pip(python: str, *arguments: str) -> None:
+    """Run pip. Raises PackFailed with the reason that it gives."""
     command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
     try:
         done = subprocess.run(
-            command,
-            env={**harmless_environment(()), **{k: v for k, v in os.environ.items() if k.startswith("PIP_")}},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
+            command, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PackFailed("pip could not be run, or took too long") from error
     if done.returncode:
         lines = [line.removeprefix("ERROR:").strip() for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-        told = [line for line in lines if not line.startswith("Ignored the following")] or ["no reason given"]
-        said = " ".join(told[:3])
-        raise PackFailed(f"pip: {said[:400]}")
-    return done.stdout
+        told = [line for line in lines if not line.startswith("Ignored the following")] or done.stderr.splitlines()[
+            -1:
+        ]
+        raise PackFailed(f"pip: {' '.join(told[:3])[:400] or 'no reason given'}")
+
+
+def _environment() -> dict[str, str]:
+    """The worker's own environment without secrets, but with what is set for pip."""
+    of_pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    return {**harmless_environment(()), **of_pip}

@@ -23,6 +23,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _GLIBC_MINOR = 36  # of Debian 12, the image's base: 2.36
 _PYTHON = "3.11"  # the oldest that an image's base may have: newer ones take these versions too
+_KEPT = ("name", "group", "why", "system_packages", "build_packages")
 _TORCH = re.compile(r"(torch|torchvision|torchaudio|triton|nvidia-.*|cuda-.*)$")
 
 
@@ -173,13 +174,23 @@ def image_target(docker: Path) -> Target:
     )
 
 
-def merge(lock: Path, entries: Sequence[LockedPack]) -> None:
-    """Put entries into a lock file, in place of those with their names."""
-    content = json.loads(lock.read_text(encoding="utf-8"))
-    names = {entry.name.lower() for entry in entries}
-    kept = [entry for entry in content["custom_nodes"] if str(entry.get("name", "")).lower() not in names]
-    content["custom_nodes"] = [*kept, *(entry.as_entry() for entry in entries)]
-    lock.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def merged(lock: Path, entries: Sequence[LockedPack]) -> str:
+    """The content of a lock file with entries in place of those with their names. Raises PackFailed.
+
+    An entry that is there keeps its name, its group and the system's packages that it names.
+    """
+    try:
+        content = json.loads(lock.read_text(encoding="utf-8"))
+        there = {str(entry["name"]).lower(): entry for entry in content["custom_nodes"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise PackFailed(f"{lock.name} cannot be read as a lock file") from error
+    for entry in entries:
+        before = there.get(entry.name.lower(), {})
+        kept = {name: before[name] for name in _KEPT if name in before}
+        classes = sorted({*before.get("classes", ()), *entry.classes})
+        there[entry.name.lower()] = {**entry.as_entry(), **kept, "classes": classes}
+    content["custom_nodes"] = list(there.values())
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _name_of(requirement: str) -> str:

@@ -33,7 +33,10 @@ def read_source(text: str) -> PackSource:
     if match is None:
         raise ValueError("id@1.2.3 (of ComfyUI's registry) or https://…@ and the 40 digits of a commit")
     found = match.groupdict()
-    return PackSource(**{**found, **({"commit": found["commit"].lower()} if "commit" in found else {})})
+    source = PackSource(**{**found, **({"commit": found["commit"].lower()} if "commit" in found else {})})
+    if source.name.startswith(".") or source.name.lower().endswith(".disabled"):
+        raise ValueError(f"packs whose names ComfyUI loads, not {source.name}")
+    return source
 
 
 def read_sources(text: str) -> tuple[PackSource, ...]:

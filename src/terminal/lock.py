@@ -11,13 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .. import REPOSITORY
-from ..errors import WorkerError
+from ..errors import InvalidManifest, WorkerError
 from ..models.catalog import known_manifest
 from ..models.job_models import JobModels, NamedModel
-from ..models.manifest import Model
+from ..models.manifest import Model, read_manifest, shipped_manifest
 from ..models.provisioning import ModelProvisioner
 from ..needs import Needs
-from ..packs.lock import LockedPack, PackLocker, Target, image_target, merge
+from ..packs.lock import LockedPack, PackLocker, Target, image_target, merged
 from ..packs.registry import Registry
 from ..settings import Settings
 from ..storage.web import FetchRules
@@ -44,13 +44,21 @@ def lock(
     locker = PackLocker(Registry(settings.comfy_registry, rules), rules, sys.executable, target, preferred)
     packs, failures = locker.lock(found)
     models, more = _locked_models(found, settings) if models_into else ([], [])
+    written: dict[Path, str] = {}
+    try:
+        if into is not None:
+            written[into] = merged(into, packs)
+        if models_into is not None:
+            written[models_into] = _merged_models(models_into, models)
+    except WorkerError as error:
+        more = [*more, error.message]
     for failure in (*failures, *more):
         print(failure, file=sys.stderr)
     if failures or more:
         return 1
+    for file, content in written.items():
+        file.write_text(content, encoding="utf-8")
     _show_packs(packs, into)
-    if models_into:
-        _merge_models(models_into, models)
     return 0
 
 
@@ -67,7 +75,6 @@ def _show_packs(packs: Sequence[LockedPack], into: Path | None) -> None:
     if into is None:
         print(json.dumps([pack.as_entry() for pack in packs], indent=2, ensure_ascii=False))
         return
-    merge(into, packs)
     print(",".join(pack.name for pack in packs))
 
 
@@ -104,14 +111,22 @@ def _pinned(job: JobModels, named: NamedModel) -> Model:
     return model
 
 
-def _merge_models(manifest: Path, models: Iterable[Model]) -> None:
-    """Put models and the set of them into a manifest of one's own, in place of those with their names."""
-    content: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+def _merged_models(manifest: Path, models: Iterable[Model]) -> str:
+    """A manifest of one's own with models, and the set of them, in place of those with their names.
+
+    Raises InvalidManifest.
+    """
+    try:
+        content: Any = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidManifest(f"{manifest.name} cannot be read as JSON") from error
+    read_manifest(content, shipped_manifest())
     entries = list(_entries(models))
     names = {entry["name"] for entry in entries}
     kept = [entry for entry in content.get("models", []) if entry["name"] not in names]
     content = {"models": [*kept, *entries], "sets": {**content.get("sets", {}), _SET: sorted(names)}}
-    manifest.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    read_manifest(content, shipped_manifest())
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def _entries(models: Iterable[Model]) -> Iterator[dict[str, Any]]:

@@ -27,7 +27,7 @@ from ..needs import (
     read_list,
     with_presence,
 )
-from ..packs.libraries import installed_in
+from ..packs.libraries import environment_of
 from ..settings import Settings, read_settings
 from .lock import lock
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     if options.comfyui is not None:
         try:
             installation = find_comfyui(replace(settings, comfyui_path=str(options.comfyui)))
-            libraries = installed_in(installation.start[0])
+            libraries = environment_of(installation.start[0])
         except WorkerError as error:
             print(f"{error.error_code}: {error.message}", file=sys.stderr)
             return 1

@@ -105,7 +105,7 @@ def test_other_packs_and_other_libraries_of_comfyui_have_another_folder(
 ) -> None:
     place.server.publish("a-pack", "1.2.4", {"__init__.py": ""})
     one, other = place.install("a-pack@1.2.3"), place.install("a-pack@1.2.4")
-    monkeypatch.setattr("src.packs.install.installed_in", lambda python: ["torch==9"])
+    monkeypatch.setattr("src.packs.install.environment_of", lambda python: ["torch==9"])
     assert len({one.folders, other.folders, place.install("a-pack@1.2.3").folders}) == 3
 
 
@@ -253,10 +253,128 @@ def test_libraries_lie_beside_those_of_comfyui_and_a_pack_that_would_change_them
     place.server.publish("clashes", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library==2.0\n"})
     installed = place.install("good@1.0.0", "breaks@1.0.0", "clashes@1.0.0")
     assert set(installed.failures) == {"breaks", "clashes"}
-    assert installed.failures["breaks"].startswith("its libraries do not fit: pip:")
+    assert installed.failures["breaks"].startswith("its libraries cannot be installed: pip: ")
     assert installed.libraries is not None
     assert {path.name for path in installed.libraries.iterdir() if path.suffix != ".dist-info"} == {"tiny_library.py"}
     assert "1.0" in (installed.libraries / "tiny_library.py").read_text()
     assert pydantic.VERSION != "1.0"
     place.server.requests.clear()
     assert place.install("good@1.0.0").failures == {}
+
+
+# --- Workers that end in the middle, and what must not be lost ---------------------------------------------------
+
+
+def with_library(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that wants a library, and an index that has it."""
+    wheel(tmp_path / "wheels", "tiny_library", "1.0")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    place.server.publish("wants", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library\n"})
+
+
+def test_a_worker_that_ends_while_it_installs_leaves_nothing_that_is_taken_for_done(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_library(place, tmp_path, monkeypatch)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("src.packs.install.install_libraries", killed)
+        place.install("wants@1.0.0", "later@1.0.0")
+    installed = place.install("wants@1.0.0", "later@1.0.0")
+    assert installed.libraries is not None
+    assert (installed.libraries / "tiny_library.py").is_file()
+    place.server.publish("later", "1.0.0", {"__init__.py": "", "requirements.txt": "tiny_library\n"})
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("src.packs.install.install_libraries", killed)
+        place.install("wants@1.0.0", "later@1.0.0")
+    again = place.install("wants@1.0.0", "later@1.0.0")
+    assert again.failures == {}
+    assert (again.folders, again.libraries) != (installed.folders, installed.libraries)
+    assert (installed.libraries / "tiny_library.py").is_file()  # a worker that runs has it still
+    assert not list(place.folder.glob("*/tmp-*"))
+
+
+def test_an_outage_of_the_index_takes_nothing_away(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_library(place, tmp_path, monkeypatch)
+    wanted = ("a-pack@1.2.3", "wants@1.0.0", "gone@1.0.0")
+    before = place.install(*wanted)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
+    for content in ({"__init__.py": "", "requirements.txt": "tiny_library\n"}, None):
+        if content:
+            place.server.publish("gone", "1.0.0", content)
+        during = place.install(*wanted)
+        assert (during.folders, during.libraries) == (before.folders, before.libraries)
+        assert set(during.failures) == {"gone"}
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    assert place.install(*wanted).failures == {}
+
+
+def test_a_state_that_cannot_be_read_is_made_again(place: Place) -> None:
+    place.install("a-pack@1.2.3")
+    (state,) = place.folder.glob("*/current.json")
+    state.write_text('{"folder":')
+    installed = place.install("a-pack@1.2.3")
+    assert installed.failures == {}
+    assert files_of(installed)
+
+
+# --- Packs that want too much ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["-r /run/secrets", "--index-url https://x", "x @ git+https://x/y@1", "https://x/y.tar.gz", "./here", "a b"],
+)
+def test_a_requirement_that_is_more_than_a_name_and_versions_is_refused(place: Place, line: str) -> None:
+    place.server.publish("odd", "1.0.0", {"__init__.py": "", "requirements.txt": f"{line}\n"})
+    installed = place.install("odd@1.0.0", "a-pack@1.2.3")
+    assert "its requirements have a line that is" in installed.failures["odd"]
+    assert line not in installed.failures["odd"]
+    assert files_of(installed) == {"a-pack/__init__.py", "a-pack/pyproject.toml"}
+
+
+def test_usual_requirements_are_taken(tmp_path: Path) -> None:
+    lines = [
+        "numpy",
+        "opencv-python-headless>=4,<6  # for pictures",
+        "torch[x,y] ~= 2.0 ; python_version < '4'",
+        "a==1.0+cu",
+    ]
+    (tmp_path / "requirements.txt").write_text("\n".join(lines))
+    assert libraries.wanted_by(tmp_path) == [lines[0], "opencv-python-headless>=4,<6", *lines[2:]]
+
+
+def test_a_link_that_leads_out_of_a_repository_is_refused(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "secrets").write_text("HF_TOKEN=secret")
+    place.server.commit("linked", {"__init__.py": ""})
+    work = place.server.folder / "linked-work"
+    (work / "requirements.txt").symlink_to(tmp_path / "secrets")
+    commit = place.server.commit("linked", {"more": "1"})
+    failure = place.install(f"{place.server.repository('linked')}@{commit}").failures["linked"]
+    assert "a link that leads out of it" in failure
+
+
+def test_a_repository_that_wants_a_login_leaves_the_worker_running(place: Place) -> None:
+    place.server.answers["/git/private/info/refs"] = (401, {})
+    failure = place.install(f"{place.server.repository('private')}@{'0' * 40}").failures["private"]
+    assert "cannot be fetched" in failure
+
+
+def test_git_is_not_asked_at_private_addresses_or_led_there(place: Place) -> None:
+    private = place.server.url.replace("127.0.0.1", "127.0.0.2")
+    commit = place.server.commit("other", {"__init__.py": ""})
+    failure = place.install(f"{private}/git/other@{commit}", allow_http_urls=True).failures["other"]
+    assert "cannot be fetched" in failure
+    assert not [line for line in place.server.requests if "/git/" in line]
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "pack.disabled"])
+def test_a_name_that_comfyui_does_not_load_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="whose names ComfyUI loads"):
+        read_source(f"https://github.com/o/{name}@{'0' * 40}")

@@ -92,13 +92,34 @@ def test_packs_are_locked_by_commit_or_archive_with_exact_requirements(place: Pl
 def test_the_image_can_be_built_from_what_is_locked(place: Place, tmp_path: Path) -> None:
     """By docker/sources.py, as the Dockerfile does."""
     lock = tmp_path / "custom_nodes.lock"
-    lock.write_text(json.dumps({"custom_nodes": [{"name": "A-Pack", "commit": "x"}, {"name": "kept"}]}))
+    lock.write_text(
+        json.dumps(
+            {
+                "custom_nodes": [
+                    {
+                        "name": "A-Pack",
+                        "commit": "x",
+                        "group": "mine",
+                        "system_packages": ["libgl1"],
+                        "classes": ["Old"],
+                    },
+                    {"name": "kept"},
+                ]
+            }
+        )
+    )
     file = place.workflow(FromRegistry={"cnr_id": "a-pack", "ver": "1.0.0"})
     done = place.lock("--write", lock, file)
     assert (done.returncode, done.stdout) == (0, "a-pack\n"), done.stderr
     content = json.loads(lock.read_text())
-    assert [entry["name"] for entry in content["custom_nodes"]] == ["kept", "a-pack"]
-    content["custom_nodes"] = content["custom_nodes"][1:]
+    assert [entry["name"] for entry in content["custom_nodes"]] == ["A-Pack", "kept"]
+    entry = content["custom_nodes"][0]
+    assert (entry["group"], entry["system_packages"], entry["classes"]) == (
+        "mine",
+        ["libgl1"],
+        ["FromRegistry", "Old"],
+    )
+    content["custom_nodes"] = [{**entry, "name": "a-pack", "system_packages": []}]
     lock.write_text(json.dumps(content))
     spec = importlib.util.spec_from_file_location("sources", ROOT / "docker" / "sources.py")
     assert spec is not None
