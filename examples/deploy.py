@@ -28,7 +28,9 @@ from dotenv import dotenv_values
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from src.errors import WorkerError
 from src.settings import may_be_secret, read_settings
-from src.terminal.plan import Plan, plan_endpoint
+from src.settings.stored_workflows import unpack
+from src.terminal.files import read_workflow
+from src.terminal.plan import OWN_DISK, Plan, plan_endpoint
 
 _SECRETS = Path(__file__).resolve().parent.parent / ".secrets"
 _TIMEOUT = 30.0
@@ -165,11 +167,14 @@ class Jobs:
 
 def plan_of(options: argparse.Namespace, current: dict[str, Any] | None) -> Plan:
     """What the workflow of the options takes, put into those options that are not given. Raises DeployError."""
+    former = (current or {}).get("env") or {}
+    stored = former.get("STORED_WORKFLOWS", "")
     try:
-        content = json.loads(options.workflow.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise DeployError(f"{options.workflow.name} is no workflow")
-        stored = ((current or {}).get("env") or {}).get("STORED_WORKFLOWS", "")
+        names = unpack(stored)
+    except ValueError as error:
+        raise DeployError(f"the endpoint's STORED_WORKFLOWS must be {error}") from error
+    try:
+        content = read_workflow(options.workflow)
         settings, has_volume = read_settings(), bool(options.volume or (current or {}).get("networkVolumes"))
         plan = plan_endpoint(options.workflow, content, settings, has_volume, options.packs_in_image, stored)
     except OSError as error:
@@ -178,27 +183,31 @@ def plan_of(options: argparse.Namespace, current: dict[str, Any] | None) -> Plan
         raise DeployError(f"{options.workflow.name}: {error.message}") from error
     except ValueError as error:
         raise DeployError(f"{options.workflow.name}: it cannot be stored in a variable ({error})") from error
-    former = (current or {}).get("env") or {}
     for name in ("MODELS", "CUSTOM_NODES"):  # those of other workflows stay
         if former.get(name) and name in plan.env:
             parts = [part.strip() for part in f"{former[name]},{plan.env[name]}".split(",") if part.strip()]
             plan.env[name] = ",".join(dict.fromkeys(parts))
+    if "MAX_JOB_MODEL_GB" in former and float(former["MAX_JOB_MODEL_GB"]) > float(plan.env.get("MAX_JOB_MODEL_GB", 0)):
+        plan.env.pop("MAX_JOB_MODEL_GB", None)
     options.env = {**plan.env, **options.env}
     if options.gpu is None and plan.pools and current is None:
         options.gpu = plan.pools
-    if options.disk is None and plan.disk > ((current or {}).get("disk") or 0):
-        options.disk = plan.disk
+    if options.disk is None:
+        there = 0 if plan.name in names else max(0, ((current or {}).get("disk") or OWN_DISK) - OWN_DISK)
+        wanted = plan.disk + there  # of other workflows, too
+        options.disk = wanted if wanted > ((current or {}).get("disk") or 0) else None
     return plan
 
 
 def check(plan: Plan, jobs: Jobs, seconds: float) -> str:
     """Run the stored workflow once, or validate it if it needs files; what came of it. Raises DeployError."""
-    job_input = {"workflow": plan.name, **({} if plan.can_run else {"action": "validate"})}
-    output = jobs.run(job_input, seconds)
+    job_input: dict[str, Any] = {"workflow": plan.name, "output": {"answer": "standard"}}
+    output = jobs.run(job_input if plan.can_run else {**job_input, "action": "validate"}, seconds)
     if output.get("status") != "success":
         raise DeployError(f"the check failed: {output.get('error') or output}"[:2000])
     if not plan.can_run:
-        problems = [problem for problem in output["problems"] if not _is_of_an_input(problem, output["inputs"])]
+        slots = output.get("inputs") or []
+        problems = [problem for problem in output.get("problems") or [] if not _is_of_an_input(problem, slots)]
         if problems:
             raise DeployError("the check failed: " + "; ".join(str(problem["message"]) for problem in problems)[:2000])
         return "the endpoint takes the workflow; it was not run, as a job has to bring its files"

@@ -291,12 +291,16 @@ def _files(kind: str, entries: list[FileFields]) -> list[InputFile]:
 def _models(fields: InputFields) -> Iterator[NamedModel]:
     """The models, and LoRAs, of which the job says the URL."""
     for number, entry in enumerate(fields.models):
-        yield NamedModel(entry.folder, entry.name, entry.url, f"models[{number}]", _lower(entry.sha256))
+        yield NamedModel(entry.folder, _slashed(entry.name), entry.url, f"models[{number}]", _lower(entry.sha256))
     for number, lora in enumerate(fields.loras):
         if lora.url is not None:
-            yield NamedModel("loras", lora.name, lora.url, f"loras[{number}]", _lower(lora.sha256))
+            yield NamedModel("loras", _slashed(lora.name), lora.url, f"loras[{number}]", _lower(lora.sha256))
         elif lora.sha256 is not None:
             raise InvalidInput(f"loras[{number}] has a sha256 but no url: they go together", field="loras")
+
+
+def _slashed(name: str) -> str:
+    return name.replace("\\", "/")
 
 
 def _lower(digest: str | None) -> str | None:

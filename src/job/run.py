@@ -98,6 +98,7 @@ class JobRunner:
         limits = self.limits(stop)
         models = models_of(request, self.models)
         models.check_wanted()
+        models.note_use(model_names(request.workflow))
         applied = self._apply_overrides(request, limits)
         with bucket_for(request, self.settings, self.bucket) as bucket:
             plan = delivery_plan(request, job_id, self.settings, bucket, limits.check)

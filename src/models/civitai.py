@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+from urllib3.util import Url, parse_url
+
 from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable, ModelFetchFailed
 from ..storage.web import Fetch, FetchRules
@@ -49,8 +51,9 @@ class Civitai:
 
     def has(self, url: str) -> bool:
         """Whether a URL is one of its site."""
-        mine, other = urlsplit(self.endpoint), urlsplit(url)
-        return (other.scheme, other.netloc.lower().removeprefix("www.")) == (mine.scheme, mine.netloc.lower())
+        mine, other = (parse_url(text) for text in (self.endpoint, url))
+        host = (other.host or "").removeprefix("www.")
+        return (other.scheme, host, _port(other)) == (mine.scheme, mine.host, _port(mine))
 
     def look_up(self, url: str, name: str) -> CivitaiFile:
         """The file that a download URL, or the page of a version, means. Raises ModelFetchFailed."""
@@ -84,6 +87,10 @@ class Civitai:
             raise ModelFetchFailed(f"{error.message} (Civitai was asked for its digest)") from error
         except (ValueError, RecursionError) as error:
             raise ModelFetchFailed(f"{name}: Civitai's answer about it is not valid JSON") from error
+
+
+def _port(url: Url) -> int | None:
+    return url.port or {"https": 443, "http": 80}.get(url.scheme or "")
 
 
 def _version_of(url: str, name: str) -> tuple[str, dict[str, str]]:

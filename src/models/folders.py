@@ -51,15 +51,23 @@ def folder_names() -> Mapping[str, tuple[str, ...]]:
     return {kind: tuple(str(names).split()) for kind, names in first.items() if kind != "base_path"}
 
 
+def is_below(*paths: str) -> bool:
+    """Whether these texts, which callers name, are paths that stay below a folder of models."""
+    parts = [PurePosixPath(path.replace("\\", "/")) for path in paths]
+    return all(path.parts and not path.is_absolute() and ".." not in path.parts for path in parts) and not any(
+        "\0" in path for path in paths
+    )
+
+
 def kind_of(folder: str) -> str:
     """ComfyUI's name for the kind of model that a folder holds: `diffusion_models` for `unet`."""
-    top = PurePosixPath(folder).parts[0]
+    top = next(iter(PurePosixPath(folder).parts), "")
     return next((kind for kind, names in folder_names().items() if top == kind or top in names), top)
 
 
 def folders_for(folder: str) -> tuple[str, ...]:
     """The folders that a file for `folder` (`clip`, `text_encoders`, `clip_vision/name`) may be in, that one first."""
-    top, *rest = PurePosixPath(folder).parts
+    top, *rest = PurePosixPath(folder).parts or ("",)
     same = folder_names().get(kind_of(folder), ())
     also = [ALSO_IN[name] for name in same if name in ALSO_IN]
     return tuple("/".join((name, *rest)) for name in dict.fromkeys((top, *same, *also)))

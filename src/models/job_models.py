@@ -6,6 +6,7 @@ MAX_JOB_MODEL_GB for one job. What the manifest has pinned goes before what a sa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,14 +18,14 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import ValidationError
 
-from ..errors import InputFileRefused, MissingModel, ModelFetchFailed, ModelRefused
+from ..errors import InputFileRefused, MissingModel, ModelCorrupt, ModelFetchFailed, ModelRefused
 from ..settings import Settings
 from ..storage.web import checked_url
 from .fetch import Fetcher
-from .files import check_digest, digest_of
-from .folders import folder_names, kind_of
+from .files import could_be, digest_of
+from .folders import MODEL_FILE, folder_names, is_below, kind_of
 from .kept import KeptModels
-from .manifest import Manifest, Model, UnpinnedModel, UnpinnedSource, where_to_get
+from .manifest import EXPECTED_FORMS, Manifest, Model, Source, UnpinnedModel, UnpinnedSource, where_to_get
 from .transfer import Check
 
 log = logging.getLogger(__name__)
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 _SAFE_ENDINGS = (".safetensors", ".sft", ".gguf")
 _MAX_MODELS = 50  # that one job may have fetched
 _GIGABYTE = 1e9
+_MAX_NAME_BYTES = 200  # file systems take 255, and a download adds an ending
+_NAME = re.compile(r"[^\s/\\\x00-\x1f]([^/\\\x00-\x1f]{0,198}[^\s/\\\x00-\x1f])?")
 _HUB = frozenset({"huggingface.co", "www.huggingface.co", "hf.co"})
 _ON_HUB = re.compile(r"/([\w.-]+/[\w.-]+)/(?:resolve|blob)/([^/]+)/(.+)")
 
@@ -68,18 +71,22 @@ class JobModels:
     kept: KeptModels
     wanted: Sequence[NamedModel] = ()
     saved: Callable[[], Sequence[NamedModel]] = field(default=lambda: ())
+    _used: set[Path] = field(default_factory=set)
+    _fetched: list[Model] = field(default_factory=list)
 
     # --- Before a run --------------------------------------------------------------------------------------
 
     def check_wanted(self) -> None:
-        """Raise ModelRefused for a model that the job asks for and that may not be fetched, where it is not there."""
+        """Raise ModelRefused for a model that the job asks for and that cannot be one, or may not be fetched."""
         for named in self.wanted:
+            self._check_place(named)
             if self._find(named) is None:
                 self.as_model(named)
 
     def fetch_wanted(self, check: Check) -> None:
         """Fetch what the job itself asks for. Raises ModelRefused, ModelFetchFailed, and whatever `check` raises."""
         missing = []
+        self.check_wanted()
         for named in self.wanted:
             path = self._find(named)
             if path is None:
@@ -90,8 +97,9 @@ class JobModels:
             self._fetch(missing, check)
 
     def note_use(self, names: Iterable[str]) -> None:
-        """Note that the job uses the models of these names, so that they are not the first to go."""
-        self.kept.note_use(path for name in names if (path := self.fetcher.places.locate(name)) is not None)
+        """Note that the job uses the models of these names: they stay while it runs, and are not the first to go."""
+        self._used.update(path for name in names if (path := self.fetcher.places.locate(name)) is not None)
+        self.kept.note_use(self._used)
 
     # --- What a run turns out to miss ----------------------------------------------------------------------
 
@@ -114,10 +122,10 @@ class JobModels:
         known = self._known(name, folder)
         if known is not None and known.is_pinned:
             return known
-        try:
-            return next(map(self.as_model, self._named(name, folder)), known)
-        except ModelRefused:
-            return known
+        for named in self._named(name, folder):
+            with contextlib.suppress(ModelRefused):
+                return self.as_model(named)
+        return known
 
     def explain(self, error: MissingModel) -> MissingModel:
         """The same error, its message and hints completed with where and how to get the models."""
@@ -166,29 +174,49 @@ class JobModels:
                 yield replace(named, file=name.replace("\\", "/"))
 
     def _find(self, named: NamedModel) -> Path | None:
-        return next(self.fetcher.places.candidates(named.folder, named.file), None)
+        found = self.fetcher.places.candidates(named.folder, named.file)
+        return next((path for path in found if could_be(path, None)), None)
+
+    def _check_place(self, named: NamedModel) -> None:
+        """Raise ModelRefused if its folder, name or format is not one that a job may name."""
+        if named.folder not in {name for kind, names in folder_names().items() for name in (kind, *names)}:
+            raise ModelRefused(f"{named.where}: {named.folder[:80]!r} is none of ComfyUI's model folders: {_kinds()}")
+        path = PurePosixPath(named.file)
+        if not named.file.lower().endswith(_SAFE_ENDINGS):
+            raise ModelRefused(
+                f"{named.where}: {path.name[:80]!r} is not fetched for a job: it must be one of "
+                f"{', '.join(_SAFE_ENDINGS)}, which hold no code"
+            )
+        is_odd = any(MODEL_FILE.search(part) for part in path.parts[:-1]) or any(
+            len(part.encode("utf-8", "replace")) > _MAX_NAME_BYTES for part in path.parts
+        )
+        if is_odd or not is_below(named.file) or not all(map(_NAME.fullmatch, path.parts)):
+            raise ModelRefused(
+                f"{named.where}: {named.file[:80]!r} is not valid: a file name, in subfolders or not, of at most 200 "
+                "bytes each"
+            )
 
     def as_model(self, named: NamedModel) -> Model:
         """What is to be fetched for it. Raises ModelRefused."""
+        self._check_place(named)
         where, path = named.where, PurePosixPath(named.folder, named.file)
-        if named.folder not in {name for kind, names in folder_names().items() for name in (kind, *names)}:
-            raise ModelRefused(f"{where}: {named.folder[:80]!r} is none of ComfyUI's model folders: {_kinds()}")
-        if not named.file.lower().endswith(_SAFE_ENDINGS):
-            raise ModelRefused(
-                f"{where}: {path.name[:80]!r} is not fetched for a job: it must be one of {', '.join(_SAFE_ENDINGS)}, "
-                "which hold no code"
-            )
         source = self._source(named)
         if named.is_wanted and not self.settings.download_models:
             raise ModelRefused(f"{where}: this worker fetches no models; DOWNLOAD_MODELS=true would allow it")
+        known = self._known(named.file, named.folder)
+        if known is not None and known.is_pinned and not _is_same(known, source, named.sha256):
+            raise ModelRefused(
+                f"{where}: {path} is known here as another file, {known.name}: name yours otherwise, in the workflow "
+                "too"
+            )
         try:
-            return UnpinnedModel.make(str(path.parent), path.name, source, named.sha256, f"the page of {path.name}")
+            made = UnpinnedModel.make(str(path.parent), path.name, source, named.sha256, f"the page of {path.name}")
         except ValidationError as error:
             problem = error.errors(include_url=False, include_context=False)[0]
             part = ".".join(str(step) for step in problem["loc"]) or "it"
-            raise ModelRefused(
-                f"{where}: {part} is not valid: {problem['msg'].removeprefix('Value error, ')}"
-            ) from error
+            expected = EXPECTED_FORMS.get(part.rpartition(".")[2], problem["msg"].removeprefix("Value error, "))
+            raise ModelRefused(f"{where}: {part} is not valid: {expected}") from error
+        return known if known is not None and known.is_pinned else made
 
     def _source(self, named: NamedModel) -> UnpinnedSource:
         """Where a URL of a job leads. Raises ModelRefused for one that may not be reached."""
@@ -198,9 +226,9 @@ class JobModels:
         except InputFileRefused as error:
             raise ModelRefused(error.message) from error
         parts = urlsplit(named.url)
-        host, allowed = parts.netloc.lower(), {name.lower() for name in self.settings.model_hosts}
-        is_hub = host in _HUB or host == urlsplit(fetcher.hub.endpoint).netloc.lower()
-        if not ({host, parts.hostname} & allowed or (is_hub and allowed & _HUB)):
+        host, allowed = _host_of(named.url), {name.lower() for name in self.settings.model_hosts}
+        is_hub = host in _HUB or host == _host_of(fetcher.hub.endpoint)
+        if not (host in allowed or (is_hub and allowed & _HUB)):
             names = ", ".join(self.settings.model_hosts) or "none"
             raise ModelRefused(
                 f"{named.where}: models are not fetched from {host[:100]!r}; MODEL_HOSTS names the hosts that may be "
@@ -219,20 +247,37 @@ class JobModels:
 
     def _fetch(self, models: Sequence[Model], check: Check) -> None:
         """Fetch models within the limits for one job; they are kept as long as there is room."""
-        if len(models) > _MAX_MODELS:
+        total_count = len(models) + len(self._fetched)
+        if total_count > _MAX_MODELS:
             raise ModelFetchFailed(
-                f"the job lacks {len(models)} models; at most {_MAX_MODELS} are fetched for one job"
+                f"the job lacks {total_count} models; at most {_MAX_MODELS} are fetched for one job"
             )
         sized = self.fetcher.sized(models, check)
-        total, limit = sum(model.size or 0 for model in sized), int(self.settings.max_job_models * _GIGABYTE)
+        empty = [model.file for model in sized if model.size == 0]
+        if empty:
+            raise ModelCorrupt(f"{', '.join(empty)} has no content where it is published")
+        needed = sum(model.size or 0 for model in sized)
+        total = needed + sum(model.size or 0 for model in self._fetched)
+        limit = int(self.settings.max_job_models * _GIGABYTE)
         if total > limit:
             raise ModelFetchFailed(
                 f"the models that the job lacks have {total / 1e9:.1f} GB; at most {limit / 1e9:g} GB are fetched for "
                 "one job (MAX_JOB_MODEL_GB)"
             )
-        self.kept.make_room(total)
-        self.fetcher.fetch(sized, check)
-        self.kept.add(self.fetcher.places.target_of(model) for model in sized)
+        targets = [self.fetcher.places.target_of(model) for model in sized]
+        self.kept.make_room(needed, {*self._used, *targets, *map(self.fetcher.places.target_of, self._fetched)})
+        self._fetched.extend(sized)
+        try:
+            self.fetcher.fetch(sized, check)
+        finally:
+            self.kept.add(targets)
+
+
+def _host_of(url: str) -> str:
+    """The host of a URL, with its port if that is not the usual one."""
+    parts = urlsplit(url)
+    usual = {"https": 443, "http": 80}.get(parts.scheme)
+    return (parts.hostname or "") + (f":{parts.port}" if parts.port not in (None, usual) else "")
 
 
 def _kinds() -> str:
@@ -242,7 +287,19 @@ def _kinds() -> str:
 def _check_same(named: NamedModel, path: Path, roots: Sequence[Path], check: Check) -> None:
     """Raise ModelCorrupt if the file that is there is another than the job wants."""
     root = next((root for root in roots if path.is_relative_to(root)), path.parent)
-    check_digest(path, digest_of(path, root, check), named.sha256)
+    if digest_of(path, root, check) != named.sha256:
+        raise ModelCorrupt(
+            f"{named.where}: {named.folder}/{path.name} is there, but is not the file that is meant: its SHA-256 is "
+            "another one. Name yours otherwise, in the workflow too"
+        )
+
+
+def _is_same(known: Model, source: Source, sha256: str | None) -> bool:
+    """Whether a job means the file that is known: by its digest, or where it is from."""
+    if sha256 and known.sha256:
+        return sha256 == known.sha256
+    place = (known.source.repository, known.source.path, known.source.url)
+    return place == (source.repository, source.path, source.url)
 
 
 def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:

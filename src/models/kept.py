@@ -10,12 +10,12 @@ import contextlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .files import DIGESTS_FOLDER
-from .partial import RESERVED_BYTES
+from .partial import RESERVED_BYTES, discard, is_in_use
 
 log = logging.getLogger(__name__)
 
@@ -24,16 +24,20 @@ _NOTES_FOLDER = Path(DIGESTS_FOLDER, ".for-jobs")
 
 @dataclass(frozen=True)
 class KeptModels:
-    """Models below `root`, at most `limit` bytes (0: as many as there is room for). Not `may_remove`: all stay."""
+    """Models below `root`, at most `limit` bytes (0: as many as there is room for). Not `may_remove`: all stay.
+
+    `protected` are those that MODELS names.
+    """
 
     root: Path
     limit: int
     may_remove: bool
+    protected: Collection[Path] = ()
 
     def add(self, paths: Iterable[Path]) -> None:
         """Note models that were fetched for a job."""
         if self.may_remove:
-            for path in paths:
+            for path in (path for path in paths if path.is_file() and path not in self.protected):
                 with contextlib.suppress(OSError, ValueError):
                     note = self._note_of(path)
                     note.parent.mkdir(parents=True, exist_ok=True)
@@ -46,12 +50,18 @@ class KeptModels:
                 with contextlib.suppress(OSError, ValueError):
                     os.utime(self._note_of(path))
 
-    def make_room(self, size: int) -> None:
-        """Remove models, those used longest ago first, until `size` bytes more fit, or none are left."""
+    def make_room(self, size: int, keep: Collection[Path] = ()) -> None:
+        """Remove models, those used longest ago first, until `size` bytes more fit, or only those in `keep` are left.
+
+        What cancelled downloads have left goes first.
+        """
         if not self.may_remove:
             return
         with contextlib.suppress(OSError):
-            kept = sorted((note.stat().st_mtime_ns, note, path) for note, path in self._notes())
+            if shutil.disk_usage(self.root).free - RESERVED_BYTES < size:
+                self._remove_partials()
+            notes = [(note, path) for note, path in self._notes() if path not in self.protected and path not in keep]
+            kept = sorted((note.stat().st_mtime_ns, note, path) for note, path in notes)
             used = sum(path.stat().st_size for _, _, path in kept)
             free = shutil.disk_usage(self.root).free - RESERVED_BYTES
             for _, note, path in kept:
@@ -62,6 +72,12 @@ class KeptModels:
                 note.unlink()
                 used, free = used - bytes_there, free + bytes_there
                 log.info("removed %s, to make room for models of a job", path.name)
+
+    def _remove_partials(self) -> None:
+        for parts in self.root.rglob("*.partial.parts"):
+            target = parts.with_name(parts.name.removesuffix(".partial.parts"))
+            if not is_in_use(target):
+                discard(target)
 
     def _note_of(self, path: Path) -> Path:
         return self.root / _NOTES_FOLDER / path.relative_to(self.root)

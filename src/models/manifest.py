@@ -27,7 +27,7 @@ MANIFEST_FILE = Path(__file__).with_name("manifest.json")
 """The manifest in this repository."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a field must be, for error messages, where its regular expression would say little to the user.
-_EXPECTED_FORMS = {
+EXPECTED_FORMS = {
     "file": "a name without slashes, and without blanks at its ends; a subfolder goes into folder",
     "folder": "a folder below models/, without blanks",
     "name": "letters, digits and . + - _ /",
@@ -36,6 +36,7 @@ _EXPECTED_FORMS = {
     "url": "https:// and the rest",
     "repository": "owner/name",
 }
+_COMMIT_LENGTH = 40
 _HUB = "https://huggingface.co"
 _NO_NAME = re.compile(r"[^\w.+/-]")
 
@@ -122,7 +123,7 @@ class Model(BaseModel):
     @property
     def is_pinned(self) -> bool:
         """Whether it is known for sure which file it is."""
-        return bool(self.sha256 or self.source.revision)
+        return bool(self.sha256 or len(self.source.revision or "") == _COMMIT_LENGTH)
 
     @property
     def about(self) -> str:
@@ -263,7 +264,7 @@ def _problem(loc: Sequence[int | str], message: str, content: object) -> str:
         name = entry.get("name") if isinstance(entry, Mapping) else None
         place, rest = f"model {name!r}" if name else f"models[{rest[1]}]", rest[2:]
     field = str(rest[-1]) if rest else ""
-    expected = f"; {_EXPECTED_FORMS[field]}" if field in _EXPECTED_FORMS and "match pattern" in message else ""
+    expected = f"; {EXPECTED_FORMS[field]}" if field in EXPECTED_FORMS and "match pattern" in message else ""
     return f"{'.'.join((place, *map(str, rest)))}: {message.removeprefix('Value error, ')}{expected}"
 
 

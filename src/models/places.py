@@ -7,14 +7,14 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import yaml
 
 from ..settings import Settings
 from .files import could_be, is_model
-from .folders import ALSO_IN, folder_names, folders_for
+from .folders import ALSO_IN, folder_names, folders_for, is_below
 from .local_cache import local_cache
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ class Places:
         return self.target / model.folder / model.file
 
     def candidates(self, folder: str, file: str) -> Iterator[Path]:
-        """The files of that name that ComfyUI would find for a folder, in ComfyUI's order."""
+        """The files of that name that ComfyUI would find for a folder, in ComfyUI's order; none for an unsafe name."""
+        if not is_below(folder, file):
+            return
         for root in self.roots:
             for name in folders_for(folder):
                 path = root / name / file
-                if path.is_file():
-                    yield path
+                with contextlib.suppress(OSError):  # not a valid file name
+                    if path.is_file():
+                        yield path
         for name in folders_for(folder):
             if f"{name}/{file}" in self.cached:
                 yield self.cached[f"{name}/{file}"]
@@ -71,14 +74,8 @@ class Places:
 
     def locate(self, name: str) -> Path | None:
         """The first file of that name, as a workflow writes it, in any kind of folder."""
-        parts = PurePosixPath(name.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or "\0" in name:
-            return None
-        with contextlib.suppress(OSError):  # not a valid file name
-            for kind in folder_names():
-                for path in self.candidates(kind, str(parts)):
-                    return path
-        return None
+        path = name.replace("\\", "/")
+        return next((found for kind in folder_names() for found in self.candidates(kind, path)), None)
 
 
 def find_places(settings: Settings, comfyui: Path) -> Places:

@@ -125,7 +125,8 @@ class ModelProvisioner:
         """The models of a job, which itself asks for `wanted`, and whose saved workflow names `saved`."""
         target = self.places.target
         is_volume = any(target.is_relative_to(volume) for volume in VOLUMES)
-        kept = KeptModels(target, int(self.settings.kept_models * 1e9), may_remove=not is_volume)
+        protected = {self.places.target_of(model) for model in self.manifest.expand(self.settings.models)}
+        kept = KeptModels(target, self.settings.kept_models * 10**9, not is_volume, protected)
         return JobModels(self.settings, self.manifest, self.fetcher, kept, wanted, saved)
 
 
@@ -148,7 +149,8 @@ def model_names(workflow: Mapping[str, Any]) -> Iterator[str]:
 def make_fetcher(settings: Settings, places: Places, manifest: Manifest) -> Fetcher:
     """The fetcher that the settings describe."""
     config = settings.models_bucket
-    own = (urlsplit(endpoint).netloc.lower() for endpoint in (settings.hf_endpoint, settings.civitai_endpoint))
+    of_operator = {settings.hf_endpoint, settings.civitai_endpoint} - {Settings.hf_endpoint, Settings.civitai_endpoint}
+    own = (urlsplit(endpoint).netloc.lower() for endpoint in of_operator)
     rules = FetchRules(settings.allow_http_urls, frozenset({*settings.trusted_hosts, *own}))
     return Fetcher(
         places,

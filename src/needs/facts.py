@@ -59,7 +59,8 @@ class PackNeed:
 class Needs:
     """What one file needs. `core_version` is the newest ComfyUI that it names, "" for none.
 
-    `inputs` are files that a job has to bring. `open_classes` are node classes of which
+    `inputs` are files that a job has to bring. `partner_classes` are those of ComfyUI's
+    paid partner nodes. `open_classes` are node classes of which
     nothing says which pack has them, `questions` what else stays open besides models, a sentence each.
     """
 
@@ -69,6 +70,7 @@ class Needs:
     packs: tuple[PackNeed, ...] = ()
     inputs: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    partner_classes: tuple[str, ...] = ()
     open_classes: tuple[str, ...] = ()
     questions: tuple[str, ...] = ()
 

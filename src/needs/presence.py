@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ..models.places import Places
 from .facts import Needs, PackNeed
@@ -29,8 +29,6 @@ def packs_in(folder: Path) -> Callable[[PackNeed], bool]:
 
 
 def _has(places: Places, folder: str, file: str) -> bool:
-    if {"..", "/"} & set(PurePosixPath(file).parts):
-        return False
     return (next(places.candidates(folder, file), None) if folder else places.locate(file)) is not None
 
 

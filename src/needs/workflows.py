@@ -24,7 +24,7 @@ from ..workflow.leftovers import without_leftovers
 from .facts import ModelNeed, Needs, PackNeed
 
 _CORE = "comfy-core"
-_VERSION = re.compile(r"v?(\d+(?:\.\d+){1,3})")
+_VERSION = re.compile(r"v?(\d{1,6}(?:\.\d{1,6}){1,3})")
 _MAX_NAME_LENGTH = 300
 
 
@@ -53,6 +53,9 @@ def needs_of_workflow(name: str, content: object, manifest: Manifest) -> Needs:
         tuple(models),
         tuple(packs),
         tuple(dict.fromkeys(_inputs(nodes))),
+        partner_classes=tuple(
+            sorted({node.class_type for node in nodes if node.runs and _is_partner(node.class_type)})
+        ),
         open_classes=tuple(name[:80] for name in open_classes),
     )
 
@@ -65,6 +68,11 @@ def saved_models(content: object) -> list[ModelNeed]:
         return []
     nothing = Manifest(models=(), sets={})
     return [model for node in nodes if node.runs for model in _saved_models(node, nothing)]
+
+
+def _is_partner(class_type: str) -> bool:
+    schema = core_schemas().get(class_type)
+    return schema is not None and schema.is_partner
 
 
 # --- Nodes of both formats --------------------------------------------------------------------------------

@@ -130,6 +130,7 @@ class WorkflowNeeds(BaseModel):
     models: list[NeededModel] = []
     packs: list[NeededPack] = []
     inputs: list[str] = []
+    partner_classes: list[str] = Field([], description="classes of ComfyUI's paid partner nodes")
     open_classes: list[str] = Field([], description="node classes of which nothing says which pack has them")
     questions: list[str] = []
 

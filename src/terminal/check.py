@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +12,11 @@ from typing import Any
 from .. import job_log
 from ..comfy.engine import ComfyEngine
 from ..comfy.install import find_comfyui
-from ..errors import WorkerError
+from ..errors import InvalidWorkflow, WorkerError
 from ..job.handler import Worker, handler, set_worker
 from ..job.run import JobRunner
 from ..settings import read_settings
+from .files import read_content
 
 
 def run(options: argparse.Namespace) -> int:
@@ -41,9 +41,9 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(file: Path) -> int:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        print(f"{file.name}: it is not valid JSON", file=sys.stderr)
+        content = read_content(file)
+    except InvalidWorkflow as error:
+        print(f"{file.name}: {error.message}", file=sys.stderr)
         return 1
     given = content["input"] if isinstance(content, dict) and isinstance(content.get("input"), dict) else None
     job = {**(given or {"workflow": content}), "action": "validate"}

@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from ..comfy.install import find_comfyui
-from ..errors import ComfyNotFound, InvalidWorkflow, WorkerError
+from ..errors import ComfyNotFound, WorkerError
 from ..models.catalog import known_manifest
 from ..models.manifest import Manifest
 from ..models.places import find_places
@@ -29,6 +27,7 @@ from ..needs import (
 )
 from ..packs.libraries import environment_of
 from ..settings import Settings, read_settings
+from .files import read_content, read_workflow
 from .lock import lock
 
 _ENDINGS = (".json", ".yaml", ".yml")
@@ -89,15 +88,7 @@ def _files(given: list[Path]) -> Iterator[Path]:
 
 
 def _needs(file: Path, manifest: Manifest) -> Needs:
-    text = file.read_text(encoding="utf-8", errors="replace")
-    try:
-        content = yaml.safe_load(text) if file.suffix in (".yaml", ".yml") else json.loads(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise InvalidWorkflow(f"it cannot be read as {file.suffix.removeprefix('.').upper() or 'JSON'}") from error
-    if is_list_of_needs(content):
+    content = read_content(file)
+    if isinstance(content, dict) and is_list_of_needs(content):
         return read_list(file.name, content)
-    if isinstance(content, dict) and isinstance(content.get("input"), dict) and "class_type" not in content["input"]:
-        content = content["input"]
-    if isinstance(content, dict) and isinstance(content.get("workflow"), dict) and "nodes" not in content:
-        content = content["workflow"]
-    return needs_of_workflow(file.name, content, manifest)
+    return needs_of_workflow(file.name, read_workflow(file), manifest)

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from ..errors import PackFailed, WorkerError
 from ..models.job_models import JobModels, NamedModel
@@ -20,7 +19,6 @@ from ..packs.registry import Registry
 from ..settings import Settings
 from ..settings.stored_workflows import pack, unpack
 from ..storage.web import FetchRules
-from ..workflow.core_classes import core_schemas
 
 # RunPod's pools by the gigabytes of their GPUs (https://docs.runpod.io/references/gpu-types#gpu-pools).
 _POOLS = {
@@ -37,9 +35,10 @@ _SHOWN_POOLS = 4
 _LARGE = ("diffusion_models", "checkpoints")  # the kinds of models that have to fit into the GPU while they sample
 _ROOM = 4.0  # gigabytes of a GPU for what sampling and decoding need besides
 _SMALLEST = 24.0  # gigabytes: with less ComfyUI moves parts of any larger model in and out
-_OWN_DISK, _DISK_STEP = 20, 5  # gigabytes
+_DISK_STEP = 5  # gigabytes
+OWN_DISK = 20
+"""Gigabytes of a container disk besides models."""
 _FETCH_SPEED = 0.2  # gigabytes a second that a worker may count on from a hub
-_MAX_FETCHED = 50.0  # gigabytes: the default of MAX_JOB_MODEL_GB
 
 
 @dataclass
@@ -52,14 +51,14 @@ class Plan:
     name: str
     env: dict[str, str] = field(default_factory=dict)
     pools: list[str] = field(default_factory=list)
-    disk: int = _OWN_DISK
+    disk: int = OWN_DISK
     can_run: bool = True
     lines: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
 
 
 def plan_endpoint(
-    file: Path, content: dict[str, Any], settings: Settings, has_volume: bool, packs_in_image: bool, stored: str = ""
+    file: Path, content: object, settings: Settings, has_volume: bool, packs_in_image: bool, stored: str = ""
 ) -> Plan:
     """The plan for a workflow, which is stored under the name of its file, beside those that are stored already.
 
@@ -72,7 +71,7 @@ def plan_endpoint(
         needs = needs_of_workflow(file.name, content, models.manifest)
         _plan_models(plan, needs, models.for_job(), has_volume)
     _plan_packs(plan, needs, settings, packs_in_image)
-    if any(schema.is_partner for name in _classes(content) if (schema := core_schemas().get(name))):
+    if needs.partner_classes:
         plan.env["ENABLE_API_NODES"] = "true"
         plan.lines.append("paid partner nodes: give a key by --secret COMFY_ORG_API_KEY, or with each job")
     if needs.inputs:
@@ -97,10 +96,10 @@ def _plan_models(plan: Plan, needs: Needs, job: JobModels, has_volume: bool) -> 
     plan.env["DOWNLOAD_MODELS"] = "true"
     if names:
         plan.env["MODELS"] = ",".join(dict.fromkeys(names))
-    if total > _MAX_FETCHED:
+    if total > Settings.max_job_models:
         plan.env["MAX_JOB_MODEL_GB"] = str(int(total) + 10)
     if not has_volume:
-        plan.disk = -(-int(_OWN_DISK + total * 1.05) // _DISK_STEP) * _DISK_STEP
+        plan.disk = -(-int(OWN_DISK + total * 1.05) // _DISK_STEP) * _DISK_STEP
     _choose_gpu(plan, [model for need, model in found if need.folder in _LARGE])
     where = "kept on the volume" if has_volume else "each worker that starts anew fetches them; a volume keeps them"
     at_least = "" if all(model.size for _, model in found) else "at least "
@@ -172,13 +171,3 @@ def _plan_packs(plan: Plan, needs: Needs, settings: Settings, packs_in_image: bo
     if sources:
         plan.env["CUSTOM_NODES"] = ",".join(sources)
         plan.lines.append("node packs: fetched at the first start; docker/build.sh --workflow bakes them in")
-
-
-def _classes(content: dict[str, Any]) -> Iterator[str]:
-    """The node classes that a workflow names, in either format."""
-    graphs = [content, *((content.get("definitions") or {}).get("subgraphs") or [])]
-    for graph in graphs:
-        nodes = graph.get("nodes") if isinstance(graph.get("nodes"), list) else graph.values()
-        for node in nodes:
-            if isinstance(node, dict):
-                yield str(node.get("type") or node.get("class_type"))

@@ -7,7 +7,6 @@ import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from .. import job_log
@@ -15,23 +14,24 @@ from ..comfy.client import ComfyClient
 from ..comfy.engine import ComfyEngine
 from ..comfy.install import find_comfyui
 from ..editor import class_types, convert, is_editor_workflow, read_document
-from ..errors import InvalidWorkflow, WorkerError
+from ..errors import WorkerError
 from ..settings import read_settings
 from ..workflow.checks import check_json, check_workflow
 from ..workflow.leftovers import without_leftovers
+from .files import read_content
 
 
 def run(options: argparse.Namespace) -> int:
     """Convert a file; the exit status: 0 written, 1 it cannot be converted."""
     job_log.configure("WARNING")
     try:
-        text = json.dumps(_converted(_read(options.file), options.url), indent=2, ensure_ascii=False) + "\n"
+        text = json.dumps(_converted(read_content(options.file), options.url), indent=2, ensure_ascii=False) + "\n"
         if options.output:
             options.output.write_text(text, encoding="utf-8")
         else:
             sys.stdout.write(text)
     except WorkerError as error:
-        print(f"{error.error_code}: {error.message}", file=sys.stderr)
+        print(f"{error.error_code}: {options.file.name}: {error.message}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"{error.filename or options.output or options.file}: {error.strerror}", file=sys.stderr)
@@ -65,10 +65,3 @@ def _comfyui(url: str | None) -> Iterator[ComfyClient]:
     with ComfyEngine(find_comfyui(settings), settings) as engine:
         engine.wait_ready()
         yield engine.client
-
-
-def _read(file: Path) -> object:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidWorkflow(f"{file.name} cannot be read as JSON") from error

@@ -219,7 +219,7 @@ def test_another_file_than_the_job_means_is_told(place: Place) -> None:
         place.models(named(place.file(), sha256="0" * 64)).fetch_wanted(nothing)
     assert not place.there
     place.models(named(place.file())).fetch_wanted(nothing)
-    with pytest.raises(ModelCorrupt, match=r"style\.safetensors is not the file that is meant"):
+    with pytest.raises(ModelCorrupt, match=r"loras/style\.safetensors is there, but is not the file"):
         place.models(named(place.file(), sha256="0" * 64)).fetch_wanted(nothing)
 
 
@@ -290,3 +290,96 @@ def test_notes_of_models_that_are_gone_do_no_harm(place: Place) -> None:
     kept.make_room(1)
     kept.note_use([place.folder / "models/loras/style.safetensors", Path("/elsewhere")])
     assert not place.there
+
+
+# --- What a caller must not learn or do --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [
+        ("/etc", "hostname"),
+        ("../../etc", "hostname"),
+        (".", "x.safetensors"),
+        ("", "x.safetensors"),
+        ("loras", "../../private.safetensors"),
+        ("loras", "/etc/hostname"),
+        ("loras", "a" * 300 + ".safetensors"),
+        ("loras", "ä" * 180 + ".safetensors"),
+        ("loras", "ae.safetensors/x.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("download", [True, False])
+def test_nobody_learns_of_files_that_are_no_models(place: Place, folder: str, name: str, download: bool) -> None:
+    (place.folder / "private.safetensors").write_bytes(CONTENT)
+    wanted = NamedModel(folder, name, place.file(), "models[0]", "0" * 64)
+    models = place.models(wanted, download_models=download)
+    with pytest.raises((ModelRefused, ModelFetchFailed)) as caught:
+        models.fetch_wanted(nothing)
+    assert place.server.sha256("a.safetensors") not in caught.value.message
+    assert not models.fetcher.places.locate(name)
+    assert not list(models.fetcher.places.candidates(folder, name))
+    assert not list(place.folder.rglob(".checked"))
+
+
+def test_the_digest_of_a_file_that_is_there_is_not_told(place: Place) -> None:
+    place.models(named(place.file())).fetch_wanted(nothing)
+    with pytest.raises(ModelCorrupt) as caught:
+        place.models(named(place.file(), sha256="0" * 64)).fetch_wanted(nothing)
+    assert place.server.sha256("a.safetensors") not in caught.value.message
+
+
+def test_a_job_cannot_take_the_place_of_a_pinned_model(place: Place) -> None:
+    wanted = NamedModel("vae", "ae.safetensors", place.file(), "models[0]")
+    with pytest.raises(ModelRefused, match="known here as another file"):
+        place.models(wanted).fetch_wanted(nothing)
+    pinned = place.models().manifest.find_by_path("ae.safetensors", "vae")[0]
+    same = place.models(NamedModel("vae", "ae.safetensors", pinned.source.page, "models[0]"))
+    assert same.as_model(same.wanted[0]) == pinned
+
+
+def test_an_empty_file_is_no_model(place: Place) -> None:
+    place.server.files["empty.safetensors"] = b""
+    with pytest.raises(ModelFetchFailed):
+        place.models(named(place.file("empty.safetensors"))).fetch_wanted(nothing)
+    assert not place.there
+
+
+def test_the_bounds_are_for_the_whole_job(place: Place) -> None:
+    place.server.files["b.safetensors"] = CONTENT
+    saved = NamedModel("loras", "b.safetensors", place.file("b.safetensors"), "the workflow", is_wanted=False)
+    models = place.models(named(place.file()), saved=(saved,), max_job_models=len(CONTENT) * 1.5 / 1e9)
+    models.fetch_wanted(nothing)
+    with pytest.raises(ModelFetchFailed, match="MAX_JOB_MODEL_GB"):
+        models.fetch_missing(missing("b.safetensors"), nothing)
+
+
+def test_what_came_is_noted_although_another_failed_and_what_a_job_uses_stays(place: Place) -> None:
+    place.server.files["bad.safetensors"] = b"x" * 100
+    for name in ("one.safetensors", "two.safetensors"):
+        with pytest.raises(ModelCorrupt):
+            models = place.models(named(place.file(), name), named(place.file("bad.safetensors"), "bad.safetensors"))
+            models.fetch_wanted(nothing)
+    models = place.models(named(place.file(), "three.safetensors"))
+    models.note_use(["one.safetensors"])
+    replace(models, kept=replace(models.kept, limit=1)).fetch_wanted(nothing)
+    assert {"one.safetensors", "three.safetensors"} <= place.there
+    assert "two.safetensors" not in place.there
+
+
+@pytest.mark.parametrize(
+    "url", ["http://civitai.com/api/download/models/4", "http://huggingface.co/o/r/resolve/main/x"]
+)
+def test_the_hub_and_civitai_are_not_asked_in_the_clear(place: Place, url: str) -> None:
+    hub, civitai = "https://huggingface.co", "https://civitai.com"
+    with pytest.raises(ModelRefused, match="must begin with https"):
+        place.models(named(url), hf_endpoint=hub, civitai_endpoint=civitai).check_wanted()
+
+
+def test_another_port_is_another_host_and_the_usual_one_is_not(place: Place) -> None:
+    models = place.models(named("https://civitai.com:8443/api/download/models/4"))
+    with pytest.raises(ModelRefused, match=r"not fetched from 'civitai\.com:8443'"):
+        models.check_wanted()
+    usual = place.models(named("https://civitai.com:443/api/download/models/4"))
+    usual.check_wanted()
+    assert usual.fetcher.civitai.has("https://civitai.com:443/api/download/models/4")

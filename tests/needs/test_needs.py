@@ -256,3 +256,35 @@ def test_every_model_that_a_stock_template_names_has_its_source_and_no_node_is_a
         files += 1
     assert counted > 500
     assert files > 600
+
+
+# --- Files that are not what they should be ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("deep.json", "[" * 100_000),
+        ("odd.json", '{"nodes": {"a": 1}, "links": 5}'),
+        ("latin.json", "é".encode("latin-1")),
+        ("loop.yaml", "a: &a [*a]\n"),
+        ("bomb.yaml", "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"),
+        ("folder.json", {"directory": ".", "name": "x.safetensors"}),
+        ("root.json", {"directory": "/", "name": "etc/passwd.safetensors"}),
+        ("digits.json", {"ver": "1." + "9" * 5000}),
+        ("list.json", "[1]"),
+        ("list.yaml", "customNodes: 5\nmodels: {a: 1}\n"),
+    ],
+)
+def test_any_file_is_read_or_refused_in_words(tmp_path: Path, name: str, content: Any) -> None:
+    if isinstance(content, dict):
+        model = {"url": "https://huggingface.co/a/b/resolve/main/x.safetensors", **content}
+        properties = {"models": [model], "ver": content.get("ver", ""), "cnr_id": "comfy-core"}
+        nodes = [{**saved_node(1, "VAELoader", ["x.safetensors"], {}, {"VAE": "VAE"}), "properties": properties}]
+        content = json.dumps(saved(nodes, []))
+    file = tmp_path / name
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    command = [sys.executable, "-m", "src.workflow", "needs", str(file)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.stdout or name in done.stderr
