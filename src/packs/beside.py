@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..models.places import VOLUMES
 from ..settings import Settings
+from .installed import InstalledPacks
 
 log = logging.getLogger(__name__)
 
 _FOLDER = "node-packs"
-
-
-@dataclass(frozen=True)
-class InstalledPacks:
-    """Folders that ComfyUI loads packs from, one with their libraries or None, and pack to reason for the others."""
-
-    folders: tuple[Path, ...] = ()
-    libraries: Path | None = None
-    failures: dict[str, str] = field(default_factory=dict)
 
 
 def install_packs(settings: Settings, python: str) -> InstalledPacks:

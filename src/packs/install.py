@@ -29,8 +29,8 @@ from ..models.locks import locked
 from ..redaction import public_text
 from ..settings import PackSource, Settings
 from ..storage.web import FetchRules
-from .beside import InstalledPacks
 from .fetch import fetch_pack
+from .installed import InstalledPacks
 from .libraries import environment_of, install_libraries, resolve, wanted_by
 from .registry import Registry
 

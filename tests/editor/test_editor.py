@@ -445,7 +445,7 @@ def test_a_command_says_what_it_cannot_convert(draft_bench: Bench, tmp_path: Pat
     file = tmp_path / "saved.json"
     for content, told in (
         (json.dumps(in_a_circle()), "workflow_format_ui: "),
-        ("{", "invalid_workflow: saved.json cannot be read as JSON"),
+        ("{", "invalid_workflow: saved.json: it cannot be read as JSON"),
     ):
         file.write_text(content)
         done = command("convert", str(file), "--url", draft_bench.engine.process.url)
