@@ -159,7 +159,7 @@ def test_what_is_wrong_is_told_where_a_screen_reader_hears_it(page: Any, tmp_pat
     shot(page, "error")
     (tmp_path / "bad.json").write_text("{")
     page.get_by_label("Workflow file").set_input_files(tmp_path / "bad.json")
-    page.get_by_text("bad.json is no JSON").wait_for()
+    page.get_by_text("bad.json is not valid JSON").wait_for()
 
 
 def test_a_running_job_shows_its_steps_and_can_be_cancelled(page: Any, tmp_path: Path) -> None:
@@ -220,3 +220,112 @@ def test_the_page_asks_nobody_but_the_endpoint(client: Client) -> None:
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert "http://" not in answer.text
     assert set(re.findall(r"https://[\w.]+", answer.text)) == {"https://api.runpod.ai"}
+
+
+# --- What went wrong once ------------------------------------------------------------------------------------------
+
+
+def sent_jobs(page: Any) -> list[dict[str, Any]]:
+    """The inputs of the jobs that the page sends, as they are on the wire; the list grows."""
+    found: list[dict[str, Any]] = []
+
+    def on_request(request: Any) -> None:
+        if request.url.endswith("/run") and request.method == "POST":
+            found.append(json.loads(request.post_data)["input"])
+
+    page.on("request", on_request)
+    return found
+
+
+def test_only_a_key_that_was_typed_is_sent_and_it_outlives_a_reload(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path, SERVE_API_KEY="") as served:
+        context = browser.new_context()
+        opened = context.new_page()
+        keys: list[str | None] = []
+        opened.on("request", lambda request: keys.append(request.headers.get("authorization")))
+        opened.goto(served.url.removesuffix("/v2/local") + "/")
+        opened.get_by_text("worker ready").wait_for(timeout=LONG)
+        assert opened.get_by_label("Key").input_value() == ""
+        assert set(keys) == {None}
+        opened.get_by_text("Endpoint", exact=True).click()
+        opened.get_by_label("Key").fill("mine")
+        opened.get_by_label("Key").press("Tab")
+        opened.reload()
+        assert opened.get_by_label("Key").input_value() == "mine"
+        context.close()
+
+
+def test_large_seeds_emptied_numbers_and_values_are_sent_as_they_are_written(page: Any, tmp_path: Path) -> None:
+    jobs = sent_jobs(page)
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["seed"] = 2**64 - 3
+    drop(page, tmp_path, workflow)
+    page.get_by_text("workflow.json can run here").wait_for()
+    assert page.get_by_label("seed").input_value() == str(2**64 - 3)
+    page.get_by_label("steps").fill("")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("steps: it is empty").wait_for()
+    assert jobs == []
+    page.get_by_label("steps").fill("2")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
+    assert jobs[0]["workflow"]["8"]["inputs"]["seed"] == 2**64 - 3
+    page.get_by_label("seed").fill(str(2**64 - 1))
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text(f"seed {2**64 - 1}").wait_for()
+    assert int(jobs[1]["seed"]) == 2**64 - 1
+
+
+def test_a_field_with_candidates_sends_a_number(page: Any, tmp_path: Path) -> None:
+    jobs = sent_jobs(page)
+    workflow = workflows.generative()
+    workflow["18"] = json.loads(json.dumps(workflow["8"]))
+    workflow["18"]["inputs"] |= {"steps": 4, "latent_image": ["8", 0]}
+    saver = next(entry for entry in workflow.values() if entry["class_type"] == "VAEDecode")
+    saver["inputs"]["samples"] = ["18", 0]
+    drop(page, tmp_path, workflow)
+    page.get_by_text("workflow.json can run here").wait_for()
+    box = page.get_by_label("steps").last
+    box.fill("3")
+    page.get_by_role("button", name="Run").click()
+    page.wait_for_function("document.getElementById('state').textContent !== ''")
+    page.wait_for_timeout(300)
+    assert jobs[0]["steps"] == 3
+
+
+def test_a_long_error_and_missing_models_fit_into_the_window(page: Any, tmp_path: Path) -> None:
+    drop(page, tmp_path, {"1": workflows.node("A" * 3000)}, "long.json")
+    page.locator("#error:not(:empty), #notes li").first.wait_for()
+    for width in (1280, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    shot(page, "long-error")
+    page.evaluate(
+        "fail(Object.assign(new Error('missing'), {missing: [{name: 'a.safetensors', folder: 'loras'}], notes: []}))"
+    )
+    assert page.locator("#table td").all_inner_texts() == ["a.safetensors", "loras"]
+
+
+def test_a_dropped_file_takes_the_place_of_a_stored_workflow(page: Any, tmp_path: Path) -> None:
+    page.get_by_text("workflow_api_format can").wait_for()  # the example that is there on arrival
+    assert page.locator("#stored").input_value() == "workflow_api_format"
+    drop(page, tmp_path, workflows.still())
+    page.get_by_text("workflow.json can run here").wait_for()
+    assert page.locator("#stored").input_value() == ""
+
+
+def test_pictures_are_enlarged_settings_used_again_and_the_json_shown(page: Any, tmp_path: Path) -> None:
+    drop(page, tmp_path, workflows.generative())
+    page.get_by_text("workflow.json can run here").wait_for()
+    page.get_by_label("steps").fill("3")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("Done in").wait_for()
+    page.get_by_label("steps").fill("5")
+    page.get_by_role("button", name="Use these settings").click()
+    assert page.get_by_label("steps").input_value() == "3"
+    page.get_by_role("button", name=re.compile("Enlarge")).click()
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Escape")
+    page.get_by_text("Request and response as JSON").click()
+    assert '"steps": 3' in page.get_by_label("Request", exact=True).inner_text()
+    assert "characters)" in page.get_by_label("Response", exact=True).inner_text()

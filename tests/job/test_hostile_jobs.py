@@ -26,7 +26,14 @@ from PIL import Image
 from src import job_log
 from src.comfy.record import Run
 from src.deadline import Deadline
-from src.errors import InputFileRefused, InputFileUnavailable, InvalidWorkflow, JobCancelled, WorkerError
+from src.errors import (
+    InputFileRefused,
+    InputFileUnavailable,
+    InvalidWorkflow,
+    JobBucketFailed,
+    JobCancelled,
+    WorkerError,
+)
 from src.inputs.input_file import InputFile
 from src.job.request import read_job
 from src.outputs.listing import OutputFile, list_files
@@ -460,7 +467,7 @@ def test_a_callers_storage_is_connected_to_where_it_was_checked(monkeypatch: pyt
     assert "127.0.0.1" not in connected
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port, **_: [(socket.AF_INET, 1, 6, "", ("8.8.8.8", port))])
     for name in ("arn:aws:s3:us-west-2:123456789012:accesspoint/ap", "bkt--usw2-az1--x-s3", "a/b"):
-        with pytest.raises(InputFileRefused, match="plain name"):
+        with pytest.raises(JobBucketFailed, match="plain name"):
             Bucket(replace(request.bucket, endpoint_url="https://8.8.8.8", name=name)).check()
 
 

@@ -186,7 +186,7 @@ def test_a_caller_may_bring_a_bucket_of_their_own(draft_bench: Bench, storage: S
     theirs = {"endpointUrl": storage.config.endpoint_url, "accessId": "any", "accessSecret": "any", "bucketName": NAME}
     job = {"id": "their-job", "input": {"workflow": workflows.still()}, "s3Config": theirs}
     refused = draft_bench.handle(job)
-    assert refused["error_code"] == "input_file"
+    assert refused["error_code"] == "bucket_failed"
     assert "s3Config.endpointUrl: the URL must begin with https://" in refused["error"]
     answer = with_bucket(draft_bench, None, trusted_hosts=(host,)).handle(job)
     assert len(fetched(answer)) == 1
