@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 
-from ..errors import PartnerKeyMissing, UnexpectedAnswer, WorkerError
+from ..errors import MissingNodeType, PartnerKeyMissing, UnexpectedAnswer, WorkerError
+from ..redaction import public_text
 from ..workflow.graph import Graph, Slot, Workflow
 from ..workflow.pruning import without_unneeded
 from ..workflow.schemas import InputSchema, NodeErrors, NodeSchema, check_inputs, check_nodes, check_pitfalls
@@ -15,6 +16,7 @@ from ..workflow.typed import TypedGraph
 from .client import ComfyClient
 from .rejection import Engine, Problem, explain_problems, list_problems
 
+_SHOWN_CLASSES = 20
 _FOREIGN_SEPARATOR = "\\" if os.sep == "/" else "/"
 
 
@@ -67,6 +69,16 @@ def mend(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> 
     workflow, told = without_unneeded(workflow, schemas, replaced)
     _refuse(client, workflow, check_pitfalls(Graph(workflow), schemas))
     return workflow, told
+
+
+def with_all_classes(client: ComfyClient, error: MissingNodeType, workflow: Workflow) -> MissingNodeType:
+    """The same error with all classes that ComfyUI lacks: it tells only the first."""
+    schemas = client.schemas({node["class_type"] for node in workflow.values()})
+    lacking = sorted(name for name, schema in schemas.items() if schema is None)
+    others = [public_text(name, 100) for name in lacking if name != error.details.get("class_type")][:_SHOWN_CLASSES]
+    if not others:
+        return error
+    return MissingNodeType(f"{error.message}. Also missing: {', '.join(others)}", **error.details, also_missing=others)
 
 
 def failed_packs(client: ComfyClient, unknown: Iterable[str]) -> list[str]:

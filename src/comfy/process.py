@@ -9,14 +9,12 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .. import REPOSITORY
 from ..errors import ComfyBootFailed, ComfyStuck, PortTaken
 from ..launch import LAUNCHER
 from ..launch.comfy_launcher import WORKER_THREAD_ENDED
@@ -24,7 +22,7 @@ from ..launch.container_memory import kernel_kills, total_memory
 from ..models.places import write_model_paths
 from ..packs import InstalledPacks, install_packs
 from ..redaction import public_text
-from ..settings import SECRETS_FILE, Settings, child_environment
+from ..settings import SECRETS_FILE, Settings, child_environment, guarded_programs
 from .boot_log import BootLog
 from .folders import Folders
 from .install import Installation
@@ -34,7 +32,6 @@ _comfyui_log = logging.getLogger("comfyui")
 
 _MARK = "COMFYUI_WORKER_FOLDERS"
 """Variable that marks the processes of one ComfyUI: those that it starts inherit it."""
-_SYSTEM_FOLDERS = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64")  # what processes of the worker run, too
 _KILL_ROUNDS, _KILL_ROUND_SECONDS = 20, 0.05
 _STOP_SECONDS = 3.0
 _GIGABYTE = 1 << 30
@@ -154,8 +151,7 @@ class ComfyProcess:
             options = ["--libraries", str(self.packs.libraries), *options]
         if not self._settings.comfyui_confined:
             return options
-        programs = [REPOSITORY, sys.prefix, sys.base_prefix, *_SYSTEM_FOLDERS]
-        return ["--guard", os.pathsep.join(map(str, programs)), str(SECRETS_FILE), *options]
+        return ["--guard", os.pathsep.join(guarded_programs()), str(SECRETS_FILE), *options]
 
     def mark_ready(self) -> None:
         """Tell the launcher that the engine has booted: it goes on with what the boot put off."""

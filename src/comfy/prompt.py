@@ -11,12 +11,12 @@ from types import MappingProxyType
 from typing import Any
 
 from ..deadline import Deadline
-from ..errors import ComfyCrashed, ComfyUnreachable, EngineFault, UnexpectedAnswer, WorkerError
+from ..errors import ComfyCrashed, ComfyUnreachable, EngineFault, MissingNodeType, UnexpectedAnswer, WorkerError
 from ..workflow.graph import Workflow
 from .engine import ComfyEngine
 from .history_wait import HistoryWait
 from .liveness import HangDetector, wait_until_responsive
-from .preflight import engine_of
+from .preflight import engine_of, with_all_classes
 from .record import Run, sends_frames
 from .rejection import explain_rejection
 from .run_limits import Report, RunLimits
@@ -77,7 +77,8 @@ def _queue(
     """Queue the prompt. Raises what a rejection means, also where ComfyUI would run only a part of it."""
     submission = engine.client.queue_prompt(workflow, prompt_id, client_id, extra_data)
     if not submission.is_whole:
-        raise explain_rejection(submission.body, workflow, engine_of(engine.client))
+        error = explain_rejection(submission.body, workflow, engine_of(engine.client))
+        raise with_all_classes(engine.client, error, workflow) if isinstance(error, MissingNodeType) else error
     log.info("queued prompt %s with %d nodes", prompt_id, len(workflow))
 
 

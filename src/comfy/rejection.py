@@ -91,14 +91,17 @@ def list_problems(node_errors: Mapping[str, Any], workflow: Workflow, engine: En
 
 def explain_problems(problems: Sequence[Problem]) -> WorkerError:
     """One error for all of them."""
-    shown = "; ".join(problem.text for problem in problems[:_SHOWN_ERRORS])
-    more = f"; and {len(problems) - _SHOWN_ERRORS} more" if len(problems) > _SHOWN_ERRORS else ""
+    is_missing_model = any(problem.is_missing_model for problem in problems)
+    between = "\n" if is_missing_model else "; "  # a line for each file
+    texts = [problem.text for problem in problems[:_SHOWN_ERRORS]]
+    texts += [f"and {len(problems) - _SHOWN_ERRORS} more"] if len(problems) > _SHOWN_ERRORS else []
     details = [{**problem.details, "message": problem.text} for problem in problems[:_SHOWN_ERRORS]]
-    if any(problem.is_missing_model for problem in problems):
+    if is_missing_model:
         missing = [problem.missing_model for problem in problems if problem.is_missing_model]
         is_all = len(missing) == len(problems)
-        return MissingModel(f"{shown}{more}. {_WHERE_MODELS_ARE}", is_all, node_errors=details, missing_models=missing)
-    return InvalidWorkflow(f"{shown}{more}", node_errors=details)
+        message = between.join([*texts, _WHERE_MODELS_ARE])
+        return MissingModel(message, is_all, node_errors=details, missing_models=missing)
+    return InvalidWorkflow(between.join(texts), node_errors=details)
 
 
 def _explain_whole(error: Mapping[str, Any], engine: Engine) -> WorkerError:

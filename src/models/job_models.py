@@ -129,23 +129,25 @@ class JobModels:
 
     def explain(self, error: MissingModel) -> MissingModel:
         """The same error, its message and hints completed with where and how to get the models."""
-        suggestions = []
+        known: dict[str, Model] = {}
+        lines = [error.message]
         for name, folder in _missing(error):
             model = self._known(name, folder)
             error.hints.extend(where_to_get(name, self.manifest, folder))
             if model is not None:
-                suggestions.append(self._how_to_get(model))
+                known[model.name] = model
+                sets = " or ".join(self.manifest.sets_with(model.name))
+                lines.append(
+                    f"{model.file} ({model.about}){f' comes with the set {sets}' if sets else ' is known here'}"
+                )
             else:
-                suggestions.extend(filter(None, map(self._why_not, self._named(name, folder))))
-        explained = MissingModel(". ".join([error.message, *suggestions]), error.is_all, **error.details)
+                lines.extend(filter(None, map(self._why_not, self._named(name, folder))))
+        if known:
+            setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
+            lines.append(f"To have them here, set {setting}, or run `python -m src.models fetch {' '.join(known)}`")
+        explained = MissingModel("\n".join(lines), error.is_all, **error.details)
         explained.hints = error.hints
         return explained
-
-    def _how_to_get(self, model: Model) -> str:
-        sets = self.manifest.sets_with(model.name)
-        of_set = f"the set{'s' if len(sets) > 1 else ''} {' or '.join(sets)}" if sets else f"{model.name!r}"
-        setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
-        return f"{model.file} comes with {of_set}: set {setting}, or `python -m src.models fetch {model.name}`"
 
     def _why_not(self, named: NamedModel) -> str:
         """Why a model of which the saved workflow says the URL is not fetched; "" if it would be."""

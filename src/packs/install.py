@@ -25,9 +25,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import PackFailed
+from ..launch import LAUNCHER
 from ..models.locks import locked
 from ..redaction import public_text
-from ..settings import PackSource, Settings
+from ..settings import SECRETS_FILE, PackSource, Settings, guarded_programs
 from ..storage.web import FetchRules
 from .fetch import fetch_pack
 from .installed import InstalledPacks
@@ -110,13 +111,12 @@ class _Installer:
             return current
         reasons = dict[str, str]()
         with _noting(reasons, "all"), TemporaryDirectory(prefix=_TEMPORARY, dir=folder) as temporary:
-            names, requirements = self._choose(folder, current, fetched, own, Path(temporary))
+            made = Path(temporary, "set")
+            names, libraries = self._build(folder, current, fetched, own, made)
             if current.folder and len(names) == len(current.packs):
                 return current
-            made = Path(temporary, "set")
-            self._make_set(folder, names, requirements, made)
             numbers = (int(path.name[4:]) for path in folder.glob("set-*") if path.name[4:].isdecimal())
-            newest = _Set(f"set-{1 + max(numbers, default=0)}", names, requirements)
+            newest = _Set(f"set-{1 + max(numbers, default=0)}", names, libraries)
             made.replace(folder / newest.folder)
             newest.write(folder)
             return newest
@@ -137,27 +137,36 @@ class _Installer:
             Path(temporary, source.name).replace(target)
         return target.is_dir()
 
-    def _choose(
-        self, folder: Path, current: _Set, fetched: Sequence[str], own: Sequence[str], temporary: Path
+    def _build(
+        self, folder: Path, current: _Set, fetched: Sequence[str], own: Sequence[str], made: Path
     ) -> tuple[list[str], list[str]]:
-        """The packs that go together, those of the current set in any case, and the libraries that they want."""
-        wanted = [line for name in current.packs for line in wanted_by(folder / "fetched" / name)]
-        names, requirements = list(current.packs), list(current.libraries)
+        """Make a set of the current one and those packs whose libraries go with it; its packs and its libraries."""
+        names, libraries, pip = list(current.packs), list(current.libraries), self._pip
+        (made / "libraries").mkdir(parents=True)
+        if current.folder:
+            shutil.copytree(
+                folder / current.folder / "libraries", made / "libraries", dirs_exist_ok=True, symlinks=True
+            )
         for name in fetched:
             with _noting(self.failures, name, "its libraries cannot be installed: "):
-                lines = wanted_by(folder / "fetched" / name)
-                if lines:
-                    requirements = resolve(self.python, [*wanted, *lines], own, temporary)
-                wanted += lines
+                wanted = resolve(pip, wanted_by(folder / "fetched" / name), [*own, *libraries], made.parent)
+                more = [line for line in wanted if line not in libraries]
+                log.info("CUSTOM_NODES: installing %d libraries of %s", len(more), name)
+                install_libraries(pip, more, made / "libraries")
+                libraries += more
                 names.append(name)
-        return names, requirements
-
-    def _make_set(self, folder: Path, names: Sequence[str], requirements: Sequence[str], made: Path) -> None:
-        (made / "custom_nodes").mkdir(parents=True)
         for name in names:
             shutil.copytree(folder / "fetched" / name, made / "custom_nodes" / name, symlinks=True)
-        log.info("CUSTOM_NODES: installing %d libraries", len(requirements))
-        install_libraries(self.python, requirements, made / "libraries")
+        (made / "custom_nodes").mkdir(exist_ok=True)
+        return names, libraries
+
+    @property
+    def _pip(self) -> list[str]:
+        """The command that runs pip: confined as ComfyUI is, since packages may run code while they are built."""
+        if not self.settings.comfyui_confined:
+            return [self.python, "-m", "pip"]
+        guard = ("--guard", os.pathsep.join(guarded_programs()), str(SECRETS_FILE))
+        return [self.python, str(LAUNCHER), str(os.getpid()), "-", *guard, "-m", "pip"]
 
 
 def _check_time(end: float) -> Callable[[], None]:

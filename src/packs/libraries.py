@@ -1,7 +1,7 @@
 """The Python libraries that packs want, beside those of ComfyUI, none of which they may change.
 
-Only wheels are taken: building a source package would run its code outside ComfyUI's confinement. Of a pack's
-requirements only plain lines are taken, no options of pip and no addresses, for the same reason.
+Of a pack's requirements only plain lines are taken, no options of pip and no addresses: those could read files of the
+worker, or change what other packs get.
 """
 
 from __future__ import annotations
@@ -62,10 +62,11 @@ def environment_of(python: str) -> list[str]:
     return [str(line) for line in listed]
 
 
-def resolve(python: str, wanted: Sequence[str], known: Sequence[str], folder: Path, *more: str) -> list[str]:
+def resolve(pip: Sequence[str], wanted: Sequence[str], known: Sequence[str], folder: Path, *more: str) -> list[str]:
     """What has to be installed for `wanted` beside `known`, neither of which changes: `name==version` each.
 
-    `folder` is for temporary files, `more` more options of pip. Raises PackFailed, with pip's own reason.
+    `pip` is the command that runs it, `folder` is for temporary files, `more` are more options of pip. Raises
+    PackFailed, with pip's own reason.
     """
     if not wanted:
         return []
@@ -73,22 +74,22 @@ def resolve(python: str, wanted: Sequence[str], known: Sequence[str], folder: Pa
     requirements.write_text("".join(f"{line}\n" for line in wanted), encoding="utf-8")
     constraints.write_text("".join(f"{k}\n" for k in known if not k.startswith("python==")), encoding="utf-8")
     files = ("--report", str(report), "-r", str(requirements), "-c", str(constraints))
-    _pip(python, "install", "--quiet", "--dry-run", *files, *more)
+    _run(pip, "install", "--quiet", "--dry-run", *files, *more)
     installed = json.loads(report.read_text(encoding="utf-8"))["install"]
     return [f"{item['metadata']['name']}=={item['metadata']['version']}" for item in installed]
 
 
-def install_libraries(python: str, requirements: Sequence[str], target: Path) -> None:
+def install_libraries(pip: Sequence[str], requirements: Sequence[str], target: Path) -> None:
     """Install exactly these into a folder. Raises PackFailed."""
     target.mkdir(parents=True, exist_ok=True)
     if requirements:
-        options = ("--quiet", "--no-deps", "--no-compile", "--only-binary=:all:", "--target", str(target))
-        _pip(python, "install", *options, *requirements)
+        options = ("--quiet", "--no-deps", "--no-compile", "--target", str(target))
+        _run(pip, "install", *options, *requirements)
 
 
-def _pip(python: str, *arguments: str) -> None:
+def _run(pip: Sequence[str], *arguments: str) -> None:
     """Run pip. Raises PackFailed with the reason that it gives."""
-    command = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments]
+    command = [*pip, "--disable-pip-version-check", "--no-input", *arguments]
     try:
         done = subprocess.run(
             command, env=_environment(), capture_output=True, text=True, timeout=_TIMEOUT_SECONDS, check=False

@@ -133,9 +133,9 @@ class PackLocker:
     def _resolve(self, wanted: Sequence[str], known: Sequence[str], temporary: Path) -> tuple[list[str], str]:
         """The exact requirements in the image; where one has no wheel, those of this Python, which is said."""
         try:
-            return resolve(self.python, wanted, known, temporary, *self.target.pip_options), ""
+            return resolve((self.python, "-m", "pip"), wanted, known, temporary, *self.target.pip_options), ""
         except PackFailed:
-            here = resolve(self.python, wanted, known, temporary, "--ignore-installed")
+            here = resolve((self.python, "-m", "pip"), wanted, known, temporary, "--ignore-installed")
             version = ".".join(map(str, sys.version_info[:2]))
             return here, f" Its requirements are those of Python {version} here: not all of them have wheels."
 

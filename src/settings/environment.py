@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from typing import Any
@@ -17,6 +18,7 @@ from .settings import Settings, variable
 
 LOCAL_ENDPOINT = "WORKER_OF_LOCAL_ENDPOINT"
 """The variable that tells a worker that it is one of `--serve`."""
+_SYSTEM_FOLDERS = ("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64")
 SECRETS_FILE = REPOSITORY / ".secrets"
 _SDK_LOG_LEVELS = ("NOTSET", "TRACE", "DEBUG", "INFO", "WARN", "ERROR")
 
@@ -64,6 +66,11 @@ def _parsed(setting: Field[Any], value: str) -> Any:
 def warnings_about_variables() -> list[str]:
     """A sentence for each variable of other workers that is set."""
     return [f"{name} is of another worker: {told}" for name, told in PEER_VARIABLES.items() if os.environ.get(name)]
+
+
+def guarded_programs() -> list[str]:
+    """The folders with programs that the worker runs, which ComfyUI and its node packs must not change."""
+    return [str(REPOSITORY), sys.prefix, sys.base_prefix, *_SYSTEM_FOLDERS]
 
 
 def on_local_endpoint() -> bool:

@@ -188,7 +188,7 @@ def test_without_download_models_nothing_is_fetched_and_the_job_is_told(place: P
     models = place.models(saved=(saved,), download_models=False)
     assert not models.fetch_missing(missing("style.safetensors"), nothing)
     told = models.explain(missing("style.safetensors")).message
-    assert told == "missing. the workflow says where style.safetensors is: DOWNLOAD_MODELS=true would have it fetched"
+    assert told == "missing\nthe workflow says where style.safetensors is: DOWNLOAD_MODELS=true would have it fetched"
     assert not place.server.requests
 
 

@@ -286,8 +286,8 @@ def test_without_download_models_the_error_names_the_set_the_command_and_where_w
     answer = with_settings(bench, download_models=False).run(workflow=workflows.generative())
     assert (answer["error_type"], answer["error_code"]) == ("validation", "missing_model")
     for said in (
-        "tiny_sd3.safetensors comes with the set tiny: set DOWNLOAD_MODELS=true and MODELS",
-        "`python -m src.models fetch tiny_sd3`",
+        "comes with the set tiny\n",
+        "set DOWNLOAD_MODELS=true and MODELS, or run `python -m src.models fetch tiny_sd3 tiny_taesd`",
         "/runpod-volume/models",
         "MODELS_DIR",
     ):
