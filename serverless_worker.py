@@ -20,7 +20,14 @@ from src.comfy.process import ComfyProcess
 from src.errors import WorkerError
 from src.launch.comfy_launcher import hide_memory
 from src.launch.container_init import leave_init_behind
-from src.settings import Settings, local_worker_environment, on_runpod, read_settings, warnings_about_variables
+from src.settings import (
+    Settings,
+    local_worker_environment,
+    on_local_endpoint,
+    on_runpod,
+    read_settings,
+    warnings_about_variables,
+)
 from src.terminal import command_line
 from src.worker.boot_timeline import BootTimeline
 
@@ -37,7 +44,8 @@ def main() -> int:
     try:
         settings = read_settings()
         testing = options.testing or settings.mode_to_run == "test"
-        job_log.configure(settings.log_level or ("ERROR" if testing else "INFO"))
+        level = settings.log_level or ("ERROR" if testing else "INFO")
+        job_log.configure(level, settings.log_format == "json", on_local_endpoint())
         if options.doctor or testing or options.serve:
             return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):

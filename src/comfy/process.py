@@ -33,6 +33,7 @@ _comfyui_log = logging.getLogger("comfyui")
 _MARK = "COMFYUI_WORKER_FOLDERS"
 """Variable that marks the processes of one ComfyUI: those that it starts inherit it."""
 _KILL_ROUNDS, _KILL_ROUND_SECONDS = 20, 0.05
+_TRACEBACK = "Traceback (most recent call last)"
 _STOP_SECONDS = 3.0
 _GIGABYTE = 1 << 30
 _KILL_SECONDS = 30.0  # that the system may take to end a killed process
@@ -304,14 +305,21 @@ class ComfyProcess:
 
     def _read_log(self, process: subprocess.Popen[bytes]) -> None:
         """Read every line, so that the engine never waits for a full pipe."""
-        stream = process.stdout
+        stream, in_traceback = process.stdout, False
         while stream and (raw := stream.readline(_MAX_LINE_BYTES)):
             line = plain_line(raw.decode("utf-8", "replace"))[:_KEPT_CHARACTERS]
             self._log.append(line)
             self.boot_log.read(line)
             # Lines that are written while the engine is being ended, tracebacks included, are of no interest.
             is_noise = self._is_stopping or not line or _NOISE.match(line)
-            _comfyui_log.log(logging.DEBUG if is_noise else logging.INFO, "%s", line)
+            is_error, in_traceback = in_traceback or line.startswith(_TRACEBACK), _goes_on(in_traceback, line)
+            level = logging.DEBUG if is_noise else logging.ERROR if is_error else logging.INFO
+            _comfyui_log.log(level, "%s", line)
+
+
+def _goes_on(in_traceback: bool, line: str) -> bool:
+    """Whether the next line is of a traceback too: it ends with the exception, which is not indented."""
+    return line.startswith(_TRACEBACK) or (in_traceback and (not line or line.startswith(" ")))
 
 
 def plain_line(text: str) -> str:

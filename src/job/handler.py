@@ -8,7 +8,7 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -68,10 +68,21 @@ def answer_job(job: object, stop: threading.Event, on_safe: Callable[[], object]
         job, stop, has_run.set if settings.refresh_worker else on_safe
     )  # if so, no job begins before its answer
     answer, wanted = _answer(call)
+    with job_log.job(job_id_of(job)):
+        log.info("%s", _summary(answer, call.seconds))
     if settings.refresh_worker and (has_run.is_set() or answer.get("error_type", "validation") != "validation"):
         answer["refresh_worker"] = True  # not for a job that was refused: it left nothing
     told: dict[str, Any] = serialisable(in_answer_format(answer, wanted or settings.answer_format))
     return told
+
+
+def _summary(answer: Mapping[str, Any], seconds: float) -> str:
+    """One line about an answer, for the log."""
+    files = answer.get("files") or []
+    size = sum(int(file.get("size_bytes") or 0) for file in files)
+    made = f", {len(files)} file{'s' if len(files) > 1 else ''} of {size:,} bytes" if files else ""
+    reason = f" ({answer.get('error_code')})" if answer.get("status") == "error" else ""
+    return f"{answer.get('status')}{reason} after {seconds:.2f} s{made}"
 
 
 def _answer(call: Call) -> tuple[dict[str, Any], AnswerFormat | None]:

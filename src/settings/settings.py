@@ -394,6 +394,10 @@ class Settings:
         values.log_level,
     )
 
+    log_format: Literal["text", "json"] = _setting(
+        "LOG_FORMAT", "text", "`text`, or `json`: a JSON object a line", values.one_of("text", "json")
+    )
+
     @property
     def result_limit_bytes(self) -> int:
         """`result_limit` in bytes."""

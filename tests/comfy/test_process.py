@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -301,3 +302,21 @@ def test_the_engine_of_comfyui_does_not_see_our_secrets(monkeypatch: pytest.Monk
     finally:
         process.close()
     assert os.environ["HF_TOKEN"] == "hf_secret"
+
+
+def test_a_traceback_of_comfyui_is_an_error_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lines = ["before", "Traceback (most recent call last):", '  File "x.py", line 1', "", "ValueError: no", "after"]
+    program = f"import time\nprint({chr(10).join(lines)!r}, flush=True)\ntime.sleep(60)"
+    caplog.set_level("INFO", logger="comfyui")
+    with closing(
+        ComfyProcess(Installation("x", tmp_path, (sys.executable, "-c", program), frozenset()), Settings())
+    ) as p:
+        p.start()
+        end = time.monotonic() + 30
+        while "after" not in p.log_tail():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        time.sleep(0.05)
+    levels = {record.getMessage(): record.levelname for record in caplog.records if record.name == "comfyui"}
+    assert (levels["before"], levels["after"]) == ("INFO", "INFO")
+    assert {levels[lines[number]] for number in (1, 2, 4)} == {"ERROR"}
