@@ -307,9 +307,10 @@ def test_the_engine_of_comfyui_does_not_see_our_secrets(monkeypatch: pytest.Monk
 def test_a_traceback_of_comfyui_is_an_error_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     lines = ["before", "Traceback (most recent call last):", '  File "x.py", line 1', "", "ValueError: no", "after"]
     program = f"import time\nprint({chr(10).join(lines)!r}, flush=True)\ntime.sleep(60)"
+    (tmp_path / "main.py").write_text(program)
     caplog.set_level("INFO", logger="comfyui")
     with closing(
-        ComfyProcess(Installation("x", tmp_path, (sys.executable, "-c", program), frozenset()), Settings())
+        ComfyProcess(Installation("x", tmp_path, (sys.executable, "main.py"), frozenset()), Settings())
     ) as p:
         p.start()
         end = time.monotonic() + 30
