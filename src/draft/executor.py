@@ -16,7 +16,8 @@ from ..protocol.queue import QueuedPrompt
 from ..protocol.report import RunReport
 from ..workflow.graph import as_link
 from . import diffusion, images, saving, texts
-from .schema import declared_inputs, served_object_info
+from .any_node import run_node
+from .schema import all_classes, declared_inputs, served_object_info
 from .validation import validate
 from .values import Context, Interrupted, Output, input_file
 
@@ -119,11 +120,7 @@ class _Run:
     def _call_function(self, node_id: str) -> Output:
         """Call the node's function with its declared inputs."""
         node = self._prompt[node_id]
-        inputs = {
-            name: self._value(node["inputs"][name])
-            for name in declared_inputs(node["class_type"])
-            if name in node["inputs"]
-        }
+        inputs = {name: self._value(node["inputs"][name]) for name in declared_inputs(node) if name in node["inputs"]}
         context = Context(
             self._executor.folders,
             self._executor.step_seconds,
@@ -132,7 +129,11 @@ class _Run:
             self._metadata(),
             self._report.picture,
         )
-        return NODES[node["class_type"]](context, **inputs)
+        class_type = node["class_type"]
+        if class_type in NODES:
+            return NODES[class_type](context, **inputs)
+        entry = all_classes()[class_type]
+        return run_node(context, class_type, entry["output"], inputs, bool(entry["output_node"]))
 
     def _value(self, value: Any) -> Any:
         link = as_link(value)

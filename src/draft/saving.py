@@ -16,14 +16,14 @@ from .values import Context, Images, Output
 
 def save_image(context: Context, images: Images, filename_prefix: str) -> Output:
     """One PNG per picture in the output folder."""
-    folder, subfolder, name, counter = _save_path(context.folders.output, filename_prefix)
+    folder, subfolder, name, counter = save_path(context.folders.output, filename_prefix)
     return _save_pngs(context, images, "output", folder, subfolder, name, counter)
 
 
 def preview_image(context: Context, images: Images) -> Output:
     """One PNG per picture in the temp folder, under a name that depends on the pictures."""
     digest = hashlib.sha256(b"".join(picture.tobytes() for picture in images)).hexdigest()[:5]
-    folder, subfolder, name, counter = _save_path(context.folders.temp, f"ComfyUI_temp_{digest}")
+    folder, subfolder, name, counter = save_path(context.folders.temp, f"ComfyUI_temp_{digest}")
     return _save_pngs(context, images, "temp", folder, subfolder, name, counter)
 
 
@@ -69,14 +69,14 @@ def save_animated_png(
 
 
 def _save_animation(context: Context, images: Images, prefix: str, fps: float, suffix: str, **options: Any) -> Output:
-    folder, subfolder, name, counter = _save_path(context.folders.output, prefix)
+    folder, subfolder, name, counter = save_path(context.folders.output, prefix)
     filename = f"{name}_{counter:05}_.{suffix}"
     images[0].save(folder / filename, save_all=True, append_images=images[1:], duration=int(1000 / fps), **options)
     item = {"filename": filename, "subfolder": subfolder, "type": "output"}
     return Output((images,), {"images": [item], "animated": [True]})
 
 
-def _save_path(root: Path, prefix: str) -> tuple[Path, str, str, int]:
+def save_path(root: Path, prefix: str) -> tuple[Path, str, str, int]:
     """Folder, subfolder, name and next counter for a filename prefix. Raises ValueError for one outside the root."""
     subfolder, _, name = prefix.rpartition("/")
     folder = (root / subfolder.lstrip("/")).resolve()

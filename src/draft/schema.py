@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..workflow.core_classes import core_object_info
+
 FILE = Path(__file__).with_name("schema.json")
 _KEPT_OPTIONS = (
     *("default", "min", "max", "step", "options", "multiline", "forceInput", "image_upload", "lazy"),
@@ -35,26 +37,55 @@ def object_info() -> dict[str, dict[str, Any]]:
 
 
 @cache
+def all_classes() -> dict[str, dict[str, Any]]:
+    """Those classes, and all others of ComfyUI, for which stand-ins are drawn."""
+    others = {name: {**_descriptions(name), **entry} for name, entry in core_object_info().items()}
+    return {**others, **object_info()}
+
+
+@cache
 def served_object_info() -> dict[str, dict[str, Any]]:
     """What the server returns: inputs for model files are of type STRING there, because any name is valid."""
-    return {name: {**schema, "input": _allow_any_model(schema["input"])} for name, schema in object_info().items()}
+    return {name: {**schema, "input": _allow_any_model(schema["input"])} for name, schema in all_classes().items()}
 
 
 def _allow_any_model(sections: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        section: {name: ["STRING", {}] if name in MODEL_FILE_INPUTS else config for name, config in inputs.items()}
+        section: {name: ["STRING", {}] if _names_model(name, config) else config for name, config in inputs.items()}
         for section, inputs in sections.items()
     }
 
 
-def declared_inputs(class_type: str) -> dict[str, tuple[Any, dict[str, Any], bool]]:
-    """(type or list of options, limits, whether it is required) of each input, by name."""
-    sections = object_info()[class_type]["input"]
-    return {
+def _names_model(name: str, config: list[Any]) -> bool:
+    """Whether an input takes the name of a model file: its list is empty here, and it is none of input files."""
+    options = config[1] if len(config) > 1 and isinstance(config[1], dict) else {}
+    listed = config[0] if isinstance(config[0], list) else options.get("options") if config[0] == "COMBO" else None
+    return name in MODEL_FILE_INPUTS or (listed == [] and not any("upload" in option for option in options))
+
+
+def declared_inputs(node: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any], bool]]:
+    """(type or list of options, limits, whether it is required) of each input of a node, by name.
+
+    Of classes that have only a stand-in, all inputs that the node has: those inside of dynamic ones, too.
+    """
+    class_type = node["class_type"]
+    sections = all_classes()[class_type]["input"]
+    declared = {
         name: (config[0], config[1] if len(config) > 1 else {}, section == "required")
         for section in ("required", "optional")
         for name, config in sections.get(section, {}).items()
     }
+    if class_type in object_info():
+        return declared
+    inner: dict[str, tuple[Any, dict[str, Any], bool]] = {
+        name: ("*", {}, False) for name in node.get("inputs", {}) if name not in declared
+    }
+    is_dynamic = {name for name, (kind, _, _) in declared.items() if str(kind).startswith("COMFY_")}
+    kept = {
+        name: (kind, limits, is_required and name not in is_dynamic and "default" not in limits)
+        for name, (kind, limits, is_required) in declared.items()
+    }
+    return {**kept, **inner}
 
 
 def excerpt(answer: Mapping[str, Any], class_types: Iterable[str]) -> dict[str, dict[str, Any]]:

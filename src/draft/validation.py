@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..protocol.executor import Folders, ValidationResult
-from .schema import MODEL_FILE_INPUTS, declared_inputs, object_info
+from .schema import MODEL_FILE_INPUTS, all_classes, declared_inputs, object_info
 from .values import input_file
 
 _MAX_LISTED_OPTIONS = 20
@@ -21,7 +21,7 @@ def validate(prompt: dict[str, Any], folders: Folders) -> ValidationResult:
     """Validate a prompt as POST /prompt does; numbers and strings are converted in place, as in ComfyUI."""
     for node_id, node in prompt.items():
         class_type = node.get("class_type")
-        if class_type not in object_info():
+        if class_type not in all_classes():
             title = (node.get("_meta") or {}).get("title") or class_type
             message = f"Node '{title}' not found. The custom node may not be installed."
             if class_type is None:
@@ -32,7 +32,7 @@ def validate(prompt: dict[str, Any], folders: Folders) -> ValidationResult:
             extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
             error = _prompt_error("missing_node_type", message, f"Node ID '#{node_id}'")
             return ValidationResult(error={**error, "extra_info": extra})
-    outputs = [node_id for node_id, node in prompt.items() if object_info()[node["class_type"]]["output_node"]]
+    outputs = [node_id for node_id, node in prompt.items() if all_classes()[node["class_type"]]["output_node"]]
     if not outputs:
         return ValidationResult(error=_prompt_error("prompt_no_outputs", "Prompt has no outputs"))
     return _check_outputs(prompt, outputs, folders)
@@ -108,7 +108,7 @@ class _NodeChecks:
             seen[current] = None
             path.append(current)
             inputs = self._prompt[current].get("inputs", {})
-            for name, (kind, limits, _) in declared_inputs(self._prompt[current]["class_type"]).items():
+            for name, (kind, limits, _) in declared_inputs(self._prompt[current]).items():
                 link = inputs.get(name)
                 if isinstance(link, list) and len(link) == 2:
                     self._reached_by.setdefault(link[0], (name, [kind, limits], link))
@@ -127,7 +127,7 @@ class _NodeChecks:
     def _check_node(self, node_id: str) -> list[Problem]:
         node = self._prompt[node_id]
         problems = []
-        for name, (kind, limits, required) in declared_inputs(node["class_type"]).items():
+        for name, (kind, limits, required) in declared_inputs(node).items():
             if name not in node["inputs"]:
                 if required:
                     problems.append(
@@ -148,9 +148,14 @@ class _NodeChecks:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return _problem("bad_linked_input", message, name, **extra_info, received_value=link)
-        received = tuple(object_info()[self._prompt[link[0]]["class_type"]]["output"])[link[1]]
+        received = tuple(all_classes()[self._prompt[link[0]]["class_type"]]["output"])[link[1]]
         expected = "COMBO" if isinstance(kind, list) else kind
-        if "*" in (received, expected) or received == expected or (expected == "COMBO" and received == "STRING"):
+        if (
+            _is_any(received)
+            or _is_any(expected)
+            or received == expected
+            or (expected == "COMBO" and received == "STRING")
+        ):
             return None
         details = f"{name}, received_type({received}) mismatch input_type({kind})"
         return _problem(
@@ -186,6 +191,9 @@ class _NodeChecks:
             return _problem("value_bigger_than_max", message, name, **extra_info, received_value=value)
         if node["class_type"] in ("LoadImage", "LoadImageMask") and name == "image":
             return self._check_file(name, value)
+        if node["class_type"] not in object_info():
+            is_file = any("upload" in name for name in limits)
+            return self._check_file(name, value) if is_file and isinstance(value, str) else None
         options = limits.get("options") if kind == "COMBO" else kind
         return _check_option(name, options, kind, limits, value) if isinstance(options, list) else None
 
@@ -194,6 +202,11 @@ class _NodeChecks:
             return None
         details = f"{name} - Invalid image file: {value}"
         return _problem("custom_validation_failed", "Custom validation failed for node", details, input_name=name)
+
+
+def _is_any(kind: object) -> bool:
+    """Whether a type takes, or may be, several."""
+    return kind == "*" or "," in str(kind) or str(kind).startswith("COMFY_")
 
 
 def _check_option(

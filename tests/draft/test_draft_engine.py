@@ -244,3 +244,14 @@ def test_equal_input_draws_equal_pictures_and_every_override_shows(draft_bench: 
     assert picture(**base) == picture(**base)
     others = [picture(**{**base, **change}) for change in ({"prompt": "a dog"}, {"seed": 2}, {"width": 264})]
     assert len({picture(**base), *others}) == 4
+
+
+def test_classes_without_a_function_of_their_own_give_what_they_declare(draft_bench: Bench) -> None:
+    workflow = {
+        "1": node("EmptyImage", width=64, height=48, batch_size=2, color=255),
+        "2": node("CreateVideo", images=["1", 0], fps=8.0),
+        "3": node("SaveVideo", video=["2", 0], filename_prefix="moving", format="auto", codec="auto"),
+    }
+    answer = draft_bench.run(workflow=workflow)
+    assert answer["status"] == "success", answer
+    assert answer["files"][0]["name"].startswith("moving")
