@@ -107,9 +107,13 @@ class InputFileRefused(InvalidInput):
 
 
 class InputFileUnavailable(InvalidInput):
-    """A file that the job names by URL could not be fetched."""
+    """What a URL leads to could not be fetched. `status` is the HTTP status of an answer that says so, else None."""
 
     error_code: ClassVar[str] = "input_file_unavailable"
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class NoBucket(InvalidInput):

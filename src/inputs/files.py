@@ -56,7 +56,7 @@ def fetch_files(
     budget = _Budget(int(settings.max_input_total * _MEGABYTE))
     rules = fetch_rules(settings)
     pending = [_PendingFile(file, folder / str(number), settings, bucket, budget) for number, file in enumerate(files)]
-    fetches = [Fetch(rules, item.file.where, deadline) for item in pending]
+    fetches = [Fetch(rules, item.file.where, deadline, "INPUT_TIMEOUT") for item in pending]
     pool = ThreadPoolExecutor(_PARALLEL_FETCHES, thread_name_prefix="input")
     try:
         futures = [pool.submit(item.fetch_file, fetch) for item, fetch in zip(pending, fetches, strict=True)]

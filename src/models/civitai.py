@@ -6,7 +6,6 @@ of a version with their digests (https://developer.civitai.com/docs/api/public-r
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,12 +14,9 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from urllib3.util import Url, parse_url
 
-from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable, ModelFetchFailed
-from ..storage.web import Fetch, FetchRules
+from ..storage.web import FetchRules, fetch_json
 
-_TIMEOUT_SECONDS = 30.0
-_MAX_ANSWER_BYTES = 4 << 20
 _DOWNLOAD = re.compile(r"/api/download/models/(\d{1,12})/?")
 _PAGE = re.compile(r"/models/\d{1,12}(/[^/]*)?/?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -58,7 +54,7 @@ class Civitai:
     def look_up(self, url: str, name: str) -> CivitaiFile:
         """The file that a download URL, or the page of a version, means. Raises ModelFetchFailed."""
         version, wanted = _version_of(url, name)
-        files = list(_files(self._answer(f"{self.endpoint}/api/v1/model-versions/{version}", name)))
+        files = list(_files(self._version(version, name)))
         fits = [file for file in files if all(_choice(file, part) == value for part, value in wanted.items())]
         chosen = next((file for file in fits if file.get("primary") is True), fits[0] if fits else None)
         if chosen is None:
@@ -72,21 +68,11 @@ class Civitai:
         query = f"?{urlencode(wanted)}" if wanted else ""
         return CivitaiFile(f"{self.endpoint}/api/download/models/{version}{query}", digest)
 
-    def _answer(self, url: str, name: str) -> object:
-        content = bytearray()
-
-        def write(chunk: bytes) -> None:
-            content.extend(chunk)
-            if len(content) > _MAX_ANSWER_BYTES:
-                raise ModelFetchFailed(f"{name}: Civitai's answer is larger than {_MAX_ANSWER_BYTES:,} bytes")
-
+    def _version(self, version: str, name: str) -> Mapping[str, Any]:
         try:
-            Fetch(self.rules, name, Deadline(_TIMEOUT_SECONDS)).download(url, write)
-            return json.loads(content)
+            return fetch_json(f"{self.endpoint}/api/v1/model-versions/{version}", self.rules, name)
         except (InputFileRefused, InputFileUnavailable) as error:
             raise ModelFetchFailed(f"{error.message} (Civitai was asked for its digest)") from error
-        except (ValueError, RecursionError) as error:
-            raise ModelFetchFailed(f"{name}: Civitai's answer about it is not valid JSON") from error
 
 
 def _port(url: Url) -> int | None:
@@ -109,8 +95,8 @@ def _version_of(url: str, name: str) -> tuple[str, dict[str, str]]:
     )
 
 
-def _files(answer: object) -> Iterator[Mapping[str, Any]]:
-    files = answer.get("files") if isinstance(answer, Mapping) else None
+def _files(version: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    files = version.get("files")
     for file in files if isinstance(files, list) else ():
         if isinstance(file, Mapping):
             yield file

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from ..deadline import Deadline
 from ..errors import InputFileRefused, InputFileUnavailable, PackFailed
-from ..storage.web import Fetch, FetchRules
+from ..storage.web import FetchRules, fetch_json
 
-_TIMEOUT_SECONDS = 30.0
-_MAX_ANSWER_BYTES = 4 << 20
 _REFUSED = {
     "NodeVersionStatusBanned": "banned",
     "NodeVersionStatusDeleted": "deleted",
@@ -40,7 +37,7 @@ class Registry:
     def version(self, pack_id: str, version: str = "") -> PackVersion:
         """A version of a pack, the newest one by default. Raises PackFailed."""
         query = f"?version={quote(version)}" if version else ""
-        told = self._answer(f"/nodes/{quote(pack_id, safe='')}/install{query}", pack_id)
+        told = self._ask(f"/nodes/{quote(pack_id, safe='')}/install{query}", pack_id)
         status = str(told.get("status"))
         if status in _REFUSED:
             raise PackFailed(f"{pack_id}: the registry has {_REFUSED[status]} version {told.get('version')}")
@@ -53,37 +50,25 @@ class Registry:
 
     def repository_of(self, pack_id: str) -> str:
         """The repository of a pack, "" if the registry knows none. Raises PackFailed."""
-        told = self._answer(f"/nodes/{quote(pack_id, safe='')}", pack_id)
+        told = self._ask(f"/nodes/{quote(pack_id, safe='')}", pack_id)
         return str(told.get("repository") or "").removesuffix(".git")
 
     def pack_of_class(self, class_type: str) -> tuple[str, str]:
         """Id and repository of the pack that may have a node class, a guess; "" for nobody. Raises PackFailed."""
         try:
-            told = self._answer(f"/comfy-nodes/{quote(class_type, safe='')}/node", class_type)
-        except _NotThere:
+            told = self._ask(f"/comfy-nodes/{quote(class_type, safe='')}/node", class_type)
+        except _Unknown:
             return "", ""
         return str(told.get("id") or ""), str(told.get("repository") or "").removesuffix(".git")
 
-    def _answer(self, path: str, what: str) -> Mapping[str, Any]:
-        content = bytearray()
-
-        def write(chunk: bytes) -> None:
-            content.extend(chunk)
-            if len(content) > _MAX_ANSWER_BYTES:
-                raise PackFailed(f"{what}: the registry's answer is larger than {_MAX_ANSWER_BYTES:,} bytes")
-
+    def _ask(self, path: str, what: str) -> Mapping[str, Any]:
         try:
-            Fetch(self.rules, what[:100], Deadline(_TIMEOUT_SECONDS)).download(f"{self.endpoint}{path}", write)
-            told = json.loads(content)
-        except InputFileUnavailable as error:
-            kind = _NotThere if "status 404" in error.message else PackFailed
-            raise kind(f"{what[:100]}: ComfyUI's registry does not have it, or does not answer") from error
-        except (InputFileRefused, ValueError, RecursionError) as error:
-            raise PackFailed(f"{what[:100]}: ComfyUI's registry gave no valid answer") from error
-        if not isinstance(told, Mapping):
-            raise PackFailed(f"{what[:100]}: ComfyUI's registry gave no valid answer")
-        return told
+            return fetch_json(f"{self.endpoint}{path}", self.rules, f"{what[:100]}: ComfyUI's registry")
+        except (InputFileRefused, InputFileUnavailable) as error:
+            if isinstance(error, InputFileUnavailable) and error.status == HTTPStatus.NOT_FOUND:
+                raise _Unknown(f"{what[:100]}: ComfyUI's registry does not have it") from error
+            raise PackFailed(error.message) from error
 
 
-class _NotThere(PackFailed):
+class _Unknown(PackFailed):
     """The registry does not know it."""

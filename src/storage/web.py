@@ -1,4 +1,4 @@
-"""Downloads from URLs that a caller names, protected against server-side request forgery (SSRF).
+"""Downloads from URLs that a caller names, and answers of public APIs, protected against server-side request forgery.
 
 Every address that a host resolves to must be public, and the connection goes to an address that was checked, not to
 the result of a second look-up (DNS rebinding). Redirects are followed here, not by urllib3, each checked like the
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import json
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -33,6 +34,7 @@ _CONNECT_TIMEOUT_SECONDS, _READ_TIMEOUT_SECONDS = 10.0, 30.0
 _PORTS = {"http": 80, "https": 443}
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_URL_CHARACTERS = 8000
+_JSON_TIMEOUT_SECONDS, _MAX_JSON_BYTES = 30.0, 4 << 20
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f\\]")
 # Global by `ipaddress` in some version of Python, but not public: Azure's platform, protocol assignments (with
 # Oracle's metadata service), 6to4 relays, documentation.
@@ -61,11 +63,15 @@ class FetchRules:
 
 @dataclass
 class Fetch:
-    """One download, which another thread may abort. `where` is the place of the URL in the input, for messages."""
+    """One download, which another thread may abort.
+
+    For messages, `where` is the place of the URL in the input, and `setting` the one that the deadline is from.
+    """
 
     rules: FetchRules
     where: str
     deadline: Deadline
+    setting: str = ""
     _sockets: list[socket.socket] = field(default_factory=list)
     _aborted: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -113,7 +119,8 @@ class Fetch:
                 if response.status != 200:
                     raise InputFileUnavailable(
                         f"{self.where}: {parts.host} answered with status {response.status}; is the link right, and "
-                        "open to everybody?"
+                        "open to everybody?",
+                        response.status,
                     )
                 self._read(response, parts, write)
                 return
@@ -160,8 +167,9 @@ class Fetch:
 
     def _unavailable(self, parts: Url) -> InputFileUnavailable:
         if self.is_over:
+            setting = f" ({self.setting})" if self.setting else ""
             return InputFileUnavailable(
-                f"{self.where}: {parts.host} did not deliver within {self.deadline.seconds:g} s (INPUT_TIMEOUT)"
+                f"{self.where}: {parts.host} did not deliver within {self.deadline.seconds:g} s{setting}"
             )
         return InputFileUnavailable(f"{self.where}: {parts.host} could not be reached, or broke off")
 
@@ -174,6 +182,28 @@ class Fetch:
                 return connection
         connection.close()
         raise OSError("nobody waits for it any more")
+
+
+def fetch_json(url: str, rules: FetchRules, where: str) -> Mapping[str, Any]:
+    """The JSON object that an API answers with.
+
+    Raises InputFileRefused for a URL that must not be reached, InputFileUnavailable for one that gives no such answer.
+    """
+    content = bytearray()
+
+    def write(chunk: bytes) -> None:
+        content.extend(chunk)
+        if len(content) > _MAX_JSON_BYTES:
+            raise InputFileUnavailable(f"{where}: the answer is larger than {_MAX_JSON_BYTES:,} bytes")
+
+    Fetch(rules, where, Deadline(_JSON_TIMEOUT_SECONDS)).download(url, write)
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise InputFileUnavailable(f"{where}: the answer is not valid JSON") from error
+    if not isinstance(answer, dict):
+        raise InputFileUnavailable(f"{where}: the answer is not a JSON object")
+    return answer
 
 
 def connect_checked(host: str, port: int, timeout: float, rules: FetchRules, where: str) -> socket.socket:

@@ -309,9 +309,7 @@ def test_a_traceback_of_comfyui_is_an_error_in_the_log(tmp_path: Path, caplog: p
     program = f"import time\nprint({chr(10).join(lines)!r}, flush=True)\ntime.sleep(60)"
     (tmp_path / "main.py").write_text(program)
     caplog.set_level("INFO", logger="comfyui")
-    with closing(
-        ComfyProcess(Installation("x", tmp_path, (sys.executable, "main.py"), frozenset()), Settings())
-    ) as p:
+    with closing(ComfyProcess(Installation("x", tmp_path, (sys.executable, "main.py"), frozenset()), Settings())) as p:
         p.start()
         end = time.monotonic() + 30
         while "after" not in p.log_tail():
