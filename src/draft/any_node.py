@@ -1,6 +1,7 @@
 """Stand-ins for every other node class of ComfyUI: each gives something of the types that the class declares.
 
-Pictures and videos are drawn as VAEDecode draws them, with what reached the node; sounds are a tone, meshes a point.
+Images and videos are drawn as VAEDecode draws them, with what reached the node; audio is a tone, a mesh an empty
+glTF scene, a latent an empty safetensors file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .values import Context, Images, Latent, Output, Placeholder
 
 _SIDE, _MAX_SIDE, _FRAMES, _FPS = 512, 1536, 8, 8
 _PLAIN = (str, int, float, bool)
+_UI_KEYS = {"latent": "latents", "svg": "images", "glb": "3d"}  # where ComfyUI's own nodes report such a file
 _SHOWN = {
     **dict.fromkeys(("prompt", "text", "positive_prompt", "caption", "tags", "lyrics"), "prompt"),
     **dict.fromkeys(("seed", "noise_seed"), "seed"),
@@ -136,7 +138,7 @@ def _saved(context: Context, class_type: str, inputs: Mapping[str, Any], values:
     if class_type == "SaveText" and texts:
         return {"text": texts[:1]}
     ending = "latent" if "Latent" in class_type else "svg" if "SVG" in class_type else "glb"
-    return {"3d" if ending == "glb" else "files": [_write_stand_in(context, prefix, ending)]}
+    return {_UI_KEYS[ending]: [_write_stand_in(context, prefix, ending)]}
 
 
 def _write_tone(context: Context, prefix: str, is_preview: bool) -> dict[str, str]:
@@ -154,12 +156,13 @@ def _write_tone(context: Context, prefix: str, is_preview: bool) -> dict[str, st
 
 
 def _write_stand_in(context: Context, prefix: str, ending: str) -> dict[str, str]:
-    """A file that is valid, and empty: a glTF scene without meshes, a drawing without shapes."""
+    """A valid, empty file: a glTF scene without meshes, a drawing without shapes, safetensors without tensors."""
     folder, subfolder, name, counter = saving.save_path(context.folders.output, prefix)
     filename = f"{name}_{counter:05}_.{ending}"
     scene = json.dumps({"asset": {"version": "2.0", "generator": "draft"}, "scene": 0, "scenes": [{}]}).encode()
     scene += b" " * (-len(scene) % 4)
     head = b"glTF" + struct.pack("<II", 2, 20 + len(scene)) + struct.pack("<I", len(scene)) + b"JSON"
     drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"/>'
-    (folder / filename).write_bytes(drawing if ending == "svg" else head + scene)
+    contents = {"svg": drawing, "glb": head + scene, "latent": struct.pack("<Q", 2) + b"{}"}
+    (folder / filename).write_bytes(contents[ending])
     return {"filename": filename, "subfolder": subfolder, "type": "output"}

@@ -3,7 +3,7 @@
 fields   the fields of a job's input, and the messages for values that do not fit
 request  job dict -> checked, frozen Request
 info     what a worker reports about itself
-one_file  the one file that a job brings and the one that its workflow misses
+one_file the one file that a job brings and the one that its workflow misses
 prepare  what a job asks for besides its run: bucket, delivery, encoding, extra data
 check    checks of a job without running it
 turn     a job's turn at ComfyUI, and clearing up after it

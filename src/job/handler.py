@@ -64,9 +64,8 @@ def answer_job(job: object, stop: threading.Event, on_safe: Callable[[], object]
     """The answer to one job, whatever happens to it; JSON in UTF-8 can carry it, whatever ComfyUI's nodes made."""
     settings = _worker.runner.settings if _worker is not None else Settings()
     has_run = threading.Event()
-    call = Call(
-        job, stop, has_run.set if settings.refresh_worker else on_safe
-    )  # if so, no job begins before its answer
+    # A worker that is to be refreshed begins no job before the response of this one.
+    call = Call(job, stop, has_run.set if settings.refresh_worker else on_safe)
     answer, wanted = _answer(call)
     with job_log.job(job_id_of(job)):
         log.info("%s", _summary(answer, call.seconds))

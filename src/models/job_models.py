@@ -7,7 +7,6 @@ MAX_JOB_MODEL_GB for one job. What the manifest has pinned goes before what a sa
 from __future__ import annotations
 
 import contextlib
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,6 @@ from .folders import MODEL_FILE, folder_names, is_below, kind_of
 from .kept import KeptModels
 from .manifest import EXPECTED_FORMS, Manifest, Model, Source, UnpinnedModel, UnpinnedSource, where_to_get
 from .transfer import Check
-
-log = logging.getLogger(__name__)
 
 _SAFE_ENDINGS = (".safetensors", ".sft", ".gguf")
 _MAX_MODELS = 50  # that one job may have fetched
@@ -182,7 +179,9 @@ class JobModels:
     def _check_place(self, named: NamedModel) -> None:
         """Raise ModelRefused if its folder, name or format is not one that a job may name."""
         if named.folder not in {name for kind, names in folder_names().items() for name in (kind, *names)}:
-            raise ModelRefused(f"{named.where}: {named.folder[:80]!r} is none of ComfyUI's model folders: {_kinds()}")
+            raise ModelRefused(
+                f"{named.where}: {named.folder[:80]!r} is none of ComfyUI's model folders: {', '.join(folder_names())}"
+            )
         path = PurePosixPath(named.file)
         if not named.file.lower().endswith(_SAFE_ENDINGS):
             raise ModelRefused(
@@ -280,10 +279,6 @@ def _host_of(url: str) -> str:
     parts = urlsplit(url)
     usual = {"https": 443, "http": 80}.get(parts.scheme)
     return (parts.hostname or "") + (f":{parts.port}" if parts.port not in (None, usual) else "")
-
-
-def _kinds() -> str:
-    return ", ".join(folder_names())
 
 
 def _check_same(named: NamedModel, path: Path, roots: Sequence[Path], check: Check) -> None:

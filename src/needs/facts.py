@@ -48,6 +48,11 @@ class PackNeed:
     is_there: bool | None = None
 
     @property
+    def names_commit(self) -> bool:
+        """Whether the file names a commit of the pack's repository."""
+        return any(map(_COMMIT.fullmatch, self.versions))
+
+    @property
     def source(self) -> str:
         """What CUSTOM_NODES calls it, "" if the file pins no version of it."""
         of_registry = (f"{self.id}@{version}" for version in self.versions if self.id and _VERSION.fullmatch(version))
@@ -59,9 +64,9 @@ class PackNeed:
 class Needs:
     """What one file needs. `core_version` is the newest ComfyUI that it names, "" for none.
 
-    `inputs` are files that a job has to bring. `partner_classes` are those of ComfyUI's
-    paid partner nodes. `open_classes` are node classes of which
-    nothing says which pack has them, `questions` what else stays open besides models, a sentence each.
+    `inputs` are files that a job has to send. `partner_classes` are those of ComfyUI's paid partner nodes.
+    `open_classes` are node classes of which nothing says which pack has them, `questions` what else stays open besides
+    models, a sentence each.
     """
 
     name: str
@@ -75,13 +80,18 @@ class Needs:
     questions: tuple[str, ...] = ()
 
     @property
+    def unknown_classes(self) -> str:
+        """The sentence about node classes of which nothing says which pack has them, "" if there is none."""
+        return f"no known node pack has: {', '.join(self.open_classes)}" if self.open_classes else ""
+
+    @property
     def open(self) -> tuple[str, ...]:
         """All that stays open, a sentence each."""
         missing = [model for model in self.models if model.is_needed and not model.is_there]
         nowhere = ", ".join(model.file for model in missing if not model.sources)
         several = [model for model in missing if len(model.sources) > 1]
         return (
-            *([f"nothing says which node pack has: {', '.join(self.open_classes)}"] if self.open_classes else []),
+            *filter(None, [self.unknown_classes]),
             *self.questions,
             *([f"nothing says where to get: {nowhere}"] if nowhere else []),
             *(f"{model.file} has several sources: {', '.join(model.sources)}" for model in several),

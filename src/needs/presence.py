@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ..models.places import Places
 from .facts import Needs, PackNeed
-
-_PROJECT_NAME = re.compile(r'^\s*name\s*=\s*"([^"]+)"', re.MULTILINE)
+from .project import read_project
 
 
 def with_presence(needs: Needs, places: Places, has_pack: Callable[[PackNeed], bool]) -> Needs:
     """The same needs, which say of models and packs whether they are there."""
-    models = tuple(
-        replace(model, is_there=_has(places, model.folder, model.file)) for model in needs.models
-    )  # fmt: skip
+    models = tuple(replace(model, is_there=_has(places, model.folder, model.file)) for model in needs.models)
     packs = tuple(replace(pack, is_there=has_pack(pack)) for pack in needs.packs)
     return replace(needs, models=models, packs=packs)
 
@@ -25,22 +21,16 @@ def with_presence(needs: Needs, places: Places, has_pack: Callable[[PackNeed], b
 def packs_in(folder: Path) -> Callable[[PackNeed], bool]:
     """Whether a pack is in a folder of node packs: by its folder's name, or the id in its pyproject.toml."""
     found = set(_names(folder))
-    return lambda pack: bool({name.lower() for name in _names_of(pack)} & found)
+    return lambda pack: bool({pack.id.lower(), pack.repository.rpartition("/")[2].lower()} & found)
 
 
 def _has(places: Places, folder: str, file: str) -> bool:
     return (next(places.candidates(folder, file), None) if folder else places.locate(file)) is not None
 
 
-def _names_of(pack: PackNeed) -> Sequence[str]:
-    return [name for name in (pack.id, pack.repository.rpartition("/")[2]) if name]
-
-
 def _names(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*")) if folder.is_dir() else ():
         if path.is_dir() and not path.name.endswith(".disabled"):
             yield path.name.lower().partition("@")[0]
-            project = path / "pyproject.toml"
-            match = _PROJECT_NAME.search(project.read_text("utf-8", "replace")) if project.is_file() else None
-            if match:
-                yield match[1].lower()
+            if name := read_project(path).name:
+                yield name.lower()

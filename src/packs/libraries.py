@@ -97,11 +97,10 @@ def _run(pip: Sequence[str], *arguments: str) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise PackFailed("pip could not be run, or took too long") from error
     if done.returncode:
-        lines = [line.removeprefix("ERROR:").strip() for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-        told = [line for line in lines if not line.startswith("Ignored the following")] or done.stderr.splitlines()[
-            -1:
-        ]
-        raise PackFailed(f"pip: {' '.join(told[:3])[:400] or 'no reason given'}")
+        lines = done.stderr.splitlines()
+        errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
+        reasons = [line for line in errors if not line.startswith("Ignored the following")] or lines[-1:]
+        raise PackFailed(f"pip: {' '.join(reasons[:3])[:400] or 'no reason given'}")
 
 
 def _environment() -> dict[str, str]:

@@ -13,14 +13,13 @@ from tempfile import TemporaryDirectory
 from ..errors import PackFailed
 from ..needs import Needs, PackNeed
 from ..settings import PackSource
+from ..settings.node_packs import read_source
 from ..storage.web import FetchRules
 from .classes import has_class
 from .fetch import fetch_pack, newest_commit
 from .libraries import resolve, wanted_by
 from .registry import Registry
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _GLIBC_MINOR = 36  # of Debian 12, the image's base: 2.36
 _PYTHON = "3.11"  # the oldest that an image's base may have: newer ones take these versions too
 _KEPT = ("name", "group", "why", "system_packages", "build_packages")
@@ -99,7 +98,7 @@ class PackLocker:
                 unknown.append(error.message)
                 continue
             if not pack_id or pack_id == "comfy-core":
-                unknown.append(f"nothing says which node pack has: {class_type}")
+                unknown.append(f"no known node pack has: {class_type}")
                 continue
             before = packs.get(pack_id.lower(), PackNeed(pack_id, repository))
             packs[pack_id.lower()] = replace(before, classes=(*before.classes, class_type))
@@ -141,12 +140,13 @@ class PackLocker:
 
     def source_of(self, pack: PackNeed) -> tuple[PackSource, str]:
         """Where it is locked, and how that was chosen. Raises PackFailed."""
-        for version in pack.versions:
-            if _COMMIT.fullmatch(version) and (repository := pack.repository or self.registry.repository_of(pack.id)):
-                return PackSource(repository=repository, commit=version), "The commit that the workflow names."
-        for version in pack.versions:
-            if pack.id and _VERSION.fullmatch(version):
-                return PackSource(pack.id, version), "The version that the workflow names."
+        if pack.names_commit and not pack.repository:
+            pack = replace(pack, repository=self.registry.repository_of(pack.id))
+        if pack.source:
+            try:
+                return read_source(pack.source), "The version that the workflow names."
+            except ValueError as error:
+                raise PackFailed(f"{pack.source} cannot be locked; expected {error}") from error
         said = f"the workflow names {', '.join(pack.versions)}" if pack.versions else "the workflow names none"
         if pack.id and not pack.repository:
             return PackSource(pack.id, self.registry.version(pack.id).version), f"The newest version: {said}."

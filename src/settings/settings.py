@@ -137,7 +137,11 @@ class Settings:
         values.text,
     )
     stored_workflows: str = _setting(
-        "STORED_WORKFLOWS", "", "Stored workflows, packed: `examples/deploy.py --workflow` writes it", packed, True
+        "STORED_WORKFLOWS",
+        "",
+        "Stored workflows, packed: `examples/deploy.py --workflow` writes it",
+        packed,
+        is_secret=True,
     )
     default_workflow: str = _setting(
         "DEFAULT_WORKFLOW", "", "Stored workflow (name) for jobs that bring only fields, like a prompt", values.text

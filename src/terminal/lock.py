@@ -11,9 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from .. import REPOSITORY
-from ..errors import InvalidManifest, WorkerError
-from ..models.catalog import known_manifest
-from ..models.job_models import JobModels, NamedModel
+from ..errors import InvalidManifest, ModelRefused, WorkerError
+from ..models.job_models import JobModels
 from ..models.manifest import Model, read_manifest, shipped_manifest
 from ..models.provisioning import ModelProvisioner
 from ..needs import Needs
@@ -21,6 +20,7 @@ from ..packs.lock import LockedPack, PackLocker, Target, image_target, merged
 from ..packs.registry import Registry
 from ..settings import Settings
 from ..storage.web import FetchRules
+from .need_models import model_of
 
 _DOCKER = REPOSITORY / "docker"
 _SET = "workflow"
@@ -87,27 +87,20 @@ def _locked_models(found: Sequence[Needs], settings: Settings) -> tuple[list[Mod
     with TemporaryDirectory() as nowhere:
         job = ModelProvisioner.make(replace(settings, download_models=True), Path(nowhere)).for_job()
         for need in (need for needs in found for need in needs.models if need.is_needed):
-            where = f"{need.folder or '?'}/{need.file}"
-            known = known_manifest(settings).find_by_path(need.file, need.folder)
-            if known and known[0].is_pinned:
-                locked[known[0].folder, known[0].file] = known[0]
-            elif not need.sources:
-                failures.append(f"{where}: nothing says where to get it")
-            else:
-                named = NamedModel(need.folder, need.file, need.sources[0], where, need.sha256 or None)
-                try:
-                    model = _pinned(job, named)
-                    locked[model.folder, model.file] = model
-                except WorkerError as error:
-                    failures.append(error.message)
+            try:
+                model = _pinned(job, model_of(job, need))
+                locked[model.folder, model.file] = model
+            except WorkerError as error:
+                failures.append(error.message)
     return list(locked.values()), failures
 
 
-def _pinned(job: JobModels, named: NamedModel) -> Model:
-    """Raises ModelRefused, ModelFetchFailed."""
-    (model,) = job.fetcher.sized([job.as_model(named)], lambda: None)
+def _pinned(job: JobModels, model: Model) -> Model:
+    """The model with its size and digest. Raises ModelRefused, ModelFetchFailed."""
     if not model.is_pinned:
-        raise WorkerError(f"{named.where}: nobody says its SHA-256, so it cannot be locked")
+        (model,) = job.fetcher.sized([model], lambda: None)
+    if not model.is_pinned:
+        raise ModelRefused(f"{model.folder}/{model.file}: its SHA-256 is not known, so it cannot be locked")
     return model
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ..errors import PackFailed, WorkerError
-from ..models.job_models import JobModels, NamedModel
+from ..models.job_models import JobModels
 from ..models.manifest import Model
 from ..models.provisioning import ModelProvisioner
 from ..needs import ModelNeed, Needs, needs_of_workflow
@@ -19,6 +19,7 @@ from ..packs.registry import Registry
 from ..settings import Settings
 from ..settings.stored_workflows import pack, unpack
 from ..storage.web import FetchRules
+from .need_models import known_model, model_of
 
 # RunPod's pools by the gigabytes of their GPUs (https://docs.runpod.io/references/gpu-types#gpu-pools).
 _POOLS = {
@@ -79,7 +80,7 @@ def plan_endpoint(
         plan.lines.append(f"a job brings: {', '.join(needs.inputs)}")
     plan.env["STORED_WORKFLOWS"] = pack({**unpack(stored), plan.name: content})
     plan.lines.append(f'stored as {plan.name!r}: {{"input": {{"workflow": "{plan.name}"}}}} runs it')
-    plan.open += [f"nothing says which node pack has: {', '.join(needs.open_classes)}"] if needs.open_classes else []
+    plan.open += filter(None, [needs.unknown_classes])
     return plan
 
 
@@ -92,7 +93,7 @@ def _plan_models(plan: Plan, needs: Needs, job: JobModels, has_volume: bool) -> 
         return
     found = list(_sized(plan, wanted, job))
     total = sum(model.size or 0 for _, model in found) / 1e9
-    names = [known.name for need, model in found if (known := _known(job, need)) is not None and model is not None]
+    names = [known.name for need, _ in found if (known := known_model(job, need)) is not None]
     plan.env["DOWNLOAD_MODELS"] = "true"
     if names:
         plan.env["MODELS"] = ",".join(dict.fromkeys(names))
@@ -111,12 +112,8 @@ def _sized(plan: Plan, wanted: Sequence[ModelNeed], job: JobModels) -> Iterator[
     """Each model with its size, as far as its source tells; a line of the plan for each."""
     for need in wanted:
         shown = f"{need.folder or '?'}/{need.file}"
-        known = _known(job, need)
-        if known is None and not need.sources:
-            plan.open.append(f"nothing says where to get: {shown}")
-            continue
         try:
-            model = known or job.as_model(NamedModel(need.folder, need.file, need.sources[0], shown))
+            model = model_of(job, need)
         except WorkerError as error:
             plan.open.append(error.message)
             continue
@@ -127,13 +124,6 @@ def _sized(plan: Plan, wanted: Sequence[ModelNeed], job: JobModels) -> Iterator[
         size = f"{model.size / 1e9:.2f} GB" if model.size else "?"
         plan.lines.append(f"  {shown}: {size}, {model.source.page}")
         yield need, model
-
-
-def _known(job: JobModels, need: ModelNeed) -> Model | None:
-    """The model of the manifest or the catalog that would be fetched for it."""
-    found = job.manifest.find_by_path(need.file, need.folder)
-    is_ours = bool(found) and (found[0].is_pinned or need.origin == "catalog" or found[0].source.page in need.sources)
-    return found[0] if is_ours else None
 
 
 def _choose_gpu(plan: Plan, large: Sequence[Model]) -> None:

@@ -126,7 +126,7 @@ def test_what_is_open_ends_it_before_anything_changes(
     assert run(api, *IMAGE, "--workflow", file, "--no-check") == 1
     told = capsys.readouterr()
     assert "open: nothing says where to get: diffusion_models/tiny_sd3.safetensors" in told.out
-    assert "open: nothing says which node pack has: Stranger" in told.out
+    assert "open: no known node pack has: Stranger" in told.out
     assert "something is open" in told.err
     assert api.changes == []
     assert run(api, *IMAGE, "--workflow", file, "--dry-run") == 0

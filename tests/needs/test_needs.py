@@ -99,7 +99,7 @@ def test_packs_are_named_by_registry_and_repository() -> None:
         PackNeed("pack-a", "", ("1.2.0", "1.3.0"), ("PackA", "PackA2")),
         PackNeed("", "https://github.com/me/pack-b", ("c" * 40,), ("PackB",), is_needed=False),
     )
-    assert found.open == ("nothing says which node pack has: Stranger, PackC",)
+    assert found.open == ("no known node pack has: Stranger, PackC",)
 
 
 def test_files_that_a_job_brings_are_listed() -> None:
@@ -182,7 +182,7 @@ def test_the_command_tells_people_and_programs(tmp_path: Path) -> None:
     assert done.returncode == 2
     told = json.loads(done.stdout)
     assert [entry["name"] for entry in told] == ["flux.json", "open.json"]
-    assert told[1]["questions"] == ["nothing says which node pack has: Stranger"]
+    assert told[1]["questions"] == ["no known node pack has: Stranger"]
     (folder / "broken.json").write_text("{")
     done = command(folder, tmp_path / "nowhere.json")
     assert done.returncode == 1

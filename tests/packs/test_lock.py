@@ -145,7 +145,7 @@ def test_what_cannot_be_locked_is_told_and_nothing_is_written(place: Place, tmp_
     assert (done.returncode, done.stdout, lock.read_text()) == (1, "", "{}")
     for said in (
         "a-pack: a-pack@1.0.0 does not show these classes: Guessed",
-        "nothing says which node pack has: Nowhere",
+        "no known node pack has: Nowhere",
         "gone: gone: ComfyUI's registry does not have it",
         "breaks: pip: ",
     ):
