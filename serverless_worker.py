@@ -85,13 +85,20 @@ def _on_this_machine(options: command_line.Options, settings: Settings, testing:
 
 def _serve(options: command_line.Options, settings: Settings) -> int:
     from src.endpoint.server import EndpointOptions, serve
+    from src.job.examples import example_inputs
     from src.models.provisioning import check_models
 
     check_models(settings)
     if not options.draft:
         find_comfyui(settings)
     arguments = ["--draft"] if options.draft else []
-    endpoint = EndpointOptions(options.port, options.workers, arguments, settings.serve_api_key)
+    endpoint = EndpointOptions(
+        options.port,
+        options.workers,
+        arguments,
+        settings.serve_api_key,
+        examples=lambda: example_inputs(settings),
+    )
     has_key = bool(settings.serve_api_key)
     return serve(
         endpoint,

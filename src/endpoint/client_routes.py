@@ -16,8 +16,10 @@ from .workers import WorkerPool
 
 RUN_LIMIT, RUNSYNC_LIMIT = 10_000_000, 20_000_000
 """The largest request or result in bytes, by the route that the job was submitted to."""
+MIN_WAIT_MS, MAX_WAIT_MS = 1_000, 300_000
+"""The bounds of `?wait=` of /runsync."""
 
-_DEFAULT_WAIT_MS, _MIN_WAIT_MS, _MAX_WAIT_MS = 90_000, 1_000, 300_000  # ?wait= of /runsync
+_DEFAULT_WAIT_MS = 90_000
 _STREAM_SECONDS = 10.0  # how long /stream waits for a chunk
 _DEFAULT_EXECUTION_MS, _MIN_EXECUTION_MS = 600_000, 5_000
 _DEFAULT_TTL_MS, _MIN_TTL_MS = 86_400_000, 10_000
@@ -71,7 +73,7 @@ class ClientRoutes:
     async def runsync(self, request: web.Request) -> web.Response:
         """POST runsync: queue a job and wait until it has ended, at most `?wait=` milliseconds."""
         requested = request.query.get("wait", str(_DEFAULT_WAIT_MS))
-        wait = _parse_milliseconds(requested, "wait", _MIN_WAIT_MS, _MAX_WAIT_MS)
+        wait = _parse_milliseconds(requested, "wait", MIN_WAIT_MS, MAX_WAIT_MS)
         job = await self._submit(request, is_sync=True)
         await self._wait_for(job, lambda: job.status.is_final, wait / 1000)
         return web.json_response(job.as_json())

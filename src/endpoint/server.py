@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
@@ -18,8 +19,9 @@ from aiohttp.typedefs import Handler
 
 from ..errors import PortTaken
 from ..settings import LOCAL_ENDPOINT
-from .client_routes import ClientRoutes
+from .client_routes import ClientRoutes, Route, require_key
 from .jobs import JobQueue
+from .openapi import openapi
 from .webhooks import Webhooks
 from .worker_routes import WorkerRoutes
 from .workers import WorkerPool
@@ -27,9 +29,15 @@ from .workers import WorkerPool
 log = logging.getLogger(__name__)
 
 _PLAYGROUND_PAGE = Path(__file__).with_name("playground.html")
+_API_PAGE = Path(__file__).with_name("api_docs.html")
 _CONTENT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src blob: data: https:; "
     "media-src blob: https:; connect-src 'self' https://api.runpod.ai; form-action 'none'; base-uri 'none'"
+)
+_API_CONTENT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data:; connect-src 'self' https://api.runpod.ai; "
+    "form-action 'none'; base-uri 'none'"
 )
 _BROKEN = (HttpProcessingError, web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -38,13 +46,17 @@ _MAX_BODY = 128 * 1024 * 1024  # the routes themselves refuse what is too large 
 
 @dataclass(frozen=True)
 class EndpointOptions:
-    """Where it listens, how many workers it has, and the command-line arguments that they are started with."""
+    """Where it listens, how many workers it has, and the command-line arguments that they are started with.
+
+    `examples` are inputs of jobs by the names of their workflows, for the description of the API.
+    """
 
     port: int
     workers: int
     worker_arguments: list[str]
     key: str = ""
     host: str = "127.0.0.1"
+    examples: Callable[[], Mapping[str, Mapping[str, Any]]] = dict
 
 
 def serve(options: EndpointOptions, environment: Mapping[str, str], on_ready: Callable[[], None]) -> int:
@@ -83,7 +95,9 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
     application = web.Application(client_max_size=_MAX_BODY)
     ClientRoutes(queue, pool, options.key).add_to(application)
     WorkerRoutes(queue, pool, token).add_to(application)
-    application.router.add_get("/", _playground)
+    application.router.add_get("/", _page(_PLAYGROUND_PAGE, _CONTENT_POLICY))
+    application.router.add_get("/docs", _page(_API_PAGE, _API_CONTENT_POLICY))
+    application.router.add_get("/openapi.json", require_key(_describe(options), options.key))
     if options.key:
         application.router.add_route("OPTIONS", "/v2/{tail:.*}", _preflight)
         application.on_response_prepare.append(_allow_other_pages)
@@ -115,11 +129,22 @@ class _BrokenRequests(logging.Filter):
         return True
 
 
-async def _playground(_: web.Request) -> web.StreamResponse:
-    """The page for trying the endpoint."""
-    return web.FileResponse(
-        _PLAYGROUND_PAGE, headers={"Content-Security-Policy": _CONTENT_POLICY, "Cache-Control": "no-cache"}
-    )
+def _page(file: Path, policy: str) -> Route:
+    """A route that serves a page."""
+
+    async def page(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(file, headers={"Content-Security-Policy": policy, "Cache-Control": "no-cache"})
+
+    return page
+
+
+def _describe(options: EndpointOptions) -> Route:
+    """The route of the OpenAPI document, with an example for each stored workflow that there is when it is asked."""
+
+    async def document(_: web.Request) -> web.StreamResponse:
+        return web.json_response(await asyncio.to_thread(lambda: openapi(options.examples())))
+
+    return document
 
 
 async def _preflight(_: web.Request) -> web.StreamResponse:

@@ -2,6 +2,8 @@
 
 fields   the fields of a job's input, and the messages for values that do not fit
 request  job dict -> checked, frozen Request
+json_schemas  JSON Schemas of a job's input and output
+examples  example inputs of the stored workflows
 info     what a worker reports about itself
 one_file the one file that a job brings and the one that its workflow misses
 prepare  what a job asks for besides its run: bucket, delivery, encoding, extra data

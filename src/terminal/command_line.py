@@ -124,7 +124,7 @@ def print_serving(port: int, workers: int, has_key: bool) -> None:
     print(
         f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it. Try it:\n"
         f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json{key}\n"
-        f"or open http://127.0.0.1:{port}/ in a browser",
+        f"or open http://127.0.0.1:{port}/ in a browser; the API is described at http://127.0.0.1:{port}/docs",
         flush=True,
     )
 
