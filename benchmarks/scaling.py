@@ -1,12 +1,12 @@
 """What an endpoint's settings cost and how long callers wait: a simulation of RunPod's queue and workers.
 
-    python -m benchmarks.scaling [--arrivals day] [--per-hour 60] [--job 10] [--cold-start 30] [--plot FILE.png]
+    python -m benchmarks.scaling [--gpu 4090] [--arrivals day] [--per-hour 60] [--job 10] [--cold-start 30]
 
 Arrivals are steady (Poisson), bursts (ten at once) or a day (a sine over 24 hours). For each pair of max workers and
 idle timeout it prints how long jobs wait (median, 95th percentile) and what the billed seconds cost a day. The model
 is what RunPod documents: a job that has waited for the queue delay starts another worker, up to the most; a worker is
 billed from its start (cold start included) until the idle timeout after its last job has passed. Not in it: pulling
-the image, hosts that are out of stock, FlashBoot. `--price` is of one second of a worker, in dollars.
+the image, hosts that are out of stock, FlashBoot.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from src.terminal.gpus import PRICES_FROM, GpuPool, find_pool
 
 DAY = 86400.0
 
@@ -113,6 +115,8 @@ def main() -> None:
     options = _parse()
     times = arrivals(options.arrivals, options.per_hour)
     print(f"{len(times)} jobs a day ({options.arrivals}), {options.job:g} s each, cold start {options.cold_start:g} s")
+    price, source = _price(options)
+    print(f"${price:.5f} a second of a worker: {source}")
     print(f"{'max workers':>11} {'idle s':>7} {'wait s':>7} {'95 % s':>7} {'$ a day':>8} {'$ a job':>8}")
     points = []
     for max_workers in options.max_workers:
@@ -121,12 +125,31 @@ def main() -> None:
                 max_workers, idle, options.queue_delay, options.cold_start, options.job, options.min_workers
             )
             outcome = simulate(endpoint, times)
-            cost = outcome.billed * options.price
+            cost = outcome.billed * price
             wait, p95 = statistics.median(outcome.waits), outcome.percentile(0.95)
             points.append((max_workers, idle, p95, cost))
             print(f"{max_workers:>11} {idle:>7g} {wait:>7.1f} {p95:>7.1f} {cost:>8.2f} {cost / len(times):>8.4f}")
     if options.plot:
         _plot(points, options.plot)
+
+
+def _price(options: argparse.Namespace) -> tuple[float, str]:
+    """Dollars a second of a worker, and where that is from."""
+    if options.price is not None:
+        return options.price, "--price"
+    gpu: GpuPool = options.gpu
+    return gpu.price or 0.0, f"{', '.join(gpu.gpus)} with {gpu.memory} GB, {PRICES_FROM}"
+
+
+def _priced_gpu(name: str) -> GpuPool:
+    """The parser of `--gpu`."""
+    try:
+        pool = find_pool(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    if pool.price is None:
+        raise argparse.ArgumentTypeError(f"no price of {name} is known here; give it by --price")
+    return pool
 
 
 def _plot(points: list[tuple[int, float, float, float]], file: Path) -> None:
@@ -157,7 +180,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--min-workers", type=int, default=0)
     parser.add_argument("--max-workers", type=int, nargs="+", default=[1, 2, 3, 5])
     parser.add_argument("--idle-timeout", type=float, nargs="+", default=[5, 10, 30, 60, 300])
-    parser.add_argument("--price", type=float, default=0.00031, help="dollars a second of a worker")
+    parser.add_argument(
+        "--gpu", type=_priced_gpu, default="4090", help="name of a GPU or of a RunPod pool (4090), for its price"
+    )
+    parser.add_argument("--price", type=float, help="dollars a second of a worker, in place of the GPU's")
     parser.add_argument("--plot", type=Path)
     return parser.parse_args()
 

@@ -19,20 +19,11 @@ from ..packs.registry import Registry
 from ..settings import Settings
 from ..settings.stored_workflows import pack, unpack
 from ..storage.web import FetchRules
+from .gpus import POOLS
 from .need_models import known_model, model_of
 
-# RunPod's pools by the gigabytes of their GPUs (https://docs.runpod.io/references/gpu-types#gpu-pools).
-_POOLS = {
-    "AMPERE_16": 16,
-    "ADA_24": 24,
-    "ADA_32_PRO": 32,
-    "AMPERE_48": 48,
-    "ADA_48_PRO": 48,
-    "AMPERE_80": 80,
-    "ADA_80_PRO": 80,
-    "HOPPER_141": 141,
-}
 _SHOWN_POOLS = 4
+_SLOW = ("AMPERE_16", "AMPERE_24")  # a diffusion model takes several times as long there as on a 4090
 _LARGE = ("diffusion_models", "checkpoints")  # the kinds of models that have to fit into the GPU while they sample
 _ROOM = 4.0  # gigabytes of a GPU for what sampling and decoding need besides
 _SMALLEST = 24.0  # gigabytes: with less ComfyUI moves parts of any larger model in and out
@@ -131,9 +122,13 @@ def _choose_gpu(plan: Plan, large: Sequence[Model]) -> None:
     if not sizes:
         return
     needed = max(_SMALLEST, max(sizes) + _ROOM)
-    plan.pools = [pool for pool, memory in _POOLS.items() if memory >= needed][:_SHOWN_POOLS] or [list(_POOLS)[-1]]
+    fast = [pool for pool in POOLS if pool.id not in _SLOW]
+    pools = [pool for pool in fast if pool.memory >= needed][:_SHOWN_POOLS] or fast[-1:]
+    plan.pools = [pool.id for pool in pools]
+    prices = [pool.price for pool in pools if pool.price is not None]
+    price = f", from ${min(prices):.5f} a second" if prices else ""
     plan.lines.append(
-        f"GPU: {needed:.0f} GB or more ({', '.join(plan.pools)}), by the largest model, {max(sizes):.1f} GB"
+        f"GPU: {needed:.0f} GB or more ({', '.join(plan.pools)}){price}, by the largest model, {max(sizes):.1f} GB"
     )
 
 

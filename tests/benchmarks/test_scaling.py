@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 
 import pytest
 
-from benchmarks.scaling import DAY, Endpoint, arrivals, simulate
+from benchmarks.scaling import DAY, Endpoint, arrivals, main, simulate
+from src.terminal.gpus import POOLS
+
+from ..worker_process import ROOT
 
 ONE = Endpoint(max_workers=1, idle_timeout=10, queue_delay=4, cold_start=30, job=20)
 
@@ -55,3 +59,44 @@ def test_a_longer_idle_timeout_costs_more_and_waits_less() -> None:
     short, long = (simulate(Endpoint(3, idle, 4, 30, 10), times) for idle in (5, 300))
     assert long.billed > short.billed
     assert statistics.mean(long.waits) < statistics.mean(short.waits)
+
+
+def test_the_price_is_that_of_the_gpu_and_is_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load = ["--per-hour", "6", "--max-workers", "1", "--idle-timeout", "5"]
+    shown = []
+    for chosen in (["--gpu", "a40"], ["--gpu", "HOPPER_141"], ["--gpu", "a40", "--price", "1"]):
+        monkeypatch.setattr("sys.argv", ["scaling", *load, *chosen])
+        main()
+        shown.append(capsys.readouterr().out)
+    assert "$0.00034 a second of a worker: A6000, A40 with 48 GB" in shown[0]
+    assert "$0.00155 a second of a worker: H200 with 141 GB" in shown[1]
+    assert "$1.00000 a second of a worker: --price" in shown[2]
+    a_day = [float(output.splitlines()[-1].split()[4]) for output in shown]
+    assert a_day[1] / a_day[0] == pytest.approx(0.00155 / 0.00034, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "reason"), [("RTX 9999", "unknown GPU 'RTX 9999'; use one of A4000"), ("5090", "give it by --price")]
+)
+def test_a_gpu_without_a_price_is_an_error_that_says_what_to_do(
+    gpu: str, reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["scaling", "--gpu", gpu])
+    with pytest.raises(SystemExit):
+        main()
+    assert reason in capsys.readouterr().err
+
+
+def test_the_documents_have_the_same_pools_and_prices() -> None:
+    """The table of GPUs in docs/operations.md."""
+    rows = re.findall(
+        r"^\| `(\w+)` \| ([^|]+) \| (\d+) \| ([\d.]+|unknown) \|",
+        (ROOT / "docs/operations.md").read_text(),
+        re.MULTILINE,
+    )
+    said = [
+        (pool, gpus, int(memory), None if price == "unknown" else float(price)) for pool, gpus, memory, price in rows
+    ]
+    assert said == [(pool.id, ", ".join(pool.gpus), pool.memory, pool.price) for pool in POOLS]
