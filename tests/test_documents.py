@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import base64
+import io
 import json
 import re
 import shlex
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema import ValidationError as JsonSchemaError
+from PIL import Image
 
 from examples import deploy
 from maintenance.schemas import schemas
@@ -43,6 +46,7 @@ DOCUMENTS = (
     *(f"docs/{name}.md" for name in ("architecture", "contributing", "storage", "your-workflow")),
     "CHANGELOG.md",
     "CONTRIBUTING.md",
+    "docs/README.md",
     "docs/performance/README.md",
     "docker/BUILD_COMMANDS.md",
     "legacy/README.md",
@@ -69,10 +73,16 @@ def test_every_error_code_is_in_the_table() -> None:
     assert named == {kind.error_code for kind in classes}
 
 
-def test_every_json_example_is_json_with_the_fields_of_the_contract() -> None:
-    request, answer = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL))
-    assert request["input"].keys() == {"workflow", "prompt", "seed", "width", "height"}
-    assert answer.keys() == {"status", "images", "filenames", "execution_time_seconds", "prompt_id"}
+def test_the_request_of_the_readme_runs_and_has_the_response_beside_it(draft_bench: Bench) -> None:
+    request, shown = (json.loads(block) for block in re.findall(r"```json\n(.*?)```", README, re.DOTALL))
+    response = draft_bench.run(**request["input"])
+    same = ("status", "filenames", "seed")
+    assert {name: response[name] for name in same} == {name: shown[name] for name in same}
+    assert shown.keys() <= response.keys()
+    with Image.open(io.BytesIO(base64.b64decode(response["images"][0]))) as image:
+        assert image.size == (request["input"]["width"], request["input"]["height"])
+    with Image.open(ROOT / "docs" / "pictures" / "lighthouse.png") as made:
+        assert made.size == image.size
 
 
 def test_every_request_in_the_documents_is_one(draft_bench: Bench) -> None:
@@ -199,6 +209,12 @@ def test_the_python_example_gives_the_bytes(draft_bench: Bench) -> None:
     assert (name, content[:4]) == ("smoke_00001_.png", b"\x89PNG")
 
 
+def test_the_index_names_every_document() -> None:
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {file.relative_to(ROOT / "docs").as_posix() for file in (ROOT / "docs").rglob("*.md")}
+    assert {page for page in pages if f"]({page})" not in index} == {"README.md"}
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_every_linked_file_exists(name: str) -> None:
     document = ROOT / name
@@ -216,7 +232,13 @@ def test_the_readme_is_short() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["test_input.json", "examples/workflow_api_format.json", "examples/smoke_workflow.json"]
+    "name",
+    [
+        "test_input.json",
+        "examples/workflow_api_format.json",
+        "examples/smoke_workflow.json",
+        "examples/lighthouse.json",
+    ],
 )
 def test_the_example_workflows_run(draft_bench: Bench, name: str) -> None:
     given = json.loads((ROOT / name).read_text())
