@@ -23,17 +23,17 @@ FOREIGN_FIELDS: Mapping[str, str] = {
     "webhook": "send it beside input: RunPod calls it",
     "webhook_v2": "send webhook beside input: RunPod calls it",
     "s3": "send s3Config beside input, or set the worker's own bucket",
-    "hf_upload": "results go to S3 or into the answer",
-    "azure_blob_upload": "results go to S3 or into the answer",
-    "http_upload": "results go to S3 or into the answer",
-    "credentials": "models come with the worker, from the volume, or by DOWNLOAD_MODELS",
+    "hf_upload": "results go to S3 or into the response",
+    "azure_blob_upload": "results go to S3 or into the response",
+    "http_upload": "results go to S3 or into the response",
+    "credentials": "models come with the worker's image, from the volume, or by DOWNLOAD_MODELS",
     "ckpt_name": "the workflow names the model; overrides can set it",
 }
 """Fields of other contracts that have no place in a job here, and what stands for them."""
 
 PARTLY_USED: Mapping[str, str] = {
     "extra_data": "only its extra_pnginfo and api_key_comfy_org are used",
-    "convert_output": "only its format and options.quality are used; output has the rest of what is possible",
+    "convert_output": "only its format and options.quality are used; the field output has the other options",
 }
 """Fields of other contracts of which a part is used."""
 
@@ -107,7 +107,7 @@ def _parsed(text: str, where: str) -> object:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         what = "neither JSON nor the name of a stored workflow" if where == "workflow" else "no JSON"
-        raise InvalidInput(f'{where} is a text that is {what}; send an object like {{"workflow": {{…}}}}') from error
+        raise InvalidInput(f'{where} is a string that is {what}; send an object like {{"workflow": {{…}}}}') from error
 
 
 def _looks_like_json(text: str) -> bool:

@@ -32,7 +32,7 @@ _LAST_LINE = "Starting server"
 _DEVICE = re.compile(r"Device: (?P<name>.+)")
 _VRAM_BY_HAND = ("--highvram", "--gpu-only", "--novram", "--disable-dynamic-vram")  # each turns dynamic VRAM off
 
-_GPU = "a GPU of NVIDIA"
+_GPU = "an NVIDIA GPU"
 
 
 class FailedPack(NamedTuple):

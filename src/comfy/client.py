@@ -149,8 +149,8 @@ class ComfyClient:
         shown = public_text(class_type, 100)
         return BrokenNodeType(
             f"node class {shown!r} of {f'the node pack {pack}' if pack else 'a node pack'} is broken: it fails when "
-            f"{self.name} asks what it takes (the worker's log has the reason); mend or update the pack in the image, "
-            "or use another node",
+            f"{self.name} asks for its inputs (the worker's log has the reason); fix or update the pack in the "
+            "image, or use another node",
             class_type=shown,
             **({"node_pack": pack} if pack else {}),
         )
@@ -177,7 +177,7 @@ class ComfyClient:
         try:
             names = json.loads(self._request("GET", route, seconds=_DISK_ROUTE_SECONDS).body)
         except (ValueError, RecursionError) as error:
-            raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
+            raise UnexpectedAnswer("ComfyUI's response is not valid JSON") from error
         return [str(name) for name in names] if isinstance(names, list) else []
 
     def options(self, class_type: str, name: str) -> list[str]:
@@ -193,9 +193,9 @@ class ComfyClient:
         try:
             decoded = json.loads(response.body)
         except (ValueError, RecursionError) as error:
-            raise UnexpectedAnswer("ComfyUI answered something else than JSON") from error
+            raise UnexpectedAnswer("ComfyUI's response is not valid JSON") from error
         if not isinstance(decoded, dict):
-            raise UnexpectedAnswer("ComfyUI answered a JSON value that is no object")
+            raise UnexpectedAnswer("ComfyUI's response is not a JSON object")
         return decoded
 
     def _request(

@@ -89,7 +89,7 @@ class ComfyEngine:
             if deadline.passed:
                 raise BootTimeout(
                     f"ComfyUI did not answer within {deadline.seconds:g} s; raise COMFYUI_BOOT_TIMEOUT, or see its "
-                    "last log lines for what keeps it",
+                    "last log lines for the reason",
                     self.process.log_tail(),
                 )
             time.sleep(_PROBE_SECONDS)
@@ -178,7 +178,7 @@ class ComfyEngine:
         ending = f"ComfyUI ended while the job ran: {self.process.exit_description()}"
         if self.process.reached_memory_limit:
             raise MemoryLimitReached(
-                f"{ending}; use smaller pictures, batches or models, set COMFYUI_CACHE=none, or take a machine with "
+                f"{ending}; use smaller images, batches or models, set COMFYUI_CACHE=none, or use a machine with "
                 "more memory"
             )
         raise ComfyCrashed(ending)

@@ -120,8 +120,8 @@ class HistoryWait:
             return
         if time.monotonic() - self._last_event_at > self._limits.stall:
             raise JobStalled(
-                f"no node told of any progress for {self._limits.stall:g} s (STALL_TIMEOUT); "
-                "raise the limit if a node of this workflow is silent for so long"
+                f"no node reported progress for {self._limits.stall:g} s (STALL_TIMEOUT); "
+                "raise the limit if a node of this workflow needs longer without reporting progress"
             )
 
     def _check_queue(self) -> None:

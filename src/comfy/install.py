@@ -82,8 +82,8 @@ def find_comfyui(settings: Settings) -> Installation:
             return _installation(directory, settings)
     raise ComfyNotFound(
         f"no ComfyUI at {', '.join(places)}. Set COMFYUI_PATH to the folder that holds its main.py, "
-        "or get it: git clone https://github.com/Comfy-Org/ComfyUI and install its requirements.txt "
-        "into a .venv in that folder. To try the worker without ComfyUI, add --draft"
+        "or install it: git clone https://github.com/Comfy-Org/ComfyUI and install its requirements.txt into a .venv "
+        "in that folder. To try the worker without ComfyUI, add --draft"
     )
 
 

@@ -31,7 +31,7 @@ class HangDetector:
         if activity is None or activity != self._activity:
             self._activity, self._since = activity, time.monotonic()
         elif time.monotonic() - self._since > _HUNG_SECONDS:
-            raise ComfyHung(f"ComfyUI hung: for {_HUNG_SECONDS:g} s it answered nothing and did nothing")
+            raise ComfyHung(f"ComfyUI hung: for {_HUNG_SECONDS:g} s it neither responded nor did any work")
 
 
 def wait_until_responsive(engine: ComfyEngine, limits: RunLimits, hang_detector: HangDetector) -> None:

@@ -54,16 +54,16 @@ _NOISE = re.compile(
 # What a line of a failed boot means for the operator.
 _HINTS = (
     (r"NVIDIA driver on your system is too old|driver version is insufficient",
-     "the host's NVIDIA driver is too old for the CUDA of this image; have RunPod choose hosts by their CUDA version "
-     "(13.0 and later for cu130, 12.8 and later for cu128)"),
+     "the host's NVIDIA driver is too old for the CUDA of this image; filter hosts by CUDA version in the endpoint's "
+     "settings (13.0 and later for cu130, 12.8 and later for cu128)"),
     (r"Found no NVIDIA driver|No CUDA GPUs are available|Torch not compiled with CUDA",
      "ComfyUI found no GPU; to run it on the CPU set COMFYUI_ARGS=--cpu"),
     (r"ASSETS_STARTUP_FAILED",  # of ComfyUI 0.38 and later
-     "its database of assets could not be opened: leave --enable-assets and --database-url out of COMFYUI_ARGS"),
-    (r"not allowed with argument --cache", "set COMFYUI_CACHE, and no flag for the cache in COMFYUI_ARGS"),
+     "its database of assets could not be opened: remove --enable-assets and --database-url from COMFYUI_ARGS"),
+    (r"not allowed with argument --cache", "use COMFYUI_CACHE instead of a cache flag in COMFYUI_ARGS"),
     (r"unrecognized arguments|invalid choice|expected one argument|not allowed with", "check COMFYUI_ARGS"),
     (r"No module named|cannot import name",
-     "install ComfyUI's requirements.txt, or set COMFYUI_PYTHON to the Python that has them"),
+     "install ComfyUI's requirements.txt, or set COMFYUI_PYTHON to a Python that has them"),
 )  # fmt: skip
 _ADDRESS_IN_USE = re.compile(r"address already in use", re.IGNORECASE)
 
@@ -109,7 +109,8 @@ class ComfyProcess:
         except OSError as error:
             self.folders.remove()
             raise ComfyBootFailed(
-                f"{self.installation.name} cannot be started: {error.strerror}; set COMFYUI_PYTHON to its Python"
+                f"{self.installation.name} cannot be started: {error.strerror}; set COMFYUI_PYTHON to its Python "
+                "interpreter"
             ) from error
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True, name="comfyui-log")
         self._reader.start()
@@ -119,7 +120,7 @@ class ComfyProcess:
         if self.installation.loads_models:
             folders, directory = self.folders, self.installation.directory
             for name in folders.bring_inputs(directory / "input"):
-                log.warning("jobs cannot name %s of ComfyUI's input folder: it cannot be copied", name)
+                log.warning("jobs cannot use %s of ComfyUI's input folder: it cannot be copied", name)
             if self.packs is None:  # once: packs that install libraries themselves would look like another ComfyUI
                 self.packs = install_packs(self._settings, self.installation.start[0])
             self.boot_log.not_installed = self.packs.failures
@@ -229,7 +230,7 @@ class ComfyProcess:
         """How the process ended: its exit code, or the signal that killed it."""
         code = self._process.poll() if self._process else None
         if code is None:
-            return "it still runs"
+            return "it is still running"
         if self._reader:
             self._reader.join(timeout=1)  # its last lines may still be in the pipe
         if code < 0:
@@ -238,7 +239,7 @@ class ComfyProcess:
             name = signal.Signals(-code).name
             return f"killed by {name}" + (" (the machine may be out of memory)" if name == "SIGKILL" else "")
         if code == WORKER_THREAD_ENDED:
-            return "its worker thread ended by an exception"
+            return "its worker thread ended with an exception"
         return f"exit code {code}"
 
     def boot_failure(self) -> ComfyBootFailed:
@@ -246,9 +247,9 @@ class ComfyProcess:
         ending, tail = self.exit_description(), self.log_tail()
         text = "\n".join(tail)
         if _ADDRESS_IN_USE.search(text):
-            return PortTaken(f"port {self.port} is taken by another process; set COMFYUI_PORT to a free one, or to 0")
+            return PortTaken(f"port {self.port} is in use by another process; set COMFYUI_PORT to a free one, or to 0")
         hint = next((hint for pattern, hint in _HINTS if re.search(pattern, text)), "see its last log lines")
-        return ComfyBootFailed(f"{self.installation.name} ended before it answered: {ending}; {hint}", tail)
+        return ComfyBootFailed(f"{self.installation.name} exited before it was ready: {ending}; {hint}", tail)
 
     def stop(self, grace: float = _STOP_SECONDS) -> None:
         """End the engine and all that it started, and remove its folders. Does nothing if it does not run.
@@ -269,8 +270,8 @@ class ComfyProcess:
                 self._process.wait(_KILL_SECONDS)
             except subprocess.TimeoutExpired:
                 raise ComfyStuck(
-                    f"ComfyUI did not end within {_KILL_SECONDS:g} s of being killed: the driver of the GPU, or a "
-                    "disk, may hang; this worker has to be replaced"
+                    f"ComfyUI did not exit within {_KILL_SECONDS:g} s of being killed: the GPU driver or a disk may "
+                    "hang; this worker has to be replaced"
                 ) from None
             self._kill_left_behind()
             self._close_ready_pipe()
@@ -286,7 +287,7 @@ class ComfyProcess:
         for _ in range(_KILL_ROUNDS):  # a process may start another before it ends
             left = [entry for entry in Path("/proc").glob("[0-9]*") if mark in _environment_of(entry)]
             for entry in left:
-                log.warning("process %s, which a node of ComfyUI left behind, is ended", entry.name)
+                log.warning("ending process %s, left behind by a ComfyUI node", entry.name)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(int(entry.name), signal.SIGKILL)
             if not left:
@@ -346,6 +347,6 @@ def _free_port(wanted: int) -> int:
             probe.bind(("127.0.0.1", wanted))
         except OSError as error:
             raise PortTaken(
-                f"port {wanted} is taken by another process; set COMFYUI_PORT to a free one, or to 0"
+                f"port {wanted} is in use by another process; set COMFYUI_PORT to a free one, or to 0"
             ) from error
         return int(probe.getsockname()[1])

@@ -98,7 +98,7 @@ def _stop_prompt(engine: ComfyEngine, generation: int, prompt_id: str, grace: fl
                 if prompt_id not in engine.client.queue():
                     return
             except (ComfyCrashed, ComfyUnreachable, UnexpectedAnswer):
-                log.debug("ComfyUI did not answer while the prompt was stopped")
+                log.debug("ComfyUI did not respond while the prompt was being stopped")
             time.sleep(deadline.at_most(_STOP_CHECK_SECONDS))
         if engine.generation != generation:
             return

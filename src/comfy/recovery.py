@@ -55,7 +55,7 @@ def run_with_recovery(
             _free(engine)
             if has_freed or deadline.passed:
                 raise
-            log.warning("out of memory: models unloaded, the job runs once more")
+            log.warning("out of memory: models unloaded, running the job once more")
             has_freed = True
         except OutputMissing as missing:
             if to_renew:

@@ -45,9 +45,9 @@ class Engine(NamedTuple):
 
 # What `extra_model_paths.yaml` adds to ComfyUI's own.
 _WHERE_MODELS_ARE = (
-    "Folders of models are looked for in MODELS_DIR, ComfyUI's own models folder, /runpod-volume/models, "
-    "/runpod-volume/ComfyUI/models, /workspace/models and /workspace/ComfyUI/models: put the file there, or name one "
-    "that is there"
+    "Models are searched for in MODELS_DIR, ComfyUI's own models folder, /runpod-volume/models, "
+    "/runpod-volume/ComfyUI/models, /workspace/models and /workspace/ComfyUI/models: put the file into one of them, "
+    "or use one that exists"
 )
 
 _JSON_CONSTANTS = {"None": "null", "True": "true", "False": "false"}
@@ -129,15 +129,15 @@ def why_missing(class_type: str, engine: Engine) -> str:
     """Why an engine does not have a node class, and what to do."""
     pack = engine.failed_pack(class_type)
     if pack is not None and not pack.is_installed:
-        return f"{engine.name} has no such node class; it may be one of a pack of CUSTOM_NODES: {pack}"
+        return f"{engine.name} has no such node class; it may belong to a pack of CUSTOM_NODES: {pack}"
     if pack is not None:
         return (
             f"its node pack {public_text(pack.name, 100)} is installed, but {engine.name} could not import it: "
-            f"{pack.error}; install what it needs in the image"
+            f"{pack.error}; install its dependencies in the image"
         )
     return (
-        f"{engine.name} has no such node class; a newer ComfyUI may have it, or else install the node pack that "
-        "brings it in the image (a paid partner node needs ENABLE_API_NODES=true), or use another node"
+        f"{engine.name} has no such node class; use a newer ComfyUI if it has the class, install its node pack in "
+        "the image (a paid partner node needs ENABLE_API_NODES=true), or use another node"
     )
 
 
@@ -204,7 +204,7 @@ class Problem:
 
     def _comfyui_message(self) -> str:
         if self._error.get("details") == "tuple index out of range":
-            return "one of its links names an output that the other node does not have"
+            return "one of its links uses an output that the other node does not have"
         message, details = public_text(self._error.get("message", "")), public_text(self._error.get("details", ""))
         if self.kind == "missing_input_file" or _NO_SUCH_FILE.search(details):
             return (
@@ -217,15 +217,15 @@ class Problem:
         folder = " or ".join(folder_names().get(kind, (kind,))) if kind else "of its models"
         name = str(self.received)
         near = difflib.get_close_matches(name, self.allowed, n=3, cutoff=0.5)
-        there = f"nearest names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
-        return f"{self.name} {public_text(repr(name), 200)} was not found in the folder {folder}; {there}"
+        hint = f"similar names there: {_listed(near)}" if near else f"it has {_listed(self.allowed) or 'no files'}"
+        return f"{self.name} {public_text(repr(name), 200)} was not found in the folder {folder}; {hint}"
 
     def _newer(self) -> str:
         """A word about newer versions, for a choice that a class of ComfyUI itself does not have; files are none."""
         is_choice = self.kind == "value_not_in_list" and isinstance(self.received, str) and "." not in self.received
         if not is_choice or not self._engine.is_core(self.class_type):
             return ""
-        return f"; this is {self._engine.name}, and a newer ComfyUI may know it"
+        return f"; this is {self._engine.name}; a newer ComfyUI may support it"
 
     def _names_model(self) -> bool:
         return bool(folder_of_input(self.class_type, self.name) or MODEL_FILE.search(str(self.received)))
@@ -276,7 +276,7 @@ def explain_failure(entry: Mapping[str, Any], workflow: Workflow) -> WorkerError
         return RunInterrupted("the run was interrupted inside ComfyUI before it ended")
     if "execution_success" in messages or (not messages and status.get("completed") is True):
         return None
-    return NodeFailed("ComfyUI ended the run without success and without a reason")
+    return NodeFailed("ComfyUI ended the run unsuccessfully, without giving a reason")
 
 
 def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError:
@@ -293,7 +293,7 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
         )
     if _CUDA_FATAL.search(f"{exception} {message}"):
         return CudaFailed(
-            f"node {where} failed because the GPU did: {exception}: {message}; send the job again", **details
+            f"node {where} failed because the GPU failed: {exception}: {message}; send the job again", **details
         )
     missing = _NOT_FOUND_AT_RUN.search(str(error.get("exception_message", "")))
     if missing:

@@ -93,7 +93,7 @@ class ClientRoutes:
         job = self._job(request)
         if not self._queue.retry(job):
             raise _error(
-                web.HTTPBadRequest, f"job is {job.status.value}; only a failed or timed-out one can be retried"
+                web.HTTPBadRequest, f"job is {job.status.value}; only a failed or timed-out job can be retried"
             )
         return web.json_response({"id": job.id, "status": job.status.value})
 
@@ -133,7 +133,9 @@ class ClientRoutes:
         except (ValueError, RecursionError) as error:
             raise _error(web.HTTPBadRequest, "the body must be JSON") from error
         if not isinstance(sent, dict) or not isinstance(sent.get("input"), (dict, str)):
-            raise _error(web.HTTPBadRequest, 'the body must be an object with an "input", an object or its JSON')
+            raise _error(
+                web.HTTPBadRequest, 'the body must be an object with "input": an object, or a string of its JSON'
+            )
         extra_fields = {name: sent[name] for name in _EXTRA_FIELDS if name in sent}
         policy, webhook = _parse_policy(sent.get("policy")), _parse_webhook(sent.get("webhook"))
         return self._queue.submit(sent["input"], policy, is_sync, extra_fields, webhook)

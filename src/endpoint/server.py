@@ -79,7 +79,7 @@ async def _serve(options: EndpointOptions, environment: Mapping[str, str], on_re
             end.cancel()
     if stopped.is_set():
         return 0
-    log.error("the workers cannot start here: fix what they say above, and start this again")
+    log.error("the workers cannot start: fix the problem shown above, then start again")
     return 1
 
 
@@ -124,7 +124,7 @@ class _BrokenRequests(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, _BROKEN):
-            record.msg, record.args, record.exc_info = f"a broken request ({type(error).__name__})", None, None
+            record.msg, record.args, record.exc_info = f"a malformed request ({type(error).__name__})", None, None
             record.levelno, record.levelname = logging.INFO, "INFO"
         return True
 
@@ -171,7 +171,7 @@ async def _refuse_other_pages(request: web.Request, handler: Handler) -> web.Str
     """
     origin = request.headers.get("Origin")
     if _hostname(f"//{request.host}") not in _LOOPBACK or (origin and origin != f"http://{request.host}"):
-        message = "pages from elsewhere may not ask this endpoint: start it with SERVE_API_KEY, and send that key"
+        message = "pages of another origin may not use this endpoint: start it with SERVE_API_KEY, and send that key"
         return web.json_response({"error": message}, status=403)
     return await handler(request)
 
@@ -187,7 +187,7 @@ async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:
     try:
         await web.TCPSite(runner, options.host, options.port).start()
     except OSError as error:
-        raise PortTaken(f"port {options.port} is taken by another process; choose another with --port") from error
+        raise PortTaken(f"port {options.port} is in use by another process; choose another with --port") from error
 
 
 def worker_environment(url: str, token: str) -> dict[str, str]:

@@ -38,7 +38,7 @@ class Webhooks:
     async def close(self) -> None:
         """Give up calls that have not succeeded yet."""
         if self._calls:
-            log.warning("%s webhooks were not called to the end", len(self._calls))
+            log.warning("%s webhooks were not delivered", len(self._calls))
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -54,7 +54,7 @@ class Webhooks:
                 ):
                     if answer.status == 200:
                         return
-                    problem = f"it answered {answer.status}"
+                    problem = f"it returned status {answer.status}"
             except (aiohttp.ClientError, asyncio.TimeoutError, ValueError) as error:
                 problem = type(error).__name__
             log.warning("the webhook of job %s: %s (try %s of %s)", job_id, problem, attempt + 1, _ATTEMPTS)

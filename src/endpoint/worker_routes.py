@@ -57,7 +57,10 @@ class WorkerRoutes:
         limit = RUNSYNC_LIMIT if job_id.startswith("sync-") else RUN_LIMIT
         if len(body) > limit:  # as on RunPod, where the job is then COMPLETED without output
             log.warning(
-                "the result of %s is %.1f MB, over RunPod's %d MB: lost", job_id, len(body) / 1e6, limit // 10**6
+                "the result of %s is %.1f MB, over RunPod's limit of %d MB: lost",
+                job_id,
+                len(body) / 1e6,
+                limit // 10**6,
             )
             self._queue.finish(worker_id, job_id, None)
             return web.Response(status=400)

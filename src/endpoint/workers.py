@@ -102,7 +102,7 @@ class WorkerPool:
                 raise
             finally:
                 del self._workers[worker.id]
-            reason = f"worker {worker.id} ended with {_describe_exit(code)}"
+            reason = f"worker {worker.id} exited with {_describe_exit(code)}"
             log.warning("%s", reason)
             self._on_death(worker.id, reason)
             delay = _RESTART_DELAY_SECONDS if worker.is_ready else min(delay * 2, _MAX_RESTART_DELAY_SECONDS)

@@ -130,7 +130,9 @@ def confine(folders: str, files: str) -> None:
     import comfy_confinement  # type: ignore[import-not-found]  # in this folder
 
     if not comfy_confinement.confine(folders.split(os.pathsep), files.split(os.pathsep)):
-        sys.stderr.write("COMFYUI_CONFINED: this kernel cannot confine ComfyUI (Linux 5.19 can); it runs unconfined\n")
+        sys.stderr.write(
+            "COMFYUI_CONFINED: this kernel cannot confine ComfyUI (Linux 5.19 is required); it runs unconfined\n"
+        )
 
 
 def run_script(program: "list[str]") -> None:

@@ -35,8 +35,8 @@ def _check_disk(settings: Settings) -> None:
     free = shutil.disk_usage(folder).free // _MEGABYTE
     if free < settings.min_free_disk:
         raise UnfitMachine(
-            f"{free} MB are free in the temporary folder, {settings.min_free_disk:g} are needed (MIN_FREE_DISK_MB); "
-            "give the endpoint a larger container disk"
+            f"{free} MB are free in the temporary folder, but {settings.min_free_disk:g} are required "
+            "(MIN_FREE_DISK_MB); give the endpoint a larger container disk"
         )
 
 
@@ -53,8 +53,8 @@ def _check_gpu(settings: Settings) -> None:
         ) from error
     result = nvml.nvmlInit_v2()
     if result:
-        hint = "the host's driver was changed while it ran" if result == _NVML_MISMATCH else "the host's GPU is unwell"
-        raise UnfitMachine(f"the NVIDIA driver does not answer (NVML error {result}): {hint}")
+        hint = "the host's driver was updated while in use" if result == _NVML_MISMATCH else "the host's GPU is faulty"
+        raise UnfitMachine(f"the NVIDIA driver does not respond (NVML error {result}): {hint}")
     try:
         count = ctypes.c_uint()
         if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) or not count.value:

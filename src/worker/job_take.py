@@ -47,7 +47,7 @@ async def take_jobs(session: Any, count: int) -> list[dict[str, Any]]:
     except TooManyRequests:
         raise
     except (aiohttp.ClientError, OSError) as error:
-        log.warning("RunPod's queue did not answer (%s); asked again in %g s", type(error).__name__, _RETRY_SECONDS)
+        log.warning("RunPod's queue did not respond (%s); retrying in %g s", type(error).__name__, _RETRY_SECONDS)
         await asyncio.sleep(_RETRY_SECONDS)
         return []
 
@@ -58,7 +58,7 @@ async def _body(response: Any, limit: int) -> bytes:
     async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
         body += chunk
         if len(body) > limit:
-            log.error("an answer of RunPod's queue is over %d MB and was cut off", limit // 1_000_000)
+            log.error("a response of RunPod's queue was over %d MB and was cut off", limit // 1_000_000)
             break
     return bytes(body)
 
@@ -74,7 +74,7 @@ def read_jobs(body: bytes) -> list[dict[str, Any]]:
     for entry in answer if isinstance(answer, list) else [answer]:
         job = _as_job(entry)
         if job is None:
-            log.error("RunPod's queue handed out something that is no job with an id and an input; it was skipped")
+            log.error("RunPod's queue returned something other than a job with an id and an input; it was skipped")
         elif job["id"] not in {other["id"] for other in jobs}:
             jobs.append(job)
     return jobs
@@ -148,4 +148,6 @@ def _read_value(text: str) -> object:
         return UnreadableInput("it is nested too deeply")
     except ValueError as error:
         has_long_number = "digits" in str(error)
-        return UnreadableInput("it holds a number of too many digits" if has_long_number else "it is no valid JSON")
+        return UnreadableInput(
+            "it contains a number with too many digits" if has_long_number else "it is not valid JSON"
+        )

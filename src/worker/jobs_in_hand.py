@@ -59,7 +59,7 @@ class JobsInHand:
         """Stop a job that RunPod wants no more; whether it is here."""
         task = self._tasks.get(job_id)
         if task is not None:
-            log.info("job %s is stopped", job_id)
+            log.info("stopping job %s", job_id)
             task.cancel()
         return task is not None
 
@@ -72,7 +72,7 @@ class JobsInHand:
         loop = asyncio.get_running_loop()
         answer = await self._handler(job, lambda: loop.call_soon_threadsafe(self._leave, job["id"]))
         if answer.get("refresh_worker"):
-            log.warning("this worker is to be replaced: it takes no more jobs")
+            log.warning("this worker will be replaced and takes no more jobs")
             self.is_retired = True
         self._leave(job["id"])
         await deliver(session, str(job["id"]), answer)
@@ -88,4 +88,4 @@ class JobsInHand:
         self._progress.remove(job)
         self._changed.set()
         if not task.cancelled() and (error := task.exception()):
-            log.error("job %s was not answered", job["id"], exc_info=error)
+            log.error("job %s did not get a response", job["id"], exc_info=error)

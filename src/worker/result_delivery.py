@@ -60,9 +60,9 @@ async def deliver(session: Any, job_id: str, answer: Mapping[str, Any]) -> None:
             break
         pause = deadline.at_most(max(delay, response.retry_after))
         log.warning(
-            "RunPod did not accept the result of job %s (%s); tried again in %.0f s",
+            "RunPod did not accept the result of job %s (%s); retrying in %.0f s",
             job_id,
-            f"status {response.status}" if response.status else "no answer",
+            f"status {response.status}" if response.status else "no response",
             pause,
         )
         await asyncio.sleep(pause)
@@ -107,7 +107,7 @@ def _retry_after(header: str) -> float:
 
 def _refusal_body(status: int, size: int) -> bytes:
     error = ResultRefused(
-        f"the job ran, but RunPod refused its result of {size / 1e6:.1f} MB (status {status}): have fewer or smaller "
-        "files made, or have them delivered to a bucket",
+        f"the job ran, but RunPod refused its result of {size / 1e6:.1f} MB (status {status}): produce fewer or "
+        "smaller files, or have them delivered to a bucket",
     )
     return result_body(failure_answer(error, 0.0))

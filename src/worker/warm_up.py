@@ -55,6 +55,6 @@ def warm_up(runner: JobRunner, request: Request) -> None:
         log.error("the warm-up failed: %s: %s", error.error_code, error)
         return
     except Exception:  # the edge of the warm-up: like the handler, it must not cost the worker
-        log.exception("the warm-up failed by an unexpected error")
+        log.exception("the warm-up failed with an unexpected error")
         return
     log.info("warmed up in %.1f s", time.monotonic() - started)

@@ -54,4 +54,4 @@ def test_variables_of_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line for line in warnings_about_variables() if line.startswith("COMFY_LOG_LEVEL")] == []
     monkeypatch.setenv("COMFY_LOG_LEVEL", "DEBUG")
     (line,) = warnings_about_variables()
-    assert line.startswith("COMFY_LOG_LEVEL is of another worker: LOG_LEVEL sets")
+    assert line.startswith("COMFY_LOG_LEVEL is a setting of another worker: LOG_LEVEL sets")

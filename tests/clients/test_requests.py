@@ -312,7 +312,7 @@ def test_the_one_file_goes_where_it_is_missed_and_nowhere_else(draft_bench: Benc
         {"action": "validate", "workflow": loading("")},
     ):
         answer = draft_bench.run(**{"workflow": loading("in.png"), "images": sent, **fields})
-        assert "was taken for it" not in json.dumps(answer)
+        assert "was used for it" not in json.dumps(answer)
 
 
 def test_a_url_in_a_loader_keeps_to_the_rules_of_files(draft_bench: Bench) -> None:

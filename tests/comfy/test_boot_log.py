@@ -40,7 +40,7 @@ NO_AIMDO = GPU.replace("DynamicVRAM support detected and enabled", "No working c
 OLD_COMFYUI = "Device: cuda:0 NVIDIA L4\nUsing pytorch attention\nPython version: 3.11"
 
 ALL_ON = {"CUDA kernels": "", "dynamic VRAM": "", "pinned memory": "", "fast attention": ""}
-GPU_WANTED = "a GPU of NVIDIA"
+GPU_WANTED = "an NVIDIA GPU"
 # The log and COMFYUI_ARGS, and what turns each fast path on; nothing if it is.
 LOGS: dict[str, tuple[str, str, dict[str, str]]] = {
     "a GPU": (GPU, "", ALL_ON),

@@ -120,7 +120,7 @@ def test_a_boot_that_fails_over_its_assets_says_which_setting_to_mend(tmp_path: 
     """As ComfyUI 0.38 and later do when another one holds the same database."""
     main = "import sys; print('\\x1b[31m[ERROR]\\x1b[0m ASSETS_STARTUP_FAILED: in_use', file=sys.stderr); sys.exit(1)"
     engine = ComfyEngine(found(checkout(tmp_path / "c", main)), Settings())
-    with pytest.raises(ComfyBootFailed, match="leave --enable-assets and --database-url out of COMFYUI_ARGS"), engine:
+    with pytest.raises(ComfyBootFailed, match="remove --enable-assets and --database-url from COMFYUI_ARGS"), engine:
         engine.wait_ready()
 
 

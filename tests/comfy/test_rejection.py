@@ -30,7 +30,7 @@ def test_a_missing_model_among_many_asks_for_the_names_and_gives_the_near_ones()
     explained = explain_rejection(body, WORKFLOW, ENGINE)
     assert isinstance(explained, MissingModel)
     said = "node 12 (UNETLoader): unet_name 'flux1-dev.safetensors' was not found in the folder diffusion_models or unet; "
-    assert explained.message.startswith(f"{said}nearest names there: 'flux1-dev-fp8.safetensors'")
+    assert explained.message.startswith(f"{said}similar names there: 'flux1-dev-fp8.safetensors'")
     assert "/runpod-volume/models" in explained.message
 
 
@@ -140,7 +140,7 @@ def test_a_class_whose_pack_could_not_be_imported_is_not_asked_for() -> None:
     assert "install the node pack" not in str(explained)
     error["extra_info"] = {"class_type": "Other"}
     explained = explain_rejection({"error": error, "node_errors": {}}, WORKFLOW, engine)
-    assert "ComfyUI 0.33.0 has no such node class; a newer ComfyUI may have it, or else install" in str(explained)
+    assert "ComfyUI 0.33.0 has no such node class; use a newer ComfyUI if it has the class, install" in str(explained)
 
 
 @pytest.mark.parametrize(
@@ -154,4 +154,4 @@ def test_a_choice_that_this_version_lacks_may_be_one_of_a_newer(is_core: bool, v
     engine = Engine("ComfyUI 0.33.0", is_core=lambda class_type: is_core)
     explained = explain_rejection({"error": {}, "node_errors": {"11": {"errors": [error]}}}, WORKFLOW, engine)
     assert "type must be one of 'flux', 'sd3', not" in str(explained)
-    assert ("this is ComfyUI 0.33.0, and a newer ComfyUI may know it" in str(explained)) == is_told
+    assert ("this is ComfyUI 0.33.0; a newer ComfyUI may support it" in str(explained)) == is_told

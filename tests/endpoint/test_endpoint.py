@@ -308,7 +308,7 @@ def test_a_key_of_odd_bytes_is_a_wrong_key_and_broken_requests_leave_no_tracebac
     )
     place = urlsplit(client.url)
     socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=LONG).sendall(length)
-    client.process.wait_for_log("a broken request", LONG)
+    client.process.wait_for_log("a malformed request", LONG)
     assert client.get("health")["workers"]
     assert "Traceback" not in client.process.log
 

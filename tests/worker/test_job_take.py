@@ -52,8 +52,8 @@ def test_what_json_can_read_beside_a_poisoned_job_is_what_json_reads(values: lis
             "too many digits",
             marks=pytest.mark.skipif(not HAS_DIGIT_LIMIT, reason="no limit"),
         ),
-        ("{1: 2}", "no valid JSON"),
-        ("tru", "no valid JSON"),
+        ("{1: 2}", "not valid JSON"),
+        ("tru", "not valid JSON"),
     ],
     ids=["list", "object", "digits", "key", "word"],
 )

@@ -244,7 +244,7 @@ def test_what_is_no_job_is_skipped_and_the_worker_goes_on(tmp_path: Path) -> Non
         queue.put("good", {"workflow": workflows.still()})
         queue.wait_for(1, LONG)
         assert worker.process.poll() is None
-        assert worker.log.count("is no job with an id and an input") >= 5
+        assert worker.log.count("something other than a job with an id and an input") >= 5
 
 
 def test_a_full_disk_is_told_and_costs_only_the_jobs_that_need_it(tmp_path: Path) -> None:
