@@ -43,13 +43,11 @@ def set_app_inputs(
 def _unknown_input(name: str, known: list[str]) -> InvalidInput:
     if not known:
         return InvalidInput(
-            "inputs: the workflow's author chose none (in the editor's App Mode, in a file as it saves it); overrides "
-            "can set any input of any node",
+            "inputs: this workflow has no App Mode inputs (chosen in the editor's App Mode and saved in its own "
+            "format); overrides can set any input of any node",
             field="inputs",
         )
     near = difflib.get_close_matches(name[:_MAX_NAME_LENGTH], known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     names = ", ".join(repr(known_name) for known_name in known[:_MAX_LISTED])
-    return InvalidInput(
-        f"inputs: the workflow's author chose {names}, but no input {name[:80]!a}{hint}", field="inputs"
-    )
+    return InvalidInput(f"inputs: the workflow's author chose {names}, not {name[:80]!a}{hint}", field="inputs")

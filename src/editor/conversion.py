@@ -60,7 +60,7 @@ def convert(
     try:
         converted = _converted(document, schemas, context or ConversionContext(time.localtime()), check)
     except RecursionError:
-        refuse("it has links, subgraphs or texts that lie too deep in one another")
+        refuse("its links, subgraphs or texts are nested too deeply")
     if not converted.prompt:
         refuse("all of its nodes are muted, bypassed or notes")
     return converted
@@ -88,7 +88,7 @@ def _converted(
             name: value for name, value in inputs.items() if not isinstance(value, list) or value[0] in prompt
         }
     unset = (
-        f"node {placed.id} ({placed.title[:80]}): nothing sets {variable_name(placed.node)[:80]!r}; it gives nothing"
+        f"node {placed.id} ({placed.title[:80]}): nothing sets {variable_name(placed.node)[:80]!r}, so it has no value"
         for placed in sources.unset.values()
     )
     warnings = tuple(dict.fromkeys([*values.warnings, *unset]))[:_MAX_WARNINGS]
@@ -110,8 +110,8 @@ def _check(placed: PlacedNode, document: Document) -> None:
         refuse(WHILE_QUEUEING[node.class_type], node, placed.id)
     if is_broadcaster(node) and placed.graph.broadcasts is None and (target := _unsaved_target(placed)):
         refuse(
-            f"its script connects nodes when the editor queues, such as to node {target[:80]}, and the file does not "
-            "tell which: extra.ue_links is missing, which newer versions of the pack save",
+            f"its script connects nodes when the editor queues, such as to node {target[:80]}, and the file does "
+            "not list them: it has no extra.ue_links, which newer versions of the pack save",
             node,
             placed.id,
         )
@@ -121,19 +121,20 @@ def _check(placed: PlacedNode, document: Document) -> None:
         name = node.class_type.removeprefix(_GROUP_NODE_PREFIXES[0]).removeprefix(_GROUP_NODE_PREFIXES[1])
         if node.class_type.startswith(_GROUP_NODE_PREFIXES) or name in document.group_nodes:
             refuse(
-                "it is a group node, a former kind of subgraph; in the editor convert it to nodes or to a subgraph",
+                "it is a group node, which subgraphs have replaced; in the editor convert it to nodes or to a "
+                "subgraph",
                 node,
                 placed.id,
             )
         if _SUBGRAPH_ID.fullmatch(node.class_type):
             refuse("it is a subgraph whose definition is not in the file", node, placed.id)
         refuse(
-            f"this ComfyUI has no such node class, and it is no node that only the editor knows; {_who_has_it(node)}",
+            f"this ComfyUI has no such node class, and it is not an editor-only node; {_who_has_it(node)}",
             node,
             placed.id,
         )
     if needs_browser(placed.schema):
-        refuse("its values are made by the browser when the editor queues", node, placed.id)
+        refuse("the browser creates its values when the editor queues", node, placed.id)
 
 
 def _unsaved_target(placed: PlacedNode) -> str:
@@ -163,15 +164,13 @@ def _broadcast_types(placed: PlacedNode) -> list[str]:
 def _who_has_it(node: EditorNode) -> str:
     """What brings a node's class: the editor writes that into the file (`cnr_id` or `aux_id`, and `ver`)."""
     if not node.inputs and not node.outputs:
-        return (
-            "it has no inputs and outputs: if it is only a note, delete it, else install the node pack that brings it"
-        )
+        return "it has no inputs and outputs: if it is only a note, delete it; otherwise install its node pack"
     pack, version = (str(node.properties.get(name) or "")[:100] for name in ("cnr_id", "ver"))
     pack = pack or str(node.properties.get("aux_id") or "")[:100]
     saved = f"{pack} {version}".strip()
     if pack == "comfy-core":
-        return f"ComfyUI itself brings it (the file was saved with {saved}): a newer ComfyUI may have it"
-    return f"install the node pack that brings it{f' ({saved}, says the file)' if pack else ''}"
+        return f"it is a core node (the file was saved with {saved}): a newer ComfyUI may have it"
+    return f"install its node pack{f' ({saved}, says the file)' if pack else ''}"
 
 
 def _entry(placed: PlacedNode, values: Values, sources: LinkSources) -> dict[str, Any]:

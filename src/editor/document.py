@@ -192,7 +192,7 @@ def read_document(value: Mapping[str, Any]) -> Document:
 def _collect_subgraphs(definition: Mapping[str, Any], found: dict[str, EditorGraph], depth: int) -> None:
     """Collect a subgraph and those defined inside it, where older versions of the editor put them."""
     if depth > _MAX_SUBGRAPH_DEPTH:
-        refuse(f"its subgraphs lie more than {_MAX_SUBGRAPH_DEPTH} deep in one another")
+        refuse(f"its subgraphs are nested more than {_MAX_SUBGRAPH_DEPTH} deep")
     subgraph_id, graph = str(definition.get("id")), _graph(definition)
     if found.setdefault(subgraph_id, graph) != graph:
         refuse(f"it defines two subgraphs with the id {subgraph_id[:80]!r}")
@@ -230,9 +230,9 @@ def _broadcasts(value: Any) -> dict[str, tuple[Broadcast, ...]] | None:
         target, origin = _id(saved.get("downstream")), _id(saved.get("upstream"))
         target_slot, origin_slot = _slot(saved.get("downstream_slot")), _slot(saved.get("upstream_slot"))
         if target is None or origin is None or target_slot is None or origin_slot is None:
-            refuse("its extra.ue_links have a link without its ends")
+            refuse("a link in its extra.ue_links has no source or no target")
         if len(found.get(target, ())) > _MAX_BROADCASTS:
-            refuse(f"its extra.ue_links have more than {_MAX_BROADCASTS} links to one node")
+            refuse(f"its extra.ue_links has more than {_MAX_BROADCASTS} links to one node")
         broadcast = Broadcast(f"ue_links {number}", target_slot, EditorLink(origin, origin_slot), _socket_type(saved))
         found[target] = (*found.get(target, ()), broadcast)
     return found
@@ -283,7 +283,7 @@ def _socket_type(saved: Mapping[str, Any]) -> str:
 def _links(value: Any) -> Iterator[tuple[str, EditorLink]]:
     """The links by id: in version 0.4 lists `[id, origin, slot, target, slot, type]`, in version 1 objects."""
     if not isinstance(value, (list, type(None))):
-        refuse("its links are no list")
+        refuse("its links are not a list")
     if value and len(value) > _MAX_ITEMS:
         refuse(f"it has more than {_MAX_ITEMS} links")
     for link in value or ():

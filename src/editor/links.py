@@ -103,7 +103,7 @@ class LinkSources:
 
     def _visit(self, step: _Step) -> None:
         if step.key in self._visited:
-            refuse("its links go in a circle", *_location(step.placed))
+            refuse("its links form a cycle", *_location(step.placed))
         self._visited.add(step.key)
 
     def _after_input(self, step: _Step) -> Source | _Step:
@@ -112,12 +112,12 @@ class LinkSources:
             return None
         link = placed.graph.links.get(socket.link)
         if link is None:
-            refuse(f"its input {socket.name!r} is connected to a link that is not there", *_location(placed))
+            refuse(f"its input {socket.name!r} is connected to a link that does not exist", *_location(placed))
         if link.origin == SUBGRAPH_INPUT and placed.host is not None:
             return self._source_of_subgraph_input(placed, placed.host, link.origin_slot)
         origin = placed.siblings.get(link.origin)
         if origin is None:
-            refuse(f"its input {socket.name!r} is connected to a node that is not there", *_location(placed))
+            refuse(f"its input {socket.name!r} is connected to a node that does not exist", *_location(placed))
         return _Step(origin, False, link.origin_slot)
 
     def _source_of_subgraph_input(self, placed: PlacedNode, host: PlacedNode, slot: int) -> Source:
@@ -153,7 +153,7 @@ class LinkSources:
 
 def _after_subgraph_output(placed: PlacedNode, subgraph: EditorGraph, slot: int) -> _Step | None:
     if not 0 <= slot < len(subgraph.outputs):
-        refuse(f"another node takes its output {slot}, which its subgraph does not have", *_location(placed))
+        refuse(f"another node is linked to its output {slot}, which its subgraph does not have", *_location(placed))
     found = (subgraph.links.get(link) for link in subgraph.outputs[slot].links)
     link = next((link for link in found if link), None)
     if not placed.inner or link is None:
@@ -162,7 +162,7 @@ def _after_subgraph_output(placed: PlacedNode, subgraph: EditorGraph, slot: int)
         refuse(f"its output {slot} is connected to an input of its own subgraph", *_location(placed))
     origin = placed.inner.get(link.origin)
     if origin is None:
-        refuse(f"its output {slot} is connected to a node that is not there", *_location(placed))
+        refuse(f"its output {slot} is connected to a node that does not exist", *_location(placed))
     return _Step(origin, False, link.origin_slot)
 
 
@@ -177,7 +177,7 @@ def _setter(placed: PlacedNode) -> PlacedNode | None:
     while scope is not None and name:
         found = scope.siblings.setters.get((kind, name), [])
         if len(found) > 1:
-            refuse(f"several nodes beside it set {name[:80]!r}", *_location(placed))
+            refuse(f"several other nodes set {name[:80]!r}", *_location(placed))
         if found:
             return found[0]
         scope = scope.host

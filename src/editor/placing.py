@@ -147,7 +147,7 @@ class _NodePlacer:
     def place_graph(self, graph: EditorGraph, host: PlacedNode | None, siblings: Siblings, depth: int) -> None:
         """Place the nodes of a graph, and those of the subgraphs in it."""
         if depth > _MAX_SUBGRAPH_DEPTH:
-            refuse(f"its subgraphs lie more than {_MAX_SUBGRAPH_DEPTH} deep in one another, or in themselves")
+            refuse(f"its subgraphs are nested more than {_MAX_SUBGRAPH_DEPTH} deep, or contain themselves")
         numbers = {node_id: number for number, node_id in enumerate(graph.nodes)}
         for node in sorted(graph.nodes.values(), key=lambda node: node.order):
             self._check()
@@ -224,7 +224,7 @@ def _with_broadcasts(placed: PlacedNode, sockets: tuple[Socket, ...]) -> tuple[S
         candidates = [n for n, socket in enumerate(sockets) if n == broadcast.slot or socket.name == saved]
         fitting = [n for n in candidates if types_match(sockets[n].type, broadcast.type)]
         if len(fitting) != 1:
-            refuse("it is not sure which of its inputs is meant in extra.ue_links", placed.node, placed.id)
+            refuse("extra.ue_links does not identify one of its inputs", placed.node, placed.id)
         link = replace(sockets[fitting[0]], link=broadcast.link_id)
         sockets = (*sockets[: fitting[0]], link, *sockets[fitting[0] + 1 :])
     return sockets

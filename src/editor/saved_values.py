@@ -52,11 +52,11 @@ def _named_values(
     problem = unknown_choice(schema, named)
     if problem:
         refuse(problem, node, placed.id)
-    parts = ((missing, "has the default for"), (left_out, "has no input here for the saved"))
+    parts = ((missing, "uses the default for"), (left_out, "no longer has an input for the saved"))
     told = [f"{text} {', '.join(map(str, found))[:200]}" for found, text in parts if found]
     warnings.append(
-        f"node {placed.id} ({node.class_type[:80]}): its class has changed since the file was saved; its values "
-        f"are taken by name{''.join(f', and it {part}' for part in told)}"
+        f"node {placed.id} ({node.class_type[:80]}): its class has changed since the file was saved; its values are "
+        f"matched by name{''.join(f', and it {part}' for part in told)}"
     )
     values = {widget.name: widget.opened(named[widget.name]) for widget in widgets if widget.name in named}
     return widgets, {**_defaults(placed, widgets, named), **values}
@@ -67,7 +67,7 @@ def _defaults(placed: PlacedNode, widgets: Sequence[Widget], saved: Mapping[str,
     missing = _without_value(widgets, saved)
     without = ", ".join(widget.name for widget in missing if widget.default is None)[:200]
     if without and placed.node.is_active:
-        refuse(f"the file has no value for {without}, and its class no default", placed.node, placed.id)
+        refuse(f"the file has no value for {without}, and its class has no default", placed.node, placed.id)
     return {widget.name: widget.default for widget in missing}
 
 
@@ -88,8 +88,8 @@ def _mismatch(schema: NodeSchema, widgets: Sequence[Widget], saved: list[Any]) -
     has_more = any(not _is_empty(v) and not isinstance(v, shown) and v not in repeated for v in surplus)
     if has_more or ((is_short or surplus) and not all(widget.fits(value) for widget, value in pairs)):
         return (
-            f"its file has {len(saved)} values for its {len(saved_widgets)} widgets, so which is which is not sure: "
-            "the node's class has changed since the file was saved"
+            f"its file has {len(saved)} values for its {len(saved_widgets)} widgets, so they cannot be matched: the "
+            "node's class has changed since the file was saved"
         )
     return ""
 

@@ -107,8 +107,8 @@ class Values:
         index = index_of_choice(inputs, own if isinstance(inputs.get("choice"), list) else inputs.get("choice"))
         if index != index_of_choice(inputs, own):
             self.warnings.append(
-                f"node {placed.id} ({placed.title[:80]}): the editor's versions differ in its index; it is {index}, "
-                "that of the choice which is sent, as the newest version has it"
+                f"node {placed.id} ({placed.title[:80]}): the editor's versions differ in its index; the value sent "
+                f"is {index}, the index of the selected choice, as in the newest version"
             )
         return {**inputs, "index": index}
 
@@ -123,7 +123,7 @@ class Values:
         if self._inside.get(host.id, {}).get(socket) != self.promoted_value(host, socket):
             self.warnings.append(
                 f"node {host.id} ({host.title[:80]}): the value of {name[:80]!r} inside is sent, not that of the "
-                f"primitive {primitive.id} which is linked to it: so the editor does since version 1.47"
+                f"linked primitive {primitive.id}, as the editor does since version 1.47"
             )
 
     def promoted_value(self, host: PlacedNode, socket: int) -> Any:
@@ -152,13 +152,13 @@ class Values:
             self._warn_of_face(host)
         if face.is_by_name:
             self.warnings.append(
-                f"node {host.id} ({host.title[:80]}): a class inside has changed since the file was saved; the values "
-                "of its inputs are taken by name"
+                f"node {host.id} ({host.title[:80]}): a class inside has changed since the file was saved; the "
+                "values of its inputs are matched by name"
             )
         if face.unsteady:
             self.warnings.append(
-                f"node {host.id} ({host.title[:80]}): for {', '.join(face.unsteady)[:200]} the values that were saved "
-                "last are sent; the newest version of the editor has others, or none, once it has opened the file"
+                f"node {host.id} ({host.title[:80]}): for {', '.join(face.unsteady)[:200]} the last saved values "
+                "are sent; the newest version of the editor shows others, or none, after opening the file"
             )
         self._inside[host.id] = inner
         self._promoted[host.id] = dict(inner) if self._shows_inner else {**inner, **face.values}
@@ -181,8 +181,8 @@ class Values:
         chosen, other = ("inside", "on the subgraph node") if self._shows_inner else ("on the subgraph node", "inside")
         version = "its own" if self._shows_inner else "the newest"
         self.warnings.append(
-            f"node {host.id} ({host.title[:80]}): the editor's versions differ in which values of its inputs are "
-            f"sent; those {chosen} are, as {version} version of the editor has it, not those {other}"
+            f"node {host.id} ({host.title[:80]}): the editor's versions send different values for its inputs; those "
+            f"{chosen} are sent, as {version} version of the editor does, not those {other}"
         )
 
     def _value_of(self, placed: PlacedNode, name: str) -> Any:

@@ -178,8 +178,8 @@ def unknown_choice(schema: NodeSchema, values: SavedValues) -> str:
             chosen = values.get(name) if isinstance(values, Mapping) else next(iter(values[len(found) :]), None)
             if isinstance(chosen, str) and chosen not in [option.get("key") for option in _options(config)]:
                 return (
-                    f"its {name[:80]!r} is {chosen[:80]!r}, which its class does not offer in this ComfyUI: a newer "
-                    "one may, or an older one did"
+                    f"its {name[:80]!r} is {chosen[:80]!r}, which its class does not offer in this ComfyUI; a newer "
+                    "or an older version may"
                 )
         if is_widget(config):
             found.extend(_with_added_widgets(name, config, values, len(found)))

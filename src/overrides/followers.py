@@ -177,7 +177,7 @@ def _follow_enlarging(
                 yield from _changes(graph, SIZE, Place(node_id, pair), share)
                 yield _told(f"node {node} enlarges to {share[0]} x {share[1]}, as much as before")
             else:
-                yield _told(f"node {node} still brings pictures to its own size; overrides can change it")
+                yield _told(f"node {node} still resizes images to its own size; overrides can change it")
 
 
 def _numbers(values: Sequence[object]) -> list[int]:
@@ -203,7 +203,7 @@ def _follow_steps(graph: TypedGraph, places: Sequence[Place], steps: int, is_nam
                 share = min(max(1, round(value * steps / old)), max(1, steps - 1))
                 yield Change(Write((_cut_slot(graph, cut),)), steps if value == old else share)
                 if is_named:
-                    yield _told(f"{where} follows its steps; other samplers' do not")
+                    yield _told(f"{where} follows its steps; those of other samplers do not")
         elif type(value) is not int:
             yield _told(f"{where} is computed by another node and does not follow the steps")
 

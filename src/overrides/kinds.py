@@ -129,7 +129,7 @@ def usual_place(graph: TypedGraph, kind: OverrideKind) -> Place:
         return Place(usual, inputs_of(graph, kind, usual))
     pictures = sizes.pictures_of_a_size(graph) if kind is SIZE else []
     because = f": the size comes from {graph.describe_all(pictures)}" if pictures else ""
-    raise no_target(graph, kind, f"{kind.name}: found no node in the workflow that takes {kind.takes}{because}")
+    raise no_target(graph, kind, f"{kind.name}: no node of the workflow accepts {kind.takes}{because}")
 
 
 def named_place(graph: TypedGraph, kind: OverrideKind, node_id: str) -> Place:
@@ -138,7 +138,7 @@ def named_place(graph: TypedGraph, kind: OverrideKind, node_id: str) -> Place:
         raise no_target(graph, kind, f"{kind.node_field}: the workflow has no node {node_id[:80]!r}")
     names = inputs_of(graph, kind, node_id)
     if not names:
-        raise no_target(graph, kind, f"{kind.node_field}: node {graph.describe(node_id)} does not take {kind.takes}")
+        raise no_target(graph, kind, f"{kind.node_field}: node {graph.describe(node_id)} does not accept {kind.takes}")
     return Place(node_id, names)
 
 

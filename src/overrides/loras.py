@@ -89,25 +89,24 @@ def _model_source(graph: TypedGraph, named: str | None) -> Link:
         of_named = [link for node_id in graph for link in links_of(graph, node_id, "MODEL") if link.node_id == named]
         if not of_named:
             raise NoOverrideTarget(
-                f"{_FIELD}: no node takes a model from node {named[:80]!r}; name one of {graph.describe_all(nodes)}",
+                f"{_FIELD}: no node uses a model of node {named[:80]!r}; name one of {graph.describe_all(nodes)}",
                 candidates=graph.candidates(nodes),
             )
         sources = of_named[:1]
     if not sources:
-        raise NoOverrideTarget(
-            "loras: found no sampler in the workflow that takes a model, so there is no place for them"
-        )
+        raise NoOverrideTarget("loras: no sampler of the workflow uses a model, so there is no place for them")
     if len(sources) > 1:
         raise AmbiguousOverrideTarget(
-            f"loras: there are several models; name the node behind which they are meant to be with {_FIELD}: "
+            f"loras: there are several models; name the node to insert them after with {_FIELD}: "
             f"{graph.describe_all(nodes)}",
             candidates=graph.candidates(nodes),
         )
     kind = graph.declared_type(sources[0])
     if kind != "MODEL":
-        what = f"a {kind}" if kind else "a model of a kind that is not known here"
+        what = f"a {kind}" if kind else "a model of an unknown type"
         raise NoOverrideTarget(
-            f"loras: node {graph.describe(sources[0].node_id)} gives {what}; LoraLoader takes a MODEL only. Use the "
+            f"loras: node {graph.describe(sources[0].node_id)} outputs {what}; LoraLoader only accepts a MODEL. Use "
+            "the "
             "LoRA nodes of its pack in the workflow, and set their inputs with overrides"
         )
     return sources[0]

@@ -151,7 +151,7 @@ def set_inputs(workflow: Workflow, requested: Mapping[str, Any]) -> tuple[dict[s
         inputs = node_change.get("inputs") if isinstance(node_change, dict) and len(node_change) == 1 else None
         if not isinstance(inputs, dict):
             raise InvalidInput(
-                f'overrides: what is to change in node {node_id[:80]!r} must be like {{"inputs": {{"text": "a cat"}}}}'
+                f'overrides: the change of node {node_id[:80]!r} must be like {{"inputs": {{"text": "a cat"}}}}'
             )
         changed[node_id]["inputs"].update(inputs)
         slots.extend(Slot(node_id, str(name)) for name in inputs)
@@ -231,14 +231,13 @@ def _found_places(graph: TypedGraph, kind: OverrideKind) -> tuple[list[Place], s
     node_ids = [place.node_id for place in found]
     if not usual:
         raise AmbiguousOverrideTarget(
-            f"{kind.name}: several nodes could be meant; name one with {kind.node_field}: "
-            f"{graph.describe_all(node_ids)}",
+            f"{kind.name}: several nodes match; name one with {kind.node_field}: {graph.describe_all(node_ids)}",
             candidates=graph.candidates(node_ids),
         )
     others = graph.describe_all([node_id for node_id in node_ids if node_id != kind.usual_id])
     return usual, (
-        f"{kind.name} went into node {graph.describe(kind.usual_id)}, which has the usual id; these differ "
-        f"from it and were left alone: {others}; {kind.node_field} names another"
+        f"{kind.name} went into node {graph.describe(kind.usual_id)}, which has the usual id; these have other "
+        f"values and were left unchanged: {others}; {kind.node_field} names another"
     )
 
 

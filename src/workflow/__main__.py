@@ -25,23 +25,23 @@ def _parse() -> argparse.Namespace:
     help_text = "write a workflow that the editor saved in API format, as the editor's Export (API) would"
     command = commands.add_parser("convert", help=help_text, description=help_text)
     command.add_argument("file", type=Path, metavar="FILE.json")
-    command.add_argument("--output", type=Path, metavar="FILE.json", help="where to write it; else it is printed")
-    command.add_argument(
-        "--url", type=_url, help="a ComfyUI that runs, like http://127.0.0.1:8188; else one is started"
-    )
-    help_text = "tell which models, node packs and files workflows need, and where these are to be had"
+    command.add_argument("--output", type=Path, metavar="FILE.json", help="where to write it (default: print it)")
+    command.add_argument("--url", type=_url, help="a running ComfyUI, like http://127.0.0.1:8188 (default: start one)")
+    help_text = "list the models, node packs and files that workflows need, and where to get them"
     command = commands.add_parser(
         "needs",
         help=help_text,
-        description=f"{help_text[0].upper()}{help_text[1:]}, as the files themselves say it, or the models that are "
-        "known here. Nothing is fetched. Also reads a snapshot of ComfyUI-Manager and a comfy-build.yaml. The exit "
-        "status is 2 if something is open.",
+        description=f"{help_text[0].upper()}{help_text[1:]}, according to the files themselves or the worker's "
+        "catalog. Nothing is downloaded. Also reads a snapshot of ComfyUI-Manager and a comfy-build.yaml. The exit "
+        "status is 2 if something remains unresolved.",
     )
     command.add_argument("files", type=Path, nargs="*", metavar="FILE", help="a file, or a folder of them")
-    command.add_argument("--from", dest="comfyui", type=Path, metavar="COMFYUI", help="what that ComfyUI has")
-    command.add_argument("--json", action="store_true", help="for programs")
+    command.add_argument("--from", dest="comfyui", type=Path, metavar="COMFYUI", help="list what that ComfyUI has")
+    command.add_argument("--json", action="store_true", help="print JSON, for programs")
     command.add_argument(
-        "--lock", action="store_true", help="print the node packs as entries of docker/custom_nodes.lock: fetches them"
+        "--lock",
+        action="store_true",
+        help="print the node packs as entries of docker/custom_nodes.lock (downloads them)",
     )
     command.add_argument(
         "--write", type=Path, metavar="LOCK", help="with --lock: write them into that file, and print their names"
@@ -52,7 +52,7 @@ def _parse() -> argparse.Namespace:
         metavar="MANIFEST",
         help="with --lock: write the models there, as a set",
     )
-    help_text = "say whether this ComfyUI would run workflows, but for models and files that are missing"
+    help_text = "check whether this ComfyUI would run workflows, apart from missing models and files"
     command = commands.add_parser("check", help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.")
     command.add_argument("files", type=Path, nargs="+", metavar="FILE.json")
     options = parser.parse_args()

@@ -88,7 +88,9 @@ def _as_nodes(value: object) -> dict[str, Any]:
     if not value:
         raise InvalidWorkflow(f"workflow has no nodes. {EXPORT_HINT}")
     if isinstance(value.get("nodes"), list):
-        raise GuiFormatWorkflow(f"workflow is in the editor's save format, which is not converted here. {EXPORT_HINT}")
+        raise GuiFormatWorkflow(
+            f"workflow is in the editor's save format, which cannot be converted here. {EXPORT_HINT}"
+        )
     if isinstance(value.get("prompt"), dict) and "class_type" not in value["prompt"]:
         raise InvalidWorkflow(
             "workflow is the body of a request to ComfyUI's /prompt; send what is inside its 'prompt'"
@@ -105,7 +107,7 @@ def _check_node(where: str, node: object) -> None:
         raise InvalidWorkflow(f"{where} has no class_type (the name of its node class). {EXPORT_HINT}")
     if not isinstance(node.get("inputs"), dict):
         raise InvalidWorkflow(
-            f"{where} ({node['class_type'][:80]}) has no inputs; a node without any needs an empty object"
+            f"{where} ({node['class_type'][:80]}) has no inputs; a node without inputs needs an empty object"
         )
 
 
@@ -143,7 +145,7 @@ def _check_json(value: object, where: str, characters: int) -> int:
             if isinstance(item, dict):
                 for key in item:
                     if not isinstance(key, str):
-                        raise InvalidWorkflow(f"{where} holds the key {str(key)[:80]}, which is no string")
+                        raise InvalidWorkflow(f"{where} contains the key {str(key)[:80]}, which is not a string")
                     characters += len(key)
                     if not key.isascii():
                         _check_text(key, where)
@@ -159,7 +161,7 @@ def _check_json(value: object, where: str, characters: int) -> int:
 
 def _check_text(text: str, where: str) -> None:
     if _SURROGATE.search(text):
-        raise InvalidWorkflow(f"{where} holds half a character (a lone surrogate), which no UTF-8 text can carry")
+        raise InvalidWorkflow(f"{where} contains a lone surrogate, which UTF-8 cannot encode")
 
 
 def _check_scalar(value: object, where: str) -> None:
@@ -167,12 +169,12 @@ def _check_scalar(value: object, where: str) -> None:
         _check_text(value, where)
     elif isinstance(value, float):
         if not math.isfinite(value):
-            raise InvalidWorkflow(f"{where} holds {value}, which is no JSON number")
+            raise InvalidWorkflow(f"{where} contains {value}, which is not a JSON number")
     elif isinstance(value, int):
         if value not in _INT_RANGE:
-            raise InvalidWorkflow(f"{where} holds a whole number of more than 64 bits")
+            raise InvalidWorkflow(f"{where} contains an integer of more than 64 bits")
     elif value is not None:
-        raise InvalidWorkflow(f"{where} holds a {type(value).__name__}, which is no JSON value")
+        raise InvalidWorkflow(f"{where} contains a {type(value).__name__}, which is not a JSON value")
 
 
 def _too_large() -> NoReturn:
@@ -224,11 +226,9 @@ def _check_order(graph: Graph) -> None:
         level = next_level
     if removed < len(waiting):
         stuck = [graph.describe(node_id) for node_id, links in waiting.items() if links]
-        raise InvalidWorkflow(f"workflow has a cycle: no order to run these nodes in: {', '.join(stuck[:10])}")
+        raise InvalidWorkflow(f"workflow has a cycle, so these nodes cannot be ordered: {', '.join(stuck[:10])}")
     if levels > MAX_CHAIN:
-        raise InvalidWorkflow(
-            f"workflow has {levels} nodes one behind the other; ComfyUI can follow at most {MAX_CHAIN}"
-        )
+        raise InvalidWorkflow(f"workflow has {levels} nodes in one chain; ComfyUI can follow at most {MAX_CHAIN}")
 
 
 # --- Names and files ---------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ def _check_inputs(graph: Graph) -> None:
         for name, value in graph.inputs(node_id).items():
             problem = ""
             if len(name) > _MAX_NAME_LENGTH:
-                problem = f"… is longer than {_MAX_NAME_LENGTH} characters, which no input's name is"
+                problem = f"… is longer than {_MAX_NAME_LENGTH} characters, too long for the name of an input"
             elif isinstance(value, (str, dict, list)):
                 problem = _problem_of_file_name(name, value, is_loader)
             if problem:
@@ -257,11 +257,11 @@ def _problem_of_file_name(name: str, value: object, is_loader: bool) -> str:
     """What is wrong with the value of an input, as the end of a sentence; "" if nothing is."""
     if isinstance(value, dict) and "__value__" in value and not isinstance(value["__value__"], list):
         # ComfyUI unwraps it, which would hide other values.
-        return ': {"__value__": …} must hold a list; put another value there as it is'
+        return ': {"__value__": …} must contain a list; write other values directly'
     if as_link(value) is not None or name in _EDITOR_ONLY_INPUTS:
         return ""
     if name == _FILENAME_PREFIX and not isinstance(value, str):
-        return " must be a text or a link"
+        return " must be a string or a link"
     if name != _FILENAME_PREFIX and not _may_be_file(name, is_loader):
         return ""
     outside = next((text for text in _strings(value) if _leaves_folder(name, text)), None)

@@ -40,7 +40,7 @@ def without_leftovers(workflow: object) -> tuple[object, list[str]]:
         return workflow, []
     others = [str(name)[:80] for name in workflow if name not in nodes]
     shown = ", ".join(map(repr, others[:_MAX_TOLD]))
-    told = [f"left out of the workflow, as they are no nodes: {shown}"] if others else []
+    told = [f"left out of the workflow, as they are not nodes: {shown}"] if others else []
     editors = {node_id: node for node_id, node in nodes.items() if _class_of(node) in _EDITOR_CLASSES}
     if not editors:
         return nodes, told
@@ -105,8 +105,8 @@ def _given_by(node_id: str, node: Mapping[str, Any]) -> object:
     if len(candidates) > 1:
         named = ", ".join(repr(name[:80]) for name in list(candidates)[:_MAX_TOLD])
         raise InvalidWorkflow(
-            f"node {_describe({node_id: node})} is one that only the editor knows, and gives what its one input has; "
-            f"it has {named}: leave all but one out, or the node"
+            f"node {_describe({node_id: node})} is editor-only and passes its one input on, but it has {named}: "
+            "remove all but one, or the node"
         )
     return next(iter(candidates.values()), _NOTHING)
 
@@ -143,7 +143,7 @@ def _relinked(node_id: str, node: Any, given: Mapping[str, object], lost: list[s
             relinked[name] = new
         elif len(lost) < _MAX_TOLD:
             where = f"node {_describe({node_id: node})}: its input {str(name)[:80]!r}"
-            lost.append(f"{where} was left out: nothing leads to it")
+            lost.append(f"{where} was left out: its link has no source")
     return {**node, "inputs": relinked}
 
 

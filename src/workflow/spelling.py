@@ -44,7 +44,7 @@ def respell(workflow: Workflow, schemas: Mapping[str, NodeSchema | None], separa
             inputs[name] = taken
             changed[node_id] = {**workflow[node_id], "inputs": inputs}
             where = f"node {graph.describe(node_id)}: {name[:80]}"
-            told.append(f"{where} was taken as {taken!r}, which is how this worker writes that name")
+            told.append(f"{where} was read as {taken!r}, this worker's spelling")
     more = [f"and {len(told) - _MAX_TOLD} more such names"] if len(told) > _MAX_TOLD else []
     return Respelled({**workflow, **changed} if changed else workflow, (*told[:_MAX_TOLD], *more), frozenset(lacking))
 

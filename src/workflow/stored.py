@@ -37,7 +37,7 @@ def stored_workflow(name: str, settings: Settings) -> object:
     names = list_stored_workflows(settings)
     similar = difflib.get_close_matches(requested[:_MAX_NAME_BYTES], names, n=3, cutoff=0.4) or names[:20]
     raise StoredWorkflowNotFound(
-        f"there is no stored workflow {ascii(requested)[:80]}; there is {', '.join(similar) or 'none'} "
+        f"there is no stored workflow {ascii(requested)[:80]}; available: {', '.join(similar) or 'none'} "
         "(WORKFLOWS_DIR, or workflows/ on the network volume)",
         names=names[:100],
     )

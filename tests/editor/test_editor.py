@@ -222,23 +222,23 @@ REFUSED = {
     "group node": (two(saved_node(1, "workflow>mine", [])), "1", "it is a group node"),
     "one value too few": (two({**SAMPLER, "inputs": [], "widgets_values": [42, 20, 7.5, "euler", "normal", 1]}), "3", "6 values for its 7"),
     "one value too many": (two({**SAMPLER, "inputs": [], "widgets_values": [*SAMPLER["widgets_values"], 5]}), "3", "8 values for its 7"),
-    "values by name that lack one": (two(saved_node(1, "NoDefault", {"width": 1})), "1", "no value for mode, and its class no default"),
+    "values by name that lack one": (two(saved_node(1, "NoDefault", {"width": 1})), "1", "no value for mode, and its class has no default"),
     "values of a script's own widgets": (two(saved_node(1, "ImageInvert", [{}, {"on": True, "lora": "a.safetensors"}], {"image": ("IMAGE", None)}, {"IMAGE": "IMAGE"})), "1", "2 values for its 0"),
     "other number of promoted values": (two({**with_subgraph()["nodes"][1], "id": 1, "inputs": [], "widgets_values": [1, 2]}, definitions=with_subgraph()["definitions"]), "1", "2 values for the 1 widgets"),
-    "two setters": (saved([*(saved_node(n, "SetNode", ["x"], {"*": ("*", None)}, {"*": "*"}) for n in (1, 2)), saved_node(3, "GetNode", ["x"], outputs={"*": "*"}), save(9, 9)], [[9, 3, 0, 9, 0, "IMAGE"]]), "3", "several nodes beside it set 'x'"),
+    "two setters": (saved([*(saved_node(n, "SetNode", ["x"], {"*": ("*", None)}, {"*": "*"}) for n in (1, 2)), saved_node(3, "GetNode", ["x"], outputs={"*": "*"}), save(9, 9)], [[9, 3, 0, 9, 0, "IMAGE"]]), "3", "several other nodes set 'x'"),
     "subgraph that is not there": (two(saved_node(1, "6f0d9c1e-0000-4000-8000-00000000000f")), "1", "whose definition is not in the file"),
     "sender": (saved([empty(1) | {"properties": {"ue_properties": {"ue_convert": True}}}, save(9, None)], []), "1", "connects nodes when the editor queues"),
     "too many nodes": (saved([empty(n) for n in range(5001)], []), None, "more than 5000 nodes"),
-    "dangling link": (two(invert(1, 77)), "1", "a link that is not there"),
-    "link to no node": (two(invert(1, 5), [5, 44, 0, 1, 0, "IMAGE"]), "1", "a node that is not there"),
-    "circle": (in_a_circle(), "2", "in a circle"),
-    "subgraph in itself": (in_itself(), None, "deep in one another"),
-    "picture of a camera": (two(saved_node(1, "WebcamCapture", [])), "1", "made by the browser"),
+    "dangling link": (two(invert(1, 77)), "1", "a link that does not exist"),
+    "link to no node": (two(invert(1, 5), [5, 44, 0, 1, 0, "IMAGE"]), "1", "a node that does not exist"),
+    "circle": (in_a_circle(), "2", "form a cycle"),
+    "subgraph in itself": (in_itself(), None, "nested too deeply"),
+    "picture of a camera": (two(saved_node(1, "WebcamCapture", [])), "1", "the browser creates its values"),
     "two of one id": (saved([empty(1), empty(1)], []), "1", "the same id"),
     "nothing left": (saved([empty(1, mode=2)], []), None, "all of its nodes are muted"),
     "nodes that are none": ({"nodes": [1]}, None, "nodes must be a list of objects"),
     "a node without a type": ({"nodes": [{"id": 1}]}, None, "no id or no type"),
-    "links that are none": ({"nodes": [], "links": {"1": 2}}, None, "its links are no list"),
+    "links that are none": ({"nodes": [], "links": {"1": 2}}, None, "its links are not a list"),
 }  # fmt: skip
 NEWER = {
     **NEW,
@@ -326,7 +326,7 @@ def test_what_nothing_sets_gives_nothing_and_is_told() -> None:
     document = read_document(two(saved_node(1, "GetNode", ["x"], outputs={"*": "*"})))
     done = convert(document, {name: read_schema(NEW[name]) for name in class_types(document)})
     assert "images" not in done.prompt["9"]["inputs"]
-    assert done.warnings == ("node 1 (GetNode): nothing sets 'x'; it gives nothing",)
+    assert done.warnings == ("node 1 (GetNode): nothing sets 'x', so it has no value",)
 
 
 def test_what_a_graph_around_sets_is_got_inside() -> None:

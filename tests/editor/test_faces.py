@@ -97,7 +97,7 @@ def test_a_primitive_inside_that_is_shown_gives_its_targets_the_value_there() ->
 def test_an_empty_value_leaves_what_is_inside_and_is_told() -> None:
     done = converted(with_proxies([["11", "upscale_method"]], [None]), "1.37.10")
     assert done.prompt["2:11"]["inputs"]["upscale_method"] == "nearest-exact"
-    assert "for upscale_method the values that were saved last are sent" in done.warnings[0]
+    assert "for upscale_method the last saved values are sent" in done.warnings[0]
 
 
 def test_a_value_that_the_editor_has_put_aside_is_sent_if_none_was_saved_since() -> None:
@@ -108,14 +108,14 @@ def test_a_value_that_the_editor_has_put_aside_is_sent_if_none_was_saved_since()
     file["nodes"][1]["widgets_values"] = [0.75]
     done = converted(file, "1.49.6")
     assert done.prompt["2:11"]["inputs"]["scale_by"] == 0.75
-    assert "for scale_by the values that were saved last are sent" in done.warnings[0]
+    assert "for scale_by the last saved values are sent" in done.warnings[0]
 
 
 def test_a_primitive_at_a_subgraph_node_reaches_nothing_inside_in_newer_versions_and_that_is_told() -> None:
     old, new = (converted(with_linked_promoted_widget(), version) for version in ("1.43.18", "1.49.6"))
     assert old.prompt["3:11"]["inputs"]["scale_by"] == 0.3
     assert new.prompt["3:11"]["inputs"]["scale_by"] == 0.5
-    assert "not that of the primitive 8 which is linked to it" in new.warnings[0]
+    assert "not that of the linked primitive 8" in new.warnings[0]
 
 
 @pytest.mark.parametrize(("version", "expected"), [("1.49.6", "{a|a}"), (None, "{a|a}"), ("1.43.18", "a")])
@@ -145,7 +145,7 @@ def test_values_are_taken_by_name_where_a_class_inside_has_changed() -> None:
     file["nodes"][1] |= {"widgets_values": ["x", 0.25], "widgets_values_named": {"gone": "x", "scale_by": 0.25}}
     done = converted(file, "1.49.6")
     assert done.prompt["2:11"]["inputs"]["scale_by"] == 0.25
-    assert "taken by name" in done.warnings[0]
+    assert "matched by name" in done.warnings[0]
     del file["nodes"][1]["widgets_values_named"]
     with pytest.raises(GuiFormatWorkflow, match="2 values for the 1 widgets of its inputs"):
         converted(file, "1.49.6")
@@ -185,7 +185,7 @@ def changed(named: Json | None, values: list[Any]) -> Converted:
 def test_values_are_taken_by_name_where_the_list_does_not_fit_the_class() -> None:
     done = changed({"mode": "fast", "width": 5, "name": "q"}, ["fast", 5, "q"])
     assert done.prompt["1"]["inputs"] == {"width": 5, "name": "q"}
-    assert done.warnings[0].endswith("taken by name, and it has no input here for the saved mode")
+    assert done.warnings[0].endswith("taken by name, and it no longer has an input for the saved mode")
 
 
 def test_the_list_goes_first_where_it_fits() -> None:

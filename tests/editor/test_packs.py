@@ -141,7 +141,7 @@ def test_a_broadcast_to_a_widget_counts_all_the_inputs_of_the_running_editor() -
 
 
 def test_a_broadcast_whose_links_the_file_does_not_tell_is_refused_with_that_reason() -> None:
-    with pytest.raises(GuiFormatWorkflow, match=r"such as to node 3.*extra\.ue_links is missing") as raised:
+    with pytest.raises(GuiFormatWorkflow, match=r"such as to node 3.*it has no extra\.ue_links") as raised:
         converted(everywhere(None))
     assert raised.value.details["node_id"] == "2"
 
@@ -153,10 +153,10 @@ def test_a_broadcast_that_can_reach_nothing_needs_no_links() -> None:
 @pytest.mark.parametrize(
     ("link", "reason"),
     [
-        ({**UE_LINK, "downstream_slot": 7}, "not sure which of its inputs"),
-        ({**UE_LINK, "type": "MODEL"}, "not sure which of its inputs"),
-        ({**UE_LINK, "upstream": "103:4"}, "a node that is not there"),
-        ({"downstream": 3}, "a link without its ends"),
+        ({**UE_LINK, "downstream_slot": 7}, "does not identify one of its inputs"),
+        ({**UE_LINK, "type": "MODEL"}, "does not identify one of its inputs"),
+        ({**UE_LINK, "upstream": "103:4"}, "a node that does not exist"),
+        ({"downstream": 3}, "has no source or no target"),
     ],
 )
 def test_a_broadcast_to_or_from_nowhere_is_refused(link: Json, reason: str) -> None:

@@ -225,7 +225,7 @@ def test_a_sampler_that_feeds_nobody_is_left_alone() -> None:
 
 def test_an_image_to_image_workflow_has_no_size_to_set() -> None:
     workflow = plain(n4=node("VAEEncode", pixels=["10", 0], vae=["1", 2]), n10=node("LoadImage", image="a.png"))
-    with pytest.raises(NoOverrideTarget, match="width and height: found no node"):
+    with pytest.raises(NoOverrideTarget, match="width and height: no node of the workflow accepts"):
         changed(workflow, **SIZE)
 
 
@@ -296,7 +296,7 @@ def test_a_positive_that_cannot_be_traced_is_no_reason_to_take_the_negative() ->
     workflow["5"]["inputs"]["negative"] = ["6", 0]
     workflow["7"] = node("OllamaGenerate", prompt="describe")
     workflow["8"] = node("PreviewAny", source=["7", 0])
-    with pytest.raises(NoOverrideTarget, match="prompt: found no node"):
+    with pytest.raises(NoOverrideTarget, match="prompt: no node of the workflow accepts"):
         changed(workflow, prompt="p")
 
 
@@ -329,7 +329,7 @@ def test_a_usual_size_id_on_something_else_is_not_taken(class_type: str) -> None
         n10=node("LoadImage", image="a.png"),
         n27=node(class_type, image=["10", 0], width=64, height=64),
     )
-    with pytest.raises(NoOverrideTarget, match="width and height: found no node"):
+    with pytest.raises(NoOverrideTarget, match="width and height: no node of the workflow accepts"):
         changed(workflow, **SIZE)
 
 

@@ -118,7 +118,7 @@ def test_a_value_in_a_primitive_node_is_changed_there() -> None:
 def test_a_shared_encoder_is_never_made_negative() -> None:
     workflow = whole()
     workflow["5"]["inputs"]["negative"] = ["2", 0]
-    with pytest.raises(NoOverrideTarget, match="negative_prompt: found no node"):
+    with pytest.raises(NoOverrideTarget, match="negative_prompt: no node of the workflow accepts"):
         changed(workflow, negative_prompt="x")
 
 
@@ -137,7 +137,7 @@ def test_a_picture_that_is_brought_to_a_size_of_its_own_is_told() -> None:
     )
     workflow["91"]["inputs"]["images"] = ["10", 0]
     applied = apply_overrides(workflow, Overrides(width=1024, height=1024))
-    assert "10 (ImageScale) still brings pictures to its own size" in applied.hints[0]
+    assert "10 (ImageScale) still resizes images to its own size" in applied.hints[0]
 
 
 # --- LoRAs -----------------------------------------------------------------------------------------------
@@ -200,12 +200,12 @@ def test_several_models_are_listed_and_one_can_be_named() -> None:
     after = with_loras(workflow, Lora("a"), loras_node_id="20")
     assert links(after)["11.model"] == ["20.lora1", 0]
     assert links(after)["5.model"] == ["1", 0]
-    with pytest.raises(NoOverrideTarget, match="no node takes a model from node '91'"):
+    with pytest.raises(NoOverrideTarget, match="no node uses a model of node '91'"):
         with_loras(workflow, Lora("a"), loras_node_id="91")
 
 
 def test_without_a_model_or_a_text_encoder_a_lora_has_no_place() -> None:
-    with pytest.raises(NoOverrideTarget, match="no sampler in the workflow that takes a model"):
+    with pytest.raises(NoOverrideTarget, match="no sampler of the workflow uses a model"):
         with_loras(workflows.still(), Lora("a"))
     bare = {"1": node("UNETLoader"), "5": sampler(), "2": node("X"), "3": node("X"), "4": node("X")}
     with pytest.raises(NoOverrideTarget, match="exactly one text encoder"):

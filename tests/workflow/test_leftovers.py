@@ -56,7 +56,7 @@ def test_reroutes_behind_one_another_are_followed_to_the_end() -> None:
 def test_what_a_reroute_leads_to_nothing_for_loses_its_input(end: dict[str, Any]) -> None:
     workflow, told = tidied({**behind(end, "a", "b", "c"), "note": node("Note")})
     assert workflow == {"9": node("ImageInvert")}
-    assert told[-1] == "node 9 (ImageInvert): its input 'image' was left out: nothing leads to it"
+    assert told[-1] == "node 9 (ImageInvert): its input 'image' was left out: its link has no source"
 
 
 def test_a_reroute_to_a_missing_node_is_a_link_to_a_missing_node(draft_bench: Bench) -> None:
@@ -86,7 +86,7 @@ def test_a_primitives_value_is_put_where_it_is_linked_to(inputs: dict[str, Any])
     [node("Reroute", a=["1", 0], b=["2", 0]), node("PrimitiveNode", a=1, b=2)],
 )
 def test_what_could_give_two_things_is_refused(odd: dict[str, Any]) -> None:
-    with pytest.raises(InvalidWorkflow, match=r"node 7 \(.+\) is one that only the editor knows.+'a', 'b'"):
+    with pytest.raises(InvalidWorkflow, match=r"node 7 \(.+\) is editor-only and passes its one input on.+'a', 'b'"):
         tidied({**still(), "7": odd})
 
 
@@ -111,7 +111,7 @@ def test_what_is_no_workflow_is_left_to_the_checks(odd: Any) -> None:
 def test_what_is_no_node_is_left_out_and_named(value: Any) -> None:
     assert tidied({"_metadata": value, **still(), "version": value}) == (
         still(),
-        ["left out of the workflow, as they are no nodes: '_metadata', 'version'"],
+        ["left out of the workflow, as they are not nodes: '_metadata', 'version'"],
     )
     broken = {**still(), "9": {"inputs": {}}, "8": {"class_type": "X"}}
     assert tidied(broken) == (broken, [])
@@ -120,7 +120,7 @@ def test_what_is_no_node_is_left_out_and_named(value: Any) -> None:
 def test_an_odd_number_in_an_input_is_still_refused(draft_bench: Bench) -> None:
     workflow = still()
     workflow["1"]["inputs"]["width"] = float("nan")
-    assert "holds nan, which is no JSON number" in draft_bench.run(workflow=workflow)["error"]
+    assert "contains nan, which is not a JSON number" in draft_bench.run(workflow=workflow)["error"]
 
 
 def test_a_workflow_with_all_of_them_runs(bench: Bench) -> None:

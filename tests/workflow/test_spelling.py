@@ -42,7 +42,7 @@ def test_a_name_that_only_the_separator_is_wrong_of_is_taken(class_type: str) ->
 
 def test_the_warning_names_node_input_and_what_was_taken() -> None:
     (told,) = respell({"4": node("Old", name="SDXL\\foo.safetensors")}, SCHEMAS, "\\").warnings
-    assert told.startswith("node 4 (Old): name was taken as 'SDXL/foo.safetensors'")
+    assert told.startswith("node 4 (Old): name was read as 'SDXL/foo.safetensors'")
 
 
 def test_the_other_way_round_too() -> None:
