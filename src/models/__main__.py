@@ -18,15 +18,15 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("command", nargs="?", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument("sets", nargs="*", metavar="SET", help="sets of models, or single ones")
-    parser.add_argument("--folder", metavar="DIR", help="the folder of models; else where the worker has them")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    parser.add_argument("--yes", action="store_true", help="remove and replace what would be kept")
-    parser.add_argument("--bucket", action="store_true", help="prune: the bucket, not the folder")
+    parser.add_argument("--folder", metavar="DIR", help="the models folder (default: the worker's)")
+    parser.add_argument("--dry-run", action="store_true", help="only show what would be done")
+    parser.add_argument("--yes", action="store_true", help="remove and replace files that would otherwise be kept")
+    parser.add_argument("--bucket", action="store_true", help="prune the bucket, not the folder")
     options = parser.parse_intermixed_args()
     if options.command is None:
-        parser.error("which command? see --help")
+        parser.error("no command given; see --help")
     if options.command == "fetch" and not options.sets:
-        parser.error("fetch what? `python -m src.models sets` lists the sets")
+        parser.error("fetch: name a set or model; `python -m src.models sets` lists them")
     return options
 
 

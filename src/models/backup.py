@@ -108,7 +108,7 @@ class Mirror:
         check_models_folder(self.root)
         local = set(files_below(self.root))
         if not local:
-            raise ModelFetchFailed(f"{self.root} has no file: is the volume there? nothing is removed")
+            raise ModelFetchFailed(f"{self.root} has no files: is the volume attached? Nothing is removed")
         return {key: size for key, size in self._stored().items() if key not in local}
 
     # --- Transfers -------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class Mirror:
         """Raise ModelCorrupt if the manifest has another digest for that key."""
         known = self.digests.get(key)
         if known and digest is not None and digest not in known:
-            raise ModelCorrupt(f"{key} is not the file that the manifest knows: its SHA-256 is {digest}")
+            raise ModelCorrupt(f"{key} is not the file in the manifest: its SHA-256 is {digest}")
 
     def _restore_one(self, step: Step, meter: Meter, limits: TransferLimits) -> None:
         target, stored = self.root / step.key, self.store.head(step.key)
@@ -181,7 +181,7 @@ def check_models_folder(folder: Path) -> None:
         raise ModelFetchFailed(f"there is no folder {folder}")
     inner = next((path for path in (folder / "models", folder / "ComfyUI" / "models") if path.is_dir()), None)
     hint = f"; did you mean {inner}?" if inner else ""
-    raise ModelFetchFailed(f"{folder} is no folder of models: it has no checkpoints/, loras/, vae/ or the like{hint}")
+    raise ModelFetchFailed(f"{folder} is not a models folder: it has no checkpoints/, loras/, vae/ or similar{hint}")
 
 
 def files_below(root: Path) -> list[str]:

@@ -63,7 +63,7 @@ class KnownManifest(Manifest):
         if name.lower() not in known:
             near = difflib.get_close_matches(name.lower()[:200], known, n=3, cutoff=0.4)
             raise UnknownModelSet(
-                f"there is no stock template {name.removeprefix(TEMPLATE)[:80]!r} with models; near is "
+                f"there is no stock template {name.removeprefix(TEMPLATE)[:80]!r} with models; similar names: "
                 f"{', '.join(near) or 'none'}. All sets: `python -m src.models sets`"
             )
         members = [catalog.model(member) for member in catalog.sets[known[name.lower()]]]

@@ -58,13 +58,13 @@ class Civitai:
         fits = [file for file in files if all(_choice(file, part) == value for part, value in wanted.items())]
         chosen = next((file for file in fits if file.get("primary") is True), fits[0] if fits else None)
         if chosen is None:
-            raise ModelFetchFailed(f"{name}: Civitai's version {version} has no such file, but {len(files)} others")
+            raise ModelFetchFailed(
+                f"{name}: version {version} on Civitai does not have this file, only {len(files)} others"
+            )
         hashes = chosen.get("hashes")
         digest = str(hashes.get("SHA256") or "").lower() if isinstance(hashes, Mapping) else ""
         if not _SHA256.fullmatch(digest):
-            raise ModelFetchFailed(
-                f"{name}: Civitai has no SHA-256 of this file, so nobody can say whether it is whole"
-            )
+            raise ModelFetchFailed(f"{name}: Civitai has no SHA-256 for this file, so it cannot be verified")
         query = f"?{urlencode(wanted)}" if wanted else ""
         return CivitaiFile(f"{self.endpoint}/api/download/models/{version}{query}", digest)
 
@@ -90,7 +90,7 @@ def _version_of(url: str, name: str) -> tuple[str, dict[str, str]]:
     if _PAGE.fullmatch(parts.path) and re.fullmatch(r"\d{1,12}", version):
         return version, {}
     raise ModelFetchFailed(
-        f"{name}: a URL of Civitai must be a download link (https://civitai.com/api/download/models/VERSION) or the "
+        f"{name}: a Civitai URL must be a download link (https://civitai.com/api/download/models/VERSION) or the "
         "page of a version (https://civitai.com/models/MODEL?modelVersionId=VERSION)"
     )
 

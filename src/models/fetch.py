@@ -173,7 +173,8 @@ class Fetcher:
         if model.source.key:
             if self.store is None:
                 raise ModelFetchFailed(
-                    f"{model.file} is in the bucket of models, and none is set: set R2_ENDPOINT, R2_ACCESS_KEY_ID and "
+                    f"{model.file} is in the models bucket, which is not configured: set R2_ENDPOINT, "
+                    "R2_ACCESS_KEY_ID and "
                     "R2_SECRET_ACCESS_KEY"
                 )
             return self.store.remote(model.source.key)
@@ -198,7 +199,7 @@ class Fetcher:
     def _file_at(self, url: str, name: str) -> WebFile:
         """A file at a URL, with the token of its site."""
         if self.civitai.has(url):
-            hint = "Civitai refuses it: it wants a login; set CIVITAI_TOKEN to a token of an account that may have it"
+            hint = "Civitai requires a login; set CIVITAI_TOKEN to the token of an account with access"
             return WebFile(url, name, self.rules, self.civitai.token, hint)
         token = self.hub.token if self.hub.has(url) else ""
         return WebFile(url, name, self.rules, token, is_page=name.endswith(".html"))
@@ -207,20 +208,22 @@ class Fetcher:
         """What the user can do about a 401 or 403 of the hub."""
         page = self.hub.page(model.source)
         first = (
-            f"accept its licence at {page} with the account that HF_TOKEN is of"
+            f"accept its licence at {page} with the account of HF_TOKEN"
             if self.hub.token
             else f"accept its licence at {page}, and set HF_TOKEN to a token of that account"
         )
         if not model.instead:
             return f"Hugging Face refuses it: {first}"
         other = self.manifest.model(model.instead)
-        return f"Hugging Face refuses it: {first}; or use {other.name} ({other.folder}/{other.file}), which needs none"
+        return (
+            f"Hugging Face refuses it: {first}; or use {other.name} ({other.folder}/{other.file}), which is not gated"
+        )
 
 
 def _check_clash(model: Model, target: Path) -> None:
     """Raise ModelFetchFailed if another valid file has its path: the user may need that one."""
     if target.is_file() and not what_is_wrong(target):
         raise ModelFetchFailed(
-            f"{model.folder}/{model.file} is there, but is another file: it has {target.stat().st_size:,} bytes, and "
-            f"{model.name} has {model.size or 0:,}. Two models have that name: rename or remove the one that is there"
+            f"{model.folder}/{model.file} exists, but is a different file: it has {target.stat().st_size:,} bytes, "
+            f"{model.name} has {model.size or 0:,}. Two models have that name: rename or remove the existing one"
         )

@@ -52,13 +52,13 @@ def what_is_wrong(path: Path, suffix: str = "") -> str:
             return "it is a web page or an error message, not a model"
         if suffix not in _SAFETENSORS:
             is_other = suffix == ".gguf" and not start.startswith(_GGUF_START)
-            return "it does not begin like a GGUF file" if is_other else ""
+            return "it does not start like a GGUF file" if is_other else ""
         opened.seek(0)
         length = int.from_bytes(opened.read(8), "little")
         if size < 8 or length > _MAX_HEADER_BYTES:
-            return "it does not begin like a safetensors file"
+            return "it does not start like a safetensors file"
         if 8 + length > size:
-            return "it ends before its header does"
+            return "it ends inside its header"
         return _wrong_header(opened.read(length), size - 8 - length)
 
 
@@ -70,16 +70,14 @@ def _wrong_header(header: bytes, data_size: int) -> str:
         return "its safetensors header cannot be read"
     needed = max(ends, default=0)
     if needed != data_size:
-        return f"its tensors take {needed:,} bytes, but {data_size:,} are there"
+        return f"its tensors need {needed:,} bytes, but it has {data_size:,}"
     return ""
 
 
 def check_digest(path: Path, actual: str, expected: str | None) -> None:
     """Raise ModelCorrupt if two SHA-256 digests differ."""
     if expected is not None and actual != expected:
-        raise ModelCorrupt(
-            f"{path.name} is not the file that is meant: its SHA-256 is {actual}, and should be {expected}"
-        )
+        raise ModelCorrupt(f"{path.name} is not the expected file: its SHA-256 is {actual}, but should be {expected}")
 
 
 def digest_of(path: Path, root: Path, check: Callable[[], None] = lambda: None, is_fresh: bool = False) -> str:

@@ -114,13 +114,13 @@ class Hub:
             while True:
                 check()
                 if time.monotonic() - last_progress > stall_seconds:
-                    raise ModelFetchFailed(f"{source.path}: nothing came by Xet for {stall_seconds:g} s")
+                    raise ModelFetchFailed(f"{source.path}: no data by Xet for {stall_seconds:g} s")
                 try:
                     line = lines.get(timeout=_CHECK_INTERVAL_SECONDS)
                 except queue.Empty:
                     continue
                 if line is None:
-                    raise ModelFetchFailed(f"{source.path}: huggingface_hub ended with {child.wait()}")
+                    raise ModelFetchFailed(f"{source.path}: huggingface_hub exited with {child.wait()}")
                 message = _parse_message(line)
                 if "path" in message:
                     return Path(message["path"])

@@ -141,7 +141,7 @@ class JobModels:
                 lines.extend(filter(None, map(self._why_not, self._named(name, folder))))
         if known:
             setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
-            lines.append(f"To have them here, set {setting}, or run `python -m src.models fetch {' '.join(known)}`")
+            lines.append(f"To download them, set {setting}, or run `python -m src.models fetch {' '.join(known)}`")
         explained = MissingModel("\n".join(lines), error.is_all, **error.details)
         explained.hints = error.hints
         return explained
@@ -154,7 +154,7 @@ class JobModels:
             return refusal.message
         if self.settings.download_models:
             return ""
-        return f"{named.where} says where {named.file} is: DOWNLOAD_MODELS=true would have it fetched"
+        return f"{named.where} has a URL for {named.file}: DOWNLOAD_MODELS=true allows the worker to download it"
 
     # --- Which models ----------------------------------------------------------------------------------------
 
@@ -180,21 +180,22 @@ class JobModels:
         """Raise ModelRefused if its folder, name or format is not one that a job may name."""
         if named.folder not in {name for kind, names in folder_names().items() for name in (kind, *names)}:
             raise ModelRefused(
-                f"{named.where}: {named.folder[:80]!r} is none of ComfyUI's model folders: {', '.join(folder_names())}"
+                f"{named.where}: {named.folder[:80]!r} is not one of ComfyUI's model folders: "
+                f"{', '.join(folder_names())}"
             )
         path = PurePosixPath(named.file)
         if not named.file.lower().endswith(_SAFE_ENDINGS):
             raise ModelRefused(
-                f"{named.where}: {path.name[:80]!r} is not fetched for a job: it must be one of "
-                f"{', '.join(_SAFE_ENDINGS)}, which hold no code"
+                f"{named.where}: {path.name[:80]!r} is not downloaded for a job: it must be one of "
+                f"{', '.join(_SAFE_ENDINGS)}, which contain no code"
             )
         is_odd = any(MODEL_FILE.search(part) for part in path.parts[:-1]) or any(
             len(part.encode("utf-8", "replace")) > _MAX_NAME_BYTES for part in path.parts
         )
         if is_odd or not is_below(named.file) or not all(map(_NAME.fullmatch, path.parts)):
             raise ModelRefused(
-                f"{named.where}: {named.file[:80]!r} is not valid: a file name, in subfolders or not, of at most 200 "
-                "bytes each"
+                f"{named.where}: {named.file[:80]!r} is not valid: it must be a file name, optionally with "
+                "subfolders, each of at most 200 bytes"
             )
 
     def as_model(self, named: NamedModel) -> Model:
@@ -203,12 +204,12 @@ class JobModels:
         where, path = named.where, PurePosixPath(named.folder, named.file)
         source = self._source(named)
         if named.is_wanted and not self.settings.download_models:
-            raise ModelRefused(f"{where}: this worker fetches no models; DOWNLOAD_MODELS=true would allow it")
+            raise ModelRefused(f"{where}: this worker does not download models; DOWNLOAD_MODELS=true allows it")
         known = self._known(named.file, named.folder)
         if known is not None and known.is_pinned and not _is_same(known, source, named.sha256):
             raise ModelRefused(
-                f"{where}: {path} is known here as another file, {known.name}: name yours otherwise, in the workflow "
-                "too"
+                f"{where}: {path} is already the name of another model, {known.name}: rename yours, also in the "
+                "workflow"
             )
         try:
             made = UnpinnedModel.make(str(path.parent), path.name, source, named.sha256, f"the page of {path.name}")
@@ -232,8 +233,8 @@ class JobModels:
         if not (host in allowed or (is_hub and allowed & _HUB)):
             names = ", ".join(self.settings.model_hosts) or "none"
             raise ModelRefused(
-                f"{named.where}: models are not fetched from {host[:100]!r}; MODEL_HOSTS names the hosts that may be "
-                f"asked: {names}"
+                f"{named.where}: models are not downloaded from {host[:100]!r}; MODEL_HOSTS allows "
+                f"these hosts: {names}"
             )
         on_hub = _ON_HUB.fullmatch(parts.path) if is_hub else None
         try:
@@ -251,19 +252,19 @@ class JobModels:
         total_count = len(models) + len(self._fetched)
         if total_count > _MAX_MODELS:
             raise ModelFetchFailed(
-                f"the job lacks {total_count} models; at most {_MAX_MODELS} are fetched for one job"
+                f"the job needs {total_count} missing models; at most {_MAX_MODELS} are downloaded for one job"
             )
         sized = self.fetcher.sized(models, check)
         empty = [model.file for model in sized if model.size == 0]
         if empty:
-            raise ModelCorrupt(f"{', '.join(empty)} has no content where it is published")
+            raise ModelCorrupt(f"{', '.join(empty)} is empty at its source")
         needed = sum(model.size or 0 for model in sized)
         total = needed + sum(model.size or 0 for model in self._fetched)
         limit = int(self.settings.max_job_models * _GIGABYTE)
         if total > limit:
             raise ModelFetchFailed(
-                f"the models that the job lacks have {total / 1e9:.1f} GB; at most {limit / 1e9:g} GB are fetched for "
-                "one job (MAX_JOB_MODEL_GB)"
+                f"the missing models of the job are {total / 1e9:.1f} GB; at most {limit / 1e9:g} GB are downloaded "
+                "for one job (MAX_JOB_MODEL_GB)"
             )
         targets = [self.fetcher.places.target_of(model) for model in sized]
         self.kept.make_room(needed, {*self._used, *targets, *map(self.fetcher.places.target_of, self._fetched)})
@@ -286,8 +287,8 @@ def _check_same(named: NamedModel, path: Path, roots: Sequence[Path], check: Che
     root = next((root for root in roots if path.is_relative_to(root)), path.parent)
     if digest_of(path, root, check) != named.sha256:
         raise ModelCorrupt(
-            f"{named.where}: {named.folder}/{path.name} is there, but is not the file that is meant: its SHA-256 is "
-            "another one. Name yours otherwise, in the workflow too"
+            f"{named.where}: {named.folder}/{path.name} exists, but is not the expected file: its SHA-256 differs. "
+            "Rename yours, also in the workflow"
         )
 
 

@@ -71,7 +71,7 @@ class KeptModels:
                 path.unlink()
                 note.unlink()
                 used, free = used - bytes_there, free + bytes_there
-                log.info("removed %s, to make room for models of a job", path.name)
+                log.info("removed %s to make room for the models of a job", path.name)
 
     def _remove_partials(self) -> None:
         for parts in self.root.rglob("*.partial.parts"):

@@ -28,12 +28,12 @@ MANIFEST_FILE = Path(__file__).with_name("manifest.json")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 # What a field must be, for error messages, where its regular expression would say little to the user.
 EXPECTED_FORMS = {
-    "file": "a name without slashes, and without blanks at its ends; a subfolder goes into folder",
-    "folder": "a folder below models/, without blanks",
+    "file": "a name without slashes and without leading or trailing spaces; put a subfolder into folder",
+    "folder": "a folder below models/, without spaces",
     "name": "letters, digits and . + - _ /",
     "revision": "the 40 hexadecimal digits of a commit",
     "sha256": "64 hexadecimal digits",
-    "url": "https:// and the rest",
+    "url": "a URL that begins with https://",
     "repository": "owner/name",
 }
 _COMMIT_LENGTH = 40
@@ -73,9 +73,9 @@ class Source(BaseModel):
         if [self.repository, self.url, self.key].count(None) != 2:
             raise ValueError("must have one of repository, url or key")
         if self.url and "@" in self.url.split("/")[2]:
-            raise ValueError("url must hold no user or password: use a signed link, or the bucket of models")
+            raise ValueError("url must not contain a user or password: use a signed link, or the models bucket")
         if (self.repository is None) != (self.path is None) or (self.revision and not self.repository):
-            raise ValueError("repository and path go together, and revision with them")
+            raise ValueError("repository and path are required together; revision requires both")
         return self
 
     @property
@@ -117,7 +117,7 @@ class Model(BaseModel):
         if self.pickle and not (self.sha256 and (self.source.revision or self.source.url)):
             raise ValueError("a pickle can run code: it must have sha256 and a revision")
         if not (self.is_pinned or self.may_be_unpinned):
-            raise ValueError("must have sha256 or a revision, or nobody knows what it is")
+            raise ValueError("must have sha256 or a revision, so that the file can be verified")
         return self
 
     @property
@@ -168,12 +168,12 @@ class Manifest(BaseModel):
         names = [model.name for model in self.models]
         duplicates = sorted({name for name in names if names.count(name) > 1})
         if duplicates:
-            raise ValueError(f"models must have names of their own: {', '.join(duplicates)}")
+            raise ValueError(f"model names must be unique: {', '.join(duplicates)}")
         referenced = {name for members in self.sets.values() for name in members}
         referenced |= {model.instead for model in self.models if model.instead}
         unknown = sorted(referenced - set(names))
         if unknown:
-            raise ValueError(f"there is no model of the name {', '.join(unknown)}")
+            raise ValueError(f"there is no model named {', '.join(unknown)}")
         return self
 
     def model(self, name: str) -> Model:
@@ -191,7 +191,7 @@ class Manifest(BaseModel):
                 near = difflib.get_close_matches(name[:200], members_of, n=3, cutoff=0.4) or sorted(self.sets)
                 hint = " (a folder goes into MODELS_DIR)" if name.startswith(("/", ".", "~")) else ""
                 raise UnknownModelSet(
-                    f"there is no set or model {name[:80]!r}{hint}; there is {', '.join(near)}. All sets: "
+                    f"there is no set or model {name[:80]!r}{hint}; similar names: {', '.join(near)}. All sets: "
                     "`python -m src.models sets`"
                 )
             found.update({member: self.model(member) for member in members_of[known]})
@@ -284,7 +284,9 @@ def read_own_manifest(settings: Settings) -> Manifest:
     except FileNotFoundError as error:
         raise InvalidManifest(f"MODELS_MANIFEST: there is no file {file}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidManifest(f"MODELS_MANIFEST must be a JSON file, and {file.name} cannot be read as one") from error
+        raise InvalidManifest(
+            f"MODELS_MANIFEST must be a JSON file, but {file.name} cannot be read as JSON"
+        ) from error
     try:
         manifest = read_manifest(content, shipped_manifest())
         for model in manifest.models:
@@ -300,13 +302,15 @@ def _warn_about_folder(kind: str) -> None:
     if kind not in folder_names():
         near = difflib.get_close_matches(kind, folder_names(), n=1)
         hint = f": did you mean {near[0]}?" if near else ""
-        log.warning("MODELS_MANIFEST: %r is none of ComfyUI's folders of models%s", kind, hint)
+        log.warning("MODELS_MANIFEST: %r is not one of ComfyUI's model folders%s", kind, hint)
 
 
 def where_to_get(file: str, manifest: Manifest, folder: str = "") -> list[str]:
     """Where a missing file can be downloaded: a sentence for each model of that file name (and folder)."""
     sentences = []
     for model in manifest.find_by_file(file, folder):
-        gate = " (its licence has to be accepted there first)" if model.gated else ""
-        sentences.append(f"{model.file} for models/{model.folder} is at {model.source.page}{gate}: {model.about}")
+        gate = " (accept its licence there first)" if model.gated else ""
+        sentences.append(
+            f"{model.file} for models/{model.folder} is available at {model.source.page}{gate}: {model.about}"
+        )
     return sentences

@@ -86,8 +86,8 @@ def check_space(folder: Path, downloads: Iterable[tuple[Path, int]]) -> None:
     if files and needed > free:
         names = ", ".join(target.name for target, _ in files)
         raise NoSpaceForModels(
-            f"{names} need {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free: give the volume (or the container "
-            "disk) more, or `python -m src.models prune`"
+            f"{names} need {needed / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free: enlarge the volume (or the "
+            "container disk), or run `python -m src.models prune`"
         )
 
 
@@ -104,11 +104,11 @@ def disk_errors(target: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _DISK_FULL_ERRORS:
             raise NoSpaceForModels(
-                f"no space left for {target.name}: give the volume (or the container disk) more, or prune models"
+                f"no space left for {target.name}: enlarge the volume (or the container disk), or prune models"
             ) from error
         raise ModelFetchFailed(
-            f"{target.name} cannot be written to its folder of models ({error.strerror}); set MODELS_DIR to a folder "
-            "that can be written"
+            f"{target.name} cannot be written to its models folder ({error.strerror}); set MODELS_DIR to a writable "
+            "folder"
         ) from error
 
 
@@ -209,7 +209,7 @@ class Partial:
             while position < end and not stop.is_set():
                 length = os.preadv(self._file, [buffer[: min(_READ_BYTES, end - position)]], position)
                 if not length:
-                    raise ModelFetchFailed(f"{self.target.name} was changed by somebody else while it came")
+                    raise ModelFetchFailed(f"{self.target.name} was changed by another process during the download")
                 digest.update(buffer[:length])
                 position += length
         return digest.hexdigest()

@@ -42,9 +42,9 @@ def _published_info(endpoint: str, token: str, source: dict[str, Any]) -> dict[s
         revision = source.get("revision") or api.repo_info(source["repository"]).sha
         found = api.get_paths_info(source["repository"], [source["path"]], revision=revision)
     except (HfHubHTTPError, OSError) as error:
-        raise ModelFetchFailed(f"{place} cannot be asked for: {type(error).__name__}") from error
+        raise ModelFetchFailed(f"{place} cannot be queried: {type(error).__name__}") from error
     if not found:
-        raise ModelFetchFailed(f"{place} is not there at the revision {revision}")
+        raise ModelFetchFailed(f"{place} does not exist at revision {revision}")
     lfs = getattr(found[0], "lfs", None)
     return {"size": getattr(found[0], "size", None), "sha256": lfs.sha256 if lfs else None, "revision": revision}
 

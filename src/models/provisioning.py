@@ -105,13 +105,13 @@ class ModelProvisioner:
         missing = self.fetcher.missing(models)
         if missing and not self.settings.download_models:
             names = ", ".join(f"{model.folder}/{model.file}" for model in missing)
-            log.warning("models are missing: %s; set DOWNLOAD_MODELS=true to have them fetched", names)
+            log.warning("models are missing: %s; set DOWNLOAD_MODELS=true to download them", names)
             return
         try:
             self.fetcher.fetch(missing, self._check)
             link_fixed_folders(self.comfyui, self.places.roots)
         except WorkerError as error:
-            log.error("%s: %s; jobs that need it will try again", error.error_code, error)
+            log.error("%s: %s; jobs that need it will retry", error.error_code, error)
 
     def _check(self) -> None:
         if self._stop.is_set():

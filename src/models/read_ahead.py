@@ -43,7 +43,9 @@ class ReadAhead:
                 size, copy = file.stat().st_size, self._copy(file, copies)
                 copies += [copy] if copy else []
                 if size > budget:
-                    log.info("%s is not read ahead: %.1f GB of memory are free for it", file.name, budget / _GIGABYTE)
+                    log.info(
+                        "%s is not read ahead: only %.1f GB of memory are available", file.name, budget / _GIGABYTE
+                    )
                     continue
                 for _ in read_chunks(copy or file, size, self.stop):
                     pass
@@ -59,7 +61,9 @@ class ReadAhead:
         if total:
             log.info("read ahead %.2f GB of models, %.0f MB/s", total / _GIGABYTE, total / 1e6 / seconds)
         if is_uncached:
-            log.warning("this volume keeps nothing in memory, so reading ahead is of no use: set MODEL_CACHE_DIR")
+            log.warning(
+                "files of this volume do not stay in memory, so reading ahead has no effect: set MODEL_CACHE_DIR"
+            )
 
     def _copy(self, file: Path, keep: Sequence[Path]) -> Path | None:
         """The copy of a file on the fast disk, made now if the disk of the file is slow; None without one."""
@@ -71,7 +75,7 @@ class ReadAhead:
             return existing
         speed = self._speed(file)
         if speed > _SLOW_SPEED:
-            log.info("%s is not copied: its disk gives %.0f MB/s", file.name, speed / 1e6)
+            log.info("%s is not copied: its disk already reads at %.0f MB/s", file.name, speed / 1e6)
             return None
         started = time.monotonic()
         copy = self.cache.add(file, below, keep, self.stop)

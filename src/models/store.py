@@ -68,7 +68,7 @@ class ModelStore:
     def head(self, key: str) -> StoredModel | None:
         """Size, digest and ETag of an object, None if it does not exist. Raises BucketFailed."""
         try:
-            response = self.bucket.attempt("looked into", lambda client: client.head_object(Bucket=self.name, Key=key))
+            response = self.bucket.attempt("listed", lambda client: client.head_object(Bucket=self.name, Key=key))
         except KeyMissing:
             return None
         digest = (response.get("Metadata") or {}).get(_DIGEST_METADATA)
@@ -106,7 +106,7 @@ class ModelStore:
         stored = self.head(key)
         if stored is not None and stored.sha256 != sha256:  # the upload was begun with another content
             self.delete([key])
-            raise ModelCorrupt(f"{key} changed since its upload was begun; run it again")
+            raise ModelCorrupt(f"{key} changed since its upload started; run the command again")
 
     def _upload_in_parts(self, file: Path, key: str, metadata: Mapping[str, Any], check: Check, count: Count) -> None:
         location, size = {"Bucket": self.name, "Key": key}, file.stat().st_size
@@ -123,7 +123,7 @@ class ModelStore:
         tags = _Upload(self.bucket, file, upload, size, part_bytes, existing_parts, check, count).run()
         if _file_state(file) != before:
             self.bucket.attempt("tidied", lambda client: client.abort_multipart_upload(**upload))
-            raise ModelCorrupt(f"{key} changed while it was stored; run it again")
+            raise ModelCorrupt(f"{key} changed during its upload; run the command again")
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
         self.bucket.attempt(
             "written to",

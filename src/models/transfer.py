@@ -111,7 +111,7 @@ def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter,
     info = fetch_info(remote, check, limits.stall_seconds)
     if expected.size not in (None, info.size):
         raise ModelCorrupt(
-            f"{expected.target.name} is not the file that is meant: it has {info.size:,} bytes there, and should have "
+            f"{expected.target.name} is not the expected file: it has {info.size:,} bytes there, but should have "
             f"{expected.size:,}"
         )
     if expected.size is None:
@@ -124,7 +124,7 @@ def download(remote: Remote, expected: ExpectedFile, check: Check, meter: Meter,
         meter.count(-received)
         if not was_resumed:
             raise
-        log.warning("%s; begun anew", error)
+        log.warning("%s; starting over", error)
         download(remote, replace(expected, size=info.size), check, meter, limits)
     except ModelFetchFailed:
         meter.count(-received)
@@ -219,11 +219,11 @@ class _TransferMonitor:
             elif time.monotonic() - max(since, self._retry_wait_until) > self._stall_seconds:
                 if has_stalled:
                     raise ModelFetchFailed(
-                        f"{self._remote}: nothing came for {self._stall_seconds:g} s, twice (DOWNLOAD_STALL_TIMEOUT); "
-                        "what came is kept, and goes on from there"
+                        f"{self._remote}: no data for {self._stall_seconds:g} s, twice (DOWNLOAD_STALL_TIMEOUT); "
+                        "the partial file is kept and resumes from there"
                     )
                 has_stalled, since = True, time.monotonic()
-                log.warning("%s: nothing came for %g s, asked anew", self._remote, self._stall_seconds)
+                log.warning("%s: no data for %g s, requesting it again", self._remote, self._stall_seconds)
                 self._remote.abort()
 
     def with_retries(self, action: Callable[[], Result]) -> Result:
@@ -235,10 +235,10 @@ class _TransferMonitor:
                 return action()
             except RetryableSourceError as error:
                 if attempt == _ATTEMPTS - 1 or self.stop.is_set():
-                    raise ModelFetchFailed(f"{error}; tried {attempt + 1} times") from error
+                    raise ModelFetchFailed(f"{error} (tried {attempt + 1} times)") from error
                 asked = error.retry_after
                 delay = _RETRY_DELAYS[attempt] if asked is None else min(asked, _MAX_RETRY_DELAY)
-                log.warning("%s; again in %g s", error, delay)
+                log.warning("%s; retrying in %g s", error, delay)
                 with self._lock:
                     self._retry_wait_until = max(self._retry_wait_until, time.monotonic() + delay)
                 if self.stop.wait(delay):
@@ -270,14 +270,14 @@ class _PartDownloader:
             if self.monitor.stop.is_set():
                 raise _Stopped
             if partial.reached(number) + len(chunk) > end:
-                raise RetryableSourceError(f"{self.remote}: the source sent more than was asked for")
+                raise RetryableSourceError(f"{self.remote}: the source sent more than was requested")
             partial.write(number, chunk)
             self.monitor.received(len(chunk))
             self.count(len(chunk))
 
         self.remote.read(partial.reached(number), end, write)
         if partial.reached(number) != end:
-            raise RetryableSourceError(f"{self.remote}: the source broke off")
+            raise RetryableSourceError(f"{self.remote}: the source closed the connection early")
 
 
 class _Stopped(Exception):

@@ -71,11 +71,10 @@ class WebFile:
             size = match[3] if match else length if response.status == 200 else ""
             if response.headers.get("Content-Type", "").startswith(_HTML) and not self.is_page:
                 raise ModelCorrupt(
-                    f"{self.name}: {self._host} answered a web page in place of the file; is the address right, and "
-                    "open to everybody?"
+                    f"{self.name}: {self._host} returned a web page instead of the file; is the URL right and public?"
                 )
             if not size.isdecimal():
-                raise ModelFetchFailed(f"{self.name}: {self._host} does not say how large the file is")
+                raise ModelFetchFailed(f"{self.name}: {self._host} does not report the size of the file")
             etag = self.headers.get("x-linked-etag") or response.headers.get("ETag") or ""
             digest = _SHA256.fullmatch(self.headers.get("x-linked-etag", "").strip('"'))
             return RemoteInfo(int(size), etag or self.url, has_ranges, digest[0] if digest else None)
@@ -91,7 +90,7 @@ class WebFile:
             is_requested_range = int(match[1]) == start if response.status == 206 and match else not start
             length = response.headers.get("Content-Length") or str(remaining)
             if not is_requested_range or length != str(remaining):
-                raise RetryableSourceError(f"{self.name}: {self._host} gave another range than was asked for")
+                raise RetryableSourceError(f"{self.name}: {self._host} returned a different range than requested")
             while remaining and (chunk := response.read1(min(_CHUNK_BYTES, remaining))):
                 remaining -= len(chunk)
                 write(chunk)
@@ -145,7 +144,7 @@ class WebFile:
                 try:
                     url = urljoin(url, location)
                 except ValueError as error:
-                    raise ModelFetchFailed(f"{self.name}: {self._host} redirects to what is no URL") from error
+                    raise ModelFetchFailed(f"{self.name}: {self._host} redirects to an invalid URL") from error
                 continue
             if response.status in (200, 206):
                 self._resolved = url
@@ -174,7 +173,7 @@ class WebFile:
                 timeout=Timeout(connect=_CONNECT_TIMEOUT_SECONDS, read=_READ_TIMEOUT_SECONDS),
             )
         except InputFileRefused as error:
-            hint = "for models, hosts that TRUSTED_HOSTS names may be private and speak plain http"
+            hint = "for models, hosts in TRUSTED_HOSTS may be private and use plain http"
             raise ModelFetchFailed(f"{error.message}; {hint}") from error
         except (HTTPError, OSError) as error:
             raise self._unreachable() from error
@@ -212,7 +211,7 @@ class WebFile:
     # --- Errors ----------------------------------------------------------------------------------------
 
     def _unreachable(self) -> RetryableSourceError:
-        return RetryableSourceError(f"{self.name}: {self._host} could not be reached, or broke off")
+        return RetryableSourceError(f"{self.name}: {self._host} could not be reached, or closed the connection")
 
     def _busy(self, response: BaseHTTPResponse) -> RetryableSourceError:
         delay = _retry_after(response.headers)
@@ -229,7 +228,7 @@ class WebFile:
             )
         if response.status in (404, 410):
             return ModelFetchFailed(
-                f"{self.name}: {self._host} has no such file any more; its entry in the manifest needs another source"
+                f"{self.name}: {self._host} no longer has this file; its entry in the manifest needs another source"
             )
         return ModelFetchFailed(f"{self.name}: {self._host} answered with status {response.status}")
 

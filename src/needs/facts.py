@@ -82,7 +82,7 @@ class Needs:
     @property
     def unknown_classes(self) -> str:
         """The sentence about node classes of which nothing says which pack has them, "" if there is none."""
-        return f"no known node pack has: {', '.join(self.open_classes)}" if self.open_classes else ""
+        return f"no known node pack provides: {', '.join(self.open_classes)}" if self.open_classes else ""
 
     @property
     def open(self) -> tuple[str, ...]:
@@ -93,6 +93,6 @@ class Needs:
         return (
             *filter(None, [self.unknown_classes]),
             *self.questions,
-            *([f"nothing says where to get: {nowhere}"] if nowhere else []),
+            *([f"no download source known for {nowhere}"] if nowhere else []),
             *(f"{model.file} has several sources: {', '.join(model.sources)}" for model in several),
         )

@@ -29,7 +29,7 @@ def read_installation(comfyui: Path, libraries: Sequence[str]) -> Needs:
         if pack is not None:
             packs.append(pack)
         else:
-            questions.append(f"nothing says where the node pack {folder.name} is from")
+            questions.append(f"no source known for the node pack {folder.name}")
     return Needs(
         str(comfyui),
         version[1] if version else "",

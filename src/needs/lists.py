@@ -35,8 +35,8 @@ def read_list(name: str, content: Mapping[str, Any]) -> Needs:
             questions.append(f"a model without type and filename: {_text(entry, 'sourceUri') or 'nothing else'}")
         else:
             models.append(model)
-    questions += [f"a single file, of which nothing says where it is from: {file}" for file in _files(definition)]
-    questions += ["a node pack without repository and registry id" for pack in packs if not _is_named(pack)]
+    questions += [f"a single file with no known source: {file}" for file in _files(definition)]
+    questions += ["a node pack with neither repository nor registry id" for pack in packs if not _is_named(pack)]
     return Needs(
         name,
         _text(definition, "baseComfyVersion") or _text(definition, "comfyui"),

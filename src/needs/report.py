@@ -8,7 +8,7 @@ from typing import Any
 
 from .facts import ModelNeed, Needs, PackNeed
 
-_ORIGINS = {"file": "the file says it", "catalog": "known here", "unknown": "?"}
+_ORIGINS = {"file": "from the file", "catalog": "from the catalog", "unknown": "?"}
 
 
 def as_json(found: Iterable[Needs]) -> list[dict[str, Any]]:
@@ -29,11 +29,11 @@ def _lines(needs: Needs) -> Iterator[str]:
     if sources := [pack.source for pack in needs.packs if pack.is_needed and pack.source]:
         yield f"    CUSTOM_NODES={','.join(sources)}"
     yield from _rows("paid partner nodes (ENABLE_API_NODES, and a key)", [(name,) for name in needs.partner_classes])
-    yield from _rows("files that a job brings", [(name,) for name in needs.inputs])
+    yield from _rows("files to send with a job", [(name,) for name in needs.inputs])
     yield from _rows("Python libraries", [(name,) for name in needs.libraries])
     yield from _rows("open", [(question,) for question in needs.open])
     if not (needs.models or needs.packs or needs.inputs or needs.libraries or needs.partner_classes or needs.open):
-        yield "  nothing besides ComfyUI"
+        yield "  nothing but ComfyUI"
 
 
 def _rows(head: str, rows: list[tuple[str, ...]]) -> Iterator[str]:

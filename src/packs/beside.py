@@ -27,7 +27,7 @@ def install_packs(settings: Settings, python: str) -> InstalledPacks:
 
     installed = install(settings, python, _root(settings))
     for name, reason in installed.failures.items():
-        log.error("CUSTOM_NODES: %s is left out: %s", name, reason)
+        log.error("CUSTOM_NODES: skipping %s: %s", name, reason)
     return InstalledPacks((*installed.folders, *on_volumes), installed.libraries, installed.failures)
 
 

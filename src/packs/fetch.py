@@ -73,7 +73,7 @@ def _git_client(repository: str, rules: FetchRules, where: str) -> tuple[Any, st
 
     def connect_plainly(host: str, port: int, timeout: float) -> Any:
         if not (rules.allow_http or rules.trusts(host, port)):
-            raise InputFileRefused(f"{where}: it is at a plain http address")
+            raise InputFileRefused(f"{where}: its URL is plain http")
         return connect(host, port, timeout)
 
     class Plain(HTTPConnectionPool):
@@ -113,7 +113,7 @@ def _from_registry(source: PackSource, folder: Path, registry: Registry, rules: 
             try:
                 opened.write(chunk)
             except OSError as error:  # not of the network
-                raise PackFailed(f"{source}: its archive cannot be kept: {error.strerror}") from error
+                raise PackFailed(f"{source}: its archive cannot be saved: {error.strerror}") from error
 
         try:
             Fetch(rules, str(source), Deadline(_TIMEOUT_SECONDS)).download(version.url, write)
@@ -130,15 +130,15 @@ def _unpack(source: PackSource, archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as opened:
             members = opened.infolist()
             if len(members) > _MAX_FILES or sum(member.file_size for member in members) > _MAX_BYTES:
-                raise PackFailed(f"{source}: its archive holds too much to be a node pack")
+                raise PackFailed(f"{source}: its archive is too large for a node pack")
             for member in members:
                 parts = PurePosixPath(member.filename.replace("\\", "/"))
                 is_link = stat.S_ISLNK(member.external_attr >> 16)
                 if parts.is_absolute() or ".." in parts.parts or is_link or "\0" in member.filename:
-                    raise PackFailed(f"{source}: its archive has a name that leads out of it")
+                    raise PackFailed(f"{source}: its archive has a file name that leads outside it")
             opened.extractall(folder)
     except _BAD_ZIP as error:
-        raise PackFailed(f"{source}: its archive is no valid zip file") from error
+        raise PackFailed(f"{source}: its archive is not a valid zip file") from error
 
 
 def _check_project(source: PackSource, folder: Path) -> None:
@@ -156,9 +156,9 @@ def _check_tree(source: PackSource, folder: Path) -> None:
         count += 1
         size += path.lstat().st_size
         if path.is_symlink() and not path.resolve().is_relative_to(folder.resolve()):
-            raise PackFailed(f"{source}: it has a link that leads out of it")
+            raise PackFailed(f"{source}: it has a link that leads outside it")
     if count > _MAX_FILES or size > _MAX_BYTES:
-        raise PackFailed(f"{source}: it is too large to be a node pack")
+        raise PackFailed(f"{source}: it is too large for a node pack")
 
 
 def _from_git(source: PackSource, folder: Path, rules: FetchRules) -> None:
@@ -177,7 +177,7 @@ def _from_git(source: PackSource, folder: Path, rules: FetchRules) -> None:
         except _git_errors() as error:
             raise PackFailed(f"{source}: the repository, or that commit of it, cannot be fetched") from error
         if not isinstance(commit, Commit):
-            raise PackFailed(f"{source}: that is no commit")
+            raise PackFailed(f"{source}: not a commit")
         try:
             build_index_from_tree(str(folder), repo.index_path(), repo.object_store, commit.tree)
         except _git_errors() as error:

@@ -172,7 +172,7 @@ class _Installer:
 def _check_time(end: float) -> Callable[[], None]:
     def check() -> None:
         if time.monotonic() > end:
-            raise PackFailed("another worker has been installing packs for too long")
+            raise PackFailed("another worker takes too long to install packs")
 
     return check
 
@@ -188,7 +188,7 @@ def _noting(failures: dict[str, str], name: str, before: str = "") -> Iterator[N
         failures[name] = public_text(f"{before}{error.strerror or 'the disk refuses it'} (CUSTOM_NODES_DIR)", 300)
     except Exception:  # the edge of a pack: whatever is wrong with it, the worker and the other packs go on
         log.exception("unexpected error")
-        failures[name] = f"{before}an unexpected error; the worker's log has it"
+        failures[name] = f"{before}an unexpected error; see the worker's log"
 
 
 def _digest(sources: Sequence[PackSource], environment: Sequence[str]) -> str:

@@ -43,8 +43,8 @@ def wanted_by(pack: Path) -> list[str]:
     wanted = [line for line in lines if line]
     for line in wanted:
         if not _PLAIN.fullmatch(line):
-            kind = "an option of pip" if line.startswith("-") else "no name and versions"
-            raise PackFailed(f"its requirements have a line that is {kind}; an image can have this pack")
+            kind = "an option of pip" if line.startswith("-") else "not a name with versions"
+            raise PackFailed(f"its requirements have a line that is {kind}; install this pack in the image instead")
     if len(wanted) > _MAX_LINES:
         raise PackFailed(f"its requirements have more than {_MAX_LINES} lines")
     return wanted
@@ -58,7 +58,7 @@ def environment_of(python: str) -> list[str]:
         )
         listed = json.loads(done.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
-        raise PackFailed("ComfyUI's Python does not say which libraries it has") from error
+        raise PackFailed("ComfyUI's Python cannot list its libraries") from error
     return [str(line) for line in listed]
 
 

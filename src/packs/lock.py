@@ -98,7 +98,7 @@ class PackLocker:
                 unknown.append(error.message)
                 continue
             if not pack_id or pack_id == "comfy-core":
-                unknown.append(f"no known node pack has: {class_type}")
+                unknown.append(f"no known node pack provides: {class_type}")
                 continue
             before = packs.get(pack_id.lower(), PackNeed(pack_id, repository))
             packs[pack_id.lower()] = replace(before, classes=(*before.classes, class_type))
@@ -110,7 +110,7 @@ class PackLocker:
             folder = Path(temporary, source.name)
             fetched = fetch_pack(source, folder, self.registry, self.rules)
             if lacking := [name for name in pack.classes if not has_class(folder, name)]:
-                raise PackFailed(f"{source} does not show these classes: {', '.join(lacking)}")
+                raise PackFailed(f"these classes were not found in {source}: {', '.join(lacking)}")
             taken = {_name_of(line) for line in chosen}
             preferred = [line for line in self.preferred if _name_of(line) not in taken]
             known = [*self.target.known, *chosen, *preferred]
@@ -136,7 +136,7 @@ class PackLocker:
         except PackFailed:
             here = resolve((self.python, "-m", "pip"), wanted, known, temporary, "--ignore-installed")
             version = ".".join(map(str, sys.version_info[:2]))
-            return here, f" Its requirements are those of Python {version} here: not all of them have wheels."
+            return here, f" Its requirements were resolved for Python {version}, as not all of them have wheels."
 
     def source_of(self, pack: PackNeed) -> tuple[PackSource, str]:
         """Where it is locked, and how that was chosen. Raises PackFailed."""

@@ -45,7 +45,7 @@ class Registry:
             str(told.get("node_id") or pack_id), str(told.get("version")), str(told.get("downloadUrl"))
         )
         if found.id.lower() != pack_id.lower() or version not in ("", found.version):
-            raise PackFailed(f"{pack_id}@{version}: the registry answers with {found.id}@{found.version}"[:300])
+            raise PackFailed(f"{pack_id}@{version}: the registry returned {found.id}@{found.version}"[:300])
         return found
 
     def repository_of(self, pack_id: str) -> str:
@@ -66,7 +66,7 @@ class Registry:
             return fetch_json(f"{self.endpoint}{path}", self.rules, f"{what[:100]}: ComfyUI's registry")
         except (InputFileRefused, InputFileUnavailable) as error:
             if isinstance(error, InputFileUnavailable) and error.status == HTTPStatus.NOT_FOUND:
-                raise _Unknown(f"{what[:100]}: ComfyUI's registry does not have it") from error
+                raise _Unknown(f"{what[:100]}: not found in ComfyUI's registry") from error
             raise PackFailed(error.message) from error
 
 

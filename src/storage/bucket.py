@@ -87,22 +87,20 @@ class Bucket:
         """
         if self._checked.is_set():
             return
-        client = self.attempt("looked into", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
+        client = self.attempt("listed", lambda _: self._new_client(_CHECK_ATTEMPTS, _CHECK_READ_SECONDS))
         end = threading.Timer(_CHECK_SECONDS, self.close if self.config.is_from_job else lambda: None)
         end.daemon = True
         end.start()
         try:
-            self.attempt("looked into", lambda _: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
+            self.attempt("listed", lambda _: client.list_objects_v2(Bucket=self.config.name, MaxKeys=1))
         except BucketFailed as error:
             if error.details.get("bucket_code") not in ("AccessDenied", "403"):
                 raise
-            log.warning(
-                "the bucket %r cannot be listed with these keys; uploads may work all the same", self.config.name
-            )
+            log.warning("these keys may not list the bucket %r; uploads may still work", self.config.name)
         finally:
             end.cancel()
         if self._closed.is_set():  # a connection that was broken off looks like the end of a response
-            raise unreachable(self.config, "looked into")
+            raise unreachable(self.config, "listed")
         self._checked.set()
 
     def upload(self, file: Path, name: str, content_type: str, job_id: str) -> StoredObject:
@@ -196,7 +194,7 @@ class Bucket:
                 raise JobBucketFailed(error.message) from error
             if not _BUCKET_NAME.fullmatch(self.config.name):
                 raise JobBucketFailed(
-                    "s3Config.bucketName must be a plain name of a bucket, no ARN and no special bucket"
+                    "s3Config.bucketName must be a plain bucket name, not an ARN or a special bucket"
                 )
         options = Config(
             signature_version="s3v4",
@@ -253,10 +251,11 @@ def key_of(url: str, config: BucketConfig | None, where: str) -> str:
     name, _, key = url.removeprefix("s3://").partition("/")
     if config is None:
         raise InputFileRefused(
-            f"{where}: s3:// needs a bucket: set BUCKET_ENDPOINT_URL and its kin, or send s3Config with the job"
+            f"{where}: s3:// needs a bucket: set BUCKET_ENDPOINT_URL and the other BUCKET_ settings, or send "
+            "s3Config with the job"
         )
     if name != config.name:
-        raise InputFileRefused(f"{where}: s3:// must be of the bucket {config.name!r}, not {name[:80]!r}")
+        raise InputFileRefused(f"{where}: s3:// must name the bucket {config.name!r}, not {name[:80]!r}")
     if not key:
         raise InvalidInput(f"{where}: s3://{config.name}/ must be followed by the key of an object")
     if {".", ".."} & set(key.split("/")):  # some storages are file systems, or are reached through a proxy

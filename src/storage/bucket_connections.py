@@ -48,7 +48,7 @@ class _LimitedResponses:
             for chunk in original_stream(*arguments, **options):
                 length += len(chunk)
                 if length > _MAX_RESPONSE_BYTES:
-                    raise OSError("an answer without end")
+                    raise OSError("an endless response")
                 yield chunk
 
         response.stream = stream

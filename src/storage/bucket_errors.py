@@ -32,9 +32,9 @@ _CODES = {
 }
 _MEANINGS = {
     _NAME: ("there is no such bucket: check {} and the account in {}", ("name", "endpoint")),
-    _KEY: ("the access key id is not known there: check {}", ("key",)),
+    _KEY: ("the access key id is unknown: check {}", ("key",)),
     _SECRET: ("the secret key is wrong: check {}", ("secret",)),
-    _RIGHTS: ("these keys may not do that: give them the right, or check {}", ("key",)),
+    _RIGHTS: ("these keys do not have permission: grant it, or check {}", ("key",)),
 }
 _SETTINGS = {
     "name": "BUCKET_NAME",
@@ -81,7 +81,7 @@ def translate_errors(config: BucketConfig, operation: str) -> Iterator[None]:
         raise unreachable(config, operation) from error
     except ParamValidationError as error:
         raise _error(
-            config, f"{_could_not(config, operation)}: {_names_of(config)['name']} is no name of a bucket"
+            config, f"{_could_not(config, operation)}: {_names_of(config)['name']} is not a valid bucket name"
         ) from error
     except (BotoCoreError, HTTPClientError, OSError) as error:
         raise unreachable(config, operation) from error
@@ -92,7 +92,8 @@ def unreachable(config: BucketConfig, operation: str) -> BucketFailed:
     host = urlsplit(config.endpoint_url).hostname
     return _error(
         config,
-        f"{_could_not(config, operation)}: {host} did not answer, or broke off: check {_names_of(config)['endpoint']}",
+        f"{_could_not(config, operation)}: {host} did not respond, or closed the connection: check "
+        f"{_names_of(config)['endpoint']}",
     )
 
 
@@ -105,7 +106,7 @@ def _explain(config: BucketConfig, operation: str, error: Any) -> BucketFailed:
         return KeyMissing(prefix)
     log.warning("%s: %s (status %s)", prefix, code or "no code", status)
     if code not in _CODES:
-        return _error(config, f"{prefix}: it answered {code or 'without a code'} (status {status})", bucket_code=code)
+        return _error(config, f"{prefix}: it returned {code or 'no code'} (status {status})", bucket_code=code)
     meaning, parts = _MEANINGS[_CODES[code]]
     names = _names_of(config)
     return _error(config, f"{prefix}: {meaning.format(*(names[part] for part in parts))}", bucket_code=code)

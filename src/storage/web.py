@@ -113,13 +113,13 @@ class Fetch:
                         url = urljoin(url, location)
                     except ValueError as error:
                         raise InputFileUnavailable(
-                            f"{self.where}: {parts.host} redirects to what is no URL"
+                            f"{self.where}: {parts.host} redirects to an invalid URL"
                         ) from error
                     continue
                 if response.status != 200:
                     raise InputFileUnavailable(
-                        f"{self.where}: {parts.host} answered with status {response.status}; is the link right, and "
-                        "open to everybody?",
+                        f"{self.where}: {parts.host} answered with status {response.status}; is the link right and "
+                        "public?",
                         response.status,
                     )
                 self._read(response, parts, write)
@@ -171,7 +171,7 @@ class Fetch:
             return InputFileUnavailable(
                 f"{self.where}: {parts.host} did not deliver within {self.deadline.seconds:g} s{setting}"
             )
-        return InputFileUnavailable(f"{self.where}: {parts.host} could not be reached, or broke off")
+        return InputFileUnavailable(f"{self.where}: {parts.host} could not be reached, or closed the connection")
 
     def _connect(self, host: str, port: int, timeout: float) -> socket.socket:
         """A connection that `abort` can break off, even when TLS has wrapped the socket: by a duplicate of it."""
@@ -194,15 +194,15 @@ def fetch_json(url: str, rules: FetchRules, where: str) -> Mapping[str, Any]:
     def write(chunk: bytes) -> None:
         content.extend(chunk)
         if len(content) > _MAX_JSON_BYTES:
-            raise InputFileUnavailable(f"{where}: the answer is larger than {_MAX_JSON_BYTES:,} bytes")
+            raise InputFileUnavailable(f"{where}: the response is larger than {_MAX_JSON_BYTES:,} bytes")
 
     Fetch(rules, where, Deadline(_JSON_TIMEOUT_SECONDS)).download(url, write)
     try:
         answer = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise InputFileUnavailable(f"{where}: the answer is not valid JSON") from error
+        raise InputFileUnavailable(f"{where}: the response is not valid JSON") from error
     if not isinstance(answer, dict):
-        raise InputFileUnavailable(f"{where}: the answer is not a JSON object")
+        raise InputFileUnavailable(f"{where}: the response is not a JSON object")
     return answer
 
 
@@ -256,21 +256,21 @@ def checked_url(url: str, rules: FetchRules, where: str) -> Url:
     """The parts of a valid URL. Raises InputFileRefused. Its addresses are checked later, when connecting."""
     if len(url) > _MAX_URL_CHARACTERS or _UNPRINTABLE.search(url):
         raise InputFileRefused(
-            f"{where}: a URL must have no blanks or backslashes, and at most {_MAX_URL_CHARACTERS} characters"
+            f"{where}: a URL must have no spaces or backslashes, and at most {_MAX_URL_CHARACTERS} characters"
         )
     try:
         parts = parse_url(url)
     except (LocationParseError, UnicodeError) as error:
-        raise InputFileRefused(f"{where}: this is no URL: {ascii(url)[:100]}") from error
+        raise InputFileRefused(f"{where}: not a valid URL: {ascii(url)[:100]}") from error
     if parts.scheme not in _PORTS or not parts.host:
         raise InputFileRefused(f"{where}: the URL must begin with https:// and a host, not {ascii(url)[:60]}")
     if parts.auth is not None:
         raise InputFileRefused(
-            f"{where}: the URL must hold no user or password; use a signed link, or s3:// and a bucket"
+            f"{where}: the URL must not contain a user or password; use a signed link, or s3:// and a bucket"
         )
     scheme, host, port = origin_of(parts)
     if scheme == "http" and not rules.allow_http and not rules.trusts(host, port):
-        raise InputFileRefused(f"{where}: the URL must begin with https:// (ALLOW_HTTP_URLS=true would allow http://)")
+        raise InputFileRefused(f"{where}: the URL must begin with https:// (ALLOW_HTTP_URLS=true allows http://)")
     return parts
 
 
@@ -296,7 +296,7 @@ def public_addresses(host: str, port: int, rules: FetchRules, where: str) -> lis
     if not rules.trusts(host, port) and not all(is_public(str(address[0])) for _, address in addresses):
         raise InputFileRefused(
             f"{where}: the host {host[:100]!r} is, or leads to, a private address; a URL must lead to a public one "
-            "(TRUSTED_HOSTS names hosts of your own that jobs may reach)"
+            "(TRUSTED_HOSTS lists private hosts that jobs may reach)"
         )
     return addresses
 

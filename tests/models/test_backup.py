@@ -134,7 +134,7 @@ def test_a_broken_file_does_not_replace_a_good_one(tree: Path, bucket: Storage) 
     back_up(mirror)
     (tree / "vae" / "ae.safetensors").write_bytes(TREE["vae/ae.safetensors"][:-5])
     steps = mirror.to_back_up()
-    assert mirror.back_up(steps) == ["vae/ae.safetensors: its tensors take 1,000 bytes, but 995 are there"]
+    assert mirror.back_up(steps) == ["vae/ae.safetensors: its tensors need 1,000 bytes, but it has 995"]
     stored = mirror.store.head("vae/ae.safetensors")
     assert stored is not None
     assert stored.sha256 == EXPECTED["vae/ae.safetensors"]
@@ -150,12 +150,12 @@ def test_content_that_changed_in_the_bucket_is_not_brought(tree: Path, bucket: S
     (tree / "vae" / "ae.safetensors").unlink()
     failures = mirror.restore(mirror.to_restore(), TransferLimits(LONG))
     assert len(failures) == 1
-    assert "ae.safetensors: it does not begin like a safetensors file" in failures[0]
+    assert "ae.safetensors: it does not start like a safetensors file" in failures[0]
     bucket.client().put_object(
         Bucket=bucket.config.name, Key="vae/ae.safetensors", Body=weights(7), Metadata={"sha256": digest}
     )
     (failure,) = mirror.restore(mirror.to_restore(), TransferLimits(LONG))
-    assert "ae.safetensors is not the file that is meant" in failure
+    assert "ae.safetensors is not the expected file" in failure
     assert not (tree / "vae" / "ae.safetensors").exists()
 
 
@@ -359,7 +359,7 @@ def test_a_file_that_changes_while_it_is_stored_is_not_the_backup(tree: Path, bu
             file.write_bytes(weights(12_000_000, seed=4))
         counted.append(more)
 
-    with pytest.raises(ModelCorrupt, match="changed while it was stored"):
+    with pytest.raises(ModelCorrupt, match="changed during its upload"):
         mirror.store.upload(file, "diffusion_models/flux.safetensors", digest_of(file, tree), nothing, count)
     assert mirror.store.head("diffusion_models/flux.safetensors") is None
 
@@ -380,5 +380,5 @@ def test_an_object_without_a_digest_must_be_what_the_manifest_knows(tree: Path, 
     bucket.client().put_object(Bucket=bucket.config.name, Key="upscale_models/x.pth", Body=b"another pickle")
     mirror = replace(mirror_of(tree, bucket), digests={"upscale_models/x.pth": frozenset({"0" * 64})})
     (failure,) = mirror.restore(mirror.to_restore(), TransferLimits(LONG))
-    assert "x.pth is not the file that is meant" in failure
+    assert "x.pth is not the expected file" in failure
     assert not (tree / "upscale_models" / "x.pth").exists()

@@ -46,7 +46,7 @@ def test_a_model_is_found_by_the_name_in_a_workflow() -> None:
 
 def test_an_unknown_template_names_the_nearest() -> None:
     with pytest.raises(
-        UnknownModelSet, match="no stock template 'image_qwen_imag' with models; near is template:imag"
+        UnknownModelSet, match="no stock template 'image_qwen_imag' with models; similar names: template:imag"
     ):
         KNOWN.expand(["template:image_qwen_imag"])
     with pytest.raises(UnknownModelSet, match="there is no set or model 'nothing'"):

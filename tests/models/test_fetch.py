@@ -188,7 +188,7 @@ def test_stalls_without_end_end_it_and_what_came_is_kept(tmp_path: Path, server:
 def test_nothing_but_a_drip_is_a_stall(tmp_path: Path, server: ModelServer) -> None:
     server.has_ranges = False
     server.pace = 0.6  # 64 KB in more than the time of a stall
-    with pytest.raises(ModelFetchFailed, match=r"nothing came for 0\.5 s, twice"):
+    with pytest.raises(ModelFetchFailed, match=r"no data for 0\.5 s, twice"):
         fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
 
 
@@ -274,7 +274,7 @@ def test_who_no_longer_waits_ends_it(tmp_path: Path, server: ModelServer) -> Non
 def test_a_server_that_says_nothing_at_all_is_not_waited_for(tmp_path: Path, server: ModelServer) -> None:
     server.is_silent = True
     started = time.monotonic()
-    with pytest.raises(ModelFetchFailed, match=r"nothing came for 0\.5 s, twice"):
+    with pytest.raises(ModelFetchFailed, match=r"no data for 0\.5 s, twice"):
         fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
 
     def check() -> None:
@@ -302,21 +302,21 @@ def test_a_server_that_ends_each_connection_costs_no_more_of_them(tmp_path: Path
 
 def test_a_range_that_was_not_asked_for_is_not_taken(tmp_path: Path, server: ModelServer) -> None:
     server.shift = 5
-    with pytest.raises(ModelFetchFailed, match="gave another range than was asked for; tried 5 times"):
+    with pytest.raises(ModelFetchFailed, match="returned a different range than requested; tried 5 times"):
         fetch(fetcher_for(tmp_path, server, from_web(server)))
 
 
 def test_a_server_that_does_not_say_how_large_a_file_is_is_told_at_once(tmp_path: Path, server: ModelServer) -> None:
     server.has_ranges, server.has_length, server.pace = False, False, 0.5
     started = time.monotonic()
-    with pytest.raises(ModelFetchFailed, match="does not say how large the file is"):
+    with pytest.raises(ModelFetchFailed, match="does not report the size of the file"):
         fetch(fetcher_for(tmp_path, server, from_web(server)))
     assert time.monotonic() - started < 20
 
 
 def test_a_redirect_to_nonsense_is_told(tmp_path: Path, server: ModelServer) -> None:
     server.statuses = [(302, {"Location": "https://["})]
-    with pytest.raises(ModelFetchFailed, match="redirects to what is no URL"):
+    with pytest.raises(ModelFetchFailed, match="redirects to an invalid URL"):
         fetch(fetcher_for(tmp_path, server, from_web(server)))
 
 
@@ -346,9 +346,7 @@ def test_names_with_blanks_are_reached(tmp_path: Path, server: ModelServer) -> N
 
 
 def test_a_wrong_digest_is_refused_and_not_kept(tmp_path: Path, server: ModelServer) -> None:
-    with pytest.raises(
-        ModelCorrupt, match=r"a\.safetensors is not the file that is meant: its SHA-256 is [0-9a-f]{64}"
-    ):
+    with pytest.raises(ModelCorrupt, match=r"a\.safetensors is not the expected file: its SHA-256 is [0-9a-f]{64}"):
         fetch(fetcher_for(tmp_path, server, from_web(server, sha256="0" * 64)))
     assert files_of(tmp_path) == set()
 
@@ -367,7 +365,7 @@ def test_a_part_of_an_earlier_run_that_is_wrong_costs_a_second_try_only(tmp_path
 
 
 def test_a_file_of_another_size_is_refused_before_it_is_fetched(tmp_path: Path, server: ModelServer) -> None:
-    with pytest.raises(ModelCorrupt, match=r"has 10,000,0\d\d bytes there, and should have 5"):
+    with pytest.raises(ModelCorrupt, match=r"has 10,000,0\d\d bytes there, but should have 5"):
         fetch(fetcher_for(tmp_path, server, from_web(server, size=5)))
     assert server.sent < 100
 
@@ -376,13 +374,13 @@ def test_a_short_file_is_no_model(tmp_path: Path, server: ModelServer) -> None:
     server.files["a.safetensors"] = CONTENT[:-1000]
     known = from_web(server, size=len(CONTENT) - 1000)
     known["sha256"] = server.sha256("a.safetensors")  # even if the manifest wants it so
-    with pytest.raises(ModelCorrupt, match=r"its tensors take 10,000,000 bytes, but 9,999,000 are there"):
+    with pytest.raises(ModelCorrupt, match=r"its tensors need 10,000,000 bytes, but it has 9,999,000"):
         fetch(fetcher_for(tmp_path, server, known))
 
 
 def test_a_web_page_in_place_of_a_file_is_told(tmp_path: Path, server: ModelServer) -> None:
     server.page = True
-    with pytest.raises(ModelCorrupt, match="answered a web page in place of the file"):
+    with pytest.raises(ModelCorrupt, match="returned a web page instead of the file"):
         fetch(fetcher_for(tmp_path, server, from_web(server)))
     server.page = False
     server.files["a.safetensors"] = page = b"<!DOCTYPE html><html>please log in</html>"  # as a binary
@@ -393,8 +391,8 @@ def test_a_web_page_in_place_of_a_file_is_told(tmp_path: Path, server: ModelServ
 
 REFUSALS: dict[str, tuple[dict[str, Any], str, str]] = {
     "no token": ({}, "", r"accept its licence at http://\S+/org/repo, and set HF_TOKEN"),
-    "a token without the right": ({}, "hf_bad", r"accept its licence at http://\S+/org/repo with the account that HF"),
-    "another that needs none": ({"instead": "ae"}, "", r"or use ae \(vae/ae\.safetensors\), which needs none"),
+    "a token without the right": ({}, "hf_bad", r"accept its licence at http://\S+/org/repo with the account of HF"),
+    "another that needs none": ({"instead": "ae"}, "", r"or use ae \(vae/ae\.safetensors\), which is not gated"),
 }
 
 
@@ -412,7 +410,7 @@ def test_a_gated_model_says_which_licence_or_which_other_model(
 @pytest.mark.parametrize("kind", ["web", "hub"])
 def test_a_file_that_is_gone_says_that_its_entry_is_old(tmp_path: Path, server: ModelServer, kind: str) -> None:
     server.files.clear()
-    with pytest.raises(ModelFetchFailed, match="has no such file any more; its entry in the manifest"):
+    with pytest.raises(ModelFetchFailed, match="no longer has this file; its entry in the manifest"):
         fetch(fetcher_for(tmp_path, server, from_web(server) if kind == "web" else from_hub()))
 
 
@@ -447,7 +445,7 @@ def test_a_clash_keeps_no_other_model(tmp_path: Path, server: ModelServer) -> No
     (tmp_path / "vae").mkdir()
     (tmp_path / "vae" / "a.safetensors").write_bytes(weights(500))
     known = entry("b", other, {"url": f"{server.url}/files/b.safetensors"})
-    with pytest.raises(ModelFetchFailed, match="is another file"):
+    with pytest.raises(ModelFetchFailed, match="is a different file"):
         fetch(fetcher_for(tmp_path, server, from_web(server), known), "a", "b")
     assert (tmp_path / "vae" / "b.safetensors").read_bytes() == other
 
@@ -456,7 +454,7 @@ def test_another_file_of_the_same_name_is_left_alone(tmp_path: Path, server: Mod
     (tmp_path / "vae").mkdir()
     mine = tmp_path / "vae" / "a.safetensors"
     mine.write_bytes(weights(500))
-    with pytest.raises(ModelFetchFailed, match=r"vae/a\.safetensors is there, but is another file.*Two models have"):
+    with pytest.raises(ModelFetchFailed, match=r"vae/a\.safetensors exists, but is a different file.*Two models have"):
         fetch(fetcher_for(tmp_path, server, from_web(server)))
     assert mine.read_bytes() == weights(500)
 

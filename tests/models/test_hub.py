@@ -48,7 +48,7 @@ def test_a_stall_of_xet_is_ended_and_the_file_comes_by_ranges(tmp_path: Path, hu
 
 def test_wrong_content_by_xet_is_refused(tmp_path: Path, hub: ModelServer) -> None:
     known = from_hub(sha256=hashlib.sha256(b"other").hexdigest())
-    with pytest.raises(ModelFetchFailed, match="is not the file that is meant"):
+    with pytest.raises(ModelFetchFailed, match="is not the expected file"):
         fetch(fetcher_for(tmp_path, hub, known, stall=LONG))
     assert files_of(tmp_path) == set()
 
@@ -139,10 +139,10 @@ def test_pins_are_asked_from_the_hub_and_written_only_if_wanted(pinned: Path, hu
 
 def test_a_pin_that_is_gone_is_told(pinned: Path, hub: ModelServer) -> None:
     hub.extra[f"/api/models/org/repo/paths-info/{COMMIT}"] = []
-    with pytest.raises(ModelFetchFailed, match=f"org/repo/a.safetensors is not there at the revision {COMMIT}"):
+    with pytest.raises(ModelFetchFailed, match=f"org/repo/a.safetensors does not exist at revision {COMMIT}"):
         pin_manifest(hub.url, "", [], may_write=False, file=pinned)
     hub.extra.clear()
-    with pytest.raises(ModelFetchFailed, match="cannot be asked for"):
+    with pytest.raises(ModelFetchFailed, match="cannot be queried"):
         pin_manifest(hub.url, "", [], may_write=False, file=pinned)
 
 

@@ -151,16 +151,19 @@ def test_what_the_manifest_has_pinned_goes_before_what_a_workflow_says(place: Pl
 REFUSED = {
     "another host": (
         {"url": "https://example.com/x.safetensors"},
-        "not fetched from 'example.com'; MODEL_HOSTS names",
+        "not downloaded from 'example.com'; MODEL_HOSTS allows",
     ),
-    "a user in front of a host": ({"url": "https://huggingface.co@example.com/x.safetensors"}, "no user or password"),
-    "a host that begins alike": ({"url": "https://huggingface.co.example.com/x"}, "not fetched from"),
+    "a user in front of a host": (
+        {"url": "https://huggingface.co@example.com/x.safetensors"},
+        "not contain a user or password",
+    ),
+    "a host that begins alike": ({"url": "https://huggingface.co.example.com/x"}, "not downloaded from"),
     "plain http": ({"url": "http://huggingface.co/o/r/resolve/main/x.safetensors"}, "must begin with https"),
     "no URL": ({"url": "x.safetensors"}, "must begin with https"),
-    "a pickle": ({"name": "x.ckpt"}, "hold no code"),
-    "a script": ({"name": "x.py"}, "hold no code"),
-    "a folder of its own": ({"folder": "custom_nodes"}, "none of ComfyUI's model folders"),
-    "a folder outside": ({"folder": "../custom_nodes"}, "none of ComfyUI's model folders"),
+    "a pickle": ({"name": "x.ckpt"}, "contain no code"),
+    "a script": ({"name": "x.py"}, "contain no code"),
+    "a folder of its own": ({"folder": "custom_nodes"}, "not one of ComfyUI's model folders"),
+    "a folder outside": ({"folder": "../custom_nodes"}, "not one of ComfyUI's model folders"),
     "a name outside": ({"name": "../../x.safetensors"}, "not valid"),
     "an absolute name": ({"name": "/etc/x.safetensors"}, "not valid"),
     "a name with a control character": ({"name": "a\0b.safetensors"}, "not valid"),
@@ -188,14 +191,17 @@ def test_without_download_models_nothing_is_fetched_and_the_job_is_told(place: P
     models = place.models(saved=(saved,), download_models=False)
     assert not models.fetch_missing(missing("style.safetensors"), nothing)
     told = models.explain(missing("style.safetensors")).message
-    assert told == "missing\nthe workflow says where style.safetensors is: DOWNLOAD_MODELS=true would have it fetched"
+    assert (
+        told
+        == "missing\nthe workflow has a URL for style.safetensors: DOWNLOAD_MODELS=true allows the worker to download it"
+    )
     assert not place.server.requests
 
 
 def test_a_workflow_that_names_another_host_is_told_which_may_be_asked(place: Place) -> None:
     saved = NamedModel("loras", "style.safetensors", "https://example.com/x", "the workflow", is_wanted=False)
     told = place.models(saved=(saved,)).explain(missing("style.safetensors")).message
-    assert "the workflow: models are not fetched from 'example.com'; MODEL_HOSTS names the hosts" in told
+    assert "the workflow: models are not downloaded from 'example.com'; MODEL_HOSTS allows the hosts" in told
 
 
 def test_private_addresses_and_redirects_to_them_are_refused(place: Place) -> None:
@@ -219,17 +225,17 @@ def test_another_file_than_the_job_means_is_told(place: Place) -> None:
         place.models(named(place.file(), sha256="0" * 64)).fetch_wanted(nothing)
     assert not place.there
     place.models(named(place.file())).fetch_wanted(nothing)
-    with pytest.raises(ModelCorrupt, match=r"loras/style\.safetensors is there, but is not the file"):
+    with pytest.raises(ModelCorrupt, match=r"loras/style\.safetensors exists, but is not the expected file"):
         place.models(named(place.file(), sha256="0" * 64)).fetch_wanted(nothing)
 
 
 @pytest.mark.parametrize("name", ["style.safetensors", "style.gguf"])
 def test_a_page_or_another_content_in_place_of_a_file_is_not_kept(place: Place, name: str) -> None:
     place.server.files["b.bin"] = b"\0" * 1000
-    with pytest.raises(ModelCorrupt, match=r"does not begin like|its safetensors header"):
+    with pytest.raises(ModelCorrupt, match=r"does not start like|its safetensors header"):
         place.models(named(place.file("b.bin"), name)).fetch_wanted(nothing)
     place.server.page = True
-    with pytest.raises(ModelCorrupt, match="a web page in place of the file"):
+    with pytest.raises(ModelCorrupt, match="a web page instead of the file"):
         place.models(named(place.file(), name)).fetch_wanted(nothing)
     assert not {file for file in place.there if file == name}
 
@@ -238,7 +244,7 @@ def test_a_page_or_another_content_in_place_of_a_file_is_not_kept(place: Place, 
 
 
 def test_a_job_is_bounded_before_anything_is_fetched(place: Place) -> None:
-    with pytest.raises(ModelFetchFailed, match=r"at most 5e-05 GB are fetched for one job \(MAX_JOB_MODEL_GB\)"):
+    with pytest.raises(ModelFetchFailed, match=r"at most 5e-05 GB are downloaded for one job \(MAX_JOB_MODEL_GB\)"):
         place.models(named(place.file()), max_job_models=0.00005).fetch_wanted(nothing)
     names = [f"{number}.safetensors" for number in range(200)]
     saved = tuple(NamedModel("loras", name, place.file(), "the workflow", is_wanted=False) for name in names)
@@ -331,7 +337,7 @@ def test_the_digest_of_a_file_that_is_there_is_not_told(place: Place) -> None:
 
 def test_a_job_cannot_take_the_place_of_a_pinned_model(place: Place) -> None:
     wanted = NamedModel("vae", "ae.safetensors", place.file(), "models[0]")
-    with pytest.raises(ModelRefused, match="known here as another file"):
+    with pytest.raises(ModelRefused, match="already the name of another model"):
         place.models(wanted).fetch_wanted(nothing)
     pinned = place.models().manifest.find_by_path("ae.safetensors", "vae")[0]
     same = place.models(NamedModel("vae", "ae.safetensors", pinned.source.page, "models[0]"))
@@ -378,7 +384,7 @@ def test_the_hub_and_civitai_are_not_asked_in_the_clear(place: Place, url: str) 
 
 def test_another_port_is_another_host_and_the_usual_one_is_not(place: Place) -> None:
     models = place.models(named("https://civitai.com:8443/api/download/models/4"))
-    with pytest.raises(ModelRefused, match=r"not fetched from 'civitai\.com:8443'"):
+    with pytest.raises(ModelRefused, match=r"not downloaded from 'civitai\.com:8443'"):
         models.check_wanted()
     usual = place.models(named("https://civitai.com:443/api/download/models/4"))
     usual.check_wanted()

@@ -58,7 +58,7 @@ def test_a_set_and_a_model_can_be_named_and_nothing_comes_twice() -> None:
 
 
 def test_an_unknown_set_names_the_nearest() -> None:
-    with pytest.raises(UnknownModelSet, match=r"no set or model 'flux-dev'; there is flux1-dev"):
+    with pytest.raises(UnknownModelSet, match=r"no set or model 'flux-dev'; similar names: flux1-dev"):
         shipped_manifest().expand(["flux-dev"])
 
 
@@ -88,7 +88,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "a size of zero": (lambda m: m.update(size=0), "greater than 0"),
     "an unknown field": (lambda m: m.update(hash="x"), "Extra inputs"),
     "no licence": (lambda m: m.pop("licence"), "Field required"),
-    "a stand-in that is none": (lambda m: m.update(instead="nobody"), "no model of the name nobody"),
+    "a stand-in that is none": (lambda m: m.update(instead="nobody"), "no model named nobody"),
 }
 
 
@@ -106,7 +106,7 @@ def test_what_is_wrong_names_the_model_and_what_would_be_right() -> None:
         read_manifest({"models": [{**entry, "file": "a/b.safetensors"}]}, shipped_manifest())
     for said in (
         "model 'mine'.file: ",
-        "a subfolder goes into folder",
+        "put a subfolder into folder",
         "the 40 hexadecimal digits of a commit",
         "model 'mine'.licence: Field required",
     ):
@@ -128,7 +128,7 @@ def test_ones_own_models_go_first_and_no_password_stands_in_an_address() -> None
     first = CONTENT["models"][0]
     own = read_manifest({"models": [{**first, "name": "mine"}]}, shipped_manifest())
     assert [model.name for model in own.find_by_file(first["file"])] == ["mine", first["name"]]
-    with pytest.raises(InvalidManifest, match="must hold no user or password") as caught:
+    with pytest.raises(InvalidManifest, match="must not contain a user or password") as caught:
         read_manifest({"models": [{**first, "source": {"url": "https://me:hush@x.example/a"}}]}, shipped_manifest())
     assert "hush" not in caught.value.message
 
@@ -190,5 +190,5 @@ def test_an_own_manifest_takes_the_place_of_what_has_the_same_name() -> None:
     assert merged.model("clip_l").file == "mine.safetensors"
     assert merged.sets["flux1-dev"] == merged.sets["mine"] == ("clip_l",)
     assert "flux1-schnell" in merged.sets
-    with pytest.raises(InvalidManifest, match="no model of the name nope"):
+    with pytest.raises(InvalidManifest, match="no model named nope"):
         read_manifest({"sets": {"mine": ["nope"]}}, shipped_manifest())

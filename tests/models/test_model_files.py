@@ -23,11 +23,11 @@ HEADER = json.dumps({"x": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}
 
 WRONG: dict[str, tuple[str, bytes, str]] = {
     "empty": ("a.safetensors", b"", "it is empty"),
-    "cut short": ("a.safetensors", weights(1000)[:-1], "its tensors take 1,000 bytes, but 999 are there"),
-    "too long": ("a.sft", weights(1000) + b"x", "but 1,001 are there"),
-    "cut in its header": ("a.safetensors", weights(1000)[:20], "ends before its header"),
-    "shorter than a length": ("a.safetensors", b"abc", "does not begin like"),
-    "a length without end": ("a.safetensors", b"\xff" * 100, "does not begin like"),
+    "cut short": ("a.safetensors", weights(1000)[:-1], "its tensors need 1,000 bytes, but it has 999"),
+    "too long": ("a.sft", weights(1000) + b"x", "but it has 1,001"),
+    "cut in its header": ("a.safetensors", weights(1000)[:20], "ends inside its header"),
+    "shorter than a length": ("a.safetensors", b"abc", "does not start like"),
+    "a length without end": ("a.safetensors", b"\xff" * 100, "does not start like"),
     "no JSON": ("a.safetensors", (9).to_bytes(8, "little") + b"not json!", "header cannot be read"),
     "JSON of another form": ("a.safetensors", (4).to_bytes(8, "little") + b"[1] ", "header cannot be read"),
     "offsets of another form": ("a.safetensors", (9).to_bytes(8, "little") + b'{"x": {}}', "header cannot be read"),

@@ -83,7 +83,7 @@ def settings_of(server: ModelServer, volume: Path, **changes: Any) -> Settings:
 
 
 def test_an_unknown_set_ends_the_start_with_the_nearest_names(tmp_path: Path) -> None:
-    with pytest.raises(UnknownModelSet, match="no set or model 'flux1dev'; there is flux1-dev"):
+    with pytest.raises(UnknownModelSet, match="no set or model 'flux1dev'; similar names: flux1-dev"):
         ModelProvisioner.make(read_settings({"MODELS": "flux1dev"}), tmp_path)
 
 
@@ -307,7 +307,7 @@ def test_a_model_that_nobody_knows_is_told_with_the_nearest_names(
     workflow["1"]["inputs"]["unet_name"] = "tiny_sd4.safetensors"
     answer = bench.run(workflow=workflow)
     assert answer["error_code"] == "missing_model"
-    assert "nearest names there: 'tiny_sd3.safetensors'" in answer["error"]
+    assert "similar names there: 'tiny_sd3.safetensors'" in answer["error"]
     assert shared_server.requests == []
 
 
@@ -332,13 +332,13 @@ def test_a_name_as_windows_writes_it_is_found_where_it_was_put_later_and_where_i
     workflow["1"]["inputs"]["unet_name"] = "later\\tiny.safetensors"
     answer = bench.run(workflow=workflow, seed=7)
     assert answer["status"] == "success", answer
-    assert "node 1 (UNETLoader): unet_name was taken as 'later/tiny.safetensors'" in answer["warnings"][0]
+    assert "node 1 (UNETLoader): unet_name was read as 'later/tiny.safetensors'" in answer["warnings"][0]
     assert bench.run(workflow=workflow, action="validate")["valid"] is True
     (volume / "loras" / "later").mkdir(parents=True, exist_ok=True)
     (volume / "loras" / "later" / "style.safetensors").write_bytes(tiny["tiny_taesd.safetensors"])
     answer = bench.run(workflow=workflow, loras=[{"name": "later\\style.safetensors"}])
     assert answer["status"] == "success", answer
-    assert any("lora_name was taken as 'later/style.safetensors'" in line for line in answer["warnings"])
+    assert any("lora_name was read as 'later/style.safetensors'" in line for line in answer["warnings"])
 
     source = {"url": f"{shared_server.url}/files/tiny_taesd.safetensors"}
     known = entry("own", tiny["tiny_taesd.safetensors"], source, folder="vae/mine")
@@ -348,7 +348,7 @@ def test_a_name_as_windows_writes_it_is_found_where_it_was_put_later_and_where_i
     answer = with_settings(bench, models_manifest=str(manifest)).run(workflow=workflow, seed=8)
     assert answer["status"] == "success", answer
     assert (volume / "vae" / "mine" / "own.safetensors").is_file()
-    assert any("vae_name was taken as 'mine/own.safetensors'" in line for line in answer["warnings"])
+    assert any("vae_name was read as 'mine/own.safetensors'" in line for line in answer["warnings"])
 
 
 def test_a_cure_that_fails_says_why_and_the_next_job_tries_again(
@@ -358,7 +358,7 @@ def test_a_cure_that_fails_says_why_and_the_next_job_tries_again(
     shared_server.files["tiny_taesd.safetensors"] = tiny["tiny_taesd.safetensors"][:-1] + b"x"
     answer = bench.run(workflow=workflows.generative())
     assert (answer["error_type"], answer["error_code"]) == ("internal", "model_corrupt")
-    assert "tiny_taesd.safetensors is not the file that is meant" in answer["error"]
+    assert "tiny_taesd.safetensors is not the expected file" in answer["error"]
     assert str(volume) not in str(answer)
     shared_server.files = dict(tiny)
     assert bench.run(workflow=workflows.generative())["status"] == "success"
@@ -532,5 +532,5 @@ def test_models_that_cannot_be_fetched_cost_only_the_jobs_that_need_them(
         with running([], {**queue.environment, **environment}, tmp_path) as worker:
             queue.wait_for(1, LONG)
         assert queue.posted["one"][0]["output"]["status"] == "success"
-    assert "model_corrupt: tiny_taesd.safetensors is not the file that is meant" in worker.log
+    assert "model_corrupt: tiny_taesd.safetensors is not the expected file" in worker.log
     assert files_of(volume) == {"tiny_sd3.safetensors", "tiny_clip_l.safetensors"}

@@ -74,7 +74,7 @@ def test_what_does_not_fit_into_memory_is_left(
     files = [put(tmp_path, "vae/a.safetensors"), put(tmp_path, "vae/b.safetensors")]
     with caplog.at_level(logging.INFO):
         reader(tmp_path).read(files)
-    assert "b.safetensors is not read ahead: 0.0 GB of memory are free" in caplog.text
+    assert "b.safetensors is not read ahead: only 0.0 GB of memory are available" in caplog.text
     assert "a.safetensors is not" not in caplog.text
 
 

@@ -71,7 +71,7 @@ def test_a_digest_is_taken_and_a_source_that_is_no_https_is_none() -> None:
     ).models
     assert model.sha256 == digest.lower()
     found = needs(saved([loader(1, "a.safetensors", **named("a.safetensors", "http://example.com/a"))], []))
-    assert (found.models[0].sources, found.open) == ((), ("nothing says where to get: a.safetensors",))
+    assert (found.models[0].sources, found.open) == ((), ("no download source known for a.safetensors",))
 
 
 def test_what_the_file_does_not_say_is_looked_up_by_name_and_folder() -> None:
@@ -82,7 +82,7 @@ def test_what_the_file_does_not_say_is_looked_up_by_name_and_folder() -> None:
     assert ae.sources[0].startswith("https://huggingface.co/") and ae.size and len(ae.sha256) == 64
     stranger = needs({**still(), "7": node("LoraLoaderModelOnly", lora_name="sub\\mine.safetensors", model=["1", 0])})
     assert stranger.models == (ModelNeed("loras", "sub/mine.safetensors", nodes=("7 (LoraLoaderModelOnly)",)),)
-    assert stranger.open == ("nothing says where to get: sub/mine.safetensors",)
+    assert stranger.open == ("no download source known for sub/mine.safetensors",)
 
 
 def test_packs_are_named_by_registry_and_repository() -> None:
@@ -99,7 +99,7 @@ def test_packs_are_named_by_registry_and_repository() -> None:
         PackNeed("pack-a", "", ("1.2.0", "1.3.0"), ("PackA", "PackA2")),
         PackNeed("", "https://github.com/me/pack-b", ("c" * 40,), ("PackB",), is_needed=False),
     )
-    assert found.open == ("no known node pack has: Stranger, PackC",)
+    assert found.open == ("no known node pack provides: Stranger, PackC",)
 
 
 def test_files_that_a_job_brings_are_listed() -> None:
@@ -129,7 +129,7 @@ def test_a_snapshot_of_the_manager_is_read() -> None:
         PackNeed("pack-a", "", ("1.2.0",)),
     )
     assert (found.core_version, found.libraries) == ("a" * 40, ("numpy==2.0.0",))
-    assert found.open == ("a single file, of which nothing says where it is from: mine.py",)
+    assert found.open == ("a single file with no known source: mine.py",)
 
 
 def test_a_comfy_build_is_read() -> None:
@@ -176,13 +176,13 @@ def test_the_command_tells_people_and_programs(tmp_path: Path) -> None:
     done = command(folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert "build.yaml   (ComfyUI v0.3.40 or later)" in done.stdout
-    assert "ae.safetensors" in done.stdout and "known here" in done.stdout
+    assert "ae.safetensors" in done.stdout and "from the catalog" in done.stdout
     (folder / "open.json").write_text(json.dumps({"1": node("Stranger")}))
     done = command("--json", folder / "flux.json", folder / "open.json")
     assert done.returncode == 2
     told = json.loads(done.stdout)
     assert [entry["name"] for entry in told] == ["flux.json", "open.json"]
-    assert told[1]["questions"] == ["no known node pack has: Stranger"]
+    assert told[1]["questions"] == ["no known node pack provides: Stranger"]
     (folder / "broken.json").write_text("{")
     done = command(folder, tmp_path / "nowhere.json")
     assert done.returncode == 1
@@ -192,7 +192,7 @@ def test_the_command_tells_people_and_programs(tmp_path: Path) -> None:
 
 def test_nothing_is_needed_of_a_workflow_of_comfyuis_own_nodes() -> None:
     found = needs(still())
-    assert as_table([found]) == "file\n  nothing besides ComfyUI"
+    assert as_table([found]) == "file\n  nothing but ComfyUI"
     assert as_json([found])[0]["models"] == ()
 
 

@@ -78,7 +78,7 @@ def test_a_pack_is_named_by_the_registry_or_by_a_repository_and_commit() -> None
     ):
         with pytest.raises(InvalidSetting, match="CUSTOM_NODES must be id@1"):
             read_settings({"CUSTOM_NODES": wrong})
-    with pytest.raises(InvalidSetting, match="a-pack is there twice"):
+    with pytest.raises(InvalidSetting, match="a-pack is listed twice"):
         read_settings({"CUSTOM_NODES": "a-pack@1.0.0, A-Pack@1.0.1"})
 
 
@@ -129,7 +129,7 @@ def test_a_pack_that_cannot_be_had_is_left_out_and_tried_again(place: Place) -> 
     other = f"{place.server.repository('there')}@{'1' * 40}"
     installed = place.install("a-pack@1.2.3", "b-pack@1.0.0", gone, other)
     assert set(installed.failures) == {"b-pack", "gone", "there"}
-    assert "registry does not have it" in installed.failures["b-pack"]
+    assert "not found in ComfyUI's registry" in installed.failures["b-pack"]
     assert "cannot be fetched" in installed.failures["gone"]
     assert files_of(installed) == {"a-pack/__init__.py", "a-pack/pyproject.toml"}
     place.server.publish("b-pack", "1.0.0", {"__init__.py": ""})
@@ -146,7 +146,7 @@ ODD = {
         {"node_id": "a-pack", "version": "1.2.3", "downloadUrl": "https://169.254.169.254/x"},
         "private address",
     ),
-    "says nonsense": ([1], "the answer is not a JSON object"),
+    "says nonsense": ([1], "the response is not a JSON object"),
 }
 
 
@@ -190,7 +190,7 @@ def test_a_full_disk_is_told(tmp_path: Path, place: Place) -> None:
 
 PROJECT = '[project]\nname = "{}"\nversion = "{}"\n'
 ARCHIVES = {
-    "no zip file": (b"<html>", "no valid zip file"),
+    "no zip file": (b"<html>", "not a valid zip file"),
     "a name outside": (zipped({"../../evil.py": "", "pyproject.toml": ""}), "leads out of it"),
     "an absolute name": (zipped({"/etc/evil.py": ""}), "leads out of it"),
     "another pack": (zipped({"pyproject.toml": PROJECT.format("b-pack", "1.2.3")}), "pyproject.toml of b-pack@1.2.3"),
@@ -357,7 +357,7 @@ def test_a_link_that_leads_out_of_a_repository_is_refused(place: Place, tmp_path
     (work / "requirements.txt").symlink_to(tmp_path / "secrets")
     commit = place.server.commit("linked", {"more": "1"})
     failure = place.install(f"{place.server.repository('linked')}@{commit}").failures["linked"]
-    assert "a link that leads out of it" in failure
+    assert "a link that leads outside it" in failure
 
 
 def test_a_repository_that_wants_a_login_leaves_the_worker_running(place: Place) -> None:

@@ -144,9 +144,9 @@ def test_what_cannot_be_locked_is_told_and_nothing_is_written(place: Place, tmp_
     done = place.lock("--write", lock, file)
     assert (done.returncode, done.stdout, lock.read_text()) == (1, "", "{}")
     for said in (
-        "a-pack: a-pack@1.0.0 does not show these classes: Guessed",
-        "no known node pack has: Nowhere",
-        "gone: gone: ComfyUI's registry does not have it",
+        "a-pack: these classes were not found in a-pack@1.0.0: Guessed",
+        "no known node pack provides: Nowhere",
+        "gone: gone: not found in ComfyUI's registry",
         "breaks: pip: ",
     ):
         assert said in done.stderr
@@ -174,7 +174,7 @@ def test_models_are_locked_too(place: Place, tmp_path: Path) -> None:
         saved_by_editor["models"][0]["url"] = "https://example.com/x.safetensors"
         file = place.workflow(VAELoader={"cnr_id": "comfy-core", **saved_by_editor})
         done = place.lock("--write", tmp_path / "packs.lock", "--write-models", manifest, file)
-        assert "vae/x.safetensors: models are not fetched from 'example.com'" in done.stderr
+        assert "vae/x.safetensors: models are not downloaded from 'example.com'" in done.stderr
 
 
 def test_what_a_comfyui_here_has_is_locked(place: Place, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_what_a_comfyui_here_has_is_locked(place: Place, tmp_path: Path) -> None
         ("a-pack", "", "1.0.0"),
         ("", place.server.repository("other"), commit),
     }
-    assert found["questions"] == ["nothing says where the node pack unknown is from"]
+    assert found["questions"] == ["no source known for the node pack unknown"]
     assert any(line.startswith("pydantic==") for line in found["libraries"])
     locked = entries(place.lock("--from", comfyui))
     assert (locked["other"]["commit"], locked["a-pack"]["registry"]) == (commit, "a-pack@1.0.0")

@@ -69,7 +69,7 @@ def test_a_network_volume_has_no_links_and_none_is_made_up(storage: Storage) -> 
 
 Change = Callable[[BucketConfig], BucketConfig]
 WRONG: dict[str, tuple[Change, str]] = {
-    "unknown key": (lambda c: replace(c, access_key_id="AKIAUNKNOWN"), "access key id is not known"),
+    "unknown key": (lambda c: replace(c, access_key_id="AKIAUNKNOWN"), "access key id is unknown"),
     "wrong secret": (lambda c: replace(c, secret_access_key="wrong"), "secret key is wrong"),
     "missing bucket": (lambda c: replace(c, name="absent-bucket"), "there is no such bucket"),
     "nobody there": (lambda c: replace(c, endpoint_url="http://127.0.0.1:9"), "127.0.0.1 did not answer"),
@@ -174,7 +174,7 @@ def test_an_object_that_is_not_there_is_the_callers_to_mend(storage: Storage) ->
 @pytest.mark.parametrize(
     ("url", "with_bucket", "said"),
     [
-        ("s3://other/x.png", True, "must be of the bucket 'pictures'"),
+        ("s3://other/x.png", True, "must name the bucket 'pictures'"),
         ("s3://pictures/", True, "followed by the key"),
         ("s3://pictures/x.png", False, "needs a bucket"),
     ],
@@ -197,7 +197,7 @@ def test_settings_make_a_bucket_and_say_what_is_missing() -> None:
     assert "b'" not in repr(config).replace("bucket", "")
     with pytest.raises(InvalidSetting, match="BUCKET_SECRET_ACCESS_KEY, BUCKET_NAME"):
         _ = Settings(bucket_endpoint_url="https://x.example", bucket_access_key_id="a").bucket
-    with pytest.raises(InvalidSetting, match="is of the bucket 'pictures', but BUCKET_NAME is 'other'"):
+    with pytest.raises(InvalidSetting, match="names the bucket 'pictures', but BUCKET_NAME is 'other'"):
         _ = replace(whole, bucket_name="other").bucket
     assert Settings().bucket is None
 
