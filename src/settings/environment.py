@@ -65,7 +65,11 @@ def _parsed(setting: Field[Any], value: str) -> Any:
 
 def warnings_about_variables() -> list[str]:
     """A sentence for each variable of other workers that is set."""
-    return [f"{name} is of another worker: {told}" for name, told in PEER_VARIABLES.items() if os.environ.get(name)]
+    return [
+        f"{name} is a setting of another worker: {told}"
+        for name, told in PEER_VARIABLES.items()
+        if os.environ.get(name)
+    ]
 
 
 def guarded_programs() -> list[str]:

@@ -31,7 +31,7 @@ def read_source(text: str) -> PackSource:
     """`id@1.2.3` or `https://…@commit`. Raises ValueError, which says what would be right."""
     match = _OF_REGISTRY.fullmatch(text) or _OF_GIT.fullmatch(text)
     if match is None:
-        raise ValueError("id@1.2.3 (of ComfyUI's registry) or https://…@ and the 40 digits of a commit")
+        raise ValueError("id@1.2.3 (of ComfyUI's registry) or https://…@ followed by a commit of 40 digits")
     found = match.groupdict()
     source = PackSource(**{**found, **({"commit": found["commit"].lower()} if "commit" in found else {})})
     if source.name.startswith(".") or source.name.lower().endswith(".disabled"):
@@ -45,5 +45,5 @@ def read_sources(text: str) -> tuple[PackSource, ...]:
     names = [source.name.lower() for source in sources]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
-        raise ValueError(f"each pack once; {', '.join(sorted(twice))} is there twice")
+        raise ValueError(f"each pack once; {', '.join(sorted(twice))} is listed twice")
     return sources

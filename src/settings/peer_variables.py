@@ -7,11 +7,11 @@ from collections.abc import Mapping
 PEER_VARIABLES: Mapping[str, str] = {
     "COMFY_LOG_LEVEL": "LOG_LEVEL sets the worker's; COMFYUI_ARGS=--verbose=… ComfyUI's",
     "COMFY_API_AVAILABLE_INTERVAL_MS": "nothing is needed: the worker starts ComfyUI itself and waits for it",
-    "COMFY_API_AVAILABLE_MAX_RETRIES": "COMFYUI_BOOT_TIMEOUT says how long ComfyUI may take to start",
+    "COMFY_API_AVAILABLE_MAX_RETRIES": "COMFYUI_BOOT_TIMEOUT limits how long ComfyUI may take to start",
     "WEBSOCKET_RECONNECT_ATTEMPTS": "nothing is needed: a job does not depend on the websocket",
     "WEBSOCKET_RECONNECT_DELAY_S": "nothing is needed: a job does not depend on the websocket",
     "WEBSOCKET_TRACE": "LOG_LEVEL=DEBUG shows the events of a job",
-    "NETWORK_VOLUME_DEBUG": "`python serverless_worker.py --doctor` and `action: info` tell what is on the volume",
+    "NETWORK_VOLUME_DEBUG": "`python serverless_worker.py --doctor` and `action: info` show what is on the volume",
     "SERVE_API_LOCALLY": "`python serverless_worker.py --serve` is an endpoint on this machine",
     "PUBLIC_KEY": "the image for serverless has no sshd",
     "COMFY_POLLING_INTERVAL_MS": "nothing is needed: the worker waits for ComfyUI's own signal",

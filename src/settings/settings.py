@@ -35,74 +35,74 @@ class Settings:
     comfyui_python: str = _setting(
         "COMFYUI_PYTHON",
         "",
-        "Python that runs ComfyUI. Empty: the `.venv` or `venv` in its folder, else ours",
+        "Python that runs ComfyUI. Empty: the `.venv` or `venv` in its folder, else the worker's own",
         values.text,
     )
     comfyui_args: str = _setting(
         "COMFYUI_ARGS",
         "",
-        "More arguments for ComfyUI, as on a command line (`--cpu` where there is no GPU)",
+        "Additional arguments for ComfyUI, as on a command line (`--cpu` where there is no GPU)",
         values.text,
     )
-    comfyui_port: int = _setting("COMFYUI_PORT", 0, "Port of ComfyUI on 127.0.0.1. 0: any free one", values.port)
+    comfyui_port: int = _setting("COMFYUI_PORT", 0, "Port of ComfyUI on 127.0.0.1. 0: any free port", values.port)
     comfyui_cache: str = _setting(
         "COMFYUI_CACHE",
         "ram",
-        "What ComfyUI keeps between jobs: `classic` (what the last job's nodes gave), `ram` (the same, but less while "
-        "memory is short: `ram:GB` says how much is to be free; a ComfyUI without it is at `classic`), `lru:N` (N "
-        "results) or `none`",
+        "What ComfyUI keeps between jobs: `classic` (the node results of the last job), `ram` (the same, but evicts "
+        "results while memory is short: `ram:GB` sets how much to keep free; a ComfyUI without it uses `classic`), "
+        "`lru:N` (N results) or `none`",
         values.cache,
     )
     comfyui_pass_env: tuple[str, ...] = _setting(
         "COMFYUI_PASS_ENV",
         (),
-        "Names of withheld variables that ComfyUI may see after all, comma-separated",
+        "Names of withheld variables to pass to ComfyUI anyway, comma-separated",
         values.names,
     )
     comfyui_confined: bool = _setting(
         "COMFYUI_CONFINED",
         False,
-        "Shut ComfyUI and its node packs out of the worker's memory, `.secrets` and program files, where the kernel "
-        "can (Linux 5.19). The image sets it",
+        "Deny ComfyUI and its node packs access to the worker's memory, `.secrets` and program files, if the kernel "
+        "supports it (Linux 5.19). The image sets it",
         values.flag,
     )
     comfyui_defer_imports: bool = _setting(
         "COMFYUI_DEFER_IMPORTS",
         True,
-        "Have ComfyUI's own modules import large libraries (scipy, kornia, transformers, …) once jobs are taken, not "
-        "at its start. Only in the image, where the build has seen their imports succeed",
+        "Let ComfyUI's own modules import large libraries (scipy, kornia, transformers, …) once the worker takes "
+        "jobs instead of at startup. Only in the image, whose build has checked that they import",
         values.flag,
     )
     boot_timeout: float = _setting(
         "COMFYUI_BOOT_TIMEOUT",
         300.0,
-        "Seconds that ComfyUI may take to answer after its start",
+        "Seconds that ComfyUI may take to start up",
         values.seconds,
     )
     job_timeout: float = _setting("JOB_TIMEOUT", 600.0, "Seconds that one job may take", values.seconds)
     job_retries: int = _setting(
         "JOB_RETRIES",
         1,
-        "How often a job runs again after ComfyUI died or hung, within its `JOB_TIMEOUT`",
+        "How often a job is retried after ComfyUI crashed or hung, within its `JOB_TIMEOUT`",
         values.whole_number(0, 10),
     )
     refresh_worker: bool = _setting(
         "REFRESH_WORKER",
         False,
-        "Whether RunPod replaces the worker after each job that ran, so that nothing of it stays: each pays for a "
-        "boot",
+        "Whether RunPod replaces the worker after each job that ran, so that nothing of it remains: each job pays "
+        "for a cold start",
         values.flag,
     )
     stall_timeout: float = _setting(
         "STALL_TIMEOUT",
         300.0,
-        "Seconds that a running job may show no progress; loading a model is silent",
+        "Seconds that a running job may go without progress; loading a model reports none",
         values.seconds,
     )
     concurrency: int = _setting(
         "CONCURRENCY",
         1,
-        "Jobs that the worker takes at a time; ComfyUI runs one after the other",
+        "Jobs that the worker takes at a time; ComfyUI runs them one by one",
         values.whole_number(1, 16),
     )
     interrupt_grace: float = _setting(
@@ -114,7 +114,7 @@ class Settings:
     result_limit: float = _setting(
         "RESULT_LIMIT_MB",
         9.5,
-        "Largest answer in megabytes (10^6 bytes); RunPod loses larger ones",
+        "Largest response in megabytes (10^6 bytes); RunPod loses larger ones",
         values.number(1000, "megabytes"),
     )
     fitness_checks: tuple[str, ...] = _setting(
@@ -126,54 +126,55 @@ class Settings:
     min_free_disk: float = _setting(
         "MIN_FREE_DISK_MB",
         500.0,
-        "Megabytes that the `disk` check wants free in the temporary folder",
+        "Free megabytes that the `disk` check requires in the temporary folder",
         values.number(1_000_000_000, "megabytes"),
     )
     workflows_dir: str = _setting(
         "WORKFLOWS_DIR",
         "",
-        "Folder of stored workflows, looked into before `/runpod-volume/workflows`, `/workspace/workflows` and "
+        "Folder of stored workflows, searched before `/runpod-volume/workflows`, `/workspace/workflows` and "
         "`examples/`",
         values.text,
     )
     stored_workflows: str = _setting(
         "STORED_WORKFLOWS",
         "",
-        "Stored workflows, packed: `examples/deploy.py --workflow` writes it",
+        "Stored workflows, packed; written by `examples/deploy.py --workflow`",
         packed,
         is_secret=True,
     )
     default_workflow: str = _setting(
-        "DEFAULT_WORKFLOW", "", "Stored workflow (name) for jobs that bring only fields, like a prompt", values.text
+        "DEFAULT_WORKFLOW",
+        "",
+        "Name of the stored workflow for jobs that have none, only fields like a prompt",
+        values.text,
     )
-    max_input_files: int = _setting(
-        "MAX_INPUT_FILES", 50, "Files that one job may bring", values.whole_number(0, 1000)
-    )
+    max_input_files: int = _setting("MAX_INPUT_FILES", 50, "Most input files of one job", values.whole_number(0, 1000))
     max_input_file: float = _setting(
         "MAX_INPUT_FILE_MB",
         512.0,
-        "Largest file that a job may bring, in megabytes",
+        "Largest input file of a job, in megabytes",
         values.number(100_000, "megabytes"),
     )
     max_input_total: float = _setting(
         "MAX_INPUT_TOTAL_MB",
         1024.0,
-        "All files of a job together, in megabytes",
+        "All input files of a job together, in megabytes",
         values.number(100_000, "megabytes"),
     )
     max_input_megapixels: int = _setting(
         "MAX_INPUT_MEGAPIXELS",
         150,
-        "Largest picture that a job may bring, all its frames together, in millions of pixels",
+        "Largest input image of a job, all its frames together, in millions of pixels",
         values.whole_number(1, 1000),
     )
     input_timeout: float = _setting(
-        "INPUT_TIMEOUT", 120.0, "Seconds that fetching all files of a job may take", values.seconds
+        "INPUT_TIMEOUT", 120.0, "Seconds that fetching all input files of a job may take", values.seconds
     )
     allow_http_urls: bool = _setting(
         "ALLOW_HTTP_URLS",
         False,
-        "Whether URLs of input files may be `http://`, which anybody on the way can read",
+        "Whether URLs of input files may be `http://`, which is not encrypted",
         values.flag,
     )
     trusted_hosts: tuple[str, ...] = _setting(
@@ -185,7 +186,7 @@ class Settings:
     output_format: ImageFormat | Literal[""] = _setting(
         "OUTPUT_FORMAT",
         "",
-        "`png`, `jpeg`, `webp` or `avif`: what images are delivered as. Empty: as they were saved",
+        "`png`, `jpeg`, `webp` or `avif`: format in which images are delivered. Empty: as they were saved",
         values.one_of(*get_args(ImageFormat)),
     )
     output_quality: int = _setting(
@@ -194,13 +195,13 @@ class Settings:
     output_delivery: Delivery = _setting(
         "OUTPUT_DELIVERY",
         "auto",
-        "`base64`, `bucket`, or `auto`: base64 as long as the answer is small enough",
+        "`base64`, `bucket`, or `auto`: base64 as long as the response is small enough",
         values.one_of(*get_args(Delivery)),
     )
     answer_format: AnswerFormat = _setting(
         "ANSWER_FORMAT",
         "standard",
-        "`standard`, or `worker-comfyui`: what an answer looks like to clients of that worker",
+        "`standard`, or `worker-comfyui`: the response as clients of that worker expect it",
         values.one_of(*get_args(AnswerFormat)),
     )
     bucket_endpoint_url: str = _setting(
@@ -226,13 +227,13 @@ class Settings:
     bucket_public_url: str = _setting(
         "BUCKET_PUBLIC_URL",
         "",
-        "Where the bucket can be read by everybody. Empty: links are signed",
+        "Public URL of the bucket. Empty: links are signed",
         values.url,
     )
     bucket_url_seconds: int = _setting(
         "BUCKET_URL_SECONDS",
         604800,
-        "Seconds that a signed link works, at most 7 days",
+        "Seconds until a signed link expires, at most 7 days",
         values.whole_number(1, 604800),
     )
     bucket_input_prefix: str = _setting(
@@ -242,12 +243,12 @@ class Settings:
         values.text,
     )
     upload_timeout: float = _setting(
-        "UPLOAD_TIMEOUT", 120.0, "Seconds that all files of a job may take to the bucket", values.seconds
+        "UPLOAD_TIMEOUT", 120.0, "Seconds that uploading all files of a job may take", values.seconds
     )
     comfy_org_api_key: str = _setting(
         "COMFY_ORG_API_KEY",
         "",
-        "Key for paid partner nodes, for jobs that bring none",
+        "Key for paid partner nodes, for jobs that send none",
         values.text,
         is_secret=True,
     )
@@ -258,89 +259,88 @@ class Settings:
     custom_nodes: tuple[PackSource, ...] = _setting(
         "CUSTOM_NODES",
         (),
-        "Node packs that are put beside the image's, once for all workers of a volume, comma-separated: `id@1.2.3` of "
+        "Node packs to install in addition to the image's, once for all workers of a volume, comma-separated: "
+        "`id@1.2.3` of "
         "ComfyUI's registry, or `https://…@commit`",
         read_sources,
     )
     custom_nodes_dir: str = _setting(
         "CUSTOM_NODES_DIR",
         "",
-        "Folder where they are put. Empty: `node-packs` on the network volume, else a folder of the container",
+        "Folder to install them in. Empty: `node-packs` on the network volume, else a folder of the container",
         values.text,
     )
-    comfy_registry: str = _setting(
-        "COMFY_REGISTRY", "https://api.comfy.org", "Where ComfyUI's registry of node packs is", values.url
-    )
+    comfy_registry: str = _setting("COMFY_REGISTRY", "https://api.comfy.org", "URL of the Comfy Registry", values.url)
     models: tuple[str, ...] = _setting(
         "MODELS",
         (),
-        "Sets of models, or single ones, that the worker needs, comma-separated: `flux1-dev`, `template:NAME`, … "
+        "Model sets, or single models, that the worker needs, comma-separated: `flux1-dev`, `template:NAME`, … "
         "(`python -m src.models sets` lists them)",
         values.names,
     )
     download_models: bool = _setting(
         "DOWNLOAD_MODELS",
         False,
-        "Whether models that are missing are fetched: those of `MODELS` and `WARMUP_WORKFLOW` while ComfyUI boots, "
-        "others when a job names them",
+        "Whether missing models are downloaded: those of `MODELS` and `WARMUP_WORKFLOW` while ComfyUI boots, "
+        "others when a job needs them",
         values.flag,
     )
     models_dir: str = _setting(
         "MODELS_DIR",
         "",
-        "Folder with ComfyUI's model folders, looked into first, where models are fetched to. Empty: the network "
-        "volume if there is one, else ComfyUI's own `models`",
+        "Folder that contains ComfyUI's model folders, searched first; models are downloaded to it. Empty: the "
+        "network volume if there is one, else ComfyUI's own `models`",
         values.text,
     )
     models_manifest: str = _setting(
         "MODELS_MANIFEST",
         "",
-        "JSON file with models and sets of your own, which go before those that the worker knows",
+        "JSON file with models and sets of your own, which override the worker's catalog",
         values.text,
     )
     model_revision: str = _setting(
         "MODEL_REVISION",
         "",
-        "Which revision of the models in RunPod's cache is meant, where there are several; RunPod sets it",
+        "Which revision in RunPod's model cache to use, if there are several; RunPod sets it",
         values.text,
     )
     hf_token: str = _setting(
         "HF_TOKEN",
         "",
-        "Token of Hugging Face, for models whose licence has to be accepted, and for higher limits",
+        "Hugging Face access token, for gated models and higher rate limits",
         values.text,
         is_secret=True,
     )
     hf_endpoint: str = _setting(
-        "HF_ENDPOINT", "https://huggingface.co", "Where the Hugging Face hub is, or a mirror", values.url
+        "HF_ENDPOINT", "https://huggingface.co", "URL of the Hugging Face Hub or of a mirror", values.url
     )
     model_hosts: tuple[str, ...] = _setting(
         "MODEL_HOSTS",
         ("huggingface.co", "civitai.com"),
-        "Hosts (`name` or `name:port`) from which models are fetched that a job, or its saved workflow, names by URL",
+        "Hosts (`name` or `name:port`) from which a job, or its saved workflow, may have models downloaded by URL",
         values.names,
     )
     civitai_token: str = _setting(
-        "CIVITAI_TOKEN", "", "Token of Civitai, for models that it gives only to accounts", values.text, is_secret=True
+        "CIVITAI_TOKEN", "", "Civitai API token, for models that require a login", values.text, is_secret=True
     )
-    civitai_endpoint: str = _setting("CIVITAI_ENDPOINT", "https://civitai.com", "Where Civitai is", values.url)
+    civitai_endpoint: str = _setting("CIVITAI_ENDPOINT", "https://civitai.com", "URL of Civitai", values.url)
     max_job_models: float = _setting(
         "MAX_JOB_MODEL_GB",
         50.0,
-        "Most gigabytes (10^9 bytes) of models that are fetched for one job",
+        "Most gigabytes (10^9 bytes) of models to download for one job",
         values.number(100_000, "gigabytes"),
     )
     kept_models: int = _setting(
         "KEPT_MODELS_GB",
         0,
-        "Most gigabytes of models fetched for jobs that stay on a container disk; what was used longest ago goes. "
-        "0: as many as there is room for. On a network volume all stay",
+        "Most gigabytes of models downloaded for jobs to keep on a container disk; the least recently used are "
+        "removed first. 0: as many as fit. On a network volume all are kept",
         values.whole_number(0, 100_000),
     )
     download_stall_timeout: float = _setting(
         "DOWNLOAD_STALL_TIMEOUT",
         60.0,
-        "Seconds that a download of a model may bring nothing before it is tried in another way",
+        "Seconds that a model download may receive no data before another method is tried",
         values.seconds,
     )
     read_ahead: bool = _setting(
@@ -352,36 +352,36 @@ class Settings:
     model_cache_dir: str = _setting(
         "MODEL_CACHE_DIR",
         "",
-        "Folder on a fast disk that those models are copied to where the volume is slow. Empty: none",
+        "Folder on a fast disk to copy those models to if the volume is slow. Empty: none",
         values.text,
     )
     model_cache: float = _setting(
         "MODEL_CACHE_GB",
         50.0,
-        "Most gigabytes (10^9 bytes) in that folder; what was used longest ago goes",
+        "Most gigabytes (10^9 bytes) in that folder; the least recently used models are removed first",
         values.number(100_000, "gigabytes"),
     )
     warmup_workflow: str = _setting(
         "WARMUP_WORKFLOW",
         "",
-        "Stored workflow (name) or file that runs before the first job is taken, so that its models are loaded",
+        "Name of a stored workflow, or a file, that runs before the first job is taken, so that its models are loaded",
         values.text,
     )
     r2_endpoint: str = _setting(
         "R2_ENDPOINT",
         "",
-        "Storage of models, S3-compatible: `https://ACCOUNT.r2.cloudflarestorage.com`",
+        "S3-compatible storage for models, like `https://ACCOUNT.r2.cloudflarestorage.com`",
         values.url,
     )
     r2_access_key_id: str = _setting("R2_ACCESS_KEY_ID", "", "Its access key id", values.text, is_secret=True)
     r2_secret_access_key: str = _setting(
         "R2_SECRET_ACCESS_KEY", "", "Its secret access key", values.text, is_secret=True
     )
-    r2_bucket: str = _setting("R2_BUCKET", "comfyui-models", "The bucket of models", values.text)
+    r2_bucket: str = _setting("R2_BUCKET", "comfyui-models", "The models bucket", values.text)
     serve_api_key: str = _setting(
         "SERVE_API_KEY",
         "",
-        "Key that callers of `--serve` must send. Empty: none",
+        "API key that callers of `--serve` must send. Empty: none",
         values.text,
         is_secret=True,
     )
@@ -399,7 +399,7 @@ class Settings:
     )
 
     log_format: Literal["text", "json"] = _setting(
-        "LOG_FORMAT", "text", "`text`, or `json`: a JSON object a line", values.one_of("text", "json")
+        "LOG_FORMAT", "text", "`text`, or `json`: one JSON object per line", values.one_of("text", "json")
     )
 
     @property
@@ -415,7 +415,7 @@ class Settings:
         endpoint, in_url = endpoint_and_bucket(self.bucket_endpoint_url)
         name = self.bucket_name or in_url
         if in_url and in_url != name:
-            raise InvalidSetting(f"BUCKET_ENDPOINT_URL is of the bucket {in_url!r}, but BUCKET_NAME is {name!r}")
+            raise InvalidSetting(f"BUCKET_ENDPOINT_URL names the bucket {in_url!r}, but BUCKET_NAME is {name!r}")
         given = {
             "BUCKET_ACCESS_KEY_ID": self.bucket_access_key_id,
             "BUCKET_SECRET_ACCESS_KEY": self.bucket_secret_access_key,
@@ -445,7 +445,7 @@ class Settings:
         endpoint, in_url = endpoint_and_bucket(self.r2_endpoint)
         given = {"R2_ACCESS_KEY_ID": self.r2_access_key_id, "R2_SECRET_ACCESS_KEY": self.r2_secret_access_key}
         if in_url and self.r2_bucket not in (in_url, Settings.r2_bucket):
-            raise InvalidSetting(f"R2_ENDPOINT is of the bucket {in_url!r}, but R2_BUCKET is {self.r2_bucket!r}")
+            raise InvalidSetting(f"R2_ENDPOINT names the bucket {in_url!r}, but R2_BUCKET is {self.r2_bucket!r}")
         missing = [variable for variable, value in given.items() if not value]
         if missing:
             raise InvalidSetting(f"R2_ENDPOINT is set, so these must be too: {', '.join(missing)}")

@@ -85,7 +85,7 @@ def checks(value: str) -> tuple[str, ...]:
     """Names of fitness checks; an empty tuple for `none`."""
     selected = () if value.strip().lower() == "none" else names(value.lower())
     if set(selected) - {"disk", "gpu"}:
-        raise ValueError("disk, gpu, both with a comma between them, or none")
+        raise ValueError("disk, gpu, both separated by a comma, or none")
     return selected
 
 
@@ -100,7 +100,7 @@ def cache(value: str) -> str:
     """The mode of ComfyUI's cache."""
     word = value.strip().lower()
     if not _CACHE.fullmatch(word):
-        raise ValueError("classic, none, lru:N (N results kept), ram or ram:GB (memory that is to be free)")
+        raise ValueError("classic, none, lru:N (N results kept), ram or ram:GB (memory to keep free)")
     return word
 
 
@@ -116,5 +116,5 @@ def prefix(value: str) -> str:
     """A key prefix in a bucket, which may contain the placeholders `{date}` and `{job_id}`."""
     folder = value.strip().strip("/")
     if set(re.findall(r"{[^}]*}?", folder)) - {"{date}", "{job_id}"} or ".." in folder.split("/"):
-        raise ValueError("a path that may hold {date} and {job_id}")
+        raise ValueError("a path that may contain {date} and {job_id}")
     return folder
