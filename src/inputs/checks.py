@@ -37,12 +37,12 @@ def check_name(name: str, where: str) -> None:
     """Raise InputFileRefused unless a name is allowed below ComfyUI's input folder, on any file system."""
     parts = name.split("/")
     problem = (
-        "must not have control characters, backslashes or any of :*?\"<>|" if _FORBIDDEN_IN_NAME.search(name)
+        "must not contain control characters, backslashes or any of :*?\"<>|" if _FORBIDDEN_IN_NAME.search(name)
         else "must be a relative name without empty parts, . or .." if set(parts) & {"", ".", ".."}
-        else "must not be the name of a device" if any(_WINDOWS_DEVICE.fullmatch(part) for part in parts)
+        else "must not be a device name" if any(_WINDOWS_DEVICE.fullmatch(part) for part in parts)
         else "must not end with [input], [output] or [temp]" if _ANNOTATION.search(name)
-        else "must not have blanks at the ends of its parts" if any(part != part.strip() for part in parts)
-        else "must not be a pickle, which can run code (such models come by the worker's manifest)"
+        else "must not have spaces at the start or end of a part" if any(part != part.strip() for part in parts)
+        else "must not be a pickle, which can run code (list such models in the worker's manifest)"
         if name.lower().endswith(_PICKLES)
         else "must have parts of at most 200 bytes" if any(len(part.encode()) > 200 for part in parts)
         else ""
@@ -67,7 +67,7 @@ def decode(source: str, where: str, write: Callable[[bytes], object]) -> None:
             write(pybase64.b64decode(text[start : start + _CHUNK_CHARACTERS], validate=True))
     except (binascii.Error, ValueError) as error:
         raise InputFileRefused(
-            f"{where}: this is neither base64 nor a data URI nor a URL (https://…, s3://…): {source[:40]!a}"
+            f"{where}: not base64, a data URI or a URL (https://…, s3://…): {source[:40]!a}"
         ) from error
 
 
@@ -95,7 +95,7 @@ def check_content(file: InputFile, path: Path, max_pixels: int, check: Callable[
         looks_like_page or (found and not {expected, found} <= {"video", "audio"} and found != expected)
     ):
         what = "a web page" if looks_like_page else kind
-        raise InputFileRefused(f"{file.where}: {file.name[:80]!r} should be {expected}, but it is {what}")
+        raise InputFileRefused(f"{file.where}: {file.name[:80]!r} should be {expected}, but is {what}")
 
 
 def _check_image(file: InputFile, path: Path, max_pixels: int, check: Callable[[], None]) -> None:
@@ -105,9 +105,9 @@ def _check_image(file: InputFile, path: Path, max_pixels: int, check: Callable[[
         problem = HELPERS.call("check", time_limit(_CHECK_SECONDS, check), path, name, file.is_image, max_pixels)
     except TooSlow as error:
         raise InputFileRefused(
-            f"{file.where}: decoding the picture {name!r} takes longer than {_CHECK_SECONDS:g} s"
+            f"{file.where}: decoding the image {name!r} takes longer than {_CHECK_SECONDS:g} s"
         ) from error
     except HelperFailed as error:
-        raise InputFileRefused(f"{file.where}: decoding the picture {name!r} takes too much memory") from error
+        raise InputFileRefused(f"{file.where}: decoding the image {name!r} takes too much memory") from error
     if problem:
         raise InputFileRefused(f"{file.where}: {problem}")

@@ -106,20 +106,20 @@ def _wait_for(futures: Sequence[Future[StagedFile]], deadline: Deadline, check: 
 def _check_names(files: Sequence[InputFile], settings: Settings) -> None:
     if len(files) > settings.max_input_files:
         raise InputFileRefused(
-            f"the job brings {len(files)} files; at most {settings.max_input_files} are allowed (MAX_INPUT_FILES)"
+            f"the job has {len(files)} files; at most {settings.max_input_files} are allowed (MAX_INPUT_FILES)"
         )
     seen: dict[str, str] = {}
     for file in files:
         check_name(file.name, f"{file.where}.name")
         if file.name in seen:
-            raise InputFileRefused(f"{file.where}.name: {seen[file.name]} has the name {file.name[:80]!r} already")
+            raise InputFileRefused(f"{file.where}.name: {seen[file.name]} already has the name {file.name[:80]!r}")
         seen[file.name] = file.where
     for file in files:
         folders = [str(parent) for parent in PurePosixPath(file.name).parents]
         clash = next((folder for folder in folders if folder in seen), None)
         if clash:
             raise InputFileRefused(
-                f"{file.where}.name: {clash[:80]!r} is the name of {seen[clash]}, so it is no folder"
+                f"{file.where}.name: {clash[:80]!r} is the name of {seen[clash]}, so it cannot be a folder"
             )
 
 
@@ -140,7 +140,7 @@ class _Budget:
             if self._used > self._limit:
                 megabytes = self._limit / _MEGABYTE
                 raise InputFileRefused(
-                    f"{where}: with this one the files are over {megabytes:g} MB together (MAX_INPUT_TOTAL_MB)"
+                    f"{where}: with this file the total is over {megabytes:g} MB (MAX_INPUT_TOTAL_MB)"
                 )
 
 
@@ -247,7 +247,7 @@ def _put(source: Path, target: Path, root: Path) -> None:
         if not target.exists():
             link_or_copy(source, target)
     except FileNotFoundError as error:
-        raise ComfyCrashed("ComfyUI was restarted while the job's files were put in place") from error
+        raise ComfyCrashed("ComfyUI was restarted while the job's files were being placed") from error
 
 
 def _remove(path: Path, root: Path) -> None:

@@ -224,8 +224,8 @@ _MODEL_RULE = 'an object like {"folder": "loras", "name": "x.safetensors", "url"
 RULES = {
     "workflow": "a workflow in API format, one as the editor saves it, or the name of a stored one",
     "action": f"one of {', '.join(get_args(Action))}",
-    "prompt": "a text (a string in Unicode)",
-    "negative_prompt": "a text (a string in Unicode)",
+    "prompt": "a string of Unicode text",
+    "negative_prompt": "a string of Unicode text",
     "seed": f'a whole number from 0 to {_MAX_SEED}, or "random"',
     "width": _SIDE_RULE,
     "height": _SIDE_RULE,
@@ -240,19 +240,19 @@ RULES = {
     "loras.name": "the name of a file in the folder loras",
     "loras.strength": "a number from -100 to 100",
     "loras.strength_clip": "a number from -100 to 100",
-    "loras.url": "the URL of the file, a text",
+    "loras.url": "the URL of the file, as a string",
     "loras.sha256": _DIGEST_RULE,
     "models": f"a list of at most 50 entries; each {_MODEL_RULE}",
     "models.folder": "one of ComfyUI's model folders, like loras",
     "models.name": "the name of the file in that folder, as the workflow has it",
-    "models.url": "the URL of the file, a text",
+    "models.url": "the URL of the file, as a string",
     "models.sha256": _DIGEST_RULE,
     "inputs": 'an object like {"Your prompt": "a cat"}',
     "overrides": 'an object like {"6": {"inputs": {"text": "a cat"}}}',
     "images": f"a list; each entry {_FILE_RULE}",
     "files": f"a list; each entry {_FILE_RULE}",
-    "images.name": "the file name that a node of the workflow has, of at most 200 characters",
-    "files.name": "the file name that a node of the workflow has, of at most 200 characters",
+    "images.name": "the file name as used in a node of the workflow, at most 200 characters",
+    "files.name": "the file name as used in a node of the workflow, at most 200 characters",
     "output": 'an object like {"format": "webp", "quality": 90}',
     "output.format": f"one of {', '.join(get_args(ImageFormat))}, original",
     "output.quality": "a whole number from 1 to 100",
@@ -261,12 +261,12 @@ RULES = {
     "output.answer": f"one of {', '.join(get_args(AnswerFormat))}",
     "output.delivery": f"one of {', '.join(get_args(Delivery))}",
     "extra_pnginfo": 'an object like {"workflow": {…}}',
-    "comfy_org_api_key": "a text",
+    "comfy_org_api_key": "a string",
     **dict.fromkeys(NODE_FIELDS, "the id of a node in the workflow, a string"),
     **dict.fromkeys(("output.may_reencode", "output.previews", "output.metadata"), "true or false"),
     **dict.fromkeys(
         (f"{kind}.{part}" for kind in ("images", "files") for part in ("image", "data", "url")),
-        "a text: base64, a data URI or a URL",
+        "a string: base64, a data URI or a URL",
     ),
 }
 """What would be right, for messages ("<field> must be <rule>, not <value>") and for the schema."""
@@ -306,7 +306,7 @@ def _explained(error: ValidationError) -> InvalidInput:
         return InvalidInput(f"{place} is missing: it must be {RULES[rule_name]}", field=field_name)
     if is_unknown:
         parts = ", ".join(_PARTS[field_name].model_fields)
-        return InvalidInput(f"{place} has no part {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
+        return InvalidInput(f"{place} has no field {shown(problem['loc'][-1])}; it has {parts}", field=field_name)
     is_entry = rule_name in _ENTRIES and isinstance(steps[-1], int)
     rule = _ENTRIES[rule_name] if is_entry else RULES.get(rule_name, "something else")
     return InvalidInput(f"{place} must be {rule}, not {shown(problem['input'])}", field=field_name)
@@ -337,7 +337,7 @@ def unknown_fields(fields: InputFields) -> list[str]:
     for kind, files in (("images", fields.images), ("files", fields.files)):
         for number, file in enumerate(files[:20]):
             odd = ", ".join(shown(name) for name in list(file.model_extra or {})[:5])
-            warnings.extend([f"{kind}[{number}] has {odd} too, which was ignored"] if odd else [])
+            warnings.extend([f"{kind}[{number}] also has {odd}, which was ignored"] if odd else [])
     return warnings
 
 

@@ -117,7 +117,9 @@ def _read(runner: JobRunner, call: Call) -> Request:
 def _explained(error: Exception) -> WorkerError:
     """The error for callers that stands for an unexpected one."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("the worker's disk is full: have smaller files, or give the endpoint a larger container disk")
+        return DiskFull(
+            "the worker's disk is full: produce smaller files, or give the endpoint a larger container disk"
+        )
     return WorkerError("unexpected error in the worker; its log has the details")
 
 

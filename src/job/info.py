@@ -84,7 +84,9 @@ def _node_packs(engine: ComfyEngine) -> tuple[dict[str, int], list[str]]:
     try:
         modules = [schema.pack for schema in engine.client.all_schemas().values()]
     except UnexpectedAnswer as error:
-        return {}, [f"node_packs are not known: {error.message}; a node class is broken, and its log says which"]
+        return {}, [
+            f"node_packs are not known: {error.message}; a node class is broken, and the worker's log shows which"
+        ]
     return dict(sorted(Counter(module.removeprefix("custom_nodes.") for module in modules).items())), []
 
 

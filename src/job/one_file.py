@@ -39,7 +39,7 @@ def with_the_one_file(
         changed[slot.node_id]["inputs"][slot.name] = file.name
     where = ", ".join(f"{slot.name} of node {graph.describe(slot.node_id)}" for slot in list(missing)[:5])
     return changed, [
-        f"{where} names {names.pop()[:80]!r}; the one file that was sent, {file.name[:80]!r}, was taken for it"
+        f"{where} uses {names.pop()[:80]!r}; the only file that was sent, {file.name[:80]!r}, was used for it"
     ]
 
 

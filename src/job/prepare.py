@@ -119,8 +119,8 @@ def delivery_plan(
     if delivery == "bucket":
         if bucket is None:
             raise NoBucket(
-                "the files are to go to a bucket, but this worker has none: set BUCKET_ENDPOINT_URL and its kin, "
-                "or send s3Config beside input"
+                "the job requires a bucket, but this worker has none: set BUCKET_ENDPOINT_URL and the other BUCKET_ "
+                "settings, or send s3Config beside input"
             )
         attended(bucket.check, check)
     return Plan(delivery, bucket, settings.result_limit_bytes, request.output.may_reencode, job_id)

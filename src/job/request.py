@@ -96,7 +96,7 @@ class UnreadableInput:
 
 
 def _no_stored_workflow(name: str) -> object:
-    raise InvalidInput("workflow must be an object in ComfyUI's API format; there are no stored ones here")
+    raise InvalidInput("workflow must be an object in ComfyUI's API format; this worker has no stored workflows")
 
 
 def _no_conversion(saved: dict[str, Any]) -> Converted:
@@ -244,7 +244,7 @@ def _unused_node_fields(fields: InputFields) -> list[str]:
     """A warning for each node that is named for a value that is not given."""
     values = {"size_node_id": fields.width, "loras_node_id": fields.loras or None}
     return [
-        f"{name} was not used: there is no {name.removesuffix('_node_id')}"
+        f"{name} was not used: the job has no {name.removesuffix('_node_id')}"
         for name in NODE_FIELDS
         if getattr(fields, name) is not None
         and values.get(name, getattr(fields, name.removesuffix("_node_id"), None)) is None
@@ -254,7 +254,7 @@ def _unused_node_fields(fields: InputFields) -> list[str]:
 def _overrides(fields: InputFields) -> Overrides:
     if (fields.width is None) != (fields.height is None):
         missing = "height" if fields.height is None else "width"
-        raise InvalidInput(f"width and height go together: {missing} is missing", field=missing)
+        raise InvalidInput(f"width and height are required together: {missing} is missing", field=missing)
     drawn = secrets.randbelow(_RANDOM_SEEDS)
     seed = drawn if fields.seed == "random" else fields.seed
     return Overrides(
@@ -296,7 +296,7 @@ def _models(fields: InputFields) -> Iterator[NamedModel]:
         if lora.url is not None:
             yield NamedModel("loras", _slashed(lora.name), lora.url, f"loras[{number}]", _lower(lora.sha256))
         elif lora.sha256 is not None:
-            raise InvalidInput(f"loras[{number}] has a sha256 but no url: they go together", field="loras")
+            raise InvalidInput(f"loras[{number}] has a sha256 but no url: sha256 requires url", field="loras")
 
 
 def _slashed(name: str) -> str:
@@ -322,8 +322,10 @@ def _bucket(given: object) -> BucketConfig | None:
     parts = given if isinstance(given, Mapping) else {}
     wrong = [name for name in _S3_PARTS if not isinstance(parts.get(name), str) or not parts[name]]
     if wrong:
-        raise InvalidInput(f"s3Config must have the texts {', '.join(_S3_PARTS)}; missing: {', '.join(wrong)}")
+        raise InvalidInput(
+            f"s3Config must have the strings {', '.join(_S3_PARTS)}; missing or invalid: {', '.join(wrong)}"
+        )
     endpoint, in_url = endpoint_and_bucket(parts["endpointUrl"].rstrip("/"))
     if in_url not in ("", parts["bucketName"]):
-        raise InvalidInput("s3Config.endpointUrl must be of the bucket that bucketName says, or of none")
+        raise InvalidInput("s3Config.endpointUrl must name the bucket of bucketName, or none")
     return BucketConfig(endpoint, parts["accessId"], parts["accessSecret"], parts["bucketName"], is_from_job=True)

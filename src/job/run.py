@@ -225,7 +225,9 @@ def _told_elsewhere(places: Mapping[str, int]) -> list[str]:
     if not places:
         return []
     told = ", ".join(f"{count} in {public_text(place, 100)}" for place, count in list(places.items())[:_MAX_PLACES])
-    return [f"files were saved in ComfyUI's folder, but not in its output folder, so this answer lacks them: {told}"]
+    return [
+        f"files were saved in ComfyUI's folder, but not in its output folder, so they are not in this response: {told}"
+    ]
 
 
 def _check_fetch(limits: RunLimits) -> None:
@@ -233,8 +235,8 @@ def _check_fetch(limits: RunLimits) -> None:
     limits.check_stop()
     if limits.deadline.passed:
         raise JobTimeout(
-            f"the models that the job needs did not come within {limits.deadline.seconds:g} s (JOB_TIMEOUT). What "
-            "came is kept: send the job again, raise the limit, or name the models in MODELS"
+            f"the models of the job were not downloaded within {limits.deadline.seconds:g} s (JOB_TIMEOUT). What "
+            "was downloaded is kept: send the job again, raise the limit, or list the models in MODELS"
         )
 
 

@@ -188,7 +188,7 @@ def _run_isolated(
     try:
         (folders.output / job_folder).mkdir(exist_ok=True)
     except FileNotFoundError as error:
-        raise ComfyCrashed("ComfyUI was restarted while the job was prepared") from error
+        raise ComfyCrashed("ComfyUI was restarted while the job was being prepared") from error
     run = run_prompt(engine, isolate_outputs(workflow, job_folder), limits, report, extra_data)
     failure = messages_of(run.entry).get("execution_error", {})
     if job_folder not in str(failure.get("exception_message", "")):
@@ -211,7 +211,7 @@ def _silent_savers(engine: ComfyEngine, workflow: Workflow, reported: Sequence[O
 def unused_files(job: PreparedJob, used: set[str]) -> list[str]:
     """A warning for each of the job's files that no node names."""
     files = [file for file in job.request.files if file.name not in used]
-    return [f"{file.where} ({file.name}) was not used: no node names it" for file in files]
+    return [f"{file.where} ({file.name}) was not used: no node uses this name" for file in files]
 
 
 @contextmanager
@@ -232,4 +232,4 @@ def _logging_failures() -> Iterator[None]:
     try:
         yield
     except Exception:  # the edge of clearing up: whatever fails there costs the job's answer nothing
-        log.exception("something of a job that ended is left behind")
+        log.exception("leftovers of a finished job could not be removed")

@@ -87,7 +87,7 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
         try:
             stored = _upload(encoded, plan, plan.bucket)
             if plan.delivery == "auto":
-                hints.append(f"{_base64_size_message(encoded, plan)}; so the files went to the bucket")
+                hints.append(f"{_base64_size_message(encoded, plan)}; the files were uploaded to the bucket instead")
             return Outcome(stored, hints, encode_seconds, time.monotonic() - started)
         except BucketFailed as error:
             log.warning("%s", error)
@@ -99,7 +99,7 @@ def deliver(files: Sequence[LocalFile], plan: Plan, encoding: Encoding, folder: 
     if _is_too_large(encoded, plan):
         raise failure or _too_large(encoded, plan)
     if failure:
-        hints.append(f"{failure.message}; so the files come as base64")
+        hints.append(f"{failure.message}; the files are returned as base64 instead")
     inline = [Delivered(file, file.size, data=base64_of(file.path)) for file in encoded]
     return Outcome(inline, hints, encode_seconds + time.monotonic() - started, 0.0)
 
@@ -154,7 +154,7 @@ def _reencode(
         smaller = with_unique_names(encode_files(files, as_webp, folder / f"webp-{quality}", plan.check)[0])
         if not _is_too_large(smaller, plan):
             return smaller, [
-                f"the pictures were re-encoded as WebP of quality {quality}: {_base64_size_message(files, plan)}"
+                f"the images were re-encoded as WebP of quality {quality}: {_base64_size_message(files, plan)}"
             ]
     return smaller, []
 
@@ -173,7 +173,7 @@ def _is_too_large(files: Sequence[LocalFile], plan: Plan) -> bool:
 
 def _base64_size_message(files: Sequence[LocalFile], plan: Plan) -> str:
     size, limit = _answer_size(files, plan) / _MEGABYTE, plan.limit_bytes / _MEGABYTE
-    return f"as base64 the answer would be {size:.1f} MB, over the limit of {limit:g} MB (RESULT_LIMIT_MB)"
+    return f"as base64 the response would be {size:.1f} MB, over the limit of {limit:g} MB (RESULT_LIMIT_MB)"
 
 
 def _too_large(files: Sequence[LocalFile], plan: Plan) -> OutputTooLarge:
@@ -183,19 +183,19 @@ def _too_large(files: Sequence[LocalFile], plan: Plan) -> OutputTooLarge:
 
 def too_large(size: int, limit_bytes: int, files: Sequence[object] = (), plan: Plan | None = None) -> OutputTooLarge:
     """The error for an answer that RunPod would drop, with what the caller can do about it."""
-    remedies = ["make fewer or smaller files"]
+    remedies = ["produce fewer or smaller files"]
     if plan is None or plan.bucket is None:
-        remedies.append("set up a bucket (BUCKET_ENDPOINT_URL and its kin)")
+        remedies.append("set up a bucket (BUCKET_ENDPOINT_URL and the other BUCKET_ settings)")
     elif plan.delivery == "base64":
-        remedies.append('let them go to the bucket (output {"delivery": "auto"})')
+        remedies.append('have them uploaded to the bucket (output {"delivery": "auto"})')
     if plan is None or not plan.may_reencode:
-        remedies.append('ask for smaller pictures, with output like {"format": "webp"} or {"may_reencode": true}')
+        remedies.append('request smaller images, with output like {"format": "webp"} or {"may_reencode": true}')
     else:
         remedies.append(
-            f'ask for smaller pictures (output {{"max_side": 1024}}): WebP of quality {_QUALITIES[-1]} is too large'
+            f'request smaller images (output {{"max_side": 1024}}): WebP of quality {_QUALITIES[-1]} is too large'
         )
     return OutputTooLarge(
-        f"the answer would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "
+        f"the response would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "
         f"(RESULT_LIMIT_MB; RunPod loses larger ones): {'; or '.join(remedies)}",
         size_bytes=size,
         limit_bytes=limit_bytes,

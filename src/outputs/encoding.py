@@ -42,5 +42,5 @@ def _encode(
     try:
         picture = EncodedPicture(**HELPERS.call("encode", check, file.path, target, file.name, encoding))
     except HelperFailed as error:
-        raise OutputRefused(f"node {file.node_id}: its picture {file.name[:200]!r} cannot be read") from error
+        raise OutputRefused(f"node {file.node_id}: its image {file.name[:200]!r} cannot be read") from error
     return (replace(file, name=picture.name, path=target) if picture.is_new else file), picture.hints

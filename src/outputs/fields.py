@@ -15,13 +15,13 @@ class FileEntry(BaseModel):
     """One entry of `files`: its content is `images[image_index]`, `data` (base64), or in a bucket."""
 
     model_config = _CLOSED
-    node_id: str = Field(description="the node that made it")
+    node_id: str = Field(description="id of the node that produced it")
     name: str = Field(description="its name, with the folders of the workflow's prefix")
     type: Literal["image", "video", "audio", "text", "latent", "file"]
     content_type: str = Field(description="its MIME type as delivered")
     size_bytes: int = Field(ge=0, description="of the file as delivered")
-    preview: Literal[True] = Field(default=True, description="only there for what a preview node showed")
-    image_index: int = Field(default=0, ge=0, description="of a picture that came as base64: its place in images")
+    preview: Literal[True] = Field(default=True, description="present only for what a preview node showed")
+    image_index: int = Field(default=0, ge=0, description="of an image returned as base64: its index in images")
     data: str = Field(default="", description="base64 of any other file")
     url: str = Field(default="", description="a link to the file in the bucket")
     bucket: str = Field(default="", description="name of the bucket that it went to")
@@ -32,7 +32,7 @@ class TimingFields(BaseModel):
     """Where the time went, in seconds; `nodes` by node id."""
 
     model_config = _CLOSED
-    inputs: float = Field(ge=0, description="fetching the files that the job brought")
+    inputs: float = Field(ge=0, description="fetching the input files of the job")
     queue: float = Field(ge=0, description="waiting for ComfyUI, behind other jobs")
     execution: float = Field(ge=0, description="running in ComfyUI")
     encode: float = Field(ge=0)
@@ -45,21 +45,21 @@ class Success(BaseModel):
 
     model_config = _CLOSED
     status: Literal["success"]
-    images: list[str] = Field(description="the pictures as base64")
+    images: list[str] = Field(description="the images as base64")
     filenames: list[str] = Field(description="their names, in the same order")
     files: list[FileEntry] = Field(description="every file")
-    execution_time_seconds: float = Field(ge=0, description="from the job's arrival to its answer")
+    execution_time_seconds: float = Field(ge=0, description="from the job's arrival to its response")
     prompt_id: str = Field(description="ComfyUI's id of the run")
-    seed: int = Field(default=0, ge=0, description="of the samplers, if they share one")
+    seed: int = Field(default=0, ge=0, description="seed of the samplers, if they share one")
     converted: Literal[True] = Field(
-        default=True, description="only there if the workflow came as the editor saves it"
+        default=True, description="present only if the workflow was sent in the editor's save format"
     )
     text: list[str] = Field(default=[], description="texts that nodes show")
     warnings: list[str] = []
     timings: TimingFields
-    cached_nodes: list[str] = Field(description="ids of nodes whose results ComfyUI still had")
+    cached_nodes: list[str] = Field(description="ids of nodes whose results came from ComfyUI's cache")
     versions: dict[str, str] = Field(description="of the worker and of ComfyUI")
-    refresh_worker: Literal[True] = Field(default=True, description="for RunPod, which takes it out")
+    refresh_worker: Literal[True] = Field(default=True, description="for RunPod, which removes it from the output")
 
 
 class Problem(BaseModel):
@@ -79,7 +79,7 @@ class EditableField(BaseModel):
     node_id: str = ""
     title: str = ""
     candidates: list[dict[str, Any]] = []
-    given_in: str = Field("", description="`inputs`: the author of the workflow chose it, and `inputs` takes it")
+    given_in: str = Field("", description="`inputs`: an App Mode input of the workflow, set by the field `inputs`")
 
 
 class InputPlace(BaseModel):
@@ -100,13 +100,13 @@ class NeededModel(BaseModel):
     file: str
     sources: list[str]
     origin: Literal["file", "catalog", "unknown"] = Field(
-        description="where the sources are from: the workflow itself, or the models that the worker knows"
+        description="where the sources come from: the workflow itself, or the worker's model catalog"
     )
     sha256: str
     size: int | None
     licence: str
     nodes: list[str]
-    is_needed: bool = Field(description="false: only nodes that do not run name it")
+    is_needed: bool = Field(description="false: only nodes that do not run use it")
     is_there: bool | None
 
 
@@ -131,7 +131,7 @@ class WorkflowNeeds(BaseModel):
     packs: list[NeededPack] = []
     inputs: list[str] = []
     partner_classes: list[str] = Field([], description="classes of ComfyUI's paid partner nodes")
-    open_classes: list[str] = Field([], description="node classes of which nothing says which pack has them")
+    open_classes: list[str] = Field([], description="node classes that no known node pack provides")
     questions: list[str] = []
 
 
@@ -157,8 +157,8 @@ class FastPath(BaseModel):
     model_config = _CLOSED
     name: str
     is_on: bool
-    detail: str = Field(description="why not, or how")
-    remedy: str = Field(description="what would turn it on; empty if nothing is known")
+    detail: str = Field(description="why it is off, or how it is on")
+    remedy: str = Field(description="how to turn it on; empty if unknown")
 
 
 class Info(BaseModel):
@@ -175,7 +175,7 @@ class Info(BaseModel):
     failed_node_packs: dict[str, str] = Field(
         description="packs that could not be imported: the exception's last line"
     )
-    fast_paths: list[FastPath] = Field(description="ComfyUI's fast paths, as far as this version tells of them")
+    fast_paths: list[FastPath] = Field(description="ComfyUI's fast paths, as far as this version reports them")
     workflows: list[str] = Field(description="names of stored workflows")
     settings: dict[str, Any]
     disk: dict[str, dict[str, int]] = Field(description="bytes")
@@ -210,7 +210,7 @@ class SuccessOfWorkerComfyui(BaseModel):
 
     model_config = _CLOSED
     images: list[ImageOfWorkerComfyui]
-    status: Literal["success_no_images"] = Field("success_no_images", description="only there if there are none")
+    status: Literal["success_no_images"] = Field("success_no_images", description="present only if there are none")
     errors: list[str] = Field([], description="of a node that failed after others had saved their files")
     text: list[str] = []
     seed: int = Field(default=0, ge=0)
@@ -223,7 +223,7 @@ class FailureOfWorkerComfyui(BaseModel):
 
     model_config = _CLOSED
     error: str
-    details: list[str] = Field(description="what is wrong, a sentence each")
+    details: list[str] = Field(description="what is wrong, one sentence each")
     error_type: ErrorType
     error_code: str
     warnings: list[str] = []

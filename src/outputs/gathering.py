@@ -59,8 +59,8 @@ def gather_files(
     """Link or copy the files into the job's private folder, each under a unique name.
 
     `check` raises if the job has to end. Raises OutputMissing (with the `node_ids`) for files that do not exist,
-    OutputRefused for one that is outside ComfyUI's folders, or that is no regular file; one of which no node told, and
-    that may have been a passing one, is then left out.
+    OutputRefused for one outside ComfyUI's folders or that is not a regular file. A file that no node reported may
+    have been temporary, and is then left out.
     """
     found: list[LocalFile] = []
     missing: list[OutputFile] = []
@@ -82,7 +82,7 @@ def gather_files(
     if missing:
         node_ids = list(dict.fromkeys(file.node_id for file in missing))
         names = ", ".join(repr(file.filename[:200]) for file in missing[:10])
-        raise OutputMissing(f"output files that ComfyUI named are not there: {names}", node_ids=node_ids)
+        raise OutputMissing(f"output files reported by ComfyUI do not exist: {names}", node_ids=node_ids)
     return found
 
 
@@ -134,7 +134,7 @@ def _check_regular(file: OutputFile, status: os.stat_result) -> None:
     """Raise OutputRefused for a FIFO, a device, a socket or a symlink, and for a hard link to another owner's file."""
     is_foreign = status.st_nlink > 1 and status.st_uid != os.geteuid()
     if not stat.S_ISREG(status.st_mode) or is_foreign:
-        raise OutputRefused(f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is no regular file")
+        raise OutputRefused(f"node {file.node_id[:80]}: its output {file.filename[:200]!r} is not a regular file")
 
 
 def remove_files_outside(files: Iterable[OutputFile], folders: Folders, job_folder: str) -> None:

@@ -104,7 +104,7 @@ def write_frames(run: Run, folders: Folders, job_folder: str) -> list[OutputFile
     received = {frame.node_id for frame in run.frames}
     lost = [node_id for node_id in senders if not run.has_all_frames or node_id not in received]
     if lost:
-        raise OutputMissing("pictures of SaveImageWebsocket were lost on the way", node_ids=lost)
+        raise OutputMissing("images of SaveImageWebsocket were lost in transfer", node_ids=lost)
     folder = folders.output / job_folder
     files = []
     for number, frame in enumerate(run.frames, 1):
@@ -131,7 +131,7 @@ def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[st
     if list_texts(run) or any(with_previews or not file.is_preview for file in files):
         return []
     previews = f"; its {len(files)} previews are left out: output.previews returns them" if files else ""
-    return [f"the workflow ran, but no node of it saved a file{previews}"]
+    return [f"the workflow ran, but none of its nodes saved a file{previews}"]
 
 
 def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -41,10 +41,10 @@ def check_picture(path: Path, name: str, is_image: bool, max_pixels: int) -> str
                 )
             picture.load()
     except UnidentifiedImageError:
-        hint = "; what is no picture belongs in files" if is_image else ""
-        return f"{name!r} is no picture that can be read (PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF){hint}"
+        hint = "; send other media in files" if is_image else ""
+        return f"{name!r} is not a readable image (PNG, JPEG, WebP, AVIF, GIF, BMP, TIFF){hint}"
     except PILLOW_ERRORS:
-        return f"the picture {name!r} is damaged or cut short"
+        return f"the image {name!r} is damaged or truncated"
     return ""
 
 

@@ -50,7 +50,7 @@ class EncodedPicture:
 
 def metadata_hint(name: str) -> str:
     """The hint about a file whose metadata cannot be changed."""
-    return f"{name}: metadata of this kind of file is as SAVE_METADATA says, not as the job does"
+    return f"{name}: metadata of this file type follows SAVE_METADATA, not the job"
 
 
 def encode_picture(source: Path, target: Path, name: str, encoding: Encoding) -> EncodedPicture:
@@ -77,7 +77,7 @@ class _Encoder:
         is_large = encoding.max_side is not None and max(picture.size) > encoding.max_side
         is_same = target_format == source_format and not is_large
         if target_format is None or (getattr(picture, "n_frames", 1) > 1 and not is_same):
-            self.hints.append(f"{self.name} was left as it is: animated, or of a format that is not re-encoded")
+            self.hints.append(f"{self.name} was not changed: it is animated, or of a format that is not re-encoded")
             return None
         if is_same and (encoding.quality is None or source_format == "png"):
             return self._with_texts(target_format)
@@ -108,7 +108,9 @@ class _Encoder:
             converted.thumbnail((encoding.max_side, encoding.max_side), Image.Resampling.LANCZOS)
         if max(converted.size) > _MAX_SIDES[target_format]:
             (width, height), maximum = converted.size, _MAX_SIDES[target_format]
-            self.hints.append(f"a picture of {width} x {height} was left as it is: {target_format} ends at {maximum}")
+            self.hints.append(
+                f"an image of {width} x {height} was not re-encoded: {target_format} allows at most {maximum}"
+            )
             return False
         if target_format == "png":
             converted.save(target, "PNG", compress_level=_PNG_COMPRESS_LEVEL, icc_profile=profile)
@@ -116,7 +118,7 @@ class _Encoder:
             return True
         exif = as_exif(texts)
         if len(exif.tobytes()) > _MAX_EXIF_BYTES:
-            self.hints.append("the workflow is too long for the metadata of a picture that is no PNG: it was left out")
+            self.hints.append("the workflow is too long for the metadata of an image other than PNG and was left out")
             exif = Image.Exif()
         quality = encoding.quality or encoding.default_quality
         converted.save(target, target_format.upper(), quality=quality, icc_profile=profile, exif=exif)

@@ -65,7 +65,7 @@ class _Helper:
             check()
         line = stdout.readline()
         if not line.endswith(b"\n"):
-            raise HelperEnded("the helper process ended")
+            raise HelperEnded("the helper process exited")
         answer: dict[str, Any] = json.loads(line)
         return answer
 

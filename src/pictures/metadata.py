@@ -44,11 +44,11 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, memoryview]]:
     view, position = memoryview(content), len(_SIGNATURE)
     while position < len(content):
         if position + 12 > len(content):
-            raise ValueError("a PNG that is cut short")
+            raise ValueError("a truncated PNG")
         (length,) = struct.unpack_from(">I", content, position)
         end = position + 12 + length
         if end > len(content):
-            raise ValueError("a PNG that is cut short")
+            raise ValueError("a truncated PNG")
         yield bytes(view[position + 4 : position + 8]), view[position:end]
         position = end
 

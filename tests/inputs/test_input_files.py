@@ -134,13 +134,13 @@ def encoded(content: bytes) -> str:
 
 
 BAD_CONTENT: dict[str, tuple[str, str]] = {
-    "no base64": ("!!!", "neither base64 nor a data URI nor a URL"),
-    "a path": ("/etc/passwd.png", "is no picture that can be read|neither base64"),
-    "a cut picture": (encoded(PNG[:-30]), "damaged or cut short"),
-    "a cut JPEG": (encoded(picture("JPEG", (256, 256))[:-300]), "damaged or cut short"),
-    "a text": (encoded(b"hello"), "is no picture that can be read .* belongs in files"),
-    "a web page": (encoded(b"<!DOCTYPE html><html>"), "is no picture"),
-    "an SVG": (encoded(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "is no picture"),
+    "no base64": ("!!!", "not base64, a data URI or a URL"),
+    "a path": ("/etc/passwd.png", "is not a readable image|not base64"),
+    "a cut picture": (encoded(PNG[:-30]), "damaged or truncated"),
+    "a cut JPEG": (encoded(picture("JPEG", (256, 256))[:-300]), "damaged or truncated"),
+    "a text": (encoded(b"hello"), "is not a readable image .* send other media in files"),
+    "a web page": (encoded(b"<!DOCTYPE html><html>"), "is not a readable image"),
+    "an SVG": (encoded(b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "is not a readable image"),
     "nothing": ("", "is empty"),
     "an empty data URI": ("data:image/png;base64,", "is empty"),
     "too many pixels": (encoded(huge()), r"15000 x 15000 pixels; at most 150 million"),
@@ -166,7 +166,7 @@ MEDIA: dict[str, tuple[str, bytes, str]] = {
     "a text": ("x.txt", b"hello", ""),
     "a page in place of a video": ("v.mp4", b"\n<html><body>403</body>", "should be video, but it is a web page"),
     "a zip in place of a sound": ("a.flac", b"PK\x03\x04" + b"\0" * 300, "should be audio, but it is application/zip"),
-    "a damaged picture among files": ("x.png", PNG[:-30], "damaged or cut short"),
+    "a damaged picture among files": ("x.png", PNG[:-30], "damaged or truncated"),
 }
 
 
@@ -186,7 +186,7 @@ def test_limits_of_count_size_and_sum_are_kept(tmp_path: Path) -> None:
         fetch(tmp_path, ("a", ENCODED), ("b", ENCODED), max_input_files=1)
     with pytest.raises(InputFileRefused, match=r"images\[0\]: the file is over 1 MB \(MAX_INPUT_FILE_MB\)"):
         fetch(tmp_path, ("a", encoded(large)), max_input_file=1.0)
-    with pytest.raises(InputFileRefused, match=r"over 2 MB together \(MAX_INPUT_TOTAL_MB\)"):
+    with pytest.raises(InputFileRefused, match=r"the total is over 2 MB \(MAX_INPUT_TOTAL_MB\)"):
         fetch(tmp_path, ("a", encoded(large)), ("b", encoded(large)), max_input_total=2.0)
     with pytest.raises(InputFileRefused, match=r"images\[1\]\.name: images\[0\] has the name 'a' already"):
         fetch(tmp_path, ("a", ENCODED), ("a", ENCODED))

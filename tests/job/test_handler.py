@@ -65,10 +65,10 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     ),
     "a chain too long for ComfyUI": (
         {"input": {"workflow": {"0": node("A"), **{str(n): node("A", a=[str(n - 1), 0]) for n in range(1, 1500)}}}},
-        "one behind the other",
+        "in one chain",
     ),
-    "prompt not a string": ({"input": {"workflow": FLUX, "prompt": 5}}, "prompt must be a text"),
-    "prompt a lone surrogate": ({"input": {"workflow": FLUX, "prompt": "\ud83d"}}, "prompt must be a text"),
+    "prompt not a string": ({"input": {"workflow": FLUX, "prompt": 5}}, "prompt must be a string"),
+    "prompt a lone surrogate": ({"input": {"workflow": FLUX, "prompt": "\ud83d"}}, "prompt must be a string"),
     "a field name with a lone surrogate": ({"input": {"workflow": FLUX, "\ud800": 1}}, "printable strings"),
     "a link whose node id is a number": ({"input": {"workflow": {**STILL, "2": node("ImageInvert", image=[1, 0])}}}, '["1", 0]'),
     "an absolute file name in a pack's loader": ({"input": {"workflow": {"1": node("VHS_LoadAudio", audio_file="/etc/passwd")}}}, "inside"),
@@ -81,7 +81,7 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "loras no list": ({"input": {"workflow": FLUX, "loras": "a"}}, "loras must be a list"),
     "a lora without a name": ({"input": {"workflow": FLUX, "loras": [{"strength": 1}]}}, "loras[0].name is missing"),
     "a lora with a text for its strength": ({"input": {"workflow": FLUX, "loras": [{"name": "a", "strength": "strong"}]}}, "loras[0].strength must be a number from -100 to 100, not 'strong'"),
-    "a lora with a part that is none": ({"input": {"workflow": FLUX, "loras": [{"name": "a", "weight": 1}]}}, "loras[0] has no part 'weight'; it has name, strength, strength_clip"),
+    "a lora with a part that is none": ({"input": {"workflow": FLUX, "loras": [{"name": "a", "weight": 1}]}}, "loras[0] has no field 'weight'; it has name, strength, strength_clip"),
     "21 loras": ({"input": {"workflow": FLUX, "loras": [{"name": "a"}] * 21}}, "at most 20"),
     "overrides no object": ({"input": {"workflow": FLUX, "overrides": []}}, "overrides must be an object like"),
     "overrides of a node that is none": ({"input": {"workflow": FLUX, "overrides": {"99": {"inputs": {}}}}}, "no node '99'"),
@@ -90,19 +90,19 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "an image without a name": ({"input": {"workflow": FLUX, "images": [{"image": "AAAA"}]}}, "images[0].name is missing"),
     "an image without content": ({"input": {"workflow": FLUX, "images": [{"name": "a.png"}]}}, "images[0] ('a.png') must have one of image, data or url, not none of them"),
     "an image with two contents": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "data": "AAAA", "url": "https://x"}]}}, "not several"),
-    "an image whose content is a number": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": 5}]}}, "images[0].image must be a text"),
-    "an image that is none": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": "%%%"}]}}, "neither base64 nor a data URI nor a URL"),
+    "an image whose content is a number": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": 5}]}}, "images[0].image must be a string"),
+    "an image that is none": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "image": "%%%"}]}}, "not base64, a data URI or a URL"),
     "an image by a private URL": ({"input": {"workflow": FLUX, "images": [{"name": "a.png", "url": "https://169.254.169.254/"}]}}, "private address"),
     "output no object": ({"input": {"workflow": FLUX, "output": "png"}}, "output must be an object like"),
     "a format that is none": ({"input": {"workflow": FLUX, "output": {"format": "bmp"}}}, "output.format must be one of png, jpeg, webp, avif, original, not 'bmp'"),
     "a quality that is none": ({"input": {"workflow": FLUX, "output": {"quality": 0}}}, "output.quality must be a whole number from 1 to 100, not 0"),
     "a background that is none": ({"input": {"workflow": FLUX, "output": {"background": "white"}}}, "output.background must be a colour like"),
     "a delivery that is none": ({"input": {"workflow": FLUX, "output": {"delivery": "mail"}}}, "output.delivery must be one of auto, base64, bucket"),
-    "an option that is none": ({"input": {"workflow": FLUX, "output": {"formatt": "png"}}}, "output has no part 'formatt'; it has format, quality"),
+    "an option that is none": ({"input": {"workflow": FLUX, "output": {"formatt": "png"}}}, "output has no field 'formatt'; it has format, quality"),
     "metadata no boolean": ({"input": {"workflow": FLUX, "output": {"metadata": "yes"}}}, "output.metadata must be true or false"),
     "a node id that is a list": ({"input": {"workflow": FLUX, "steps": 3, "steps_node_id": ["17"]}}, "steps_node_id must be the id of a node"),
     "extra_pnginfo no object": ({"input": {"workflow": FLUX, "extra_pnginfo": []}}, "extra_pnginfo must be an object like"),
-    "s3Config without keys": ({"input": {"workflow": FLUX}, "s3Config": {"bucketName": "x"}}, "s3Config must have the texts endpointUrl"),
+    "s3Config without keys": ({"input": {"workflow": FLUX}, "s3Config": {"bucketName": "x"}}, "s3Config must have the strings endpointUrl"),
     "a stored workflow that is none": ({"input": {"workflow": "nope"}}, "there is no stored workflow 'nope'"),
     "seed 2^64": ({"input": {"workflow": FLUX, "seed": 2**64}}, "seed must be a whole number from 0 to 18446744073709551615"),
     "seed of 5,000 digits": ({"input": {"workflow": FLUX, "seed": 10**5000}}, "more than 60 digits"),
@@ -118,14 +118,14 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "width without height": ({"input": {"workflow": FLUX, "width": 512}}, "height is missing"),
     "height without width": ({"input": {"workflow": FLUX, "height": 512}}, "width is missing"),
     "prompt node that does not exist": ({"input": {"workflow": FLUX, "prompt": "x", "prompt_node_id": "99"}}, "no node '99'"),
-    "prompt node that does not fit": ({"input": {"workflow": FLUX, "prompt": "x", "prompt_node_id": "9"}}, "9 (SaveImage) does not take a prompt"),
+    "prompt node that does not fit": ({"input": {"workflow": FLUX, "prompt": "x", "prompt_node_id": "9"}}, "9 (SaveImage) does not accept a prompt"),
     "seed node that does not fit": ({"input": {"workflow": FLUX, "seed": 1, "seed_node_id": "6"}}, "25 (RandomNoise)"),
     "size node that does not fit": ({"input": {"workflow": FLUX, "width": 64, "height": 64, "size_node_id": 6}}, "27 (EmptySD3LatentImage)"),
     "a 50 MB workflow": ({"input": {"workflow": {"1": node("A", text="x" * 50_000_000)}}}, "larger than 20 MB"),
     "a workflow 10,000 levels deep": ({"input": {"workflow": {"1": node("A", a=deep(10_000))}}}, "nested deeper"),
     "a workflow with a lone surrogate": ({"input": {"workflow": {"1": node("A", text="\udc00")}}}, "surrogate"),
     "a node id with a lone surrogate": ({"input": {"workflow": {"\udc00": node("A")}}}, "surrogate"),
-    "a workflow with NaN": ({"input": {"workflow": {"1": node("A", x=float("nan"))}}}, "no JSON number"),
+    "a workflow with NaN": ({"input": {"workflow": {"1": node("A", x=float("nan"))}}}, "not a JSON number"),
     "a workflow with a huge number": ({"input": {"workflow": {"1": node("A", x=10**100)}}}, "64 bits"),
     "a file name that leaves the folder": ({"input": {"workflow": {"1": node("LoadImage", image="../../etc/passwd")}}}, "inside ComfyUI's own folder"),
     "an input's name that is none": ({"input": {"workflow": {"1": node("LoadImage", **{"a" * 1001: 1})}}}, "longer than 1000 characters"),
@@ -162,9 +162,9 @@ def test_null_is_as_good_as_nothing_and_odd_parts_of_files_are_told(draft_bench:
     odd = [{"name": "a.png", "image": PNG, "type": "input"}]
     answer = draft_bench.run(workflow=STILL, images=odd, steps_node_id="4")
     assert answer["warnings"] == [
-        "images[0] has 'type' too, which was ignored",
-        "steps_node_id was not used: there is no steps",
-        "images[0] (a.png) was not used: no node names it",
+        "images[0] also has 'type', which was ignored",
+        "steps_node_id was not used: the job has no steps",
+        "images[0] (a.png) was not used: no node uses this name",
     ]
 
 
@@ -172,7 +172,7 @@ def test_a_workflow_that_only_previews_says_why_there_is_no_image(draft_bench: B
     answer = draft_bench.run(workflow={"1": STILL["1"], "2": node("PreviewImage", images=["1", 0])})
     assert answer["images"] == []
     assert answer["warnings"] == [
-        "the workflow ran, but no node of it saved a file; its 1 previews are left out: output.previews returns them"
+        "the workflow ran, but none of its nodes saved a file; its 1 previews are left out: output.previews returns them"
     ]
 
 

@@ -96,7 +96,7 @@ def test_what_is_no_regular_file_of_ours_is_refused_and_not_waited_for(folders: 
     make(folders.root / kind / ("job" if kind == "output" else "") / "odd.png")
     (found,) = gather(folders, "odd.png", kind=kind)
     assert isinstance(found, OutputRefused)
-    assert "no regular file" in found.message
+    assert "not a regular file" in found.message
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "\ud800.png", "b/" * 2000 + "c.png"], ids=["long", "surrogate", "deep"])

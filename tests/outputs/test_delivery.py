@@ -67,7 +67,7 @@ def test_40_megabytes_end_in_the_bucket_with_a_link_that_works(bench: Bench, sto
     (entry,) = answer["files"]
     assert (entry["bucket"], entry["name"], entry["type"]) == (NAME, "noise_00001_.png", "image")
     assert entry["key"].endswith("/test-job/noise_00001_.png")
-    assert "as base64 the answer would be" in answer["warnings"][0]
+    assert "as base64 the response would be" in answer["warnings"][0]
     assert answer["timings"]["upload"] > 0
     assert not bench.leftovers()
 
@@ -164,7 +164,7 @@ def test_an_upload_that_fails_falls_back_on_base64_if_that_fits(draft_bench: Ben
         proxy.cut = 10**6
         answer = own.run(workflow=workflows.still(), output={"delivery": "bucket"})
         assert len(answer["images"]) == 1
-        assert "so the files come as base64" in answer["warnings"][0]
+        assert "the files are returned as base64 instead" in answer["warnings"][0]
         lost = own.run(workflow=noise(700))
         assert lost["error_code"] == "bucket_failed"
 
@@ -192,7 +192,7 @@ def test_a_caller_may_bring_a_bucket_of_their_own(draft_bench: Bench, storage: S
     assert len(fetched(answer)) == 1
     assert "/their-job/" in answer["files"][0]["key"]
     for broken in ({}, "x", {**theirs, "accessId": 5}):
-        with pytest.raises(InvalidInput, match="s3Config must have the texts endpointUrl"):
+        with pytest.raises(InvalidInput, match="s3Config must have the strings endpointUrl"):
             read_job({**job, "s3Config": broken})
 
 

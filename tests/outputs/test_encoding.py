@@ -146,7 +146,7 @@ def test_what_is_no_picture_is_left_alone(tmp_path: Path) -> None:
 def test_a_damaged_picture_is_an_error_that_names_the_node(tmp_path: Path) -> None:
     file = saved(tmp_path, smooth())
     file.path.write_bytes(file.path.read_bytes()[:100])
-    with pytest.raises(OutputRefused, match=r"node 9: its picture 'a/x_00001_\.png' cannot be read"):
+    with pytest.raises(OutputRefused, match=r"node 9: its image 'a/x_00001_\.png' cannot be read"):
         encode(tmp_path, file, format="webp")
 
 

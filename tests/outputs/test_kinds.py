@@ -331,7 +331,7 @@ def test_a_file_that_no_node_names_is_a_hint_and_one_that_was_not_sent_is_asked_
     with sent(photo(), storage) as sources:
         images = [{"name": name, "data": sources["base64"]} for name in ("in.png", "other.png")]
         answer = bench.run(workflow=workflow, images=images)
-        assert answer["warnings"] == ["images[1] (other.png) was not used: no node names it"]
+        assert answer["warnings"] == ["images[1] (other.png) was not used: no node uses this name"]
         taken = bench.run(workflow=workflow, images=images[1:])
         two = {
             **workflow,
@@ -341,7 +341,7 @@ def test_a_file_that_no_node_names_is_a_hint_and_one_that_was_not_sent_is_asked_
         asked = bench.run(workflow=two, images=images[1:])
     assert taken["images"] == answer["images"]
     assert (
-        "1 (LoadImage) names 'in.png'; the one file that was sent, 'other.png', was taken for it"
+        "1 (LoadImage) uses 'in.png'; the only file that was sent, 'other.png', was used for it"
         in taken["warnings"][0]
     )
     assert asked["error_type"] == "validation"
