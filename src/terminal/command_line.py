@@ -16,7 +16,7 @@ python serverless_worker.py --test --draft              an image now: no ComfyUI
 python serverless_worker.py --test                      run test_input.json on ComfyUI and save its images
 python serverless_worker.py --test_input JSON|FILE      run that input, or that workflow
 python serverless_worker.py --serve [--draft]           a RunPod endpoint on this machine, for clients and curl
-python serverless_worker.py --doctor                    what is there and what is missing on this machine
+python serverless_worker.py --doctor                    check what this machine has and what is missing
 python serverless_worker.py                             take jobs from RunPod (where RunPod starts it)"""
 
 
@@ -71,9 +71,13 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--output", metavar="DIR", type=Path, default=Path("output"), help="where a test saves (./output)"
     )
-    parser.add_argument("--draft", action="store_true", help="in place of ComfyUI: draw drafts, without model or GPU")
+    parser.add_argument(
+        "--draft", action="store_true", help="draw drafts instead of running ComfyUI: no model, no GPU"
+    )
     parser.add_argument("--serve", action="store_true", help="serve RunPod's routes on 127.0.0.1 with real workers")
-    parser.add_argument("--doctor", action="store_true", help="say what is there and what is missing, and exit")
+    parser.add_argument(
+        "--doctor", action="store_true", help="check what this machine has and what is missing, and exit"
+    )
     parser.add_argument("--port", metavar="N", type=_port, default=8000, help="port of --serve (8000)")
     parser.add_argument(
         "--workers", metavar="N", type=_worker_count, default=1, help="worker processes of --serve (1)"
@@ -122,7 +126,7 @@ def print_serving(port: int, workers: int, has_key: bool) -> None:
     url = f"http://127.0.0.1:{port}/v2/local"
     key = ' -H "Authorization: Bearer $SERVE_API_KEY"' if has_key else ""
     print(
-        f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; Ctrl-C ends it. Try it:\n"
+        f"serving {url} with {workers} worker{'s' if workers > 1 else ''}; stop it with Ctrl-C. Try it:\n"
         f"curl -s {url}/runsync -H 'Content-Type: application/json' -d @test_input.json{key}\n"
         f"or open http://127.0.0.1:{port}/ in a browser; the API is described at http://127.0.0.1:{port}/docs",
         flush=True,

@@ -75,11 +75,11 @@ def examine(settings: Settings) -> Iterator[Finding]:
         if torch.state is not State.BAD:
             yield from _boot(installation, settings)
     yield _run_check("GPU driver", lambda: fitness.CHECKS["gpu"](settings), _driver_message(), _NOT_DRAFTS)
-    yield _run_check("disk", lambda: fitness.CHECKS["disk"](settings), "enough is free for what jobs write")
+    yield _run_check("disk", lambda: fitness.CHECKS["disk"](settings), "enough free space for the files of jobs")
     yield _volume()
     yield from _models(settings, installation)
-    yield _bucket("results", settings.bucket, "none; they come in the answer, up to RESULT_LIMIT_MB")
-    yield _bucket("models", settings.models_bucket, "none; R2_ENDPOINT and its kin set one")
+    yield _bucket("results", settings.bucket, "none; results are in the response, up to RESULT_LIMIT_MB")
+    yield _bucket("models", settings.models_bucket, "none; R2_ENDPOINT and the other R2_ settings set one")
     yield from _keys(settings)
 
 
@@ -120,7 +120,7 @@ def _torch(installation: Installation, settings: Settings) -> Finding:
     if "--cpu" in settings.comfyui_args.split():
         return Finding("torch", State.GOOD, f"{version}, on the CPU (COMFYUI_ARGS)")
     built = f"built for CUDA {cuda}" if cuda else "built without CUDA"
-    remedy = "on a machine without one set COMFYUI_ARGS=--cpu"
+    remedy = "on a machine without a GPU set COMFYUI_ARGS=--cpu"
     return Finding("torch", State.BAD, f"{version}, {built}, finds no GPU: {remedy}", _NOT_DRAFTS)
 
 
@@ -133,16 +133,16 @@ def _boot(installation: Installation, settings: Settings) -> Iterator[Finding]:
     except WorkerError as error:
         yield Finding("boot", State.BAD, error.message, _NOT_DRAFTS)
         return
-    yield Finding("boot", State.GOOD, f"{installation.name} answers")
+    yield Finding("boot", State.GOOD, f"{installation.name} starts")
     for path in boot_log.fast_paths(settings.comfyui_args):
-        remedy = f"; what turns it on: {path.remedy}" if path.remedy else ""
+        remedy = f"; to turn it on: {path.remedy}" if path.remedy else ""
         yield Finding("fast path", State.GOOD if path.is_on else State.NOTE, f"{path}{remedy}")
     for pack in boot_log.failed_packs:
         yield Finding("node pack", State.NOTE, str(pack))
 
 
 def _driver_message() -> str:
-    return "answers" if Path("/dev/nvidiactl").exists() else "none, so no GPU of NVIDIA"
+    return "answers" if Path("/dev/nvidiactl").exists() else "none, so no NVIDIA GPU"
 
 
 def _run_check(
@@ -161,8 +161,8 @@ def _volume() -> Finding:
             free = f"{place}, {shutil.disk_usage(place).free / 1e9:.0f} GB free"
             if os.access(place, os.W_OK):
                 return Finding("volume", State.GOOD, free)
-            return Finding("volume", State.NOTE, f"{free}, but it cannot be written to")
-    return Finding("volume", State.NOTE, "none; models are in ComfyUI's folder, or fetched by each new worker")
+            return Finding("volume", State.NOTE, f"{free}, but it is not writable")
+    return Finding("volume", State.NOTE, "none; models are in ComfyUI's folder, or downloaded by each new worker")
 
 
 def _models(settings: Settings, installation: Installation | None) -> Iterator[Finding]:
@@ -173,17 +173,15 @@ def _models(settings: Settings, installation: Installation | None) -> Iterator[F
         yield Finding("models", State.BAD, error.message)
         return
     if not models:
-        yield Finding(
-            "models", State.NOTE, "MODELS names none; `python -m src.models sets` lists those that are known"
-        )
+        yield Finding("models", State.NOTE, "MODELS is empty; `python -m src.models sets` lists the known sets")
         return
     places = find_places(settings, installation.directory if installation else Path("ComfyUI").absolute())
     missing = [model.file for model in models if places.find(model) is None]
     if not missing:
-        yield Finding("models", State.GOOD, f"all {len(models)} that MODELS names are here")
+        yield Finding("models", State.GOOD, f"all {len(models)} of MODELS are installed")
         return
-    names = f"{len(missing)} of {len(models)} that MODELS names are not here: {', '.join(missing[:5])}"
-    remedy = "they are fetched at the start (DOWNLOAD_MODELS)"
+    names = f"{len(missing)} of {len(models)} models of MODELS are missing: {', '.join(missing[:5])}"
+    remedy = "they are downloaded at startup (DOWNLOAD_MODELS)"
     if not settings.download_models:
         remedy = "set DOWNLOAD_MODELS=true, or `python -m src.models fetch` them"
     yield Finding("models", State.NOTE if settings.download_models else State.BAD, f"{names}; {remedy}", _NOT_DRAFTS)
@@ -193,12 +191,12 @@ def _bucket(purpose: str, config: BucketConfig | None, message_without: str) -> 
     what = f"bucket of {purpose}"
     if config is None:
         return Finding(what, State.NOTE, message_without)
-    return _run_check(what, Bucket(config).check, f"{config.name} can be looked into")
+    return _run_check(what, Bucket(config).check, f"{config.name} is accessible")
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:
     for name, value, use in (
-        ("HF_TOKEN", settings.hf_token, "only models whose licence has to be accepted need one"),
+        ("HF_TOKEN", settings.hf_token, "only gated models need one"),
         ("COMFY_ORG_API_KEY", settings.comfy_org_api_key, "only paid partner nodes need one"),
     ):
         message = "set" if value else f"not set; {use}"

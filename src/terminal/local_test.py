@@ -89,7 +89,7 @@ def test_job(options: Options) -> dict[str, Any]:
         given = json.loads(text)
     except json.JSONDecodeError as error:
         problem = f"{error.msg} in line {error.lineno}, column {error.colno}" if text.strip() else "it is empty"
-        raise InvalidInput(f"{source} is no JSON: {problem}") from error
+        raise InvalidInput(f"{source} is not valid JSON: {problem}") from error
     except RecursionError as error:
         raise InvalidInput(f"{source} is nested too deeply") from error
     job_input = as_own_input(given, InputFields.model_fields)
@@ -118,7 +118,7 @@ def _check_output(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidInput(f"--output must be a folder: {folder} cannot be made one ({error.strerror})") from error
+        raise InvalidInput(f"--output must be a folder: {folder} cannot be created ({error.strerror})") from error
 
 
 # --- While it runs -------------------------------------------------------------------------------------

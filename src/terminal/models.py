@@ -29,15 +29,15 @@ from ..settings import Settings, read_settings
 from ..storage.bucket import Bucket
 
 USAGE = """\
-python -m src.models sets                        the sets, with sizes and licences
-python -m src.models list [SET…]                 the models, and which are here
-python -m src.models fetch SET… [--folder DIR]   fetch what is missing
-python -m src.models verify [SET…]               read every file here and compare it with what is known
-python -m src.models backup [--dry-run]          store in the bucket what it lacks
-python -m src.models restore [SET…] [--dry-run]  bring back what the folder lacks
+python -m src.models sets                        list the sets, with sizes and licences
+python -m src.models list [SET…]                 list the models, and which are installed
+python -m src.models fetch SET… [--folder DIR]   download missing models
+python -m src.models verify [SET…]               read every local file and compare it with the known digest
+python -m src.models backup [--dry-run]          upload files that the bucket does not have
+python -m src.models restore [SET…] [--dry-run]  download files that the folder does not have
 python -m src.models prune [SET…] [--yes]        remove leftovers and, with SET…, known models that none of them needs
-python -m src.models prune --bucket [--yes]      remove from the bucket what the folder has not
-python -m src.models pin [SET…] [--yes]          for maintainers: ask Hugging Face for sizes, digests and revisions
+python -m src.models prune --bucket [--yes]      remove files from the bucket that the folder does not have
+python -m src.models pin [SET…] [--yes]          for maintainers: get sizes, digests and revisions from Hugging Face
 python -m src.models schema                      the JSON schema of a manifest of your own"""
 
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("ended; what came is kept, and the same command goes on from there", file=sys.stderr)
+        print("stopped; partial downloads are kept, and the same command resumes them", file=sys.stderr)
         return 130
 
 
@@ -89,7 +89,7 @@ class _Context:
         except ComfyNotFound as error:
             places = find_places(self.settings, Path("ComfyUI").absolute())
             if places.target.is_relative_to(Path("ComfyUI").absolute()):
-                raise InvalidSetting("there is no ComfyUI and no volume here: name a folder with --folder") from error
+                raise InvalidSetting("no ComfyUI and no volume found: name a folder with --folder") from error
             return places
 
     @property
@@ -125,7 +125,7 @@ def _sets(context: _Context) -> int:
         licences = ", ".join(dict.fromkeys(model.licence for model in models))
         use = "" if all(model.commercial_ok for model in models) else "; not for commercial use"
         print(f"{name:24} {_size(models):>10}  {len(models)} files  {licences}{use}")
-    print("\nstock templates of ComfyUI, each a set of the models that it names (of the licences on their pages):")
+    print("\nstock templates of ComfyUI, each a set of the models that it uses (their licences are on their pages):")
     for family, names in _families(stock_catalog().sets):
         print(f"{family:24} {', '.join(names)}")
     return 0
@@ -142,7 +142,7 @@ def _families(names: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 def _list(context: _Context) -> int:
     places = context.places
-    print(f"looked into {', '.join(map(str, places.roots))}")
+    print(f"searched {', '.join(map(str, places.roots))}")
     for model in context.models:
         print(f"{model.name:40} {_size([model]):>10}  {model.folder}/{model.file}  {_state(model, places)}")
     return 0
@@ -154,7 +154,7 @@ def _state(model: Model, places: Places) -> str:
         return f"at {found}"
     other = next(places.candidates(model.folder, model.file), None)
     if other:
-        return f"another or a broken file: {other}"
+        return f"a different or damaged file: {other}"
     return "begun" if parts_of(places.target_of(model)).exists() else "missing"
 
 
@@ -168,7 +168,7 @@ def _fetch(context: _Context) -> int:
         fetcher.fetch(missing, _never_stop)
         print(f"{len(missing)} fetched to {context.places.target}")
         if len(missing) < len(models):
-            print(f"{len(models) - len(missing)} were there, of the right size (verify reads them)")
+            print(f"{len(models) - len(missing)} were present, of the right size (verify reads them)")
     return 0
 
 
@@ -210,7 +210,7 @@ def _restore(context: _Context) -> int:
     steps = mirror.to_restore(context.models if context.names else None)
     _print_steps(steps, "bring", "replace here")
     if not steps:
-        print(f"nothing to bring: all that {mirror.store.name} has of it is in {mirror.root}")
+        print(f"nothing to restore: {mirror.root} has everything that {mirror.store.name} has of it")
         return 0
     if not context.is_real_run("brought"):
         return 0
@@ -220,8 +220,8 @@ def _restore(context: _Context) -> int:
     for step in kept:
         print(f"kept: {step.key} differs here; --yes replaces it")
     for failure in failures:
-        print(f"not brought: {failure}")
-    print(f"{len(steps) - len(kept) - len(failures)} of {len(steps)} files brought to {mirror.root}")
+        print(f"not restored: {failure}")
+    print(f"{len(steps) - len(kept) - len(failures)} of {len(steps)} files restored to {mirror.root}")
     return 1 if failures or kept else 0
 
 

@@ -21,5 +21,5 @@ def model_of(job: JobModels, need: ModelNeed) -> Model:
     if known is not None:
         return known
     if not need.sources:
-        raise ModelRefused(f"nothing says where to get: {where}")
+        raise ModelRefused(f"no download source known for {where}")
     return job.as_model(NamedModel(need.folder, need.file, need.sources[0], where, need.sha256 or None))

@@ -65,10 +65,10 @@ def plan_endpoint(
     _plan_packs(plan, needs, settings, packs_in_image)
     if needs.partner_classes:
         plan.env["ENABLE_API_NODES"] = "true"
-        plan.lines.append("paid partner nodes: give a key by --secret COMFY_ORG_API_KEY, or with each job")
+        plan.lines.append("paid partner nodes: set a key with --secret COMFY_ORG_API_KEY, or send one with each job")
     if needs.inputs:
         plan.can_run = False
-        plan.lines.append(f"a job brings: {', '.join(needs.inputs)}")
+        plan.lines.append(f"files to send with a job: {', '.join(needs.inputs)}")
     plan.env["STORED_WORKFLOWS"] = pack({**unpack(stored), plan.name: content})
     plan.lines.append(f'stored as {plan.name!r}: {{"input": {{"workflow": "{plan.name}"}}}} runs it')
     plan.open += filter(None, [needs.unknown_classes])
@@ -93,10 +93,10 @@ def _plan_models(plan: Plan, needs: Needs, job: JobModels, has_volume: bool) -> 
     if not has_volume:
         plan.disk = -(-int(OWN_DISK + total * 1.05) // _DISK_STEP) * _DISK_STEP
     _choose_gpu(plan, [model for need, model in found if need.folder in _LARGE])
-    where = "kept on the volume" if has_volume else "each worker that starts anew fetches them; a volume keeps them"
+    where = "kept on the volume" if has_volume else "each new worker downloads them; a volume keeps them"
     at_least = "" if all(model.size for _, model in found) else "at least "
     seconds = max(1, round(total / _FETCH_SPEED))
-    plan.lines.append(f"models: {at_least}{total:.1f} GB, fetched at the first start in some {seconds} s; {where}")
+    plan.lines.append(f"models: {at_least}{total:.1f} GB, downloaded at the first start in about {seconds} s; {where}")
 
 
 def _sized(plan: Plan, wanted: Sequence[ModelNeed], job: JobModels) -> Iterator[tuple[ModelNeed, Model]]:
@@ -111,7 +111,7 @@ def _sized(plan: Plan, wanted: Sequence[ModelNeed], job: JobModels) -> Iterator[
         try:
             (model,) = job.fetcher.sized([model], lambda: None)
         except WorkerError as error:
-            plan.lines.append(f"  its size is not known: {error.message}")
+            plan.lines.append(f"  its size is unknown: {error.message}")
         size = f"{model.size / 1e9:.2f} GB" if model.size else "?"
         plan.lines.append(f"  {shown}: {size}, {model.source.page}")
         yield need, model
@@ -155,4 +155,6 @@ def _plan_packs(plan: Plan, needs: Needs, settings: Settings, packs_in_image: bo
         plan.lines.append(f"  node pack {source}. {state}")
     if sources:
         plan.env["CUSTOM_NODES"] = ",".join(sources)
-        plan.lines.append("node packs: fetched at the first start; docker/build.sh --workflow bakes them in")
+        plan.lines.append(
+            "node packs: installed at the first start; docker/build.sh --workflow bakes them into the image"
+        )

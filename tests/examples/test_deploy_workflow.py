@@ -125,8 +125,8 @@ def test_what_is_open_ends_it_before_anything_changes(
     file = flow(tmp_path, workflow)
     assert run(api, *IMAGE, "--workflow", file, "--no-check") == 1
     told = capsys.readouterr()
-    assert "open: nothing says where to get: diffusion_models/tiny_sd3.safetensors" in told.out
-    assert "open: no known node pack has: Stranger" in told.out
+    assert "open: no download source known for diffusion_models/tiny_sd3.safetensors" in told.out
+    assert "open: no known node pack provides: Stranger" in told.out
     assert "something is open" in told.err
     assert api.changes == []
     assert run(api, *IMAGE, "--workflow", file, "--dry-run") == 0
@@ -171,5 +171,5 @@ def test_a_workflow_that_takes_files_is_validated(
         served.wait_for_workers(1)
         assert run(api, *IMAGE, "--workflow", flow(tmp_path, loading, "loading"), jobs=jobs_of(served)) == 0
     told = capsys.readouterr().out
-    assert "a job brings: face.png" in told
+    assert "files to send with a job: face.png" in told
     assert "it was not run, as a job has to bring its files" in told

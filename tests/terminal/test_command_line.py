@@ -210,4 +210,4 @@ def test_help_tells_every_setting_with_its_default(tmp_path: Path) -> None:
     for setting in fields(Settings):
         default = format_value(setting.default)
         assert f"\n  {variable(setting)}{f' ({default})' if default else ''}\n" in told
-    assert "what is there and what is missing" in told
+    assert "check what this machine has and what is missing" in told

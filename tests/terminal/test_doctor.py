@@ -51,7 +51,7 @@ def test_torch_is_asked_in_comfyuis_own_python(tmp_path: Path) -> None:
     settings = comfyui(tmp_path / "with", str(fake))
     assert found(settings)["torch"] == (
         State.BAD,
-        "2.9, built for CUDA 12.8, finds no GPU: on a machine without one set COMFYUI_ARGS=--cpu",
+        "2.9, built for CUDA 12.8, finds no GPU: on a machine without a GPU set COMFYUI_ARGS=--cpu",
     )
     assert found(replace(settings, comfyui_args="--cpu"))["torch"] == (State.GOOD, "2.9, on the CPU (COMFYUI_ARGS)")
 
@@ -60,10 +60,10 @@ def test_models_that_are_named_and_not_here_are_told_with_the_way_to_get_them(tm
     settings = replace(comfyui(tmp_path), models=("flux1-dev",))
     state, told = found(settings)["models"]
     assert state is State.BAD
-    assert "are not here: " in told
+    assert "are missing: " in told
     assert "DOWNLOAD_MODELS=true" in told
     state, told = found(replace(settings, download_models=True))["models"]
-    assert (state, "fetched at the start" in told) == (State.NOTE, True)
+    assert (state, "downloaded at startup" in told) == (State.NOTE, True)
     state, told = found(replace(settings, models=("flux1-dv",)))["models"]
     assert (state, "flux1-dv" in told) == (State.BAD, True)
 
@@ -71,7 +71,7 @@ def test_models_that_are_named_and_not_here_are_told_with_the_way_to_get_them(tm
 def test_a_bucket_is_looked_into(storage: Storage) -> None:
     config: BucketConfig = storage.config
     good = doctor._bucket("results", config, "")
-    assert (good.state, good.message) == (State.GOOD, f"{config.name} can be looked into")
+    assert (good.state, good.message) == (State.GOOD, f"{config.name} is accessible")
     bad = doctor._bucket("results", replace(config, name="no-such-bucket"), "")
     assert (bad.state, "no-such-bucket" in bad.message) == (State.BAD, True)
 

@@ -89,7 +89,7 @@ def test_fetch_brings_a_set_once(run: Command, server: ModelServer) -> None:
     assert server.requests == []
     assert f"2 fetched to {run.folder}" in run("fetch", "both")
     assert (run.folder / "loras" / "b.safetensors").read_bytes() == B
-    assert "1 were there, of the right size (verify reads them)" in run("fetch", "ONE")
+    assert "1 were present, of the right size (verify reads them)" in run("fetch", "ONE")
 
 
 def test_list_says_where_models_are(run: Command) -> None:
@@ -99,7 +99,7 @@ def test_list_says_where_models_are(run: Command) -> None:
     assert lines["b"].endswith("missing")
     (run.folder / "loras").mkdir()
     (run.folder / "loras" / "b.safetensors").write_bytes(A)
-    assert "another or a broken file" in run("list", "b")
+    assert "a different or damaged file" in run("list", "b")
 
 
 def test_verify_reads_every_file(run: Command) -> None:
@@ -113,8 +113,8 @@ def test_verify_reads_every_file(run: Command) -> None:
     (run.folder / "vae" / "a.safetensors").write_bytes(other)
     (run.folder / "loras" / "b.safetensors").write_bytes(B[:-1])
     said = run("verify", status=1)
-    assert "BAD  vae/a.safetensors: a.safetensors is not the file that is meant" in said
-    assert "BAD  loras/b.safetensors: its tensors take 2,000 bytes, but 1,999 are there" in said
+    assert "BAD  vae/a.safetensors: a.safetensors is not the expected file" in said
+    assert "BAD  loras/b.safetensors: its tensors need 2,000 bytes, but it has 1,999" in said
     assert "1 good, 2 bad" in said
     (run.folder / "loras" / "b.safetensors").unlink()
     assert "BAD  loras/b.safetensors: missing" in run("verify", "b", status=1)
@@ -132,7 +132,7 @@ def test_backup_and_restore_say_what_they_do(run: Command) -> None:
     said = run("restore", status=1)
     assert "kept: vae/a.safetensors differs here; --yes replaces it" in said
     assert (run.folder / "loras" / "b.safetensors").read_bytes() == B
-    assert "1 of 1 files brought" in run("restore", "--yes")
+    assert "1 of 1 files restored" in run("restore", "--yes")
     assert (run.folder / "vae" / "a.safetensors").read_bytes() == A
 
 
@@ -141,7 +141,7 @@ def test_restore_brings_the_models_of_a_set(run: Command) -> None:
     run("backup")
     for name in ("vae/a.safetensors", "loras/b.safetensors"):
         (run.folder / name).unlink()
-    assert "1 of 1 files brought" in run("restore", "one")
+    assert "1 of 1 files restored" in run("restore", "one")
     assert not (run.folder / "loras" / "b.safetensors").exists()
 
 
@@ -172,14 +172,14 @@ def test_prune_of_the_bucket_removes_what_the_folder_has_not(run: Command) -> No
 
 
 def test_what_is_wrong_is_said_in_a_line(run: Command) -> None:
-    assert "there is no set or model 'flux1'; there is" in run("fetch", "flux1", status=1)
+    assert "there is no set or model 'flux1'; similar names:" in run("fetch", "flux1", status=1)
     assert run("fetch", "both,one")
-    assert "fetch what? `python -m src.models sets` lists" in run("fetch", status=2)
+    assert "fetch: name a set or model; `python -m src.models sets` lists" in run("fetch", status=2)
     assert "invalid choice" in run("fetsh", status=2)
     run.environment["R2_ENDPOINT"] = ""
     assert "set R2_ENDPOINT, R2_ACCESS_KEY_ID and R2_SECRET_ACCESS_KEY" in run("backup", status=1)
     run.environment["MODELS_MANIFEST"] = str(ROOT / "README.md")
-    assert "invalid_manifest: MODELS_MANIFEST must be a JSON file, and README.md" in run("sets", status=1)
+    assert "invalid_manifest: MODELS_MANIFEST must be a JSON file, but README.md" in run("sets", status=1)
 
 
 def test_no_key_is_said(run: Command) -> None:
@@ -200,7 +200,7 @@ def test_a_folder_that_is_none_of_models_is_refused(run: Command, tmp_path: Path
         assert f"did you mean {run.folder / 'models'}?" in run(command, status=1)
     assert "there is no folder" not in run("prune", "--bucket", "--yes", status=1)
     run.folder = run.folder / "models"
-    assert "has no file: is the volume there? nothing is removed" in run("prune", "--bucket", "--yes", status=1)
+    assert "has no files: is the volume attached? Nothing is removed" in run("prune", "--bucket", "--yes", status=1)
 
 
 def test_a_damaged_file_does_not_become_the_backup_and_no_damaged_one_comes_back(
@@ -211,11 +211,11 @@ def test_a_damaged_file_does_not_become_the_backup_and_no_damaged_one_comes_back
     damaged = bytearray(A)
     damaged[1500] ^= 255
     (run.folder / "vae" / "a.safetensors").write_bytes(damaged)
-    assert "not stored: vae/a.safetensors is not the file that the manifest knows" in run("backup", status=1)
-    assert "1 of 1 files brought" in run("restore", "--yes")
+    assert "not stored: vae/a.safetensors is not the file in the manifest" in run("backup", status=1)
+    assert "1 of 1 files restored" in run("restore", "--yes")
     place = {"Bucket": run.environment["R2_BUCKET"], "Key": "vae/a.safetensors"}
     storage.client().put_object(**place, Body=bytes(damaged), Metadata={"sha256": hashlib.sha256(damaged).hexdigest()})
-    assert "is not the file that the manifest knows" in run("restore", "--yes", status=1)
+    assert "is not the file in the manifest" in run("restore", "--yes", status=1)
     assert (run.folder / "vae" / "a.safetensors").read_bytes() == A
 
 
@@ -226,7 +226,7 @@ def test_keys_that_the_manifest_names_are_no_part_of_the_backup(run: Command, st
     manifest.write_text(json.dumps(content))
     storage.client().put_object(Bucket=run.environment["R2_BUCKET"], Key="private/c.safetensors", Body=A)
     run("fetch", "c")
-    assert "nothing to bring" in run("restore")
+    assert "nothing to restore" in run("restore")
     assert "nothing to remove" in run("prune", "--bucket", "--yes")
 
 
