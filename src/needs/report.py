@@ -61,6 +61,6 @@ def _pack(pack: PackNeed) -> tuple[str, ...]:
 
 def _state(need: ModelNeed | PackNeed) -> str:
     """What is to be said of a need besides what it is."""
-    said = ["there"] if need.is_there else ["missing"] if need.is_there is False else []
+    said = ["installed"] if need.is_there else ["missing"] if need.is_there is False else []
     said += [] if need.is_needed else ["only nodes that do not run"]
     return f"  ({', '.join(said)})" if said else ""
