@@ -4,23 +4,23 @@ set -euo pipefail
 
 usage() {
     cat << 'EOF'
-usage: docker/build.sh [options] [-- ARGUMENT…]     (what follows -- goes to the builder as it is)
+usage: docker/build.sh [options] [-- ARGUMENT…]     (arguments after -- are passed to the builder)
 
-  --image NAME        what the image is called (default: comfyui-worker; to push: YOU/comfyui-worker)
+  --image NAME        name of the image (default: comfyui-worker; to push: YOU/comfyui-worker)
   --tag TAG           its tag (default: the git version; the variant and target are added)
   --target NAME       serverless (default), models or pod
-  --variant NAME      cu130 (default), cu128 (older drivers), or cpu: the torch that goes in
-  --models SET,…      for --target models: what is baked in
-  --secrets FILE      file with HF_TOKEN, R2_… for --models (default: .secrets if it is there)
-  --workflow FILE     build with just the node packs that it needs (several times for several files): they are locked
-                      in docker/custom_nodes.lock, and the image has to take the workflow. Needs python3 here with
+  --variant NAME      cu130 (default), cu128 (older drivers), or cpu: the torch build to install
+  --models SET,…      for --target models: the models to bake in
+  --secrets FILE      file with HF_TOKEN, R2_… for --models (default: .secrets if it exists)
+  --workflow FILE     build with only the node packs that it needs (repeat for several files): they are locked
+                      in docker/custom_nodes.lock, and the image must accept the workflow. Needs python3 with
                       requirements.txt
   --with-models       with --workflow: bake in its models too (the target is then models)
   --custom-nodes A,B  names or groups of docker/custom_nodes.lock (default: default; '' for none)
   --platform NAME     default: linux/amd64, which RunPod runs
   --builder NAME      docker (default) or buildah
   --no-smoke-test     do not run a job in the new image
-  --push              push it when all went well
+  --push              push the image if everything succeeded
   --dry-run           print the commands only
 EOF
 }
@@ -61,13 +61,13 @@ while (($#)); do
 done
 
 if [[ $with_models == yes ]]; then
-    ((${#workflows[@]})) || fail "--with-models is for --workflow"
-    [[ $target == serverless && -z $models ]] || fail "--with-models has a target and models of its own"
+    ((${#workflows[@]})) || fail "--with-models requires --workflow"
+    [[ $target == serverless && -z $models ]] || fail "--with-models cannot be combined with --target or --models"
     target=models models=workflow
 fi
 
 case $target in
-    serverless | pod) [[ -z $models ]] || fail "--models is for --target models" ;;
+    serverless | pod) [[ -z $models ]] || fail "--models requires --target models" ;;
     models) [[ -n $models ]] || fail "--target models needs --models SET,… (python -m src.models sets lists them)" ;;
     *) fail "--target must be serverless, models or pod, not '$target'" ;;
 esac
@@ -112,12 +112,12 @@ git_version() {
 check_builder() {
     case $builder in
         docker)
-            command -v docker > /dev/null || fail "there is no docker: install Docker (https://docs.docker.com/get-docker/), or use --builder buildah"
-            docker info > /dev/null 2>&1 || fail "the Docker engine does not answer: start it (Docker Desktop, or: sudo systemctl start docker), or use --builder buildah"
+            command -v docker > /dev/null || fail "docker not found: install Docker (https://docs.docker.com/get-docker/), or use --builder buildah"
+            docker info > /dev/null 2>&1 || fail "the Docker engine does not respond: start it (Docker Desktop, or: sudo systemctl start docker), or use --builder buildah"
             docker buildx version > /dev/null 2>&1 || fail "docker has no buildx: install the plugin docker-buildx"
             ;;
         buildah)
-            command -v buildah > /dev/null || fail "there is no buildah: apt-get install buildah"
+            command -v buildah > /dev/null || fail "buildah not found: apt-get install buildah"
             ;;
         *) fail "--builder must be docker or buildah, not '$builder'" ;;
     esac
@@ -126,7 +126,7 @@ check_builder() {
 # Check that we are logged in to the image's registry: better before an hour of building than after it.
 check_login() {
     local registry=docker.io name=${image%%/*} file
-    [[ $image == */* ]] || fail "to push, say whose image it is: --image YOU/$image"
+    [[ $image == */* ]] || fail "to push, give the image's owner: --image YOU/$image"
     if [[ $name == *.* || $name == *:* || $name == localhost ]]; then registry=$name; fi
     if [[ $builder == buildah ]]; then
         buildah login --get-login "$registry" > /dev/null 2>&1 || fail "not logged in to $registry: buildah login $registry"
@@ -140,7 +140,7 @@ check_login() {
 check_tree() {
     [[ $version != unversioned || -n $tag ]] || fail "to push, build from a git checkout, whose version is the tag, or give --tag"
     [[ -z $(git -C "$repository" status --porcelain 2> /dev/null) ]] \
-        || fail "there are files that are changed or not committed (git status): commit or stash them, so that the tag can be built again"
+        || fail "there are modified or uncommitted files (git status): commit or stash them, so that the tag can be built again"
 }
 
 version=$(git_version)
@@ -203,10 +203,10 @@ if ((${#workflows[@]})); then
             || failed=yes
         [[ $dry_run == yes ]] || buildah rm "$container" > /dev/null
     fi
-    [[ -z $failed ]] || fail "the image $name was built, but its ComfyUI does not take the workflow; nothing was pushed"
+    [[ -z $failed ]] || fail "the image $name was built, but its ComfyUI does not accept the workflow; nothing was pushed"
 fi
 
 if [[ $push == yes ]]; then
-    run "$builder" push "$name" || fail "the push of $name failed: does the repository exist, and may you write to it?"
+    run "$builder" push "$name" || fail "the push of $name failed: does the repository exist, and do you have write access?"
 fi
 printf '%s\n' "$name"

@@ -61,7 +61,7 @@ def read_lock(file: Path) -> list[CustomNode]:
         if node.archive and not _DIGEST.fullmatch(node.sha256):
             sys.exit(f"{file.name}: the sha256 of {node.name} must be 64 hex digits, not {node.sha256!r}")
         if not re.fullmatch(r"[\w-][\w.-]*", node.name):
-            sys.exit(f"{file.name}: {node.name!r} cannot be the name of a folder")
+            sys.exit(f"{file.name}: {node.name!r} is not a valid folder name")
         if loose := [requirement for requirement in node.requirements if "==" not in requirement]:
             sys.exit(f"{file.name}: {node.name} needs exact versions (==), not {', '.join(loose)}")
         nodes.append(node)
@@ -73,7 +73,7 @@ def select(nodes: list[CustomNode], selection: str) -> list[CustomNode]:
     words = {word.strip() for word in selection.split(",")} - {""}
     known = {node.name for node in nodes} | {node.group for node in nodes}
     if unknown := sorted(words - known):
-        sys.exit(f"CUSTOM_NODES: there is no {', '.join(unknown)}; there are {', '.join(sorted(known))}")
+        sys.exit(f"CUSTOM_NODES: unknown: {', '.join(unknown)}; known: {', '.join(sorted(known))}")
     return [node for node in nodes if node.name in words or node.group in words]
 
 
@@ -107,7 +107,7 @@ def unpack(node: CustomNode, folder: Path) -> None:
         sys.exit(f"the archive of {node.registry or node.name} has the SHA-256 {digest}, not {node.sha256}")
     with zipfile.ZipFile(archive) as opened:
         if any(".." in Path(name).parts or Path(name).is_absolute() for name in opened.namelist()):
-            sys.exit(f"the archive of {node.registry or node.name} has names that lead out of it")
+            sys.exit(f"the archive of {node.registry or node.name} has names that lead outside it")
         opened.extractall(folder)
     archive.unlink()
     _compile(folder)
@@ -128,7 +128,7 @@ def _compile(folder: Path) -> None:
 def _run(command: list[str]) -> None:
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     if subprocess.run(command, check=False, env=environment).returncode:
-        sys.exit(f"this did not work: {' '.join(command)}")
+        sys.exit(f"this failed: {' '.join(command)}")
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
     options = parser.parse_args()
 
     if options.command == "comfyui":
-        hint = "If that is what you want, build with --build-arg COMFYUI_COMMIT=… of it."
+        hint = "If that is intended, build with --build-arg COMFYUI_COMMIT=… of it."
         clone(options.repository, options.version, options.commit, options.folder, hint)
         return
     selected = select(read_lock(options.lock), options.wanted)

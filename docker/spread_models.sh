@@ -6,7 +6,7 @@ set -euo pipefail
 baked=$1 sets=$2
 
 if [[ -z $sets ]]; then
-    echo "which models? Build with --build-arg MODELS=SET,…; python -m src.models sets lists the sets" >&2
+    echo "no models given: build with --build-arg MODELS=SET,…; python -m src.models sets lists the sets" >&2
     exit 2
 fi
 manifest=$(dirname "${BASH_SOURCE[0]}")/models.json

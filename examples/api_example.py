@@ -45,9 +45,9 @@ _ATTEMPTS = 5
 _MAX_REQUEST_BYTES = {"run": 10_000_000, "runsync": 20_000_000}
 """RunPod's limit for the size of a request, by route."""
 _REMEDIES = {  # by HTTP status
-    401: "the key is not accepted: make one in RunPod's console (Settings > API keys) and set RUNPOD_API_KEY",
+    401: "the key is not accepted: create one in RunPod's console (Settings > API keys) and set RUNPOD_API_KEY",
     403: "this key may not use this endpoint: it needs access to Serverless",
-    404: "there is no such endpoint, or the job is too old: check RUNPOD_ENDPOINT_ID (the id, not the name)",
+    404: "the endpoint does not exist, or the job is too old: check RUNPOD_ENDPOINT_ID (the id, not the name)",
     429: "too many requests for this endpoint: wait a moment",
 }
 
@@ -101,7 +101,7 @@ class Endpoint:
         status = self._request("POST", route, body)
         job_id = status.get("id")
         if not isinstance(job_id, str):
-            raise JobError(f"the endpoint gave no id for the job: {str(status)[:300]}", status)
+            raise JobError(f"the endpoint returned no id for the job: {str(status)[:300]}", status)
         try:
             wait = _FIRST_POLL_SECONDS
             while status.get("status") not in _ENDED:
@@ -196,9 +196,9 @@ def _decode(response: requests.Response) -> Json:
     try:
         decoded = response.json()
     except ValueError as error:
-        raise JobError(f"{response.url} answered something else than JSON; is it an endpoint?") from error
+        raise JobError(f"{response.url} did not return valid JSON; is it an endpoint?") from error
     if not isinstance(decoded, dict):
-        raise JobError(f"{response.url} answered a JSON value that is no object; is it an endpoint?")
+        raise JobError(f"{response.url} did not return a JSON object; is it an endpoint?")
     return decoded
 
 
@@ -209,7 +209,7 @@ def _reason(response: requests.Response) -> str:
         if message:
             return f"{response.status_code}: {_REMEDIES.get(response.status_code, 'refused')} ({str(message)[:300]})"
     if response.status_code >= 500:
-        return f"{response.status_code}: the endpoint has a fault of its own; try again later"
+        return f"{response.status_code}: the endpoint has an internal error; try again later"
     return f"{response.status_code}: {_REMEDIES.get(response.status_code, response.text[:300])}"
 
 
@@ -220,7 +220,7 @@ def _worker_answer(status: Json) -> Json:
         raise JobError("the job was cancelled", status)
     if state == "TIMED_OUT":
         raise JobError(
-            "the job ran into RunPod's execution timeout: raise it in the endpoint's settings, or use fewer steps",
+            "the job exceeded RunPod's execution timeout: raise it in the endpoint's settings, or use fewer steps",
             status,
         )
     answer = output if isinstance(output, dict) else {}
@@ -229,8 +229,8 @@ def _worker_answer(status: Json) -> Json:
         raise JobError(f"{message}" + (f" [{code}]" if code else ""), {**status, **answer})
     if not isinstance(output, dict):
         raise JobError(
-            "the job ended well, but its result is not there: it was too large for RunPod (10 MB by /run, 20 MB by "
-            "/runsync), or too old. Set up a bucket for the worker, or ask for a smaller format",
+            "the job succeeded, but its result is missing: it was too large for RunPod (10 MB for /run, 20 MB for "
+            "/runsync), or too old. Set up a bucket for the worker, or request a smaller format",
             status,
         )
     return output
@@ -405,7 +405,7 @@ def endpoint_of(options: argparse.Namespace) -> Endpoint:
     key = options.key or os.environ.get("RUNPOD_API_KEY") or secrets.get("RUNPOD_API_KEY")
     if not endpoint_id or not key:
         missing = "the endpoint's id (--endpoint, RUNPOD_ENDPOINT_ID)" if not endpoint_id else "a key (RUNPOD_API_KEY)"
-        raise JobError(f"{missing} is missing; both are in RunPod's console. --local asks one on this machine")
+        raise JobError(f"{missing} is missing; both are in RunPod's console. --local uses an endpoint on this machine")
     return Endpoint.of(endpoint_id, key)
 
 
@@ -435,9 +435,9 @@ def read_workflow(given: str | None) -> Json | str | None:
     except OSError as error:
         raise JobError(f"{given} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        raise JobError(f"{given} is no JSON: {error}") from error
+        raise JobError(f"{given} is not valid JSON: {error}") from error
     if not isinstance(workflow, dict):
-        raise JobError(f"{given} is no workflow: it must hold a JSON object")
+        raise JobError(f"{given} is not a workflow: it must contain a JSON object")
     return workflow
 
 
@@ -470,7 +470,11 @@ def _seed(text: str) -> int | str:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--workflow", metavar="FILE.json", help="API format or as the editor saves it, or the name of a stored one")
+    add(
+        "--workflow",
+        metavar="FILE.json",
+        help="a file in API format or as the editor saves it, or the name of a stored workflow",
+    )
     add("--prompt")
     add("--negative-prompt")
     add("--seed", type=_seed, help="a number, or random")
@@ -485,21 +489,27 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="any field of docs/input.md: steps=8",
     )
     for kind in ("image", "file"):
-        text = f"{'a picture' if kind == 'image' else 'any file'} for the workflow; NAME is what the workflow calls it"
+        text = f"{'a picture' if kind == 'image' else 'any file'} for the workflow; NAME is its name in the workflow"
         add(f"--{kind}", action="append", type=_attachment, default=[], metavar="[NAME=]PATH_OR_URL", help=text)
     add("--output", default="output", metavar="FOLDER", help="where files are saved (default: output)")
-    add("--sheet", action="store_true", help="a contact sheet too, of several pictures")
-    add("--no-show", action="store_true", help="do not show pictures in the terminal")
-    add("--sync", action="store_true", help="by /runsync: larger requests, but results are kept for a minute only")
-    add("--timeout", type=float, default=900.0, metavar="SECONDS", help="then the job is cancelled (default: 900)")
-    add("--endpoint", metavar="ID", help="of RunPod; else RUNPOD_ENDPOINT_ID")
-    add("--key", help="else RUNPOD_API_KEY, or SERVE_API_KEY with --local")
+    add("--sheet", action="store_true", help="also save a contact sheet of several images")
+    add("--no-show", action="store_true", help="do not show images in the terminal")
+    add("--sync", action="store_true", help="use /runsync: larger requests, but results are only kept for a minute")
+    add(
+        "--timeout",
+        type=float,
+        default=900.0,
+        metavar="SECONDS",
+        help="seconds until the job is cancelled (default: 900)",
+    )
+    add("--endpoint", metavar="ID", help="id of the RunPod endpoint (default: RUNPOD_ENDPOINT_ID)")
+    add("--key", help="API key (default: RUNPOD_API_KEY, or SERVE_API_KEY with --local)")
     add(
         "--local",
         nargs="?",
         const=LOCAL,
         metavar="PORT",
-        help=f"one on this machine: its port or URL (default: {LOCAL})",
+        help=f"use an endpoint on this machine: its port or URL (default: {LOCAL})",
     )
     return parser.parse_args(arguments)
 

@@ -51,8 +51,8 @@ _DEFAULTS: dict[str, Any] = {
 _INIT_TIMEOUT = {"RUNPOD_INIT_TIMEOUT": "800"}  # downloading models may take longer than RunPod's 7 minutes
 _SAVE_ENDPOINT = "mutation saveEndpoint($input: EndpointInput!) { saveEndpoint(input: $input) { id name } }"
 _REMEDIES = {  # by HTTP status
-    401: ["RUNPOD_API_KEY is not accepted: make a key in RunPod's console, Settings > API keys"],
-    403: ["this key may not do that: it needs write access to Serverless"],
+    401: ["RUNPOD_API_KEY is not accepted: create a key in RunPod's console, Settings > API keys"],
+    403: ["this key does not have permission: it needs write access to Serverless"],
     429: ["too many requests: wait a minute"],
 }
 
@@ -98,7 +98,7 @@ class RunPod:
         self.update(endpoint_id, {"image": former["image"], "env": former.get("env") or {}})
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        hint = "" if method == "GET" else "; look into the console whether it was done before you try again"
+        hint = "" if method == "GET" else "; check in the console whether the change was made before you try again"
         try:
             response = self._session.request(
                 method, self._url + path, json=body, timeout=_TIMEOUT, allow_redirects=False
@@ -107,7 +107,7 @@ class RunPod:
         except requests.exceptions.JSONDecodeError as error:
             raise DeployError(f"RunPod's API answered {response.status_code}, without JSON{hint}") from error
         except requests.RequestException as error:
-            raise DeployError(f"RunPod's API does not answer ({type(error).__name__}){hint}") from error
+            raise DeployError(f"RunPod's API does not respond ({type(error).__name__}){hint}") from error
         if response.status_code // 100 != 2 or not isinstance(answer, dict):
             raise DeployError(_reason(response.status_code, answer))
         return answer
@@ -142,7 +142,7 @@ class Jobs:
                 return dict(told.get("output") or {})
             if status in ("FAILED", "CANCELLED", "TIMED_OUT"):
                 raise DeployError(
-                    f"the check ended as {status}: {str(told.get('error') or told.get('output'))[:2000]}"
+                    f"the check ended with status {status}: {str(told.get('error') or told.get('output'))[:2000]}"
                 )
             if time.monotonic() > end:
                 self._call("POST", f"/cancel/{job_id}")
@@ -156,7 +156,7 @@ class Jobs:
                 answer = response.json()
             except requests.RequestException as error:
                 if is_last or method != "GET":
-                    raise DeployError(f"the endpoint does not answer ({type(error).__name__})") from error
+                    raise DeployError(f"the endpoint does not respond ({type(error).__name__})") from error
                 time.sleep(_POLL_SECONDS)
                 continue
             if response.status_code // 100 != 2 or not isinstance(answer, dict):
@@ -210,7 +210,7 @@ def check(plan: Plan, jobs: Jobs, seconds: float) -> str:
         problems = [problem for problem in output.get("problems") or [] if not _is_of_an_input(problem, slots)]
         if problems:
             raise DeployError("the check failed: " + "; ".join(str(problem["message"]) for problem in problems)[:2000])
-        return "the endpoint takes the workflow; it was not run, as a job has to bring its files"
+        return "the endpoint accepts the workflow; it was not run, because it needs files sent with the job"
     files = [file["name"] for file in output.get("files", [])] or output.get("filenames", [])
     return f"it ran in {output.get('execution_time_seconds')} s and made {', '.join(files) or 'no file'}"
 
@@ -227,7 +227,7 @@ def creation_body(options: argparse.Namespace) -> dict[str, Any]:
         if getattr(options, name) is None:
             setattr(options, name, default)
     if not options.image:
-        raise DeployError(f"there is no endpoint {options.name!r} yet: say its image (--image YOU/NAME:TAG)")
+        raise DeployError(f"there is no endpoint {options.name!r} yet: give its image (--image YOU/NAME:TAG)")
     options.env = {**_INIT_TIMEOUT, **options.env}
     return {"name": options.name, "type": "QUEUE", **_requested_fields(options), "env": options.env}
 
@@ -238,7 +238,7 @@ def update_body(options: argparse.Namespace, current: dict[str, Any]) -> dict[st
     gpu, current_gpu = body.get("gpu", {}), current.get("gpu") or {}
     if current.get("type", "QUEUE") != "QUEUE":
         raise DeployError(
-            f"the endpoint {options.name!r} is no queue ({current['type']}): the worker needs one of its own"
+            f"the endpoint {options.name!r} is not queue-based ({current['type']}): use a separate endpoint"
         )
     if current_gpu.get("excludedTypes") and set(gpu.get("pools", [])) == set(current_gpu.get("pools") or []):
         gpu["excludedTypes"] = current_gpu["excludedTypes"]
@@ -364,27 +364,27 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=f"defaults: {_DEFAULTS}"
     )
     add = parser.add_argument
-    add("--name", required=True, help="what the endpoint is called")
+    add("--name", required=True, help="name of the endpoint")
     add("--image", help="the image: YOU/comfyui-worker:TAG")
     add(
         "--gpu", type=_pools, metavar="POOL,…", help="GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools"
     )
     add("--cuda", metavar="VERSION", help="lowest CUDA of the host: 13.0 for cu130 images, 12.8 for cu128")
-    add("--disk", type=int, metavar="GB", help="container disk; more if models are fetched to it")
+    add("--disk", type=int, metavar="GB", help="container disk; more if models are downloaded to it")
     add("--min-workers", type=int, metavar="N", help="0 costs nothing while idle")
     add("--max-workers", type=int, metavar="N")
     add("--idle-timeout", type=int, metavar="SECONDS", help="how long a worker waits for another job; it is billed")
     add("--queue-delay", type=float, metavar="SECONDS", help="how long a job waits before another worker starts")
-    add("--timeout", type=int, metavar="SECONDS", help="longest job; a little more than JOB_TIMEOUT")
-    add("--volume", action="append", metavar="ID", help="network volumes, in place of those there are")
-    add("--data-center", action="append", metavar="ID", help="data centers, in place of those there are")
+    add("--timeout", type=int, metavar="SECONDS", help="execution timeout; a little more than JOB_TIMEOUT")
+    add("--volume", action="append", metavar="ID", help="network volumes, replacing the current ones")
+    add("--data-center", action="append", metavar="ID", help="data centers, replacing the current ones")
     add(
         "--model",
         action="append",
         type=_model,
         default=[],
         metavar="ORG/NAME[:REVISION]",
-        help="a Hugging Face repository that RunPod caches on the host, in place of those there are",
+        help="a Hugging Face repository that RunPod caches on the host, replacing the current ones",
     )
     add("--registry", metavar="ID", help="registry credential in RunPod, for a private image")
     add("--flashboot", action=argparse.BooleanOptionalAction, default=None, help="RunPod's faster cold start")
@@ -399,7 +399,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         metavar="NAME[=SECRET]",
         help="a setting from a RunPod secret",
     )
-    add("--workflow", type=Path, metavar="FILE", help="a workflow that the endpoint is for, in either format")
+    add("--workflow", type=Path, metavar="FILE", help="the workflow for the endpoint, in either format")
     add(
         "--packs-in-image", action="store_true", help="with --workflow: docker/build.sh --workflow has built the image"
     )
@@ -419,7 +419,7 @@ def main(arguments: list[str] | None = None) -> int:
     key = os.environ.get("RUNPOD_API_KEY") or dotenv_values(_SECRETS).get("RUNPOD_API_KEY")
     try:
         if not key and not options.dry_run:
-            raise DeployError("set RUNPOD_API_KEY, in the environment or in .secrets; RunPod's console makes one")
+            raise DeployError("set RUNPOD_API_KEY, in the environment or in .secrets; create one in RunPod's console")
         runpod = RunPod(options.api_url, key or "")
         current = runpod.find(options.name) if key else None
         if not key:
@@ -429,7 +429,7 @@ def main(arguments: list[str] | None = None) -> int:
             _show(plan, options)
         body = creation_body(options) if current is None else update_body(options, current)
         request = f"POST {_PATH}" if current is None else f"PATCH {_PATH}/{current['id']}"
-        print("POST /graphql saveEndpoint, with these fields of its own names" if options.model else request)
+        print("POST /graphql saveEndpoint, with these fields under its own names" if options.model else request)
         print(format_body({**body, "modelReferences": options.model} if options.model else body, options.env))
         if options.dry_run:
             return 0
@@ -461,19 +461,21 @@ def _show(plan: Plan, options: argparse.Namespace) -> None:
     for question in plan.open:
         print(f"open: {question}")
     if plan.open and not (options.volume or options.dry_run):
-        raise DeployError("something is open: mend it in the workflow, or put it on a volume and name that (--volume)")
+        raise DeployError(
+            "something is unresolved: fix it in the workflow, or put it on a volume and use that (--volume)"
+        )
 
 
 def _give_back(runpod: RunPod, endpoint_id: str, former: dict[str, Any] | None) -> int:
     """After a check that failed: the former image and environment, if there were any; the exit status."""
     if former is None:
-        print(f"deploy.py: the endpoint {endpoint_id} stays as it is, so that its logs can be read", file=sys.stderr)
+        print(f"deploy.py: the endpoint {endpoint_id} is kept, so that its logs can be read", file=sys.stderr)
         return 1
     try:
         runpod.restore(endpoint_id, former)
-        print(f"deploy.py: the endpoint {endpoint_id} has its former image and environment again", file=sys.stderr)
+        print(f"deploy.py: the endpoint {endpoint_id} has its previous image and environment again", file=sys.stderr)
     except DeployError as error:
-        print(f"deploy.py: the former image could not be given back: {error}", file=sys.stderr)
+        print(f"deploy.py: the previous image could not be restored: {error}", file=sys.stderr)
     return 1
 
 

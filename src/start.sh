@@ -41,7 +41,7 @@ case ${MODE_TO_RUN:=serverless} in
         ;;
     pod)
         if [[ ! -x legacy/start.sh ]]; then
-            say "this image has no Pod set-up: use the image of the target pod (docker/build.sh --target pod)"
+            say "this image has no Pod setup: use the image of the target pod (docker/build.sh --target pod)"
             exit 2
         fi
         exec legacy/start.sh "$@"

@@ -137,7 +137,7 @@ def test_a_class_whose_pack_could_not_be_imported_is_not_asked_for() -> None:
     assert "its node pack ComfyUI-Waves is installed, but ComfyUI 0.33.0 could not import it: No module" in str(
         explained
     )
-    assert "install the node pack" not in str(explained)
+    assert "install its node pack" not in str(explained)
     error["extra_info"] = {"class_type": "Other"}
     explained = explain_rejection({"error": error, "node_errors": {}}, WORKFLOW, engine)
     assert "ComfyUI 0.33.0 has no such node class; use a newer ComfyUI if it has the class, install" in str(explained)

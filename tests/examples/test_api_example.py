@@ -199,9 +199,9 @@ QUEUED = (200, {"id": "j1", "status": "IN_QUEUE"})
 FAILURES: dict[str, tuple[list[tuple[int, Any]], str]] = {
     "key": ([(401, b"")], "401: the key is not accepted"),
     "endpoint": ([(404, {"error": "endpoint not found"})], "RUNPOD_ENDPOINT_ID .*endpoint not found"),
-    "fault": ([(500, b"<html>")], "500: the endpoint has a fault of its own"),
-    "no json": ([(200, b"<html>")], "something else than JSON"),
-    "no object": ([(200, [])], "is no object"),
+    "fault": ([(500, b"<html>")], "500: the endpoint has an internal error"),
+    "no json": ([(200, b"<html>")], "did not return valid JSON"),
+    "no object": ([(200, [])], "did not return a JSON object"),
     "no id": ([(200, {"status": "IN_QUEUE"})], "no id for the job"),
     "failed": ([QUEUED, (200, {"id": "j1", "status": "FAILED", "error": "x is missing", "output": {"error_code": "missing_model", "error": "x is missing"}})], r"x is missing \[missing_model\]"),
     "died": ([QUEUED, (200, {"id": "j1", "status": "FAILED"})], "no reason was given"),

@@ -218,7 +218,7 @@ def test_an_endpoint_of_another_kind_is_left_alone(
 ) -> None:
     deployed["type"] = "LOAD_BALANCER"
     assert run(api, "--image", "i") == 1
-    assert "is no queue (LOAD_BALANCER)" in capsys.readouterr().err
+    assert "is not queue-based (LOAD_BALANCER)" in capsys.readouterr().err
 
 
 def test_a_wrong_key_is_told_and_not_shown(
@@ -251,9 +251,9 @@ def test_an_api_that_does_not_answer_says_that_it_may_have_been_done(
     api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert deploy.main(["--name", "flux", "--image", "i", "--api-url", "http://127.0.0.1:1"]) == 1
-    assert "does not answer (ConnectionError)\n" in capsys.readouterr().err
+    assert "does not respond (ConnectionError)\n" in capsys.readouterr().err
     runpod = deploy.RunPod("http://127.0.0.1:1", "k")
-    with pytest.raises(deploy.DeployError, match="look into the console whether it was done"):
+    with pytest.raises(deploy.DeployError, match="check in the console whether the change was made"):
         runpod.create({})
 
 

@@ -127,7 +127,7 @@ def test_what_is_open_ends_it_before_anything_changes(
     told = capsys.readouterr()
     assert "open: no download source known for diffusion_models/tiny_sd3.safetensors" in told.out
     assert "open: no known node pack provides: Stranger" in told.out
-    assert "something is open" in told.err
+    assert "something is unresolved" in told.err
     assert api.changes == []
     assert run(api, *IMAGE, "--workflow", file, "--dry-run") == 0
     assert run(api, *IMAGE, "--workflow", tmp_path / "nothing.json") == 1
@@ -144,8 +144,8 @@ def test_an_update_whose_check_fails_is_taken_back(
     arguments = ("--image", "you/comfyui-worker:v2", "--workflow", file)
     assert run(api, *arguments, jobs=jobs_of(client)) == 1
     told = capsys.readouterr()
-    assert "the check ended as FAILED" in told.err
-    assert "has its former image and environment again" in told.err
+    assert "the check ended with status FAILED" in told.err
+    assert "has its previous image and environment again" in told.err
     assert (api.endpoints[0]["image"], api.endpoints[0]["env"]) == (former["image"], former["env"])
     assert [body.get("image") for _, _, body in api.changes[1:]] == ["you/comfyui-worker:v2", "you/comfyui-worker:v1"]
     assert run(api, *arguments) == 1  # nobody answers
@@ -172,4 +172,4 @@ def test_a_workflow_that_takes_files_is_validated(
         assert run(api, *IMAGE, "--workflow", flow(tmp_path, loading, "loading"), jobs=jobs_of(served)) == 0
     told = capsys.readouterr().out
     assert "files to send with a job: face.png" in told
-    assert "it was not run, as a job has to bring its files" in told
+    assert "it was not run, because it needs files sent with the job" in told

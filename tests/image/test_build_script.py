@@ -103,11 +103,11 @@ def test_what_cannot_be_locked_or_is_not_taken_ends_it(stubs: Stubs, checkout: P
     arguments = ("--workflow", str(flow), "--push", "--image", "you/w")
     done = build(stubs, checkout, *arguments, DOCKER_CONFIG=logged_in(tmp_path, "https://index.docker.io/v1/"))
     assert done.returncode == 1
-    assert "does not take the workflow; nothing was pushed" in done.stderr
+    assert "does not accept the workflow; nothing was pushed" in done.stderr
     done = build(stubs, checkout, "--workflow", str(tmp_path / "nothing.json"))
     assert "there is no file" in done.stderr
     done = build(stubs, checkout, "--with-models")
-    assert "--with-models is for --workflow" in done.stderr
+    assert "--with-models requires --workflow" in done.stderr
 
 
 def test_a_dry_run_prints_the_commands_and_needs_no_engine(stubs: Stubs, checkout: Path) -> None:
@@ -145,18 +145,18 @@ def test_a_refused_push_says_so(stubs: Stubs, checkout: Path, tmp_path: Path) ->
 
 
 ERRORS = [
-    ([], "", "there is no docker: install Docker"),
+    ([], "", "docker not found: install Docker"),
     ([], "[[ $1 != info ]]", "the Docker engine does not answer: start it"),
     ([], "[[ $1 != buildx ]]", "docker has no buildx"),
     (["--push", "--image", "you/w"], "exit 0", "not logged in to docker.io: docker login docker.io"),
     (["--push", "--image", "ghcr.io/you/w"], "exit 0", "not logged in to ghcr.io: docker login ghcr.io"),
-    (["--push"], "exit 0", "say whose image it is: --image YOU/comfyui-worker"),
+    (["--push"], "exit 0", "give the image's owner: --image YOU/comfyui-worker"),
     (["--variant", "cu118"], "exit 0", "--variant must be cu130, cu128 or cpu, not 'cu118'"),
     (["--target", "sls"], "exit 0", "--target must be serverless, models or pod, not 'sls'"),
     (["--target", "models"], "exit 0", "--target models needs --models SET,…"),
-    (["--models", "flux1-dev"], "exit 0", "--models is for --target models"),
+    (["--models", "flux1-dev"], "exit 0", "--models requires --target models"),
     (["--builder", "kaniko"], "exit 0", "--builder must be docker or buildah, not 'kaniko'"),
-    (["--builder", "buildah"], "exit 0", "there is no buildah: apt-get install buildah"),
+    (["--builder", "buildah"], "exit 0", "buildah not found: apt-get install buildah"),
     (["--image"], "exit 0", "--image needs a value"),
     (["--frobnicate"], "exit 0", "there is no option --frobnicate"),
     (["--secrets", "/nowhere"], "exit 0", "there is no file /nowhere"),
@@ -191,12 +191,12 @@ def test_changes_that_are_not_committed_are_not_pushed(stubs: Stubs, checkout: P
     new = checkout / "docker" / "models.json"
     new.write_text("{}")
     done = build(stubs, checkout, "--push", "--image", "you/w", DOCKER_CONFIG=config)
-    assert (done.returncode, "there are files that are changed or not committed" in done.stderr) == (1, True)
+    assert (done.returncode, "there are modified or uncommitted files" in done.stderr) == (1, True)
     new.unlink()
     with (checkout / "docker" / "build.sh").open("a") as script:
         script.write("\n")
     done = build(stubs, checkout, "--push", "--image", "you/w", DOCKER_CONFIG=config)
-    assert (done.returncode, "there are files that are changed or not committed" in done.stderr) == (1, True)
+    assert (done.returncode, "there are modified or uncommitted files" in done.stderr) == (1, True)
     assert build(stubs, checkout).stdout == "comfyui-worker:v1.2.0-dirty-cu130\n"
 
 

@@ -309,7 +309,7 @@ def test_a_tag_that_was_moved_fails_the_build_and_says_what_it_is_now(
 
 
 def test_what_cannot_be_cloned_fails_the_build(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"this did not work: git .*fetch"):
+    with pytest.raises(SystemExit, match=r"this failed: git .*fetch"):
         sources.clone((tmp_path / "nowhere").as_uri(), "v1", "0" * 40, tmp_path / "here", "")
 
 
