@@ -235,7 +235,7 @@ class _TransferMonitor:
                 return action()
             except RetryableSourceError as error:
                 if attempt == _ATTEMPTS - 1 or self.stop.is_set():
-                    raise ModelFetchFailed(f"{error} (tried {attempt + 1} times)") from error
+                    raise ModelFetchFailed(f"{error}; tried {attempt + 1} times") from error
                 asked = error.retry_after
                 delay = _RETRY_DELAYS[attempt] if asked is None else min(asked, _MAX_RETRY_DELAY)
                 log.warning("%s; retrying in %g s", error, delay)

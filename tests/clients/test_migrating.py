@@ -44,7 +44,7 @@ def test_every_variable_of_others_that_is_known_is_in_the_table_and_no_other() -
 
 
 def test_the_answers_in_the_table_are_those_of_the_schema() -> None:
-    part = PAGE.split("## Answers")[1].split("## Settings")[0]
+    part = PAGE.split("## Responses")[1].split("## Settings")[0]
     for model in (SuccessOfWorkerComfyui, FailureOfWorkerComfyui):
         for name in model.model_fields.keys() - {"refresh_worker"}:
             assert name in part, name

@@ -232,7 +232,7 @@ REFUSED = {
     "dangling link": (two(invert(1, 77)), "1", "a link that does not exist"),
     "link to no node": (two(invert(1, 5), [5, 44, 0, 1, 0, "IMAGE"]), "1", "a node that does not exist"),
     "circle": (in_a_circle(), "2", "form a cycle"),
-    "subgraph in itself": (in_itself(), None, "nested too deeply"),
+    "subgraph in itself": (in_itself(), None, "nested more than 30 deep"),
     "picture of a camera": (two(saved_node(1, "WebcamCapture", [])), "1", "the browser creates its values"),
     "two of one id": (saved([empty(1), empty(1)], []), "1", "the same id"),
     "nothing left": (saved([empty(1, mode=2)], []), None, "all of its nodes are muted"),
@@ -381,7 +381,7 @@ def test_links_in_a_circle_are_refused_wherever_they_are_entered() -> None:
             [*circle, save(3, 3), save(4, 4)],
             [[1, 2, 0, 1, 0, "*"], [2, 1, 0, 2, 0, "*"], [3, 1, 0, 3, 0, "*"], [4, 2, 0, 4, 0, "*"]],
         )
-        with pytest.raises(GuiFormatWorkflow, match="circle"):
+        with pytest.raises(GuiFormatWorkflow, match="form a cycle"):
             converted(file, NEW)
 
 

@@ -235,7 +235,7 @@ def test_no_key_no_image_nothing_to_do_and_two_of_a_name_are_told(
     api: Api, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(api) == 1
-    assert "there is no endpoint 'flux' yet: say its image" in capsys.readouterr().err
+    assert "there is no endpoint 'flux' yet: give its image" in capsys.readouterr().err
     api.endpoints += [{"id": "a", "name": "flux"}, {"id": "b", "name": "flux"}]
     assert run(api, "--image", "i") == 1
     assert "2 endpoints are called 'flux' (a, b)" in capsys.readouterr().err

@@ -146,7 +146,7 @@ def test_a_refused_push_says_so(stubs: Stubs, checkout: Path, tmp_path: Path) ->
 
 ERRORS = [
     ([], "", "docker not found: install Docker"),
-    ([], "[[ $1 != info ]]", "the Docker engine does not answer: start it"),
+    ([], "[[ $1 != info ]]", "the Docker engine does not respond: start it"),
     ([], "[[ $1 != buildx ]]", "docker has no buildx"),
     (["--push", "--image", "you/w"], "exit 0", "not logged in to docker.io: docker login docker.io"),
     (["--push", "--image", "ghcr.io/you/w"], "exit 0", "not logged in to ghcr.io: docker login ghcr.io"),

@@ -164,8 +164,8 @@ MEDIA: dict[str, tuple[str, bytes, str]] = {
     "a video of an unknown brand": ("v.mp4", MP4.replace(b"mp42", b"zzzz"), ""),
     "a latent": ("x.latent", b"\x10\0\0\0\0\0\0\0{}", ""),
     "a text": ("x.txt", b"hello", ""),
-    "a page in place of a video": ("v.mp4", b"\n<html><body>403</body>", "should be video, but it is a web page"),
-    "a zip in place of a sound": ("a.flac", b"PK\x03\x04" + b"\0" * 300, "should be audio, but it is application/zip"),
+    "a page in place of a video": ("v.mp4", b"\n<html><body>403</body>", "should be video, but is a web page"),
+    "a zip in place of a sound": ("a.flac", b"PK\x03\x04" + b"\0" * 300, "should be audio, but is application/zip"),
     "a damaged picture among files": ("x.png", PNG[:-30], "damaged or truncated"),
 }
 
@@ -182,7 +182,7 @@ def test_other_media_are_known_by_their_first_bytes(tmp_path: Path, name: str, c
 
 def test_limits_of_count_size_and_sum_are_kept(tmp_path: Path) -> None:
     large = picture("BMP", (600, 600))  # 1.08 MB
-    with pytest.raises(InputFileRefused, match=r"brings 2 files; at most 1 .*MAX_INPUT_FILES"):
+    with pytest.raises(InputFileRefused, match=r"has 2 files; at most 1 .*MAX_INPUT_FILES"):
         fetch(tmp_path, ("a", ENCODED), ("b", ENCODED), max_input_files=1)
     with pytest.raises(InputFileRefused, match=r"images\[0\]: the file is over 1 MB \(MAX_INPUT_FILE_MB\)"):
         fetch(tmp_path, ("a", encoded(large)), max_input_file=1.0)

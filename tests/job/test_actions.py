@@ -192,7 +192,7 @@ def test_a_name_that_is_none_lists_those_there_are(named: Bench, name: str) -> N
 
 
 def test_a_near_name_is_proposed_and_a_broken_file_is_told(named: Bench) -> None:
-    assert "there is mine" in named.run(workflow="mnie")["error"]
+    assert "available: mine" in named.run(workflow="mnie")["error"]
     assert "'broken' cannot be read as JSON" in named.run(workflow="broken")["error"]
 
 

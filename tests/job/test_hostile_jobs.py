@@ -496,7 +496,7 @@ def test_a_picture_too_long_for_webp_stays_as_it_is(bench: Bench) -> None:
     }
     answer = bench.run(workflow=workflow, output={"format": "webp"})
     assert answer["filenames"] == ["long_00001_.png"]
-    assert "webp ends at 16383" in answer["warnings"][0]
+    assert "webp allows at most 16383" in answer["warnings"][0]
 
 
 # --- Neighbours ------------------------------------------------------------------------------------------------------

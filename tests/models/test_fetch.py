@@ -177,7 +177,7 @@ def test_a_stall_is_broken_off_and_asked_anew(tmp_path: Path, server: ModelServe
 
 def test_stalls_without_end_end_it_and_what_came_is_kept(tmp_path: Path, server: ModelServer) -> None:
     server.stall = [60.0] * 1000
-    with pytest.raises(ModelFetchFailed, match="broke off; tried 5 times"):
+    with pytest.raises(ModelFetchFailed, match="closed the connection; tried 5 times"):
         fetch(fetcher_for(tmp_path, server, from_web(server), stall=0.5))
     assert {"a.safetensors.partial", "a.safetensors.partial.parts"} == files_of(tmp_path)
     server.stall = []
@@ -484,7 +484,7 @@ def test_a_cut_file_that_is_there_is_replaced(tmp_path: Path, server: ModelServe
 
 def test_too_little_space_is_told_before_anything_is_fetched(tmp_path: Path, server: ModelServer) -> None:
     known = from_web(server, size=10**15)
-    with pytest.raises(NoSpaceForModels, match=r"a\.safetensors need 1000000\.2 GB, and \d+\.\d GB are free"):
+    with pytest.raises(NoSpaceForModels, match=r"a\.safetensors need 1000000\.2 GB, but \d+\.\d GB are free"):
         fetch(fetcher_for(tmp_path, server, known))
     assert server.requests == []
 

@@ -201,7 +201,7 @@ def test_without_download_models_nothing_is_fetched_and_the_job_is_told(place: P
 def test_a_workflow_that_names_another_host_is_told_which_may_be_asked(place: Place) -> None:
     saved = NamedModel("loras", "style.safetensors", "https://example.com/x", "the workflow", is_wanted=False)
     told = place.models(saved=(saved,)).explain(missing("style.safetensors")).message
-    assert "the workflow: models are not downloaded from 'example.com'; MODEL_HOSTS allows the hosts" in told
+    assert "the workflow: models are not downloaded from 'example.com'; MODEL_HOSTS allows these hosts" in told
 
 
 def test_private_addresses_and_redirects_to_them_are_refused(place: Place) -> None:
@@ -248,7 +248,7 @@ def test_a_job_is_bounded_before_anything_is_fetched(place: Place) -> None:
         place.models(named(place.file()), max_job_models=0.00005).fetch_wanted(nothing)
     names = [f"{number}.safetensors" for number in range(200)]
     saved = tuple(NamedModel("loras", name, place.file(), "the workflow", is_wanted=False) for name in names)
-    with pytest.raises(ModelFetchFailed, match="lacks 200 models; at most 50"):
+    with pytest.raises(ModelFetchFailed, match="needs 200 missing models; at most 50"):
         place.models(saved=saved).fetch_missing(missing(*names), nothing)
     assert not place.there
     assert place.server.sent <= 1

@@ -64,7 +64,7 @@ def test_an_unknown_set_names_the_nearest() -> None:
 
 def test_a_missing_file_is_told_where_it_is_to_be_had() -> None:
     (told,) = where_to_get("sub\\ae.safetensors", shipped_manifest())
-    assert told.startswith("ae.safetensors for models/vae is at https://huggingface.co/Comfy-Org/")
+    assert told.startswith("ae.safetensors for models/vae is available at https://huggingface.co/Comfy-Org/")
     assert "0.3 GB, Apache-2.0" in told
     first, second = where_to_get("flux1-dev.safetensors", shipped_manifest())
     assert "accepted" not in first
@@ -179,7 +179,7 @@ def test_what_is_told_of_a_source_has_no_key_in_it() -> None:
     (told,) = where_to_get("x.safetensors", manifest)
     assert "https://c.example/1:" in told
     assert "token" not in told
-    assert "is at the bucket of models" in where_to_get("y.safetensors", manifest)[0]
+    assert "is available at the bucket of models" in where_to_get("y.safetensors", manifest)[0]
 
 
 def test_an_own_manifest_takes_the_place_of_what_has_the_same_name() -> None:

@@ -138,8 +138,8 @@ def test_a_pack_that_cannot_be_had_is_left_out_and_tried_again(place: Place) -> 
 
 
 ODD = {
-    "names another pack": ({"node_id": "evil", "version": "1.2.3", "downloadUrl": "x"}, "answers with evil@1.2.3"),
-    "gives another version": ({"node_id": "a-pack", "version": "9.9.9", "downloadUrl": "x"}, "answers with a-pack@9"),
+    "names another pack": ({"node_id": "evil", "version": "1.2.3", "downloadUrl": "x"}, "returned evil@1.2.3"),
+    "gives another version": ({"node_id": "a-pack", "version": "9.9.9", "downloadUrl": "x"}, "returned a-pack@9"),
     "has banned it": ({"node_id": "a-pack", "version": "1.2.3", "status": "NodeVersionStatusBanned"}, "banned"),
     "has no address": ({"node_id": "a-pack", "version": "1.2.3"}, "cannot be fetched"),
     "names a private address": (
@@ -191,8 +191,8 @@ def test_a_full_disk_is_told(tmp_path: Path, place: Place) -> None:
 PROJECT = '[project]\nname = "{}"\nversion = "{}"\n'
 ARCHIVES = {
     "no zip file": (b"<html>", "not a valid zip file"),
-    "a name outside": (zipped({"../../evil.py": "", "pyproject.toml": ""}), "leads out of it"),
-    "an absolute name": (zipped({"/etc/evil.py": ""}), "leads out of it"),
+    "a name outside": (zipped({"../../evil.py": "", "pyproject.toml": ""}), "leads outside it"),
+    "an absolute name": (zipped({"/etc/evil.py": ""}), "leads outside it"),
     "another pack": (zipped({"pyproject.toml": PROJECT.format("b-pack", "1.2.3")}), "pyproject.toml of b-pack@1.2.3"),
     "another version": (zipped({"pyproject.toml": PROJECT.format("a-pack", "0.0.1")}), "pyproject.toml of a-pack@0.0"),
     "no project": (zipped({"__init__.py": ""}), "pyproject.toml of nothing"),

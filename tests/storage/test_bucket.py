@@ -72,7 +72,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     "unknown key": (lambda c: replace(c, access_key_id="AKIAUNKNOWN"), "access key id is unknown"),
     "wrong secret": (lambda c: replace(c, secret_access_key="wrong"), "secret key is wrong"),
     "missing bucket": (lambda c: replace(c, name="absent-bucket"), "there is no such bucket"),
-    "nobody there": (lambda c: replace(c, endpoint_url="http://127.0.0.1:9"), "127.0.0.1 did not answer"),
+    "nobody there": (lambda c: replace(c, endpoint_url="http://127.0.0.1:9"), "127.0.0.1 did not respond"),
 }
 
 
@@ -156,7 +156,7 @@ def test_an_upload_survives_a_bad_line(storage: Storage, picture: Path, faults: 
     assert content == picture.read_bytes()
 
 
-@pytest.mark.parametrize(("faults", "said"), [({"refuse": 99}, "SlowDown"), ({"cut": 99}, "broke off")])
+@pytest.mark.parametrize(("faults", "said"), [({"refuse": 99}, "SlowDown"), ({"cut": 99}, "closed the connection")])
 def test_a_line_that_stays_bad_is_an_error_that_says_so(
     storage: Storage, picture: Path, faults: dict[str, Any], said: str
 ) -> None:

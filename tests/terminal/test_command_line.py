@@ -194,7 +194,7 @@ def test_a_test_input_may_be_wrapped_bare_or_just_a_workflow(given: object, tmp_
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("{oops", "no JSON: .* in line 1, column 2"),
+        ("{oops", "not valid JSON: .* in line 1, column 2"),
         ("nofile.json", "cannot read .*nofile.json"),
         ("[" * 100_000, "nested too deeply"),
     ],
