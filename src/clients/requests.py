@@ -106,7 +106,7 @@ def _parsed(text: str, where: str) -> object:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        what = "neither JSON nor the name of a stored workflow" if where == "workflow" else "no JSON"
+        what = "neither JSON nor the name of a stored workflow" if where == "workflow" else "not valid JSON"
         raise InvalidInput(f'{where} is a string that is {what}; send an object like {{"workflow": {{…}}}}') from error
 
 

@@ -185,7 +185,7 @@ def changed(named: Json | None, values: list[Any]) -> Converted:
 def test_values_are_taken_by_name_where_the_list_does_not_fit_the_class() -> None:
     done = changed({"mode": "fast", "width": 5, "name": "q"}, ["fast", 5, "q"])
     assert done.prompt["1"]["inputs"] == {"width": 5, "name": "q"}
-    assert done.warnings[0].endswith("taken by name, and it no longer has an input for the saved mode")
+    assert done.warnings[0].endswith("matched by name, and it no longer has an input for the saved mode")
 
 
 def test_the_list_goes_first_where_it_fits() -> None:

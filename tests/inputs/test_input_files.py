@@ -188,7 +188,7 @@ def test_limits_of_count_size_and_sum_are_kept(tmp_path: Path) -> None:
         fetch(tmp_path, ("a", encoded(large)), max_input_file=1.0)
     with pytest.raises(InputFileRefused, match=r"the total is over 2 MB \(MAX_INPUT_TOTAL_MB\)"):
         fetch(tmp_path, ("a", encoded(large)), ("b", encoded(large)), max_input_total=2.0)
-    with pytest.raises(InputFileRefused, match=r"images\[1\]\.name: images\[0\] has the name 'a' already"):
+    with pytest.raises(InputFileRefused, match=r"images\[1\]\.name: images\[0\] already has the name 'a'"):
         fetch(tmp_path, ("a", ENCODED), ("a", ENCODED))
 
 

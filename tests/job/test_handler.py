@@ -34,7 +34,7 @@ BAD_JOBS: dict[str, tuple[Any, str]] = {
     "input null": ({"input": None}, "not null"),
     "input a list": ({"input": []}, "not a list"),
     "input a string of JSON": ({"input": '{"workflow": {}}'}, "has no nodes"),
-    "input a string of garbage": ({"input": "\x00{{"}, "input is a string that is no JSON"),
+    "input a string of garbage": ({"input": "\x00{{"}, "input is a string that is not valid JSON"),
     "input a string of a list": ({"input": "[]"}, "input must be an object"),
     "no workflow": ({"input": {"prompt": "x"}}, "no workflow"),
     "workflow empty": ({"input": {"workflow": {}}}, "has no nodes"),

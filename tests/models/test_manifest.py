@@ -68,7 +68,7 @@ def test_a_missing_file_is_told_where_it_is_to_be_had() -> None:
     assert "0.3 GB, Apache-2.0" in told
     first, second = where_to_get("flux1-dev.safetensors", shipped_manifest())
     assert "accepted" not in first
-    assert "accepted" in second
+    assert "accept its licence" in second
     assert "not for commercial use" in first
     assert where_to_get("mine.safetensors", shipped_manifest()) == []
 

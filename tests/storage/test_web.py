@@ -244,7 +244,12 @@ def test_one_private_address_among_public_ones_is_enough_to_refuse(monkeypatch: 
 
 @pytest.mark.parametrize(
     ("page", "said"),
-    [("missing", "status 404"), ("short", "closed the connection"), ("drip", "within 0.5 s"), ("gone", "broke off")],
+    [
+        ("missing", "status 404"),
+        ("short", "closed the connection"),
+        ("drip", "within 0.5 s"),
+        ("gone", "closed the connection"),
+    ],
 )
 def test_what_does_not_arrive_is_said(page: str, said: str) -> None:
     with site() as host, pytest.raises(InputFileUnavailable, match=said):
