@@ -57,7 +57,10 @@ def test_a_value_of_its_own_is_sent_as_the_version_that_saved_it_would_and_a_cho
     assert done.prompt["2:11"]["inputs"]["scale_by"] == expected
     assert done.prompt["3:11"]["inputs"]["scale_by"] == 0.5
     assert bool(done.warnings) == is_told
-    assert all(warning.startswith("node 2 (Scaling): the editor's versions differ") for warning in done.warnings)
+    assert all(
+        warning.startswith("node 2 (Scaling): the editor's versions send different values")
+        for warning in done.warnings
+    )
 
 
 @pytest.mark.parametrize("version", [None, "1.37.10", "1.43.18", "1.49.6"])
