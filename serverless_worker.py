@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def _take_jobs(options: command_line.Options, settings: Settings, timeline: BootTimeline) -> None:
-    installation = draft_installation() if options.draft else find_comfyui(settings)
+    installation = draft_installation(any_class=True) if options.draft else find_comfyui(settings)
     with closing(ComfyProcess(installation, settings)) as process:
         timeline.begin("ComfyUI")
         process.start()

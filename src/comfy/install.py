@@ -65,9 +65,10 @@ class Installation:
         return [word for flag in flags if flag[0] in self.accepted for word in flag]
 
 
-def draft_installation() -> Installation:
-    """The draft engine of this repository."""
-    return Installation("draft engine", REPOSITORY, (sys.executable, "-m", "src.draft"), _DRAFT_FLAGS)
+def draft_installation(any_class: bool = False) -> Installation:
+    """The draft engine of this repository. With `any_class` it stands in for classes that it does not know, too."""
+    start = (sys.executable, "-m", "src.draft", *(["--any-class"] if any_class else []))
+    return Installation("draft engine", REPOSITORY, start, _DRAFT_FLAGS)
 
 
 def find_comfyui(settings: Settings) -> Installation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from ..errors import MissingNodeType, PartnerKeyMissing, UnexpectedAnswer, WorkerError
@@ -79,6 +79,16 @@ def with_all_classes(client: ComfyClient, error: MissingNodeType, workflow: Work
     if not others:
         return error
     return MissingNodeType(f"{error.message}. Also missing: {', '.join(others)}", **error.details, also_missing=others)
+
+
+def stand_in_warnings(schemas: Mapping[str, NodeSchema | None]) -> list[str]:
+    """That the draft engine only stands in for some of the classes, if so."""
+    names = sorted(public_text(name, 100) for name, schema in schemas.items() if schema and schema.is_stand_in)
+    if not names:
+        return []
+    more = f" and {len(names) - _SHOWN_CLASSES} more" if len(names) > _SHOWN_CLASSES else ""
+    shown = ", ".join(names[:_SHOWN_CLASSES])
+    return [f"draft: these node classes are not installed, so their outputs are stand-ins: {shown}{more}"]
 
 
 def failed_packs(client: ComfyClient, unknown: Iterable[str]) -> list[str]:

@@ -26,7 +26,9 @@ def main() -> None:
     folders = Folders(options.input_directory, options.output_directory, temp)
     for folder in (folders.input, folders.output, folders.temp):
         folder.mkdir(parents=True, exist_ok=True)
-    executor = DraftExecutor(folders, options.step_seconds, not options.disable_metadata, not options.cache_none)
+    executor = DraftExecutor(
+        folders, options.step_seconds, not options.disable_metadata, not options.cache_none, options.any_class
+    )
     application = Server(executor, sys.argv).application()
     application.cleanup_ctx.append(_exit_with_parent)
     print(f"Starting server\n\nDraft engine: http://{options.listen}:{options.port}", flush=True)  # noqa: T201
@@ -48,6 +50,7 @@ def _parse() -> argparse.Namespace:
     cache.add_argument("--cache-lru", type=int, default=0)
     cache.add_argument("--cache-none", action="store_true")
     parser.add_argument("--cpu", action="store_true", help="accepted and without meaning")
+    parser.add_argument("--any-class", action="store_true", help="run classes of node packs, too: as stand-ins")
     parser.add_argument("--step-seconds", type=float, default=0.02, help="what one sampling step takes")
     return parser.parse_args()
 

@@ -85,7 +85,7 @@ def make_guider(context: Context, model: Placeholder, **inputs: Any) -> Output:
     positive = inputs.get("conditioning") or inputs["positive"]
     negative = inputs.get("negative", Placeholder()).properties.get("prompt", "")
     extra = {"cfg": inputs["cfg"]} if "cfg" in inputs else {}
-    return Output((model.with_properties(**positive.properties, negative=negative, **extra),))
+    return Output((model.with_properties(**{**positive.properties, "negative": negative, **extra}),))
 
 
 def make_sigmas(context: Context, model: Placeholder, scheduler: str, steps: int, denoise: float) -> Output:

@@ -17,9 +17,11 @@ from ..protocol.report import RunReport
 from ..workflow.graph import as_link
 from . import diffusion, images, saving, texts
 from .any_node import run_node
-from .schema import all_classes, declared_inputs, served_object_info
+from .schema import all_classes, classes_of, declared_inputs, served_object_info, stand_in
 from .validation import validate
 from .values import Context, Interrupted, Output, input_file
+
+_ANY = ("*", "COMFY_MATCHTYPE_V3")
 
 NODES: dict[str, Callable[..., Output]] = {**images.NODES, **texts.NODES, **saving.NODES, **diffusion.NODES}
 """The function that runs each node class, by class name."""
@@ -35,12 +37,16 @@ class _NodeResult:
 
 @dataclass
 class DraftExecutor:
-    """Runs prompts one after the other; keeps the results of the last one, as ComfyUI's classic cache does."""
+    """Runs prompts one after the other; keeps the results of the last one, as ComfyUI's classic cache does.
+
+    With `any_class` it also runs classes that it does not know, by what the nodes linked to them want.
+    """
 
     folders: Folders
     step_seconds: float
     saves_metadata: bool
     caches: bool
+    any_class: bool = False
     version: str = "0.33.0"
     devices: Sequence[Mapping[str, Any]] = ({"name": "draft", "type": "cpu", "index": None},)
     interrupted: threading.Event = field(default_factory=threading.Event)
@@ -48,7 +54,7 @@ class DraftExecutor:
 
     def validate(self, prompt: dict[str, Any]) -> ValidationResult:
         """See `Executor`."""
-        return validate(prompt, self.folders)
+        return validate(prompt, self.folders, classes_of(prompt, self.any_class))
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
         """See `Executor`."""
@@ -68,6 +74,10 @@ class DraftExecutor:
         """See `Executor`."""
         return served_object_info()
 
+    def node_class(self, name: str) -> Mapping[str, Any] | None:
+        """See `Executor`."""
+        return served_object_info().get(name) or (stand_in(name) if self.any_class else None)
+
     def reuse_cache(self, keys: dict[str, str]) -> dict[str, _NodeResult]:
         """The results of the last prompt that this one can use, by node id; all others are dropped from the cache."""
         by_key = {result.key: result for result in self._cache.values()} if self.caches else {}
@@ -81,11 +91,13 @@ class _Run:
     def __init__(self, executor: DraftExecutor, queued: QueuedPrompt, report: RunReport) -> None:
         self._executor = executor
         self._prompt = queued.prompt
+        self._classes = classes_of(queued.prompt, executor.any_class)
         self._extra_data = queued.extra_data
         self._report = report
         self._execution_order = _execution_order(queued.prompt, queued.outputs)
         self._cache_keys = _cache_keys(queued.prompt, executor.folders)
         self._results: dict[str, _NodeResult] = {}
+        self._wanted: dict[str, list[str]] = {}
 
     def run(self) -> None:
         self._report.started()
@@ -120,7 +132,8 @@ class _Run:
     def _call_function(self, node_id: str) -> Output:
         """Call the node's function with its declared inputs."""
         node = self._prompt[node_id]
-        inputs = {name: self._value(node["inputs"][name]) for name in declared_inputs(node) if name in node["inputs"]}
+        declared = declared_inputs(node, self._classes)
+        inputs = {name: self._value(node["inputs"][name]) for name in declared if name in node["inputs"]}
         context = Context(
             self._executor.folders,
             self._executor.step_seconds,
@@ -132,8 +145,24 @@ class _Run:
         class_type = node["class_type"]
         if class_type in NODES:
             return NODES[class_type](context, **inputs)
-        entry = all_classes()[class_type]
-        return run_node(context, class_type, entry["output"], inputs, bool(entry["output_node"]))
+        entry = self._classes[class_type]
+        outputs = entry["output"] if class_type in all_classes() else self._wanted_of(node_id)
+        return run_node(context, class_type, outputs, inputs, bool(entry["output_node"]))
+
+    def _wanted_of(self, node_id: str) -> list[str]:
+        """The types that the nodes linked to this one want of its outputs; of those that take any, what is next."""
+        if node_id in self._wanted:
+            return self._wanted[node_id]
+        wanted: dict[int, str] = {}
+        for other, node in self._prompt.items():
+            for name, (kind, _, _) in declared_inputs(node, self._classes).items():
+                link = as_link(node.get("inputs", {}).get(name))
+                if link and link.node_id == node_id and wanted.get(link.slot, "*") == "*":
+                    wanted[link.slot] = kind if isinstance(kind, str) else "COMBO"
+                    if kind in _ANY:
+                        wanted[link.slot] = next((after for after in self._wanted_of(other) if after != "*"), "*")
+        self._wanted[node_id] = [wanted.get(slot, "*") for slot in range(max(wanted, default=-1) + 1)]
+        return self._wanted[node_id]
 
     def _value(self, value: Any) -> Any:
         link = as_link(value)

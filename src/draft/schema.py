@@ -7,12 +7,14 @@ compares the two where a real ComfyUI is available. To regenerate it: `python -m
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..workflow.core_classes import core_object_info
+from ..workflow.schemas import STAND_IN
 
 FILE = Path(__file__).with_name("schema.json")
 _KEPT_OPTIONS = (
@@ -29,6 +31,10 @@ MODEL_FILE_INPUTS = frozenset(
 )
 
 
+_MAX_OUTPUTS = 64  # of a class that nobody knows
+_SHOWS = re.compile(r"save|preview|show|display|combine|compare|viewer|output", re.IGNORECASE)
+
+
 @cache
 def object_info() -> dict[str, dict[str, Any]]:
     """Every node class, as /object_info returns it."""
@@ -41,6 +47,24 @@ def all_classes() -> dict[str, dict[str, Any]]:
     """Those classes, and all others of ComfyUI, for which stand-ins are drawn."""
     others = {name: {**_descriptions(name), **entry} for name, entry in core_object_info().items()}
     return {**others, **object_info()}
+
+
+def stand_in(class_type: str) -> dict[str, Any]:
+    """The entry of an unknown class: any inputs and outputs; its name says whether it is an output node."""
+    return {
+        **_descriptions(class_type),
+        "python_module": STAND_IN,
+        "input": {},
+        "output": ["*"] * _MAX_OUTPUTS,
+        "output_node": bool(_SHOWS.search(class_type)),
+    }
+
+
+def classes_of(prompt: Mapping[str, Any], any_class: bool) -> Mapping[str, dict[str, Any]]:
+    """The classes for a prompt by name: all that are known and, with `any_class`, a stand-in for each other one."""
+    names = (node.get("class_type") for node in prompt.values())
+    unknown = {name for name in names if isinstance(name, str) and name not in all_classes()} if any_class else ()
+    return {**all_classes(), **{name: stand_in(name) for name in unknown}} if unknown else all_classes()
 
 
 @cache
@@ -63,13 +87,15 @@ def _names_model(name: str, config: list[Any]) -> bool:
     return name in MODEL_FILE_INPUTS or (listed == [] and not any("upload" in option for option in options))
 
 
-def declared_inputs(node: Mapping[str, Any]) -> dict[str, tuple[Any, dict[str, Any], bool]]:
+def declared_inputs(
+    node: Mapping[str, Any], classes: Mapping[str, Mapping[str, Any]]
+) -> dict[str, tuple[Any, dict[str, Any], bool]]:
     """(type or list of options, limits, whether it is required) of each input of a node, by name.
 
     Of classes that have only a stand-in, all inputs that the node has: those inside of dynamic ones, too.
     """
     class_type = node["class_type"]
-    sections = all_classes()[class_type]["input"]
+    sections = classes[class_type]["input"]
     declared = {
         name: (config[0], config[1] if len(config) > 1 else {}, section == "required")
         for section in ("required", "optional")

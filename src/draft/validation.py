@@ -17,11 +17,17 @@ _CONVERTERS = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 Problem = dict[str, Any]
 
 
-def validate(prompt: dict[str, Any], folders: Folders) -> ValidationResult:
-    """Validate a prompt as POST /prompt does; numbers and strings are converted in place, as in ComfyUI."""
+def validate(
+    prompt: dict[str, Any], folders: Folders, classes: Mapping[str, Mapping[str, Any]] | None = None
+) -> ValidationResult:
+    """Validate a prompt as POST /prompt does; numbers and strings are converted in place, as in ComfyUI.
+
+    `classes` are those that there are, by name; None for ComfyUI's own.
+    """
+    classes = all_classes() if classes is None else classes
     for node_id, node in prompt.items():
         class_type = node.get("class_type")
-        if class_type not in all_classes():
+        if class_type not in classes:
             title = (node.get("_meta") or {}).get("title") or class_type
             message = f"Node '{title}' not found. The custom node may not be installed."
             if class_type is None:
@@ -32,14 +38,14 @@ def validate(prompt: dict[str, Any], folders: Folders) -> ValidationResult:
             extra = {"node_id": node_id, "class_type": class_type, "node_title": title}
             error = _prompt_error("missing_node_type", message, f"Node ID '#{node_id}'")
             return ValidationResult(error={**error, "extra_info": extra})
-    outputs = [node_id for node_id, node in prompt.items() if all_classes()[node["class_type"]]["output_node"]]
+    outputs = [node_id for node_id, node in prompt.items() if classes[node["class_type"]]["output_node"]]
     if not outputs:
         return ValidationResult(error=_prompt_error("prompt_no_outputs", "Prompt has no outputs"))
-    return _check_outputs(prompt, outputs, folders)
+    return _check_outputs(prompt, outputs, _NodeChecks(prompt, folders, classes))
 
 
-def _check_outputs(prompt: dict[str, Any], outputs: list[str], folders: Folders) -> ValidationResult:
-    result, checks = ValidationResult(), _NodeChecks(prompt, folders)
+def _check_outputs(prompt: dict[str, Any], outputs: list[str], checks: _NodeChecks) -> ValidationResult:
+    result = ValidationResult()
     for output in outputs:
         needed = checks.ancestors(output)
         failed = {node_id: problems for node_id in needed if (problems := checks.problems_of(node_id))}
@@ -58,8 +64,9 @@ def _check_outputs(prompt: dict[str, Any], outputs: list[str], folders: Folders)
 class _NodeChecks:
     """The problems of each node; each node is checked once."""
 
-    def __init__(self, prompt: dict[str, Any], folders: Folders) -> None:
+    def __init__(self, prompt: dict[str, Any], folders: Folders, classes: Mapping[str, Mapping[str, Any]]) -> None:
         self._prompt = prompt
+        self._classes = classes
         self._folders = folders
         self._problems: dict[str, list[Problem]] = {}
         self._reached_by: dict[str, tuple[str, list[Any], list[Any]]] = {}
@@ -108,7 +115,7 @@ class _NodeChecks:
             seen[current] = None
             path.append(current)
             inputs = self._prompt[current].get("inputs", {})
-            for name, (kind, limits, _) in declared_inputs(self._prompt[current]).items():
+            for name, (kind, limits, _) in declared_inputs(self._prompt[current], self._classes).items():
                 link = inputs.get(name)
                 if isinstance(link, list) and len(link) == 2:
                     self._reached_by.setdefault(link[0], (name, [kind, limits], link))
@@ -127,7 +134,7 @@ class _NodeChecks:
     def _check_node(self, node_id: str) -> list[Problem]:
         node = self._prompt[node_id]
         problems = []
-        for name, (kind, limits, required) in declared_inputs(node).items():
+        for name, (kind, limits, required) in declared_inputs(node, self._classes).items():
             if name not in node["inputs"]:
                 if required:
                     problems.append(
@@ -148,7 +155,7 @@ class _NodeChecks:
         if len(link) != 2:
             message = "Bad linked input, must be a length-2 list of [node_id, slot_index]"
             return _problem("bad_linked_input", message, name, **extra_info, received_value=link)
-        received = tuple(all_classes()[self._prompt[link[0]]["class_type"]]["output"])[link[1]]
+        received = tuple(self._classes[self._prompt[link[0]]["class_type"]]["output"])[link[1]]
         expected = "COMBO" if isinstance(kind, list) else kind
         if (
             _is_any(received)

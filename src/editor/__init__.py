@@ -9,6 +9,7 @@ maintenance.editor_comparison`). What these rules do not determine is an error, 
     saved_values  the values of a node's widgets as they stand in the file
     placeholders  `%date:…%` and `%node.widget%` in names of files
     values     the value of each widget of each node, as it is sent
+    stand_ins  the schema of a node whose class nobody knows, as far as the file shows it
     faces      the widgets that a subgraph node has for those inside
     placing    the nodes of a file at their places, those of each instance of a subgraph too
     links      where an input's value comes from, through reroutes, bypassed nodes and subgraphs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 from ..workflow.graph import Link
 from ..workflow.schemas import NodeSchema
 from .app_mode import App, read_app
-from .document import Document, EditorNode, refuse
+from .document import GROUP_NODE_PREFIXES, SUBGRAPH_ID, Document, EditorNode, refuse
 from .links import FromPrimitive, LinkSources, PromotedWidget
 from .packs import BROADCASTERS, WHILE_QUEUEING, is_broadcaster
 from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes, variable_name
@@ -19,8 +18,6 @@ from .values import ConversionContext, Values, wrap_list
 from .widgets import needs_browser
 
 _MAX_CLASSES, _MAX_WARNINGS = 300, 20
-_SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_GROUP_NODE_PREFIXES = ("workflow>", "workflow/")
 
 
 @dataclass(frozen=True)
@@ -118,15 +115,15 @@ def _check(placed: PlacedNode, document: Document) -> None:
     if not _is_sent(placed):
         return
     if placed.schema is None:
-        name = node.class_type.removeprefix(_GROUP_NODE_PREFIXES[0]).removeprefix(_GROUP_NODE_PREFIXES[1])
-        if node.class_type.startswith(_GROUP_NODE_PREFIXES) or name in document.group_nodes:
+        name = node.class_type.removeprefix(GROUP_NODE_PREFIXES[0]).removeprefix(GROUP_NODE_PREFIXES[1])
+        if node.class_type.startswith(GROUP_NODE_PREFIXES) or name in document.group_nodes:
             refuse(
                 "it is a group node, which subgraphs have replaced; in the editor convert it to nodes or to a "
                 "subgraph",
                 node,
                 placed.id,
             )
-        if _SUBGRAPH_ID.fullmatch(node.class_type):
+        if SUBGRAPH_ID.fullmatch(node.class_type):
             refuse("it is a subgraph whose definition is not in the file", node, placed.id)
         refuse(
             f"this ComfyUI has no such node class, and it is not an editor-only node; {_who_has_it(node)}",

@@ -16,6 +16,12 @@ MUTED, BYPASSED = 2, 4
 SUBGRAPH_INPUT = "-10"
 """The node id that links inside a subgraph have as their origin if they start at the subgraph's inputs."""
 
+SUBGRAPH_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+"""The class of a node that stands for a subgraph."""
+
+GROUP_NODE_PREFIXES = ("workflow>", "workflow/")
+"""How the class of a group node begins, a former kind of subgraph."""
+
 _MAX_NODES = 5000
 _MAX_SUBGRAPH_DEPTH = 30
 _MAX_NUMBER_LENGTH, _MAX_TEXT_LENGTH = 9, 1000

@@ -13,6 +13,7 @@ from functools import cached_property
 from ..workflow.schemas import NodeSchema
 from .document import Document, EditorGraph, EditorNode, Socket, refuse
 from .packs import EDITOR_CLASSES, SETTER_OF, is_broadcaster
+from .stand_ins import schema_of_saved
 from .widgets import is_widget
 
 PRIMITIVE = "PrimitiveNode"
@@ -152,7 +153,10 @@ class _NodePlacer:
         for node in sorted(graph.nodes.values(), key=lambda node: node.order):
             self._check()
             node_id = f"{host.id}:{node.id}" if host else node.id
-            placed = PlacedNode(node_id, node, graph, self._schemas.get(node.class_type), host)
+            schema = self._schemas.get(node.class_type)
+            if schema is not None and schema.is_stand_in:
+                schema = schema_of_saved(node)
+            placed = PlacedNode(node_id, node, graph, schema, host)
             placed.siblings, placed.subgraph = siblings, self._document.subgraphs.get(node.class_type)
             placed.inputs, placed.outputs = _with_broadcasts(placed, _sockets(placed)), _outputs(placed)
             around = host.file_position[:-1] if host else ()

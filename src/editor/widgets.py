@@ -29,7 +29,7 @@ SEED_INPUTS = ("seed", "noise_seed")
 _UPLOADS = ("image_upload", "video_upload", "animated_image_upload", "audio_upload")
 _MODEL_ENDINGS = (".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx")
 """Endings of model files: these are valid values even if not in the list, because they may be downloaded later."""
-_CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize", "increment-wrap", True, False)
+CONTROL_VALUES = ("fixed", "increment", "decrement", "randomize", "increment-wrap", True, False)
 
 SavedValues = Sequence[Any] | Mapping[str, Any]
 """The values of a node's widgets in the file: a list in the order of the widgets, or by name."""
@@ -72,7 +72,7 @@ class Widget:
     def fits(self, value: Any) -> bool:
         """Whether a value is possible for this widget; checked if the file has too few or too many values."""
         if self.is_control:
-            return value in _CONTROL_VALUES
+            return value in CONTROL_VALUES
         if self.kind in ("INT", "FLOAT"):
             return type(value) in (int, float)
         if self.schema is not None and self.schema.options is not None and not self.schema.is_file:

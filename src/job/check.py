@@ -16,6 +16,7 @@ from ..comfy.preflight import (
     fit,
     input_files_of,
     schemas_of,
+    stand_in_warnings,
 )
 from ..deadline import attended
 from ..errors import WorkerError
@@ -86,7 +87,7 @@ class JobChecker:
             except WorkerError as error:
                 check()  # it may be the end of the job
                 problems.append({"reason": error.error_code, "message": error.message, **error.details})
-        return problems, [*applied.hints, *told, *matched]
+        return problems, [*applied.hints, *stand_in_warnings(schemas), *told, *matched]
 
     def needs(self, request: Request) -> dict[str, Any]:
         """What a job's workflow needs besides ComfyUI, where it is from, and what of it is there."""

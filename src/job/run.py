@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import private_folder
-from ..comfy.preflight import failed_packs, fit, mend, schemas_of
+from ..comfy.preflight import failed_packs, fit, mend, schemas_of, stand_in_warnings
 from ..comfy.record import Run
 from ..comfy.recovery import run_with_recovery
 from ..comfy.run_limits import Report, RunLimits
@@ -142,7 +142,9 @@ class JobRunner:
         workflow = request.workflow
 
         def applied() -> AppliedOverrides:
-            return apply_overrides(workflow, request.overrides, schemas_of(self.engine.client, workflow, limits.check))
+            schemas = schemas_of(self.engine.client, workflow, limits.check)
+            overridden = apply_overrides(workflow, request.overrides, schemas)
+            return replace(overridden, hints=(*overridden.hints, *stand_in_warnings(schemas)))
 
         return self._ask(applied, limits)
 

@@ -58,3 +58,6 @@ class Executor(Protocol):
 
     def object_info(self) -> Mapping[str, Mapping[str, Any]]:
         """Every node class, as /object_info returns it."""
+
+    def node_class(self, name: str) -> Mapping[str, Any] | None:
+        """One node class, None for one that it does not have."""

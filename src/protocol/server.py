@@ -204,8 +204,9 @@ class Server:
 
     async def one_class(self, request: web.Request) -> web.Response:
         """GET /object_info/{class}: empty for an unknown one."""
-        name, classes = request.match_info["class_type"], self.executor.object_info()
-        return web.json_response({name: classes[name]} if name in classes else {})
+        name = request.match_info["class_type"]
+        entry = self.executor.node_class(name)
+        return web.json_response({name: entry} if entry is not None else {})
 
     async def no_models(self, request: web.Request) -> web.Response:
         """GET /models and /models/{folder}: there are none here."""

@@ -38,7 +38,7 @@ def run_test(options: Options, settings: Settings) -> int:
     """Run the test job, show its progress and save its files; the exit status."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # the SDK is not in this process
     job, workflow = _checked_test_job(options, settings)
-    installation = draft_installation() if options.draft else find_comfyui(settings)
+    installation = draft_installation(any_class=True) if options.draft else find_comfyui(settings)
     progress = Progress(workflow, installation.name)
     with ComfyEngine(installation, settings) as engine:
         runner = JobRunner.make(engine, settings)

@@ -27,6 +27,9 @@ _UPLOADS = ("image_upload", "video_upload", "audio_upload", "file_upload", "uplo
 _MAX_SEARCHES = 20  # for similar names
 _CONVERTERS: dict[str, Callable[[Any], Any]] = {"INT": int, "FLOAT": float, "STRING": str, "BOOLEAN": bool}
 
+STAND_IN = "draft_stand_in"
+"""The `python_module` of a class that only the draft engine has, in place of one that it does not know."""
+
 
 @dataclass(frozen=True)
 class InputSchema:
@@ -81,6 +84,11 @@ class NodeSchema:
     def is_core(self) -> bool:
         """Whether it is a class of ComfyUI itself."""
         return self.pack == "nodes" or self.pack.startswith("comfy_extras")
+
+    @property
+    def is_stand_in(self) -> bool:
+        """Whether the draft engine only stands in for the class: inputs and outputs are not those of the real one."""
+        return self.pack == STAND_IN
 
     @property
     def takes_undeclared_inputs(self) -> bool:

@@ -62,6 +62,9 @@ class SayingExecutor:
     def object_info(self) -> Mapping[str, Mapping[str, Any]]:
         return {"Say": {"input": {"required": {"text": ["STRING", {}]}}, "output": [], "output_node": True}}
 
+    def node_class(self, name: str) -> Mapping[str, Any] | None:
+        return self.object_info().get(name)
+
 
 @dataclass
 class Served:
