@@ -8,6 +8,7 @@ info     what a worker reports about itself
 one_file the one file that a job brings and the one that its workflow misses
 prepare  what a job asks for besides its run: bucket, delivery, encoding, extra data
 check    checks of a job without running it
+editable what a person may want to change in a job's workflow
 turn     a job's turn at ComfyUI, and clearing up after it
 run      one job on a booted ComfyUI: overrides, files, run, gather, deliver, answer
 handler  what RunPod calls with each job

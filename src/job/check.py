@@ -1,4 +1,4 @@
-"""Checks of a job without running it: what keeps ComfyUI from running it, and what a person may want to change."""
+"""Checks of a job without running it: what keeps ComfyUI from running it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from ..comfy.preflight import (
     check_values,
     find_problems,
     fit,
-    input_files_of,
     schemas_of,
     stand_in_warnings,
 )
@@ -25,10 +24,10 @@ from ..models.job_models import JobModels
 from ..models.manifest import where_to_get
 from ..models.provisioning import ModelProvisioner
 from ..needs import as_json, needs_of_workflow, with_presence
-from ..overrides import apply_overrides, overridable_fields
+from ..overrides import apply_overrides
 from ..settings import Settings
 from ..storage.bucket import Bucket
-from ..workflow.graph import Graph, Slot, Workflow
+from ..workflow.graph import Slot, Workflow
 from .one_file import with_the_one_file
 from .prepare import bucket_for, delivery_plan, models_of, partner_key
 from .request import Request
@@ -99,22 +98,6 @@ class JobChecker:
         )
         return {name: value for name, value in as_json([looked_up])[0].items() if name != "name" and value}
 
-    def editable(self, request: Request, check: Callable[[], None]) -> dict[str, Any]:
-        """What a person would want to change in a job's workflow: its fields, and the files that it names."""
-        workflow, client = request.workflow, self.engine.client
-        graph = Graph(workflow)
-        traced = [
-            {"name": field.name, "candidates": list(field.candidates)}
-            if field.candidates
-            else {"name": field.name, "value": field.value, "node_id": field.node_id, "title": field.title}
-            for field in overridable_fields(workflow, schemas_of(client, workflow, check))
-        ]
-        inputs = [
-            {"node_id": node_id, "title": graph.title(node_id), "input": name, "name": graph.inputs(node_id)[name]}
-            for node_id, name in input_files_of(client, workflow)
-        ]
-        return {"fields": [*_chosen_by_author(request, graph), *traced], "inputs": inputs}
-
     def _problems_of_workflow(
         self,
         workflow: Workflow,
@@ -139,19 +122,6 @@ class JobChecker:
     def _check_delivery(self, request: Request, check: Callable[[], None]) -> None:
         with bucket_for(request, self.settings, self.bucket) as bucket:
             delivery_plan(request, "validate", self.settings, bucket, check)
-
-
-def _chosen_by_author(request: Request, graph: Graph) -> list[dict[str, Any]]:
-    """The inputs that the workflow's author chose in the editor's App Mode."""
-    fields = []
-    for entry in request.app.inputs if request.app else ():
-        node_id, name = entry.targets[0]
-        if node_id in graph:
-            value, title = graph.inputs(node_id).get(name), graph.title(node_id)
-            fields.append(
-                {"name": entry.name, "value": value, "node_id": node_id, "title": title, "given_in": "inputs"}
-            )
-    return fields
 
 
 def _check_partner_key(client: ComfyClient, request: Request, settings: Settings, workflow: Workflow) -> None:

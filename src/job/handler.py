@@ -22,6 +22,7 @@ from ..outputs import failure_answer, info_answer, serialisable, success_answer,
 from ..settings import AnswerFormat, Settings
 from ..workflow.graph import Workflow
 from ..workflow.stored import stored_workflow
+from .editable import editable
 from .info import describe_worker, versions
 from .request import Request, asked_answer_format, job_id_of, read_job
 from .run import JobRunner
@@ -158,7 +159,7 @@ def _validate(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     checker, check = worker.runner.checker, worker.runner.limits(call.stop).check
     problems, told = checker.problems(request, check)
     details = {
-        **checker.editable(request, check),
+        **editable(worker.runner.engine.client, request, check),
         "needs": checker.needs(request),
         "versions": versions(worker.runner.engine),
     }

@@ -80,6 +80,11 @@ class EditableField(BaseModel):
     title: str = ""
     candidates: list[dict[str, Any]] = []
     given_in: str = Field("", description="`inputs`: an App Mode input of the workflow, set by the field `inputs`")
+    type: str = Field("", description="ComfyUI's type of the input: INT, FLOAT, STRING, BOOLEAN, COMBO, …")
+    min: float = Field(0, description="the least value that the input takes")
+    max: float = Field(0, description="the largest one")
+    step: float = Field(0, description="of the widget in the editor; other values are accepted too")
+    options: list[str | float] = Field([], description="the choices of a COMBO, if they are not too many")
 
 
 class InputPlace(BaseModel):

@@ -16,7 +16,7 @@ from ..errors import AmbiguousOverrideTarget, InvalidInput, NoOverrideTarget
 from ..workflow.checks import check_json
 from ..workflow.core_classes import core_schemas
 from ..workflow.graph import Graph, Link, Slot, Workflow, editable_copy
-from ..workflow.schemas import NodeSchema
+from ..workflow.schemas import InputSchema, NodeSchema
 from ..workflow.typed import TypedGraph
 from .followers import follow, left_alone
 from .kinds import KINDS, SEED, OverrideKind, Write, named_place, usual_place, writes_of
@@ -84,6 +84,8 @@ class OverridableField:
     node_id: str
     title: str
     candidates: tuple[Mapping[str, str], ...] = ()
+    schema: InputSchema | None = None
+    """Of the input that takes the value, also where another node holds it; None if its class is not known."""
 
 
 def overridable_fields(workflow: Workflow, schemas: Schemas | None = None) -> list[OverridableField]:
@@ -100,10 +102,10 @@ def overridable_fields(workflow: Workflow, schemas: Schemas | None = None) -> li
                     OverridableField(name, None, "", "", tuple(error.details["candidates"])) for name in kind.fields
                 )
             continue
-        values = [_value_of(graph, write) for write in writes]
+        node_id, title = place.node_id, graph.title(place.node_id)
         found.extend(
-            OverridableField(name, value, place.node_id, graph.title(place.node_id))
-            for name, value in zip(kind.fields, values, strict=False)
+            OverridableField(name, _value_of(graph, write), node_id, title, schema=graph.input_schema(node_id, taker))
+            for name, write, taker in zip(kind.fields, writes, place.inputs, strict=False)
         )
     return found
 

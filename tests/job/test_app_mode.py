@@ -45,7 +45,8 @@ def test_an_input_is_set_by_the_authors_name(bench: Bench) -> None:
 
 def test_the_authors_inputs_are_shown_before_what_is_traced(draft_bench: Bench) -> None:
     answer = draft_bench.run(action="validate", workflow=app(*CHOSEN))
-    assert answer["fields"][:2] == [
+    named = ("name", "value", "node_id", "title", "given_in")
+    assert [{name: field[name] for name in named} for field in answer["fields"][:2]] == [
         {"name": "How wide", "value": 64, "node_id": "1", "title": "EmptyImage", "given_in": "inputs"},
         {"name": "color", "value": 255, "node_id": "1", "title": "EmptyImage", "given_in": "inputs"},
     ]
