@@ -127,9 +127,10 @@ class JobModels:
     def explain(self, error: MissingModel) -> MissingModel:
         """The same error, its message and hints completed with where and how to get the models."""
         known: dict[str, Model] = {}
-        lines = [error.message]
+        lines, described = [error.message], []
         for name, folder in _missing(error):
             model = self._known(name, folder)
+            described.append({"name": name, "folder": folder, **(_described(model) if model else {})})
             error.hints.extend(where_to_get(name, self.manifest, folder))
             if model is not None:
                 known[model.name] = model
@@ -142,7 +143,8 @@ class JobModels:
         if known:
             setting = "MODELS" if self.settings.download_models else "DOWNLOAD_MODELS=true and MODELS"
             lines.append(f"To download them, set {setting}, or run `python -m src.models fetch {' '.join(known)}`")
-        explained = MissingModel("\n".join(lines), error.is_all, **error.details)
+        details = {**error.details, "missing_models": described}
+        explained = MissingModel("\n".join(lines), error.is_all, **details)
         explained.hints = error.hints
         return explained
 
@@ -298,6 +300,12 @@ def _is_same(known: Model, source: Source, sha256: str | None) -> bool:
         return sha256 == known.sha256
     place = (known.source.repository, known.source.path, known.source.url)
     return place == (source.repository, source.path, source.url)
+
+
+def _described(model: Model) -> dict[str, Any]:
+    """Where a known model is, how large it is if that is known, and its name for `python -m src.models fetch`."""
+    size = {"size": model.size} if model.size else {}
+    return {"source": model.source.page, **size, "model": model.name}
 
 
 def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:

@@ -188,10 +188,22 @@ class Info(BaseModel):
     execution_time_seconds: float = Field(ge=0)
 
 
+class LackingModel(BaseModel):
+    """A model that ComfyUI does not find; what is not known of it is left out."""
+
+    model_config = _CLOSED
+    name: str = Field(description="as the workflow calls it")
+    folder: str = Field(description="ComfyUI's name of it, empty if that is not known")
+    source: str = Field("", description="where it can be downloaded")
+    size: int = Field(0, gt=0, description="bytes")
+    model: str = Field("", description="its name in `python -m src.models fetch`, and in MODELS")
+
+
 class Failure(BaseModel):
     """A job that failed; where it helps there is more, such as `field`, `candidates` or `node_errors`."""
 
     model_config = ConfigDict(extra="allow")
+    missing_models: list[LackingModel] = []
     status: Literal["error"]
     error_type: ErrorType
     error_code: str = Field(description="the finer reason, for programs")

@@ -389,3 +389,13 @@ def test_another_port_is_another_host_and_the_usual_one_is_not(place: Place) -> 
     usual = place.models(named("https://civitai.com:443/api/download/models/4"))
     usual.check_wanted()
     assert usual.fetcher.civitai.has("https://civitai.com:443/api/download/models/4")
+
+
+def test_a_known_model_that_is_missing_is_told_with_its_source_and_size(place: Place) -> None:
+    details = place.models().explain(missing("ae.safetensors", folder="vae")).details
+    (told,) = details["missing_models"]
+    assert (told["name"], told["folder"], told["model"]) == ("ae.safetensors", "vae", "ae")
+    assert told["source"].startswith("https://huggingface.co/")
+    assert told["size"] > 10**8
+    unknown = place.models().explain(missing("mine.safetensors")).details
+    assert unknown["missing_models"] == [{"name": "mine.safetensors", "folder": "loras"}]
