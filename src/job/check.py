@@ -116,6 +116,7 @@ class JobChecker:
                 if models.to_fetch(name, folder):
                     continue
                 entry["sources"] = where_to_get(name, models.manifest, folder)
+                entry["missing_model"] = models.describe(name, folder)
             problems.append(entry)
         return problems
 

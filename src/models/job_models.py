@@ -124,13 +124,21 @@ class JobModels:
                 return self.as_model(named)
         return known
 
+    def describe(self, name: str, folder: str) -> dict[str, Any]:
+        """An entry of `missing_models`: of a known model also where it is, how large, and its name here."""
+        model = self._known(name, folder)
+        if model is None:
+            return {"name": name, "folder": folder}
+        size = {"size": model.size} if model.size else {}
+        return {"name": name, "folder": folder, "source": model.source.page, **size, "model": model.name}
+
     def explain(self, error: MissingModel) -> MissingModel:
         """The same error, its message and hints completed with where and how to get the models."""
         known: dict[str, Model] = {}
         lines, described = [error.message], []
         for name, folder in _missing(error):
             model = self._known(name, folder)
-            described.append({"name": name, "folder": folder, **(_described(model) if model else {})})
+            described.append(self.describe(name, folder))
             error.hints.extend(where_to_get(name, self.manifest, folder))
             if model is not None:
                 known[model.name] = model
@@ -300,12 +308,6 @@ def _is_same(known: Model, source: Source, sha256: str | None) -> bool:
         return sha256 == known.sha256
     place = (known.source.repository, known.source.path, known.source.url)
     return place == (source.repository, source.path, source.url)
-
-
-def _described(model: Model) -> dict[str, Any]:
-    """Where a known model is, how large it is if that is known, and its name for `python -m src.models fetch`."""
-    size = {"size": model.size} if model.size else {}
-    return {"source": model.source.page, **size, "model": model.name}
 
 
 def _missing(error: MissingModel) -> Iterator[tuple[str, str]]:
