@@ -54,8 +54,8 @@ def _take_screenshot(browser: Browser, url: str, theme: str, file: Path) -> None
     page = context.new_page()
     page.set_default_timeout(_TIMEOUT_MILLISECONDS)
     page.goto(url)
-    page.get_by_label("or the name of one that the worker has").select_option("workflow_api_format")
-    page.get_by_text("can run here").wait_for()
+    page.get_by_label("or a workflow stored on the worker").select_option("workflow_api_format")
+    page.get_by_text("is ready to run").wait_for()
     for number, prompt in enumerate(_PROMPTS, 1):
         page.get_by_label("prompt", exact=False).first.fill(prompt)
         page.get_by_label("seed").fill(str(41 + number))
