@@ -607,3 +607,23 @@ def test_the_page_is_never_wider_than_the_window(page: Any, tmp_path: Path) -> N
     page.locator("#gallery img").wait_for()
     assert fits()
     shot(page, "everything")
+
+
+def test_missing_models_are_listed_before_the_first_run(page: Any, tmp_path: Path) -> None:
+    """The draft engine takes any model, so the answer of a worker that lacks one stands in for its own."""
+    missing = {"name": "x.safetensors", "folder": "vae", "source": "https://example.com/x.safetensors", "size": 2_500_000_000}  # fmt: skip
+
+    def lacking(route: Any) -> None:
+        answer = route.fetch()
+        content = answer.json()
+        if "problems" in (content.get("output") or {}):
+            problem = {"reason": "value_not_in_list", "message": "x was not found", "missing_model": missing}
+            content["output"] |= {"valid": False, "problems": [problem]}
+        route.fulfill(response=answer, json=content)
+
+    page.route("**/runsync", lacking)
+    drop(page, tmp_path, workflows.generative())
+    page.get_by_text("workflow.json cannot run here").wait_for()
+    row = page.get_by_role("region", name="Missing models").locator("tbody td").all_inner_texts()
+    assert row == ["x.safetensors", "vae", "example.com/x.safetensors", "2.5 GB"]
+    assert page.get_by_role("button", name="Copy command").count() == 0
