@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from .values import Context, Images, Latent, Output, Placeholder
 
+_MIN_SIDE = 16
 _SHAPE_COUNT = 14
 
 
@@ -204,7 +205,8 @@ def _draw(latent: Latent, number: int) -> Image.Image:
     """Coloured shapes that depend on all properties, with the most important ones as text."""
     shown = latent.properties
     seed = int.from_bytes(hashlib.sha256(repr((sorted(shown.items()), number)).encode()).digest()[:8], "big")
-    picture = _draw_shapes((latent.width, latent.height), random.Random(seed))  # noqa: S311  a picture, not a secret
+    size = max(latent.width, _MIN_SIDE), max(latent.height, _MIN_SIDE)  # a stand-in may have computed a size of 0
+    picture = _draw_shapes(size, random.Random(seed))  # noqa: S311  a picture, not a secret
     if latent.picture is not None:
         picture = Image.blend(latent.picture.convert("RGB").resize(picture.size), picture, 0.4)
     lines = [

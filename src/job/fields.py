@@ -94,6 +94,8 @@ _Side = Annotated[int, Field(ge=16, le=16384, multiple_of=8), _IN_QUOTES]
 _LongestSide = Annotated[int, Field(ge=16, le=16384), _IN_QUOTES]
 _Quality = Annotated[int, Field(ge=1, le=100), _IN_QUOTES]
 _BatchSize = Annotated[int, Field(ge=1, le=4096), _IN_QUOTES]
+_Length = Annotated[int, Field(ge=1, le=100_000), _IN_QUOTES]
+_Fps = Annotated[float, Field(ge=1, le=240, allow_inf_nan=False), _IN_QUOTES]
 _Steps = Annotated[int, Field(ge=1, le=10000), _IN_QUOTES]
 _Seed = Annotated[
     Annotated[int, Field(ge=0, le=_MAX_SEED)] | Literal["random"],
@@ -188,6 +190,8 @@ class InputFields(BaseModel):
     width: _Side | None = None
     height: _Side | None = None
     batch_size: _BatchSize | None = None
+    length: _Length | None = None
+    fps: _Fps | None = None
     steps: _Steps | None = None
     cfg: _UpTo100 | None = None
     guidance: _UpTo100 | None = None
@@ -200,6 +204,8 @@ class InputFields(BaseModel):
     seed_node_id: _NodeId | None = None
     size_node_id: _NodeId | None = None
     batch_size_node_id: _NodeId | None = None
+    length_node_id: _NodeId | None = None
+    fps_node_id: _NodeId | None = None
     steps_node_id: _NodeId | None = None
     cfg_node_id: _NodeId | None = None
     guidance_node_id: _NodeId | None = None
@@ -230,6 +236,8 @@ RULES = {
     "width": _SIDE_RULE,
     "height": _SIDE_RULE,
     "batch_size": "a whole number from 1 to 4096",
+    "length": "a whole number of frames from 1 to 100000",
+    "fps": "a number of frames per second from 1 to 240",
     "steps": "a whole number from 1 to 10000",
     "cfg": "a number from 0 to 100",
     "guidance": "a number from 0 to 100",

@@ -264,6 +264,8 @@ def _overrides(fields: InputFields) -> Overrides:
         width=fields.width,
         height=fields.height,
         batch_size=fields.batch_size,
+        length=fields.length,
+        fps=fields.fps,
         steps=fields.steps,
         cfg=fields.cfg,
         guidance=fields.guidance,

@@ -96,6 +96,16 @@ BATCH_SIZE = OverrideKind(
 )  # fmt: skip
 
 
+LENGTH = OverrideKind(
+    ("length",), "length_node_id", "a number of frames", slots.length_inputs, sizes.find_lengths,
+    lambda graph, use, _: use.name in slots.length_inputs(graph, use.node_id), int,
+)  # fmt: skip
+FPS = OverrideKind(
+    ("fps",), "fps_node_id", "a number of frames per second", slots.fps_inputs, sizes.find_fps,
+    lambda graph, use, _: use.name in slots.fps_inputs(graph, use.node_id), (int, float),
+)  # fmt: skip
+
+
 def _sampling_kind(name: str, word: str, takes: str, holds: type | tuple[type, ...]) -> OverrideKind:
     setting = sampling.SAMPLING_SETTINGS[name]
     return OverrideKind((name,), f"{name}_node_id", takes, setting.inputs, setting.find, _sharing(word), holds)
@@ -108,6 +118,8 @@ KINDS = (
     SEED,
     SIZE,
     BATCH_SIZE,
+    LENGTH,
+    FPS,
     STEPS,
     _sampling_kind("cfg", "cfg", "a cfg", (int, float)),
     _sampling_kind("guidance", "guidance", "a guidance", (int, float)),

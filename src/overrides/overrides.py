@@ -47,6 +47,8 @@ class Overrides:
     width: int | None = None
     height: int | None = None
     batch_size: int | None = None
+    length: int | None = None
+    fps: float | None = None
     steps: int | None = None
     cfg: float | None = None
     guidance: float | None = None

@@ -1,17 +1,18 @@
-"""Where sizes and batch sizes go: from a sampler's latent upstream to the node that sets them; a generator's own."""
+"""Where sizes, lengths and batch sizes go: from a sampler's latent upstream to what sets them; a generator's own."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from ..workflow.graph import Link, dependencies_first
 from ..workflow.typed import ANY, VALUE_TYPES, TypedGraph
 from .origins import origin_of
 from .places import Place, of_first_stage, places_of
 from .roles import is_generator, is_sampler, makers
-from .slots import batch_inputs, is_conditioning, size_inputs
+from .slots import batch_inputs, fps_inputs, is_conditioning, length_inputs, size_inputs
 
+Inputs = Callable[[TypedGraph, str], tuple[str, ...]]
 _MAX_MEASURED = 4  # sizes that are those of pictures whose size is that of pictures, …
 _SIZED = frozenset({"LATENT", "IMAGE"})
 
@@ -129,27 +130,51 @@ def _size_links(graph: TypedGraph, node_id: str) -> list[Link]:
     links = list(graph.typed_links(node_id))
     latents = [link for _, kind, link in links if kind == "LATENT"]
     pictures = [link for _, kind, link in links if kind in ("IMAGE", "VIDEO", ANY)]
-    own = [link for _, kind, link in links if is_conditioning(kind) and kind != "CONDITIONING"]  # a pack's embeddings
+    own = [link for _, kind, link in links if _is_embeddings(kind)]
     return latents or pictures or own
 
 
 def find_batches(graph: TypedGraph) -> list[Place]:
     """The batch sizes of what the makers begin with, of the sound beside a video too; else where it is repeated."""
-    found = of_first_stage(graph, lambda stage: _begun_with(graph, stage)) or _begun_with(graph, graph.main_outputs)
+    found = _of_beginnings(graph, batch_inputs)
     return found or places_of(graph, (n for n in graph.live if graph.class_of(n) == "RepeatLatentBatch"), batch_inputs)
 
 
-def _begun_with(graph: TypedGraph, node_ids: Iterable[str]) -> list[Place]:
-    """The batch sizes of these nodes themselves, and of the latents and pictures from which they go on."""
+def find_lengths(graph: TypedGraph) -> list[Place]:
+    """The numbers of frames of what the makers begin with, of the sound beside a video too."""
+    return _of_beginnings(graph, length_inputs)
+
+
+def find_fps(graph: TypedGraph) -> list[Place]:
+    """The frames per second of all nodes that the output needs: of conditionings, of videos, of savers."""
+    return places_of(graph, graph.live, fps_inputs)
+
+
+def _of_beginnings(graph: TypedGraph, inputs: Inputs) -> list[Place]:
+    """The places with such inputs where the makers begin, or if there are none where the outputs do."""
+    found = of_first_stage(graph, lambda stage: _begun_with(graph, stage, inputs))
+    return found or _begun_with(graph, graph.main_outputs, inputs)
+
+
+def _begun_with(graph: TypedGraph, node_ids: Iterable[str], inputs: Inputs) -> list[Place]:
+    """The places of these nodes themselves, and of the latents and pictures from which they go on."""
     seen, queue = dict[str, None](), deque(node_ids)
     while queue:
         node_id = queue.popleft()
         if node_id not in seen:
             seen[node_id] = None
             queue.extend(link.node_id for link in _size_links(graph, node_id))
-    return places_of(
-        graph, (n for n in seen if _SIZED & graph.output_types(n) and not _changes(graph, n)), batch_inputs
-    )
+    return places_of(graph, (n for n in seen if _begins(graph, n)), inputs)
+
+
+def _begins(graph: TypedGraph, node_id: str) -> bool:
+    """Whether a node makes a latent, a picture or a pack's embeddings, and does not only change one."""
+    kinds = graph.output_types(node_id)
+    return bool(kinds & _SIZED or any(map(_is_embeddings, kinds))) and not _changes(graph, node_id)
+
+
+def _is_embeddings(kind: str) -> bool:
+    return is_conditioning(kind) and kind != "CONDITIONING"
 
 
 def draws_of_a_size(graph: TypedGraph, node_id: str) -> bool:

@@ -29,6 +29,8 @@ _PROMPT_NAMES = (
 )
 _SAME_TEXT, _NO_GROUP = 1, len(_PROMPT_NAMES)
 _SEED = re.compile(r"^(?!last_)(.*_)?seed$")
+_LENGTH = re.compile(r"^(length|(num|video)_frames|frames_number|video_length)$")
+_FPS = re.compile(r"^(fps|frame_rate)$")
 _NUMBER = re.compile(r"\d+")
 _SIDES = (("width", "height"), ("empty_latent_width", "empty_latent_height"))
 _WHOLE_NUMBERS = ("INT", "FLOAT,INT", "INT,FLOAT", ANY)
@@ -156,3 +158,22 @@ def batch_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
     if graph.class_of(node_id) == "RepeatLatentBatch":
         return ("amount",) if "amount" in graph.inputs(node_id) else ()
     return tuple(name for name in graph.inputs(node_id) if last_name(name) == "batch_size")[:1]
+
+
+@per_node
+def length_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    """The input of a node that sets the number of frames, of a video or of its audio; empty if it has none."""
+    return _numbers_called(graph, node_id, _LENGTH, _WHOLE_NUMBERS)
+
+
+@per_node
+def fps_inputs(graph: TypedGraph, node_id: str) -> tuple[str, ...]:
+    """The input of a node that sets the frames per second of a video, empty if it has none."""
+    return _numbers_called(graph, node_id, _FPS, (*_WHOLE_NUMBERS, "FLOAT"))
+
+
+def _numbers_called(
+    graph: TypedGraph, node_id: str, pattern: re.Pattern[str], kinds: tuple[str, ...]
+) -> tuple[str, ...]:
+    types = graph.input_types(node_id)
+    return tuple(name for name, kind in types.items() if kind in kinds and pattern.match(last_name(name)))[:1]
