@@ -76,11 +76,17 @@ def _pictures(context: Context, kind: str, inputs: Mapping[str, Any]) -> Images:
         grey = next((value for value in given if value[0].mode == "L"), None)
         return grey or [Image.new("L", given[0][0].size if given else _size(inputs), 255)]
     coloured = next((value for value in given if value[0].mode != "L"), None)
-    if coloured is not None:
+    if coloured is not None and not _is_blank(coloured[0]):
         return coloured
-    latent = next((value for value in inputs.values() if isinstance(value, Latent)), None) or _latent(inputs)
+    canvas = Latent(*coloured[0].size, len(coloured), _properties(inputs)) if coloured else _latent(inputs)
+    latent = next((value for value in inputs.values() if isinstance(value, Latent)), canvas)
     drawn: Images = diffusion.NODES["VAEDecode"](context, samples=latent, vae=Placeholder()).values[0]
     return [_moved(drawn[0], number) for number in range(_FRAMES)] if kind == "VIDEO" and len(drawn) == 1 else drawn
+
+
+def _is_blank(picture: Image.Image) -> bool:
+    """Whether it has one colour only: a canvas, on which a node of ComfyUI would draw."""
+    return picture.getcolors(maxcolors=1) is not None
 
 
 def _moved(picture: Image.Image, number: int) -> Image.Image:

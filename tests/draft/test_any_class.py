@@ -78,6 +78,12 @@ def test_an_output_node_of_a_pack_saves_something(any_bench: Bench) -> None:
     assert [file["node_id"] for file in response["files"]] == [save]
 
 
+def test_what_a_node_would_draw_on_a_canvas_is_drawn(any_bench: Bench) -> None:
+    with image_of(any_bench.run(workflow="lighthouse", seed=3, width=96, height=64)) as image:
+        assert image.size == (96, 64)
+        assert image.getcolors(maxcolors=100) is None
+
+
 def test_a_workflow_of_known_classes_has_no_such_warning(any_bench: Bench) -> None:
     assert not any_bench.run(workflow=workflows.still()).get("warnings")
 

@@ -10,7 +10,8 @@ from src.errors import AmbiguousOverrideTarget, NoOverrideTarget
 from src.overrides import overridable_fields
 
 from ..workflows import node
-from .test_places import changed, diffusion
+from .test_overrides import changed
+from .test_places import diffusion
 
 
 def wan(**nodes: dict[str, Any]) -> dict[str, Any]:
