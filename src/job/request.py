@@ -150,20 +150,29 @@ def read_job(
         warnings=warnings,
     )
     if is_editor_workflow(workflow):  # last: it needs ComfyUI
-        workflow = with_editor_numbers(workflow)
-        check_json(workflow, "workflow")
-        pnginfo = {"workflow": workflow, **(fields.extra_pnginfo or {})}
-        request = replace(request, extra_pnginfo=pnginfo, is_converted=True)
-        converted = convert(workflow)
-        workflow, warnings = converted.prompt, (*warnings, *converted.warnings)
-        request = replace(request, app=converted.app)
+        request, workflow = _converted(request, workflow, convert)
     workflow, files, told = _checked(workflow, mend)
-    request = replace(request, warnings=(*warnings, *told))
+    request = replace(request, warnings=(*request.warnings, *told))
     try:
         return _with_values(request, workflow, files, fields)
     except WorkerError as error:
         error.hints[:0] = request.warnings
         raise
+
+
+def _converted(request: Request, saved: dict[str, Any], convert: Convert) -> tuple[Request, object]:
+    """The request with what comes with the editor's file, and that file in API format."""
+    saved = with_editor_numbers(saved)
+    check_json(saved, "workflow")
+    converted = convert(saved)
+    request = replace(
+        request,
+        extra_pnginfo={"workflow": saved, **(request.extra_pnginfo or {})},
+        is_converted=True,
+        app=converted.app,
+        warnings=(*request.warnings, *converted.warnings),
+    )
+    return request, converted.prompt
 
 
 def _with_values(request: Request, workflow: Workflow, files: list[InputFile], fields: InputFields) -> Request:
