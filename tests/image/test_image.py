@@ -260,7 +260,7 @@ def test_every_custom_node_of_the_lock_says_what_it_is() -> None:
         assert node.why and node.state and node.classes and node.requirements
     assert [node.name for node in sources.select(nodes, "default")] == ["ComfyUI-GGUF"]
     assert sources.select(nodes, "") == []
-    with pytest.raises(SystemExit, match="there is no facex; there are ComfyUI-GGUF, "):
+    with pytest.raises(SystemExit, match="CUSTOM_NODES: unknown: facex; known: ComfyUI-GGUF, "):
         sources.select(nodes, "default,facex")
 
 

@@ -62,7 +62,10 @@ def test_in_flux_they_are_behind_the_sampler() -> None:
 
 
 def test_what_a_workflow_has_not_got_is_an_error_that_says_so() -> None:
-    for wanted, said in (({"cfg": 2.0}, "accepts a cfg"), ({"negative_prompt": "x"}, "takes a negative prompt text")):
+    for wanted, said in (
+        ({"cfg": 2.0}, "accepts a cfg"),
+        ({"negative_prompt": "x"}, "accepts a negative prompt text"),
+    ):
         with pytest.raises(NoOverrideTarget, match=said):
             changed(workflows.flux(), **wanted)
 
