@@ -2,8 +2,8 @@
 
     python -m maintenance.catalog
 
-Made from the packages comfyui-workflow-templates-json and comfyui-subgraph-blueprints, which have to be installed.
-Only files on Hugging Face are taken, and no pickles; what is left out is printed.
+It is generated from the packages comfyui-workflow-templates-json and comfyui-subgraph-blueprints, which must be
+installed. It lists only files on Hugging Face and no pickles; files that are left out are printed.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class _Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Where it is, of which there is one."""
+        """Its repository and path, which are unique."""
         return f"{self.repository}/{self.path}"
 
 
 def catalog() -> tuple[dict[str, Any], list[str]]:
-    """The content of the file, and what was left out: a line each."""
+    """The content of the file, and one line for each model that was left out."""
     used: Counter[_Entry] = Counter()
     templates: dict[str, list[str]] = {}
     left_out: dict[str, None] = {}
@@ -68,7 +68,7 @@ def catalog() -> tuple[dict[str, Any], list[str]]:
 
 
 def _files() -> Iterator[Path]:
-    """The files of the packages, each by its folder."""
+    """The JSON files of the packages."""
     for package, folder in _PACKAGES.items():
         yield from sorted((Path(str(resources.files(package))) / folder).glob("*.json"))
 
@@ -81,7 +81,7 @@ def _saved_models(content: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _entry(saved: Mapping[str, Any]) -> _Entry | str:
-    """An entry of the catalog, or why there is none."""
+    """An entry of the catalog, or the reason why the model is left out."""
     folder, file, url = (str(saved.get(part) or "") for part in ("directory", "name", "url"))
     match = _ON_HUB.match(url)
     if match is None:

@@ -1,6 +1,6 @@
 """`python -m maintenance.core_classes URL`: store the node classes of the ComfyUI at that URL.
 
-It should have no node packs and no model files: the lists of these are part of the answer.
+That ComfyUI should have no node packs and no model files, because its response would list them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from src.workflow.core_classes import FILE, excerpt
 
 
 def main() -> None:
-    """Write the excerpt of its /object_info, a class a line."""
+    """Write the excerpt of its /object_info, one class per line."""
     with urllib.request.urlopen(f"{sys.argv[1]}/object_info") as response:
         answer = json.load(response)
     lines = (

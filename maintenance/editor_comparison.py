@@ -1,30 +1,30 @@
-"""Our conversion of editor files beside the editor's own export, on the templates that ComfyUI installs.
+"""Compares our conversion of editor files with the editor's own export, for the templates that ComfyUI installs.
 
     COMFYUI_PATH=… python -m maintenance.editor_comparison [FILE.json …] [--frontend FOLDER] [--exports FOLDER]
         [--mutate COUNT --seed NUMBER] [--classes] [--fixtures]
 
-Boots that ComfyUI with its editor on the CPU, opens each file in a headless Chromium and takes what the editor would
-queue; then converts the same files and says of each:
+Boots that ComfyUI with its editor on the CPU, opens each file in a headless Chromium and records the prompt that the
+editor would queue. Then it converts the same files and prints one of these outcomes for each:
 
-    equal                to the letter, but for the titles of nodes
-    equal but for ids    newer editors give nodes in subgraphs new ids when two have the same
-    equal but for views  inputs that show something in the editor and that no class takes
-    cut by the editor    but for links that the editor itself loses when it opens the file
-    told                 different, and the conversion's own warnings name each node that differs
-    different            different, silently: the first difference is printed, and the command ends with 1
-    refused              with the reason
-    choice not there     refused, since this ComfyUI does not offer a choice that decides which values a node has
-    nothing to run       refused, and the editor itself would queue nothing: all is muted or bypassed
-    no export            the editor itself does not open or queue the file
+    equal                identical, except for the titles of nodes
+    equal except ids     identical, except for node ids: newer editors renumber nodes in subgraphs that have equal ids
+    equal except views   identical, except for inputs that only display something in the editor; no class accepts them
+    cut by the editor    identical, except for links that the editor itself loses when it opens the file
+    warned               different, and the conversion's own warnings name each node that differs
+    different            different without a warning: prints the first difference; the exit status becomes 1
+    refused              refused, with the reason
+    choice missing       refused, because this ComfyUI does not offer a choice that decides which values a node has
+    nothing to run       refused, and the editor itself would queue nothing: every node is muted or bypassed
+    no export            the editor itself cannot open or queue the file
 
-`--frontend` is the folder of another editor (`…/comfyui_frontend_package/static`) to be the truth. `--exports` keeps
-the editor's exports and /object_info, or takes them from there if they are there; each editor needs a folder of its
-own. `--mutate` lets the editor change that many of the files at random first: nodes are muted and bypassed, values on
-subgraphs' faces change, widgets are promoted. `--classes` compares the widgets of every node class in place of files.
-`--fixtures` writes what the tests compare with, from the files of tests/editor_files.py, beside what was written with
-other versions.
+`--frontend` is the folder of another editor (`…/comfyui_frontend_package/static`) to compare with. `--exports` stores
+the editor's exports and /object_info in a folder and reuses them if they exist; use a separate folder per editor.
+`--mutate` first has the editor change that many of the files at random: it mutes and bypasses nodes, changes values on
+subgraph nodes, and promotes widgets. `--classes` compares the widgets of every node class instead of files.
+`--fixtures` writes the exports that the tests compare with, from the files of tests/editor_files.py, and keeps those
+of other versions.
 
-Needs `pip install playwright` and a Chromium (`--chromium`, else /usr/bin/chromium). Talks to loopback only.
+Needs `pip install playwright` and a Chromium (`--chromium`, by default /usr/bin/chromium). Connects to loopback only.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _TESTS = Path(__file__).resolve().parent.parent / "tests"
 _NODE_OF_WARNING = re.compile(r"node (\S+) \(")
 _NO_CHOICE = "which its class does not offer in this ComfyUI"
 _VIEWS = ("audioUI", "preview", "compare_view")
-"""Inputs that show something in the editor and that no node class takes."""
+"""Inputs that display something in the editor and that no node class accepts."""
 
 
 def main() -> int:
@@ -77,11 +77,11 @@ def main() -> int:
         if outcome != "equal":
             print(f"{outcome:>19}  {name}: {details}")
     print(", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items())), "of", sum(counts.values()))
-    offered = max(known - counts["choice not there"], 1)
-    equal, with_ids = counts["equal"], counts["equal"] + counts["equal but for ids"]
+    offered = max(known - counts["choice missing"], 1)
+    equal, with_ids = counts["equal"], counts["equal"] + counts["equal except ids"]
     print(
-        f"of {known} the classes are all there, of {offered} the choices too; of the latter "
-        f"{equal / offered:.1%} are equal, {with_ids / offered:.1%} but for ids"
+        f"this ComfyUI has all classes of {known} files, and all choices of {offered} of them; of these {offered}, "
+        f"{equal / offered:.1%} are equal, or {with_ids / offered:.1%} when ids are ignored"
     )
     return 1 if counts["different"] else 0
 
@@ -98,7 +98,7 @@ def _compare(entry: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> tup
         if theirs == {}:
             return "nothing to run", error.message[:100]
         reason = str(error.details.get("reason") or error.message)
-        return "choice not there" if _NO_CHOICE in reason else "refused", reason
+        return "choice missing" if _NO_CHOICE in reason else "refused", reason
     if theirs is None:
         return "no export", str(entry["export"])[:200]
     return _difference_of(converted, theirs, entry["export"].get("workflow") or {})
@@ -110,13 +110,13 @@ def _difference_of(converted: Converted, export: Mapping[str, Any], resaved: Map
     if not difference:
         return "equal", ""
     if _shape(ours) == _shape(theirs):
-        return "equal but for ids", difference
+        return "equal except ids", difference
     if not _difference(_without_views(ours), _without_views(theirs), ""):
-        return "equal but for views", difference
+        return "equal except views", difference
     if _is_cut(ours, theirs, resaved):
         return "cut by the editor", difference
     if _is_told(ours, theirs, converted.warnings):
-        return "told", f"{difference}; {' / '.join(converted.warnings)}"
+        return "warned", f"{difference}; {' / '.join(converted.warnings)}"
     return "different", difference
 
 
@@ -194,9 +194,9 @@ def _difference(ours: Any, theirs: Any, path: str) -> str:
         for key in [*ours, *(key for key in theirs if key not in ours)]:
             key_path = f"{path}/{key}"
             if key not in ours:
-                return f"{key_path} is only in the editor's: {str(theirs[key])[:200]}"
+                return f"{key_path} is only in the editor's export: {str(theirs[key])[:200]}"
             if key not in theirs:
-                return f"{key_path} is only in ours: {str(ours[key])[:200]}"
+                return f"{key_path} is only in our conversion: {str(ours[key])[:200]}"
             if found := _difference(ours[key], theirs[key], key_path):
                 return found
         return ""
@@ -207,7 +207,7 @@ def _difference(ours: Any, theirs: Any, path: str) -> str:
 def _compare_classes(widgets: Mapping[str, Any], schemas: Mapping[str, NodeSchema]) -> int:
     different = 0
     for name, schema in sorted(schemas.items()):
-        found = widgets.get(name, {"error": "the editor has no such class"})
+        found = widgets.get(name, {"error": "the editor does not have this class"})
         theirs = found.get("error") or [[w[0], w[1]] for w in found["widgets"]]
         ours = [[widget.name, widget.is_sent] for widget in widgets_of(name, schema, []) if widget.is_saved]
         if ours != theirs:
@@ -271,13 +271,13 @@ def _exports(options: argparse.Namespace, comfyui: Path, python: str) -> dict[st
 def _templates(comfyui: Path) -> list[Path]:
     folders = sorted(comfyui.glob(".venv/lib/python*/site-packages/comfyui_workflow_templates*/templates"))
     if not folders:
-        raise SystemExit(f"no templates in {comfyui}/.venv; give files, or install ComfyUI's requirements there")
+        raise SystemExit(f"no templates in {comfyui}/.venv; name files, or install ComfyUI's requirements there")
     return [file for folder in folders for file in sorted(folder.glob("*.json")) if not file.name.startswith("index")]
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE.json", help="else ComfyUI's templates")
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE.json", help="default: ComfyUI's templates")
     parser.add_argument("--frontend", type=Path, metavar="FOLDER")
     parser.add_argument("--exports", type=Path, metavar="FOLDER")
     parser.add_argument("--mutate", type=int, default=0, metavar="COUNT")

@@ -1,6 +1,6 @@
-"""What the editor itself makes of files: a real ComfyUI with its frontend, driven in a headless Chromium.
+"""The editor's own exports of files, from a real ComfyUI whose frontend runs in a headless Chromium.
 
-Needs `pip install playwright` and a Chromium. Talks to loopback only.
+Needs `pip install playwright` and a Chromium. Connects to loopback only.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ _CHANGE = """async ([workflow, seed]) => {
 
 
 def export_files(url: str, workflows: Mapping[str, Any], chromium: str) -> dict[str, Any]:
-    """What the editor makes of each file: `{"files": {name: {"workflow", "export"}}, "widgets", "frontend"}`."""
+    """The editor's export of each file: `{"files": {name: {"workflow", "export"}}, "widgets", "frontend"}`."""
     with _page(url, chromium) as page:
         exported = {}
         for name, workflow in workflows.items():
@@ -159,7 +159,7 @@ def _page(url: str, chromium: str) -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415  only needed here, and large
     except ImportError:
-        raise SystemExit("pip install playwright") from None
+        raise SystemExit("playwright is not installed: run `pip install playwright`") from None
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=chromium,
@@ -202,7 +202,7 @@ def running_comfyui(directory: Path, python: str, frontend: Path | None) -> Iter
 
 
 def get_json(url: str) -> Any:
-    """What a GET of that address answers."""
+    """The JSON response to a GET of that address."""
     with urllib.request.urlopen(url, timeout=60) as response:
         return json.load(response)
 

@@ -1,14 +1,14 @@
-"""Where overrides land in the workflows of a folder, and whether one is silently wrong.
+"""Reports where overrides are applied in the workflows of a folder, and whether one is silently wrong.
 
     python -m maintenance.override_report FOLDER [--object-info FILE] [--verbose]
 
-Takes workflows in API format and in the editor's. For each file and each kind of override it says one of: placed
-(where), warned (placed, with what the caller is told), refused (with the candidates), no place; and *wrong*: the
-override was placed, but afterwards its old value still stands in an input of the same meaning that the output depends
-on, and no warning names that node. Which inputs have the same meaning is decided here by their names alone, not by the
-rules that place overrides. Ends with 1 if anything is wrong.
+Accepts workflows in API format and in the editor's format. For each file and each kind of override it reports one of:
+placed (and where), warned (placed, with the warnings that the caller gets), refused (with the candidates), no place;
+or *wrong*: the override was placed, but its old value remains in another input of the same meaning on which the
+output depends, and no warning names that node. Here only an input's name decides its meaning, not the rules that place
+overrides. Exits with 1 if anything is wrong.
 
-The schemas are those stored with the worker, or the answer of a ComfyUI's /object_info in a file.
+The schemas are those stored with the worker, or a file with the response of a ComfyUI's /object_info.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def _is_old_pair(before: Mapping[str, Any], after: Mapping[str, Any], node_id: s
 
 
 def _pair(inputs: Mapping[str, Any], name: str) -> str:
-    """The width and the height of which an input is one; of a primitive node, its value."""
+    """The width and the height that an input is part of; for a primitive node, its value."""
     width, height = name.replace("height", "width"), name.replace("width", "height")
     return _key([inputs.get(width), inputs.get(height)])
 
@@ -156,7 +156,7 @@ def _candidates(error: WorkerError) -> str:
 
 
 def read_workflow(file: Path, schemas: Schemas) -> dict[str, Any] | None:
-    """The workflow of a file in API format; None if it is none, or one that cannot be converted."""
+    """The workflow of a file in API format; None if it is not a workflow or cannot be converted."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if is_editor_workflow(content):
@@ -193,7 +193,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--object-info", type=Path, metavar="FILE")
-    parser.add_argument("--verbose", action="store_true", help="print every outcome, not only what is wrong")
+    parser.add_argument("--verbose", action="store_true", help="print every outcome, not only wrong ones")
     return parser.parse_args()
 
 

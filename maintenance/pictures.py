@@ -1,6 +1,6 @@
-"""The screenshots of the playground in the README: `python -m maintenance.pictures` takes them with Debian's Chromium.
+"""`python -m maintenance.pictures` takes the README's screenshots of the playground with Debian's Chromium.
 
-The playground is that of a local endpoint with the draft engine, which runs two jobs. Nothing else is contacted.
+The playground is that of a local endpoint with the draft engine, which runs two jobs. It contacts nothing else.
 """
 
 from __future__ import annotations

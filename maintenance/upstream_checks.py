@@ -1,4 +1,4 @@
-"""What the worker relies on in ComfyUI, each as a check against a running one. Used by `maintenance.upstream`."""
+"""What the worker relies on in ComfyUI, as checks on a running ComfyUI. Used by `maintenance.upstream`."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ _SECONDS = 60.0
 
 
 class Broken(Exception):
-    """What a check relies on is otherwise in this version."""
+    """What a check relies on is different in this version."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The ComfyUI that is looked at: where it is, and the engine that runs it."""
+    """The ComfyUI that is checked: where it is, and the engine that runs it."""
 
     installation: Installation
     settings: Settings
     engine: ComfyEngine
 
     def queue(self, prompt: Mapping[str, Any], prompt_id: str) -> Submission:
-        """What it answers to a prompt."""
+        """Its response to a prompt."""
         return self.engine.client.queue_prompt(prompt, prompt_id, "upstream", {})
 
     def run(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,30 +61,30 @@ class Subject:
         return entry
 
     def refusal(self, prompt: Mapping[str, Any]) -> dict[str, Any]:
-        """The body of the answer to a prompt that is refused. Raises Broken if it is not."""
+        """The body of the response to a prompt that is refused. Raises Broken if it is accepted."""
         submission = self.queue(prompt, str(uuid.uuid4()))
         expect(not submission.is_whole, "a bad prompt was accepted")
         return dict(submission.body)
 
 
 def expect(condition: object, otherwise: str) -> None:
-    """Raise Broken with what is otherwise, unless the condition holds."""
+    """Raise Broken with that text, unless the condition holds."""
     if not condition:
         raise Broken(otherwise)
 
 
 def flags(subject: Subject) -> str:
-    """It accepts the flags that the worker cannot do without, and takes the others as it has them."""
+    """It accepts every flag that the worker needs; missing optional flags are listed."""
     accepted = subject.installation.accepted
     needed = {"--listen", "--port", "--disable-auto-launch", "--input-directory", "--output-directory"}
     needed |= {"--temp-directory", "--user-directory", "--extra-model-paths-config", "--disable-metadata"}
-    expect(needed <= accepted, f"gone: {', '.join(sorted(needed - accepted))} (src/comfy/install.py)")
+    expect(needed <= accepted, f"missing: {', '.join(sorted(needed - accepted))} (src/comfy/install.py)")
     wished = {"--database-url", "--front-end-root", "--cache-ram", "--disable-api-nodes", "--disable-assets"}
-    return f"does without {', '.join(sorted(wished - accepted))}" if wished - accepted else ""
+    return f"lacks {', '.join(sorted(wished - accepted))}" if wished - accepted else ""
 
 
 def log_form(subject: Subject) -> str:
-    """Its log lines become plain text, and the last one of a boot is known."""
+    """Its log lines can be reduced to plain text, and the last line of the boot is the expected one."""
     lines = subject.engine.process.log_tail(200)
     expect("Starting server" in lines, "no line 'Starting server' ends the boot (src/comfy/boot_log.py)")
     coloured = [line for line in lines if "\x1b" in line or re.match(r"\[[A-Z]+\]", plain_line(line))]
@@ -93,31 +93,34 @@ def log_form(subject: Subject) -> str:
 
 
 def fast_paths(subject: Subject) -> str:
-    """Its boot tells which fast paths run."""
+    """Its boot log shows which fast paths are active."""
     paths = subject.engine.process.boot_log.fast_paths(subject.settings.comfyui_args)
-    expect(paths, "nothing in its log tells of any (src/comfy/boot_log.py)")
+    expect(paths, "its log shows none (src/comfy/boot_log.py)")
     return ", ".join(path.name for path in paths)
 
 
 def prompt_worker(subject: Subject) -> str:
-    """The thread that runs prompts is named after `prompt_worker`, by which the launcher notices its end."""
+    """The thread that runs prompts is named after `prompt_worker`, so the launcher can notice when it ends."""
     sources = (subject.installation.directory / name for name in ("main.py", "app/prompt_worker.py"))
     texts = [source.read_text(encoding="utf-8") for source in sources if source.is_file()]
-    expect(any("target=prompt_worker" in text for text in texts), "no thread has it as its target (comfy_launcher.py)")
+    expect(
+        any("target=prompt_worker" in text for text in texts),
+        "no thread has `prompt_worker` as its target (comfy_launcher.py)",
+    )
     return ""
 
 
 def prompt_ids(subject: Subject) -> str:
-    """It keeps the lowercase UUID that a prompt is given."""
+    """It keeps the lowercase UUID that the worker assigns to a prompt."""
     prompt_id = str(uuid.uuid4())
     submission = subject.queue(workflows.still(), prompt_id)
     expect(submission.is_whole, f"refused: {json.dumps(submission.body)[:300]}")
     expect(submission.body.get("prompt_id") == prompt_id, "the prompt got another id (src/comfy/client.py)")
-    return "" if subject.queue(workflows.still(), "Not-a-UUID").is_whole else "any other is refused"
+    return "" if subject.queue(workflows.still(), "Not-a-UUID").is_whole else "other ids are refused"
 
 
 def history(subject: Subject) -> str:
-    """A history entry has outputs, status and messages, in the order of what happened."""
+    """A history entry has the outputs, the status and the messages in the order of events."""
     entry = subject.run(workflows.still(color=1, prefix=uuid.uuid4().hex))
     expect(entry.keys() >= {"prompt", "outputs", "status"}, f"an entry has {sorted(entry)}")
     names = [message[0] for message in entry["status"]["messages"]]
@@ -127,37 +130,37 @@ def history(subject: Subject) -> str:
 
 
 def output_shapes(subject: Subject) -> str:
-    """A saved picture is an object with filename, subfolder and type, and /view has it."""
+    """A saved image is listed as an object with filename, subfolder and type, and /view returns it."""
     outputs = subject.run(workflows.still(color=2, prefix=f"a/{uuid.uuid4().hex}"))["outputs"]
     (item,) = outputs["4"]["images"]
     expect(item.keys() >= {"filename", "subfolder", "type"}, f"an item has {sorted(item)} (src/outputs)")
     picture = subject.engine.client.view(item["filename"], item["subfolder"], item["type"])
-    expect(picture and picture.startswith(b"\x89PNG"), "/view does not have the picture")
+    expect(picture and picture.startswith(b"\x89PNG"), "/view does not return the image")
     more = sorted(item.keys() - {"filename", "subfolder", "type"})
     return f"items also have {', '.join(more)}" if more else ""
 
 
 def no_metadata(subject: Subject) -> str:
-    """A picture carries no workflow with --disable-metadata."""
+    """With --disable-metadata, a saved image contains no workflow."""
     outputs = subject.run(workflows.still(color=3, prefix=uuid.uuid4().hex))["outputs"]
     (item,) = outputs["4"]["images"]
     picture = subject.engine.client.view(item["filename"], item["subfolder"], item["type"]) or b""
-    expect(b"class_type" not in picture, "the picture has the prompt in it")
+    expect(b"class_type" not in picture, "the image contains the prompt")
     return ""
 
 
 def cached_outputs(subject: Subject) -> str:
-    """An identical prompt runs nothing, and names the files of the one before."""
+    """An identical prompt executes no nodes, and returns the files of the previous run."""
     prompt = workflows.still(color=4, prefix=uuid.uuid4().hex)
     first, second = subject.run(prompt), subject.run(prompt)
-    expect(first["outputs"] == second["outputs"], "it names other files (src/comfy/recovery.py)")
+    expect(first["outputs"] == second["outputs"], "it returns other files (src/comfy/recovery.py)")
     cached = dict(second["status"]["messages"])["execution_cached"]["nodes"]
     expect(sorted(cached) == ["1", "2", "3", "4"], f"cached are {cached}")
     return ""
 
 
 def node_errors(subject: Subject) -> str:
-    """A bad value is refused with its node, input, type and value."""
+    """An invalid value is refused with an error that names its node, input, type and value."""
     prompt = workflows.still()
     prompt["1"]["inputs"]["width"] = 0
     body = subject.refusal(prompt)
@@ -168,16 +171,16 @@ def node_errors(subject: Subject) -> str:
 
 
 def missing_class(subject: Subject) -> str:
-    """A class that it does not have is told as such."""
+    """A missing node class is reported as missing."""
     prompt = {**workflows.still(), "2": node("NoSuchClass", image=["1", 0])}
     error = explain_rejection(subject.refusal(prompt), prompt, Engine(subject.installation.name))
     is_known = isinstance(error, MissingNodeType) and error.details["class_type"] == "NoSuchClass"
-    expect(is_known, f"its words are not understood: {error.message} (src/comfy/rejection.py)")
+    expect(is_known, f"its error is not recognized: {error.message} (src/comfy/rejection.py)")
     return ""
 
 
 def runtime_errors(subject: Subject) -> str:
-    """A node that fails ends the run with its id, class and exception."""
+    """A failing node ends the run with an error that has the node's id, class and exception."""
     prompt = {**workflows.still(), "1": node("ImageFromBatch", image=["9", 0], batch_index=0, length=1)}
     prompt["9"] = node("LoadImage", image="broken.png")
     (subject.engine.process.folders.input / "broken.png").write_bytes(b"no picture")
@@ -189,7 +192,7 @@ def runtime_errors(subject: Subject) -> str:
 
 
 def events(subject: Subject) -> str:
-    """The websocket tells what runs, what came, and the end, in that order."""
+    """The websocket reports the running node, its outputs and the end of the run, in that order."""
     client, prompt_id = uuid.uuid4().hex, str(uuid.uuid4())
     url = subject.engine.process.url.replace("http", "ws", 1)
     socket = websocket.create_connection(f"{url}/ws?clientId={client}", timeout=_SECONDS)
@@ -212,20 +215,20 @@ def events(subject: Subject) -> str:
 
 
 def interrupt(subject: Subject) -> str:
-    """A prompt that waits can be taken out, and one that runs can be interrupted."""
+    """A waiting prompt can be removed from the queue, and a running one can be interrupted."""
     client, prompt_id = subject.engine.client, str(uuid.uuid4())
     subject.queue(workflows.still(color=6, prefix=uuid.uuid4().hex), prompt_id)
     client.interrupt(prompt_id)
     client.dequeue(prompt_id)
     end = time.monotonic() + _SECONDS
     while prompt_id in client.queue():
-        expect(time.monotonic() < end, "it still runs or waits (src/comfy/prompt.py)")
+        expect(time.monotonic() < end, "the prompt is still running or waiting (src/comfy/prompt.py)")
         time.sleep(0.02)
     return ""
 
 
 def replaced_classes(subject: Subject) -> str:
-    """A class that it replaces by another does not fail."""
+    """A node class that it replaces with another one does not fail."""
     replaced = subject.engine.client.node_replacements()
     if "T2IAdapterLoader" not in replaced:
         return "it replaces none" if not replaced else f"it replaces {len(replaced)}"
@@ -235,24 +238,24 @@ def replaced_classes(subject: Subject) -> str:
 
 
 def folder_kinds(subject: Subject) -> str:
-    """Every kind of model folder that it has is one that the worker knows."""
+    """The worker knows every kind of model folder that it has."""
     source = (subject.installation.directory / "folder_paths.py").read_text(encoding="utf-8")
     kinds = set(re.findall(r'^folder_names_and_paths\["([\w-]+)"\] = .*models_dir', source, re.MULTILINE))
-    expect(len(kinds) > 10, "its folder_paths.py has another form")
+    expect(len(kinds) > 10, "its folder_paths.py has a different structure")
     unknown = sorted(kinds - folder_names().keys())
     expect(not unknown, f"new: {', '.join(unknown)} (src/extra_model_paths.yaml)")
     return f"{len(kinds)} kinds"
 
 
 def model_lists(subject: Subject) -> str:
-    """The models of the folders that the worker names are listed."""
+    """It lists the model folders that the worker names."""
     folders = subject.engine.client.model_folders()
     expect({"checkpoints", "diffusion_models", "loras", "vae"} <= set(folders), f"GET /models has {folders}")
     return ""
 
 
 def input_files(subject: Subject) -> str:
-    """A picture that is put into the input folder can be loaded."""
+    """An image that is placed in the input folder can be loaded."""
     outputs = subject.run(workflows.still(color=7, prefix=uuid.uuid4().hex))["outputs"]
     (item,) = outputs["4"]["images"]
     picture = subject.engine.client.view(item["filename"], item["subfolder"], item["type"])
@@ -268,14 +271,14 @@ def input_files(subject: Subject) -> str:
 
 
 def partner_nodes(subject: Subject) -> str:
-    """No paid node is there unless it is asked for."""
+    """Paid nodes are absent unless they are enabled."""
     paid = [name for name, schema in subject.engine.client.all_schemas().items() if schema.is_partner]
     expect(not paid, f"it has {len(paid)}: {', '.join(paid[:5])} (src/comfy/install.py)")
     return ""
 
 
 def deferred_imports(subject: Subject) -> str:
-    """It boots from a pack of bytecode, and large libraries are not imported at its start."""
+    """It boots from a pack of bytecode, and does not import large libraries at startup."""
     with linked(subject.installation.directory) as folder:
         python, keeper = subject.installation.start[0], LAUNCHER.with_name("comfy_bytecode.py")
         boot = ["main.py", "--cpu", "--quick-test-for-ci", "--disable-all-custom-nodes"]
@@ -286,11 +289,11 @@ def deferred_imports(subject: Subject) -> str:
             expect(done.returncode == 0, f"it does not boot: {done.stderr[-300:]} (src/launch)")
     tops = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     left = sorted(tops & {"kornia", "scipy", "spandrel", "torchsde", "torchvision", "transformers", "torch._dynamo"})
-    return f"imported all the same: {', '.join(left)}" if left else ""
+    return f"still imported: {', '.join(left)}" if left else ""
 
 
 Check = Callable[[Subject], str]
-"""Returns a remark, or nothing. Raises whatever it raises if it is not so in this version."""
+"""Returns a remark or an empty string. Raises any exception if the check fails on this version."""
 
 CHECKS: dict[str, Check] = {
     check.__name__.replace("_", " "): check

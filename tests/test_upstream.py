@@ -45,18 +45,18 @@ def test_the_page_has_the_newest_version_first_and_says_what_is_broken() -> None
     rows = [line for line in lines if line.startswith("| ComfyUI")]
     assert rows == [
         "| ComfyUI 0.10.0 | 2026-02-01 | `def` | 🔴 1 broken: flags |",
-        "| ComfyUI 0.9.9 | 2026-01-01 | `abc` | 🟢 all holds |",
+        "| ComfyUI 0.9.9 | 2026-01-01 | `abc` | 🟢 all checks pass |",
     ]
     (flags,) = [line for line in lines if line.startswith("| **flags**")]
     assert flags.endswith("| 🔴 gone: --a | 🟢 |")
     (events,) = [line for line in lines if line.startswith("| **events**")]
-    assert events.endswith("| 🟢 a \\| b | not tried |")
+    assert events.endswith("| 🟢 a \\| b | not tested |")
 
 
 def test_what_differs_is_told_only_where_both_are_known() -> None:
     assert difference(NEW, OLD) == [
         "* new flags (1): `--b`",
-        "* gone flags (1): `--a`",
+        "* removed flags (1): `--a`",
         "* new node classes (1): `B`",
     ]
 
