@@ -1,1 +1,1 @@
-"""Benchmarks of this worker, alone and against worker-comfyui. `python -m benchmarks --list` lists them."""
+"""Benchmarks of this worker, alone and compared with worker-comfyui. `python -m benchmarks --list` lists them."""

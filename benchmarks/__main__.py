@@ -1,11 +1,11 @@
-"""All benchmarks, one after the other.
+"""Runs all benchmarks, one after the other.
 
     python -m benchmarks [--only NAME …] [--peer WORKER_COMFYUI] [--root POD_ROOT] [--write docs/performance] [--list]
 
-`--write` keeps what each of them prints in a folder, where `versus` shows it beside its own tables and plots. A real
-ComfyUI without a GPU needs COMFYUI_ARGS=--cpu. Those that compare need what they compare with: `--peer` a checkout of
-runpod-workers/worker-comfyui, `--root` the root filesystem of an image of the target `pod`. They take minutes each,
-and measure nothing sensible beside other work.
+`--write` saves the output of each benchmark to a folder; the report of `versus` in that folder includes it. On a
+machine without a GPU, a real ComfyUI needs COMFYUI_ARGS=--cpu. Benchmarks that compare are run only with `--peer`, a
+checkout of runpod-workers/worker-comfyui, or `--root`, the root filesystem of an image built from the target `pod`.
+Each benchmark takes minutes, and its figures are only valid on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path)
     parser.add_argument("--only", nargs="+", metavar="NAME")
     parser.add_argument("--write", type=Path, metavar="FOLDER")
-    parser.add_argument("--list", action="store_true", help="only say what there is")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks and run none")
     options = parser.parse_args()
     peer = ["--peer", str(options.peer)] if options.peer else []
     commands = {name: list[str]() for name in STANDALONE}

@@ -1,8 +1,8 @@
-"""Where the seconds of a cold start go, drawn: from the line that a worker logs when it takes jobs.
+"""The phases of a cold start as bars, from the line that a worker logs when it is ready for jobs.
 
     python -m benchmarks.boot [WORKER_LOG] [--plot FILE.png]
 
-Without a log it starts a worker here (with the ComfyUI of COMFYUI_PATH) and draws that one's line.
+Without WORKER_LOG it starts a worker here (with the ComfyUI in COMFYUI_PATH) and uses that worker's log.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def main() -> None:
     log = options.log.read_text(encoding="utf-8", errors="replace") if options.log else _log_of_new_worker()
     spans = read_spans(log)
     if not spans:
-        raise SystemExit("the log has no line `taking jobs … s after the process began`: LOG_LEVEL=INFO writes it")
+        raise SystemExit(
+            "the log has no line `taking jobs … s after the process began`; LOG_LEVEL=INFO is needed to log it"
+        )
     print(format_bars(spans))
     if options.plot:
         draw(spans, options.plot)

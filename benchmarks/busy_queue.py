@@ -1,9 +1,9 @@
-"""A saturated queue over the real SDK loop: how much of the time the engine is busy, by CONCURRENCY.
+"""A full queue with the real SDK loop: the share of time that the engine is busy, by CONCURRENCY.
 
     python -m benchmarks.busy_queue [--jobs 20] [--seconds 1.0] [--concurrency 1 2]
 
-One worker with the draft engine, whose sampler takes as long as it is told; the local endpoint hands out the jobs.
-Busy is the engine's own time for the jobs over the time from when they were sent to the end of the last one.
+One worker uses the draft engine, whose sampler takes a fixed time per step; the local endpoint hands out the jobs.
+`busy` is the engine's own time for the jobs, divided by the time from sending them to the end of the last one.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Container start to first answer: our image's start beside a serial one, in the same image on the same ComfyUI.
+"""Time from container start to first response: our start and a serial start, in the same image with the same ComfyUI.
 
     python -m benchmarks.container_start --root ROOT [--peer WORKER_COMFYUI] [--runs 3]
 
-ROOT is the root filesystem of an image of the target `pod` (docker/BUILD_COMMANDS.md): it has the editor's files, for
-whose first page worker-comfyui waits. `--peer` is a checkout of runpod-workers/worker-comfyui: its handler runs as it
-is, started in the order of its start script (a Python that imports torch to look for a GPU; then ComfyUI with its
-default flags and DEBUG logs; then the handler), on the worker's libraries. The look for a GPU is the import only: no
-CPU passes it. Both take one job without models from RunPod's queue on loopback, alternately; nothing is kept between
-runs but the pages of files. Linux, root.
+ROOT is the root filesystem of an image of the target `pod` (docker/BUILD_COMMANDS.md): it has the editor's files,
+which worker-comfyui needs because it waits for the editor's first page. `--peer` is a checkout of
+runpod-workers/worker-comfyui: its handler runs unmodified with the worker's libraries, in the order of its start
+script: a Python that imports torch to check for a GPU, then ComfyUI with its default flags and DEBUG logs, then the
+handler. The GPU check is reduced to the import, since it would fail without a GPU. Both alternately run one job
+without models from a queue on loopback; nothing is kept between runs except the page cache. Needs Linux and root.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def main() -> None:
                 folder.mkdir()
                 seconds.setdefault(name, []).append(_time_to_first_answer(start, folder))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    print(f"container start to first answer, median of {options.runs}, {os.cpu_count()} cores")
+    print(f"container start to first response, median of {options.runs}, {os.cpu_count()} cores")
     for name, median in medians.items():
         runs = " ".join(f"{value:.2f}" for value in seconds[name])
         print(f"{name:>8} {median:>7.2f} s  {median / medians['ours']:>5.2f} x  ({runs})")
@@ -70,13 +70,13 @@ def _time_to_first_answer(start: Start, folder: Path) -> float:
         with start(queue, folder) as container:
             while not queue.posted:
                 if not container.alive or time.monotonic() - began > _TIMEOUT_SECONDS:
-                    raise SystemExit(f"no answer: {container.log[-3000:]}")
+                    raise SystemExit(f"no response: {container.log[-3000:]}")
                 time.sleep(0.01)
             seconds = time.monotonic() - began
         (posted,) = queue.posted["one"]
         images = posted.get("output", {}).get("images")
         if not images:
-            raise SystemExit(f"the answer has no image: {str(posted)[:2000]}")
+            raise SystemExit(f"the response has no image: {str(posted)[:2000]}")
     return seconds
 
 

@@ -1,10 +1,11 @@
-"""A set of models from a server on loopback, beside what plain tools take for the same files from the same server.
+"""Download of a model set from a server on loopback, compared with plain tools on the same files and server.
 
     python -m benchmarks.download [--megabytes 1000] [--files 2] [--runs 3]
 
-Ours is `python -m src.models fetch`, start of Python, SHA-256 of every byte and all; the tools (curl, wget, aria2c, as
-far as they are installed) write the bytes and check nothing. All write to the same disk, whose files are removed and
-flushed before each turn. The server is aiohttp's, with sendfile(2); memory is the peak of the process (wait4(2)).
+Ours is `python -m src.models fetch`, including the start of Python and the SHA-256 of every byte; the other tools
+(those of curl, wget and aria2c that are installed) write the bytes and check nothing. All write to the same disk; the
+files are removed and the disk is flushed before each run. The server is aiohttp with sendfile(2); memory is the peak
+of the process (wait4(2)).
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ def _measure(command: Callable[[Path], list[str]], target: Path) -> tuple[float,
     seconds = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"{command(target)[0]} ended with {process.returncode}")
+        sys.exit(f"{command(target)[0]} failed with exit status {process.returncode}")
     return seconds, usage.ru_maxrss * 1024
 
 
@@ -130,10 +131,10 @@ def _print_table(measured: dict[str, list[tuple[float, int]]], options: argparse
     speeds = {way: total / statistics.median(seconds for seconds, _ in runs) for way, runs in measured.items()}
     fastest = max((speed for way, speed in speeds.items() if way != "ours"), default=0.0)
     print(f"{options.files} files of {options.megabytes} MB, {options.runs} runs, medians; {os.cpu_count()} cores")
-    print(f"{'way':>8} {'MB/s':>7} {'peak MB':>8} {'to fastest tool':>16}")
+    print(f"{'way':>8} {'MB/s':>7} {'peak MB':>8} {'vs fastest tool':>16}")
     for way, speed in speeds.items():
         memory = max(peak for _, peak in measured[way]) / 1e6
-        ratio = f"{speed / fastest:.2f}" if fastest else "no tool here"
+        ratio = f"{speed / fastest:.2f}" if fastest else "none installed"
         print(f"{way:>8} {speed:>7.0f} {memory:>8.0f} {ratio:>16}")
 
 

@@ -1,9 +1,9 @@
-"""The fault table: each fault once, what the caller got, seconds until the next job worked, what was left.
+"""Each fault once: the caller's result, the seconds until the next job worked, and the leftovers.
 
     python -m benchmarks.faults [--draft]
 
-On a real ComfyUI, or with --draft on the draft engine. Needs what the tests need (requirements-dev.txt), because
-the faults are those of tests/scenarios.py. Ends with 1 if a row has not recovered.
+Runs on a real ComfyUI, or with --draft on the draft engine. Needs the tests' requirements (requirements-dev.txt),
+because the faults are those in tests/scenarios.py. Exits with 1 if the worker did not recover from a fault.
 """
 
 from __future__ import annotations

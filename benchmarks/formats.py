@@ -1,9 +1,9 @@
-"""Bytes on the wire by format: the answer's size for one picture, and what encoding adds to its job.
+"""Response size by image format, and the time that encoding adds to a job.
 
     COMFYUI_PATH=… python -m benchmarks.formats [--side 1024] [--jobs 5]
 
-The picture is smooth with film grain: about as large as a photograph is in each format. `original` is what SaveImage
-wrote, a PNG of level 4.
+The image is smooth with film grain: in each format it is about as large as a photograph. `original` is the file from
+SaveImage, a PNG of level 4.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def main() -> None:
     with ComfyEngine(find_comfyui(settings), settings) as engine:
         engine.wait_ready()
         job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
-        print(f"one picture of {options.side}², {options.jobs} jobs a format, default quality")
-        print(f"{'format':>9} {'answer MB':>10} {'share':>6} {'job ms':>8} {'encoding ms':>12}")
+        print(f"one image of {options.side}², {options.jobs} jobs per format, default quality")
+        print(f"{'format':>9} {'response MB':>12} {'share':>6} {'job ms':>8} {'encoding ms':>12}")
         original_size = 0
         for image_format in _FORMATS:
             answers = [_run_job(content, image_format, number) for number in range(options.jobs + 1)][1:]
@@ -52,7 +52,7 @@ def main() -> None:
             job_ms = statistics.median(seconds for _, seconds in answers) * 1000
             encoding_ms = statistics.median(answer["timings"]["encode"] for answer, _ in answers) * 1000
             share = size / original_size
-            print(f"{image_format:>9} {size / 1e6:>10.2f} {share:>6.2f} {job_ms:>8.0f} {encoding_ms:>12.0f}")
+            print(f"{image_format:>9} {size / 1e6:>12.2f} {share:>6.2f} {job_ms:>8.0f} {encoding_ms:>12.0f}")
 
 
 def photograph(side: int) -> str:

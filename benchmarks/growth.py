@@ -1,8 +1,8 @@
-"""What is left of many jobs: memory, open files and threads of the worker, memory of ComfyUI, files in its folders.
+"""Growth over many jobs: memory, open files and threads of the worker, memory of ComfyUI, files in its folders.
 
     COMFYUI_PATH=… python -m benchmarks.growth [--jobs 1000] [--every 200]
 
-Each job makes a 64² picture of another colour. Linux.
+Each job makes a 64² image of a different colour. Needs Linux.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main() -> None:
         job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
         loop = asyncio.new_event_loop()
         print(f"{installation.name}, {options.jobs} jobs")
-        print("  jobs  worker MB  open files  threads  ComfyUI MB  files left  ms a job")
+        print("  jobs  worker MB  open files  threads  ComfyUI MB  files left  ms per job")
         began = time.monotonic()
         for number in range(1, options.jobs + 1):
             answer = loop.run_until_complete(
@@ -60,7 +60,7 @@ def _print_row(engine: ComfyEngine, jobs: int, job_milliseconds: float) -> None:
     opened = sum(1 for _ in Path("/proc/self/fd").iterdir())
     own, comfyui = _resident_megabytes("self"), _resident_megabytes(str(engine.process.pid))
     row = f"{jobs:>6} {own:>10.1f} {opened:>11} {threading.active_count():>8} {comfyui:>11.1f}"
-    print(f"{row} {len(left):>11} {job_milliseconds:>9.1f}")
+    print(f"{row} {len(left):>11} {job_milliseconds:>11.1f}")
 
 
 def _resident_megabytes(process: str) -> float:

@@ -1,12 +1,13 @@
-"""What one handler takes beside ComfyUI's own execution, in a process of its own: a part of `benchmarks.versus`.
+"""The time that a handler adds to ComfyUI's own execution, in its own process: a part of `benchmarks.versus`.
 
     python -m benchmarks.handler_times CASES [--peer WORKER_COMFYUI | --bare]
 
-CASES is JSON, a list of [side, pictures, jobs]. Prints JSON, an entry a case: `ms`, the handler's time less the time
-from `execution_start` to `execution_success`, for each job; `growth_mb`, the peak of this process's memory less what
-it had; `answer_mb`. Each job saves noisy pictures (PNG that hardly compress) of another seed. `--bare` is the limit:
-one POST, the websocket until the run has ended, one GET, the files from the disk as base64, and nothing else. Pictures
-go to a bucket if the environment names one (BUCKET_ENDPOINT_URL and its kin, for both). Linux.
+CASES is a JSON list of [side, images, jobs]. Prints JSON with one entry per case: `ms`, for each job the handler's
+time minus the time from `execution_start` to `execution_success`; `growth_mb`, the peak memory of this process minus
+its memory before; `answer_mb`, the size of the images in the response. Each job saves noisy images (PNGs that hardly
+compress) with a new seed. `--bare` measures the lower limit: one POST, the websocket until the run has ended, one GET,
+the files from the disk as base64, and nothing else. Images are uploaded to a bucket if the environment names one
+(BUCKET_ENDPOINT_URL and the related variables, for both). Needs Linux.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _measure(handle: Handle, side: int, pictures: int, jobs: int) -> dict[str, A
         times.append((time.monotonic() - began - execution_seconds) * 1000)
         images = answer.get("images") or []
         if len(images) != pictures:
-            raise SystemExit(f"{len(images)} pictures in place of {pictures}: {str(answer)[:1000]}")
+            raise SystemExit(f"{len(images)} images instead of {pictures}: {str(answer)[:1000]}")
         size = sum(map(len, images))
         del answer, images
     growth = (process_memory("VmHWM") - before) / _MB
@@ -183,7 +184,7 @@ def _peer_handler(files: Path) -> Handle:
 def _import_file(file: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location("handler", file)
     if spec is None or spec.loader is None:
-        raise SystemExit(f"{file} is no Python module")
+        raise SystemExit(f"{file} is not a Python module")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -202,7 +203,7 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
             if requests.get(url, timeout=5).status_code == 200:
                 return
         time.sleep(0.05)
-    raise SystemExit(f"ComfyUI does not answer at {url}; is the port taken?")
+    raise SystemExit(f"ComfyUI does not respond at {url}; is the port in use?")
 
 
 def _parse() -> argparse.Namespace:

@@ -1,11 +1,11 @@
-"""One to four workers on one queue, and whether the simulation of `benchmarks.scaling` agrees.
+"""One to four workers on one queue, measured and simulated with `benchmarks.scaling`.
 
     python -m benchmarks.many_workers [--workers 1 2 4] [--seconds 1] [--jobs 24]
 
-Jobs of the draft engine that sleep arrive by chance (Poisson) at 70 % of what the workers can do, at a local endpoint
-with real SDK workers. Measured is how long each waits until a worker takes it; the simulation gets the same arrivals,
-as many workers that are always on, and what a worker takes for a job when the queue is full. Then all arrive at once:
-how much more several workers do than one.
+All jobs are first sent at once, to measure how much more several workers do than one. Then jobs arrive at random times
+(Poisson) at 70 % of the workers' capacity, and the benchmark measures how long each waits until a worker starts it. A
+local endpoint with real SDK workers runs the jobs, which sleep in the draft engine. The simulation gets the same
+arrivals, the same number of workers (always on), and the time that a worker needs for a job when the queue is full.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _LOAD = 0.7
 def main() -> None:
     """Print a table with one row per number of workers."""
     options = _parse()
-    print(f"jobs of {options.seconds:g} s, {os.cpu_count()} cores; waits in seconds, by chance at {_LOAD:.0%} load")
+    print(
+        f"jobs of {options.seconds:g} s, {os.cpu_count()} cores; waits in seconds, random arrivals at {_LOAD:.0%} load"
+    )
     print(" workers  full queue s/job   gain    wait  simulated    95 %  simulated")
     first = 0.0
     for workers in options.workers:
@@ -90,7 +92,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--seconds", type=float, default=1.0)
-    parser.add_argument("--jobs", type=int, default=24, help="for each worker")
+    parser.add_argument("--jobs", type=int, default=24, help="jobs per worker")
     parser.add_argument("--port", type=int, default=18766)
     return parser.parse_args()
 

@@ -1,10 +1,10 @@
-"""The handler's peak memory for a large result, beside the bytes that it returns.
+"""The handler's peak memory for a large result, compared with the bytes that it returns.
 
     python -m benchmarks.memory [--side 5000] [--draft]
 
-One noisy picture of about 40 MB, delivered in three ways: as base64 (with a limit that lets it), to a bucket (moto's
-S3 server on loopback, from requirements-dev.txt), and refused for its size. Growth is the peak of the process's
-resident memory during the job, by the kernel's count (VmHWM), less what it had before. Linux only.
+One noisy image of about 40 MB is delivered in three ways: as base64 (with a limit that allows it), to a bucket (moto's
+S3 server on loopback, from requirements-dev.txt), and refused for its size. Growth is the peak resident memory of the
+process during the job, as counted by the kernel (VmHWM), minus its memory before. Linux only.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def main() -> None:
         runner.check_bucket()
         asyncio.run(_run_job(runner, 64, 0, {}))  # what is imported and created once
         asyncio.run(_run_job(runner, 64, 1, {"delivery": "bucket"}))
-        print(f"{installation.name}; before the jobs the handler has {process_memory('VmRSS') / _MB:.0f} MB")
-        print(f"{'way':>8} {'file MB':>8} {'answer MB':>10} {'growth MB':>10} {'bound MB':>9}")
+        print(f"{installation.name}; before the jobs the handler uses {process_memory('VmRSS') / _MB:.0f} MB")
+        print(f"{'way':>8} {'file MB':>8} {'response MB':>12} {'growth MB':>10} {'bound MB':>9}")
         for way, output, limit in (
             ("base64", {"delivery": "base64"}, 1000.0),
             ("bucket", {"delivery": "bucket"}, 1000.0),
@@ -72,7 +72,7 @@ def _measure(way: str, runner: JobRunner, side: int, output: dict[str, Any]) -> 
     size = answer["files"][0]["size_bytes"]
     returned = json_size(answer) if answer["status"] == "success" else 0
     bound = 1.5 * max(returned, size if way == "bucket" else 0) + _BOUND_MB * _MB
-    print(f"{way:>8} {size / _MB:>8.1f} {returned / _MB:>10.1f} {growth / _MB:>10.1f} {bound / _MB:>9.1f}")
+    print(f"{way:>8} {size / _MB:>8.1f} {returned / _MB:>12.1f} {growth / _MB:>10.1f} {bound / _MB:>9.1f}")
 
 
 async def _run_job(runner: JobRunner, side: int, seed: int, output: dict[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""What the worker adds to a job: from ComfyUI's `execution_success` to the handler's return.
+"""The time that the worker adds to a job, from ComfyUI's `execution_success` to the handler's return.
 
     python -m benchmarks.overhead [--jobs 50] [--sizes 64 512 1024] [--draft]
 
-Each job saves one noisy picture (a PNG that hardly compresses, the worst case), with another seed each time so that
-nothing comes from a cache. Both clocks are the machine's own, so the resolution is a millisecond.
+Each job saves one noisy image (a PNG that hardly compresses, the worst case), with a new seed so that nothing comes
+from a cache. Both times come from this machine's clock, with a resolution of one millisecond.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def main() -> None:
     with ComfyEngine(installation, settings) as engine:
         engine.wait_ready()
         job_handler.set_worker(Worker(JobRunner.make(engine, settings)))
-        print(f"{installation.name}, {options.jobs} jobs a size, {os.cpu_count()} cores")
-        print(f"{'picture':>10} {'answer MB':>10} {'median ms':>10} {'p95 ms':>8}")
+        print(f"{installation.name}, {options.jobs} jobs per size, {os.cpu_count()} cores")
+        print(f"{'image':>10} {'response MB':>12} {'median ms':>10} {'p95 ms':>8}")
         for size in options.sizes:
             asyncio.run(_measure(engine, size, options.jobs))
 
@@ -53,7 +53,7 @@ async def _measure(engine: ComfyEngine, size: int, jobs: int) -> None:
         length = sum(map(len, answer["images"]))
     overheads = sorted(overheads[_WARM_UP:])
     p95 = overheads[int(len(overheads) * 0.95)]
-    print(f"{size:>9}² {length / 1e6:>10.2f} {statistics.median(overheads):>10.1f} {p95:>8.1f}")
+    print(f"{size:>9}² {length / 1e6:>12.2f} {statistics.median(overheads):>10.1f} {p95:>8.1f}")
 
 
 def _record_run_ends(engine: ComfyEngine) -> list[float]:

@@ -1,13 +1,14 @@
-"""Time to the first image of a cold worker whose models lie on a slow volume, with and without reading ahead.
+"""Time to the first image of a cold worker with its models on a slow volume, with and without reading ahead.
 
     python -m benchmarks.read_ahead [--latency-ms 2] [--mb-per-second 300] [--runs 3]
 
-A real ComfyUI with the tests' small models (a text encoder of 247 MB among them) on a volume that is throttled as
-`benchmarks.slow_volume` does it: RunPod tells of 200 to 400 MB/s for its network volumes; the latency is a guess. Each
-run mounts it anew, so nothing of it is in memory. Three ways, in turn: models read only when nodes ask for them; read
-ahead while ComfyUI boots; read ahead and warmed up, so that the first job finds all loaded. Seconds are counted from
-the start of ComfyUI's process: `ready` is when jobs are taken, `first image` when the first is answered, and the job
-itself is the difference, which is what a caller waits for on a worker that is up.
+Runs a real ComfyUI with the tests' small models (including a text encoder of 247 MB) on a volume that is throttled
+with `benchmarks.slow_volume`. RunPod states 200 to 400 MB/s for its network volumes; the latency is a guess. Each run
+mounts the volume again, so that none of it is in memory. Three ways are measured in turn: models are read only when
+nodes ask for them; they are read ahead while ComfyUI boots; they are read ahead and warmed up, so that the first job
+finds them loaded. Times are in seconds from the start of ComfyUI's process: `ready` until the worker accepts jobs,
+`first image` until the first response. `job` is the difference, the time that a caller waits for a worker that is
+already running.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def _make_ready(engine: ComfyEngine, settings: Settings) -> None:
 
 def _print_table(measured: dict[str, list[Figures]], options: argparse.Namespace) -> None:
     print(
-        f"volume: {options.latency_ms:g} ms a read, {options.mb_per_second:g} MB/s; {options.runs} runs, medians; "
+        f"volume: {options.latency_ms:g} ms per read, {options.mb_per_second:g} MB/s; {options.runs} runs, medians; "
         f"{os.cpu_count()} cores"
     )
     print(f"{'models':>22} {'ready s':>8} {'job s':>7} {'first image s':>14} {'job, ratio':>11}")

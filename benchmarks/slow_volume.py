@@ -1,4 +1,4 @@
-"""A folder seen as a network volume shows it: each read waits for the line, and all share its speed.
+"""Mounts a folder as if it were a network volume: each read has a latency, and all reads share one bandwidth.
 
     python -m benchmarks.slow_volume SOURCE MOUNT [--latency-ms 2] [--mb-per-second 300]
 

@@ -1,10 +1,10 @@
-"""What it costs a job to have its workflow checked and its overrides placed, beside what reading its JSON costs.
+"""The time to check a workflow and place its overrides, compared with reading its JSON.
 
     python -m benchmarks.tracing [--nodes 300] [--rounds 50]
 
-Of two workflows of that size: stock templates of ComfyUI, joined as they come; and a hard one, where every branch has
-two passes of a sampler, texts behind primitives and switches, and the same values. Needs no ComfyUI: the classes are
-the stored ones; and the package comfyui-workflow-templates-json for the templates.
+Measures two workflows of about that size: stock templates of ComfyUI, joined as they are; and a hard one, in which
+every branch has two sampler passes, texts behind primitives and switches, and the same values. It needs no ComfyUI,
+because it uses the stored node classes, but the package comfyui-workflow-templates-json for the templates.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _measure(name: str, workflow: dict[str, Any], rounds: int) -> None:
         "read the JSON": lambda: json.loads(text),
         "check the workflow": lambda: check_workflow(workflow),
         "place a seed": lambda: apply_overrides(workflow, Overrides(seed=9), schemas),
-        "find every place there is": lambda: overridable_fields(workflow, schemas),
+        "find all fields": lambda: overridable_fields(workflow, schemas),
         "check by the schemas": lambda: check_nodes(Graph(workflow), schemas),
     }
     if name == "hard":  # elsewhere most overrides are ambiguous
@@ -55,7 +55,7 @@ def _measure(name: str, workflow: dict[str, Any], rounds: int) -> None:
     print(f"{name}: {len(workflow)} nodes, medians of {rounds}")
     for step, milliseconds in took.items():
         print(f"{step:>28} {milliseconds:>7.2f} ms {milliseconds / took['read the JSON']:>6.1f} x")
-    print(f"{'check and find':>28} {took['check the workflow'] + took['find every place there is']:>7.2f} ms")
+    print(f"{'check and find':>28} {took['check the workflow'] + took['find all fields']:>7.2f} ms")
 
 
 def joined_templates(nodes: int) -> dict[str, Any]:

@@ -1,10 +1,10 @@
-"""Our worker beside runpod-workers/worker-comfyui: cold start, busy queue, overhead, memory.
+"""Our worker compared with runpod-workers/worker-comfyui: cold start, busy queue, overhead, memory.
 
     COMFYUI_PATH=… python -m benchmarks.versus --peer WORKER_COMFYUI [--only cold busy] [--write docs/performance]
 
-Both run alternately, on the same ComfyUI (CPU), the same RunPod SDK and the same queue on loopback; medians and
-ratios are printed. `--write` keeps the figures as JSON, the table and the plots. The dropped page cache needs root.
-Port 8188 has to be free: the peer knows no other.
+Both run alternately, with the same ComfyUI (CPU), the same RunPod SDK and the same queue on loopback; the output has
+medians and ratios. `--write` saves the figures as JSON, the table and the plots. Dropping the page cache needs root.
+Port 8188 must be free, because it is hard-coded in worker-comfyui.
 """
 
 from __future__ import annotations
@@ -216,7 +216,7 @@ def _wait_for_answers(queue: LoopbackQueue, count: int, worker: WorkerProcess) -
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while len(queue.posted) < count:
         if worker.process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{len(queue.posted)} of {count} answers:\n{worker.log[-3000:]}")
+            raise SystemExit(f"{len(queue.posted)} of {count} responses:\n{worker.log[-3000:]}")
         time.sleep(0.005)
     failed = [body for posted in queue.posted.values() for body in posted if "error" in body]
     if failed:
@@ -255,8 +255,8 @@ def _parse() -> argparse.Namespace:
     cases = ["cold", "busy", "overhead", "memory", "memory_bucket"]
     parser.add_argument("--peer", type=Path, required=True, help="a checkout of runpod-workers/worker-comfyui")
     parser.add_argument("--only", nargs="+", choices=cases, default=cases)
-    parser.add_argument("--runs", type=int, default=3, help="how often each is measured")
-    parser.add_argument("--write", type=Path, help="folder for figures.json, table and plots")
+    parser.add_argument("--runs", type=int, default=3, help="how often each case is measured")
+    parser.add_argument("--write", type=Path, help="folder for figures.json, the table and the plots")
     return parser.parse_args()
 
 

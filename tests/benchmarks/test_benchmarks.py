@@ -38,10 +38,10 @@ def test_the_table_has_medians_and_ratios() -> None:
     lines = report.table(FIGURES).splitlines()
     assert lines[2:] == [
         "| cold start, warm page cache | 5 s | 10 s | **0.50** |",
-        "| full queue of 1 s jobs, a job | 1.01 s | 2.02 s | **0.50** |",
-        "| handler beside ComfyUI, 1 x 64² | 5 ms | 10 ms | **0.50** |",
-        "| cold start, warm page cache, beside ComfyUI's own boot and a bare client (4 s) | 5 s | | 1.25 |",
-        "| handler beside ComfyUI, 1 x 64², beside a bare client (2.5 ms) | 5 ms | | 2.00 |",
+        "| full queue of 1 s jobs, per job | 1.01 s | 2.02 s | **0.50** |",
+        "| handler overhead, 1 x 64² | 5 ms | 10 ms | **0.50** |",
+        "| cold start, warm page cache, compared with ComfyUI's own boot and a bare client (4 s) | 5 s | | 1.25 |",
+        "| handler overhead, 1 x 64², compared with a bare client (2.5 ms) | 5 ms | | 2.00 |",
     ]
 
 
