@@ -30,7 +30,7 @@ _WARM_UP = 5
 
 
 def main() -> None:
-    """Print a table: size of the picture, size of the answer, median and 95th percentile in milliseconds."""
+    """Print a table: size of the image, size of the response, median and 95th percentile in milliseconds."""
     options = _parse()
     job_log.configure("WARNING")
     settings = replace(read_settings(), result_limit=100.0)
