@@ -132,7 +132,7 @@ class ModelFields(BaseModel):
 
 
 class FileFields(BaseModel):
-    """One entry of `images` or `files`; what it has beside these is told to the caller."""
+    """One entry of `images` or `files`; unknown fields are reported in `warnings`."""
 
     model_config = ConfigDict(
         strict=True,
@@ -169,7 +169,7 @@ class OutputFields(BaseModel):
 
 
 class InputFields(BaseModel):
-    """`input`; what it has beside these is told to the caller."""
+    """`input`; unknown fields are reported in `warnings`."""
 
     model_config = ConfigDict(
         strict=True,

@@ -208,11 +208,11 @@ def _backup(context: _Context) -> int:
 def _restore(context: _Context) -> int:
     mirror = context.mirror
     steps = mirror.to_restore(context.models if context.names else None)
-    _print_steps(steps, "bring", "replace here")
+    _print_steps(steps, "download", "replace here")
     if not steps:
-        print(f"nothing to restore: {mirror.root} has everything that {mirror.store.name} has of it")
+        print(f"nothing to restore: {mirror.root} already has every file that {mirror.store.name} has")
         return 0
-    if not context.is_real_run("brought"):
+    if not context.is_real_run("downloaded"):
         return 0
     kept = [step for step in steps if step.replaces and not context.options.yes]
     limits = TransferLimits(context.settings.download_stall_timeout)

@@ -92,8 +92,8 @@ class NodeSchema:
 
     @property
     def takes_undeclared_inputs(self) -> bool:
-        """Whether it takes inputs that it does not declare by name (V3's autogrow and dynamic inputs)."""
-        return any(schema.kind.startswith("COMFY_") for schema in self.inputs.values())
+        """Whether it takes inputs that it does not declare by name (V3's autogrow and dynamic inputs, stand-ins)."""
+        return self.is_stand_in or any(schema.kind.startswith("COMFY_") for schema in self.inputs.values())
 
 
 def read_schema(entry: Mapping[str, Any]) -> NodeSchema:

@@ -34,7 +34,7 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """A local endpoint in the place of RunPod's, whose worker has the workflow `still`."""
     stored = pack(
-        {"still": workflows.still(), "broken": {**workflows.still(), "2": {"class_type": "Gone", "inputs": {}}}}
+        {"still": workflows.still(), "broken": {**workflows.still(), "2": {"class_type": "ImageInvert", "inputs": {}}}}
     )
     with serving(tmp_path_factory.mktemp("endpoint"), STORED_WORKFLOWS=stored) as served:
         served.wait_for_workers(1)

@@ -221,7 +221,7 @@ def test_a_missing_model_that_is_known_says_where_it_is_to_be_had(bench: Bench) 
     workflow = workflows.generative()
     workflow["7"]["inputs"]["vae_name"] = "ae.safetensors"
     answer = refused(bench, workflow)
-    assert "ae.safetensors for models/vae is at https://huggingface.co/" in answer["warnings"][0]
+    assert "ae.safetensors for models/vae is available at https://huggingface.co/" in answer["warnings"][0]
     (problem,) = bench.run(action="validate", workflow=workflow)["problems"]
     assert problem["sources"] == answer["warnings"]
     assert answer["missing_models"] == [problem["missing_model"]]

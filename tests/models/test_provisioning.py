@@ -256,7 +256,9 @@ def test_validate_counts_what_would_be_fetched_as_there(empty: tuple[Bench, Path
     assert bench.run(workflow=workflows.generative(), action="validate")["valid"] is True
     answer = with_settings(bench, download_models=False).run(workflow=workflows.generative(), action="validate")
     assert answer["valid"] is False
-    assert any("tiny_sd3.safetensors for models/diffusion_models is at" in str(p) for p in answer["problems"])
+    assert any(
+        "tiny_sd3.safetensors for models/diffusion_models is available at" in str(p) for p in answer["problems"]
+    )
 
 
 def test_two_jobs_that_miss_the_same_model_wait_for_one_fetch(
@@ -292,7 +294,8 @@ def test_without_download_models_the_error_names_the_set_the_command_and_where_w
         "MODELS_DIR",
     ):
         assert said in answer["error"], answer["error"]
-    assert {"name": "tiny_sd3.safetensors", "folder": "diffusion_models"} in answer["missing_models"]
+    missing = {(model["name"], model["folder"], model["model"]) for model in answer["missing_models"]}
+    assert ("tiny_sd3.safetensors", "diffusion_models", "tiny_sd3") in missing
     assert files_of(volume) == {ENCODER}
     assert str(volume) not in str(answer)
 
@@ -502,13 +505,13 @@ def test_a_warm_up_that_cannot_be_used_costs_no_job(tmp_path: Path) -> None:
 
 def test_a_warm_up_that_fails_costs_no_job(tmp_path: Path) -> None:
     bad = tmp_path / "bad.json"
-    bad.write_text(json.dumps({**workflows.still(), "2": workflows.node("NoSuchNode")}))
+    bad.write_text(json.dumps({**workflows.still(), "2": workflows.node("ImageInvert")}))
     with serving() as queue:
         queue.put("one", {"workflow": workflows.still()})
         with running(["--draft"], {**queue.environment, "WARMUP_WORKFLOW": str(bad)}, tmp_path) as worker:
             queue.wait_for(1, LONG)
         assert queue.posted["one"][0]["output"]["status"] == "success"
-        assert "the warm-up failed: missing_node_type" in worker.log
+        assert "the warm-up failed: invalid_workflow" in worker.log
 
 
 def test_models_that_cannot_be_fetched_cost_only_the_jobs_that_need_them(

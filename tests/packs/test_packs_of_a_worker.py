@@ -51,7 +51,9 @@ def test_packs_run_and_of_those_that_could_not_be_installed_jobs_are_told(
                 assert answer["status"] == "success", answer
             answer = bench.run(workflow=using("Gone"))
             assert answer["error_code"] == "missing_node_type"
-            assert "the node pack gone could not be installed: gone: ComfyUI's registry" in answer["error"]
+            assert (
+                "the node pack gone could not be installed: gone: not found in ComfyUI's registry" in answer["error"]
+            )
             info = bench.run(action="info")
             assert list(info["failed_node_packs"]) == ["gone"]
     assert {path.name for path in volume.iterdir()} == {"custom_nodes", "node-packs"}

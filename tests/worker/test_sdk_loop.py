@@ -40,7 +40,7 @@ def twenty_jobs() -> dict[str, tuple[Any, str]]:
     bad: list[tuple[Any, str]] = [
         ({"workflow": {}}, "validation"),
         ({"workflow": {"nodes": [], "links": []}}, "validation"),
-        ({"workflow": {**workflows.still(), "2": workflows.node("NoSuchNode")}}, "validation"),
+        ({"workflow": {**workflows.still(), "2": workflows.node("ImageInvert")}}, "validation"),
         ({"workflow": workflows.still(), "seed": -1}, "validation"),
         ({"workflow": {"1": {"class_type": "EmptyImage"}}}, "validation"),
         ({"workflow": workflows.text_only()}, "success"),
