@@ -25,7 +25,7 @@ async function ask(method, route, body) {
   return JSON.parse(text)
 }
 
-/** The worker's answer to one job; `tell` hears the status while it waits and runs. */
+/** The worker's response to one job; `tell` is called with the status while the job waits and runs. */
 export async function run(input, tell = () => {}) {
   let status = await ask("POST", "run", { input })
   for (let wait = 250; !ENDED.includes(status.status); wait = Math.min(wait * 1.3, 2000)) {
@@ -40,7 +40,7 @@ export async function run(input, tell = () => {}) {
   return output
 }
 
-/** Save every file of an answer below a folder, over none that is there; their paths. */
+/** Save every file of a response below a folder without overwriting any; their paths. */
 export async function save(answer, folder) {
   const places = []
   for (const file of answer.files ?? []) {

@@ -45,7 +45,8 @@ _ATTEMPTS = 5
 _MAX_REQUEST_BYTES = {"run": 10_000_000, "runsync": 20_000_000}
 """RunPod's limit for the size of a request, by route."""
 _REMEDIES = {  # by HTTP status
-    401: "the key is not accepted: create one in RunPod's console (Settings > API keys) and set RUNPOD_API_KEY",
+    401: "the key is not accepted: set RUNPOD_API_KEY to a key from RunPod's console (Settings > API keys), or with "
+    "--local give the endpoint's SERVE_API_KEY by --key",
     403: "this key may not use this endpoint: it needs access to Serverless",
     404: "the endpoint does not exist, or the job is too old: check RUNPOD_ENDPOINT_ID (the id, not the name)",
     429: "too many requests for this endpoint: wait a moment",
@@ -405,7 +406,9 @@ def endpoint_of(options: argparse.Namespace) -> Endpoint:
     key = options.key or os.environ.get("RUNPOD_API_KEY") or secrets.get("RUNPOD_API_KEY")
     if not endpoint_id or not key:
         missing = "the endpoint's id (--endpoint, RUNPOD_ENDPOINT_ID)" if not endpoint_id else "a key (RUNPOD_API_KEY)"
-        raise JobError(f"{missing} is missing; both are in RunPod's console. --local uses an endpoint on this machine")
+        raise JobError(
+            f"{missing} is missing; RunPod's console has the id and keys. --local uses an endpoint on this machine"
+        )
     return Endpoint.of(endpoint_id, key)
 
 

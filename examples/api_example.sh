@@ -9,11 +9,12 @@ url=${ENDPOINT_URL:-https://api.runpod.ai/v2/${RUNPOD_ENDPOINT_ID:?set it and RU
 status=$(mktemp)
 trap 'rm -f "$status"' EXIT
 
-# ask METHOD ROUTE [curl arguments…]: the answer goes to $status; curl ends with 22 if the endpoint refuses.
+# ask METHOD ROUTE [curl arguments…]: the response goes to $status; if the endpoint refuses, its reason to stderr.
 ask() {
-    curl -sS --fail -X "$1" "$url/$2" -H "Authorization: Bearer ${RUNPOD_API_KEY:-}" -o "$status" "${@:3}"
+    curl -sS --fail-with-body -X "$1" "$url/$2" -H "Authorization: Bearer ${RUNPOD_API_KEY:-}" -o "$status" "${@:3}" ||
+        { cat "$status" >&2; return 22; }
 }
-# field NAME: a field of the last answer.
+# field NAME: a field of the last response.
 field() {
     python3 -c 'import json, sys; print(json.load(open(sys.argv[1]))[sys.argv[2]])' "$status" "$1"
 }

@@ -3,7 +3,7 @@
     python examples/batch_example.py --local --workflow workflow.json "a cat" "a dog" --seeds 1 2 3
 
 The endpoint and its key come from where examples/api_example.py takes them; RunPod starts as many workers as the
-endpoint allows. What fails is told and the rest goes on; the exit status is the number of those that failed.
+endpoint allows. Jobs that fail are reported, and the others go on; the exit status is the number of those that failed.
 """
 
 from __future__ import annotations

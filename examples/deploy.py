@@ -2,11 +2,11 @@
 
     RUNPOD_API_KEY=… python examples/deploy.py --name comfyui --image YOU/comfyui-worker:TAG --dry-run
 
-An endpoint of that name is updated: only what you give changes, and its environment is added to. Otherwise it is
-created, with the defaults that `--help` shows. `--dry-run` prints the request and sends nothing that changes anything.
+An endpoint of that name is updated: only the given options change, and variables are added to its environment.
+Otherwise it is created, with the defaults that `--help` shows. `--dry-run` prints the request and changes nothing.
 With `--workflow FILE` the workflow says what the endpoint takes: models, node packs, GPU memory, disk. It is stored in
-the endpoint, so that `"workflow": "NAME"` runs it, and is run once as a check; if an update fails that, the former
-image and environment come back.
+the endpoint, so that `"workflow": "NAME"` runs it, and is run once as a check; if an update fails it, the endpoint
+gets its former image and environment back.
 With `--model` the GraphQL API does it: only that one takes models for RunPod's cache (as in RunPod's own SDK 2).
 GPU pools: https://docs.runpod.io/references/gpu-types#gpu-pools; the API: https://docs.runpod.io/api-reference-v2/serverless/create-a-serverless-endpoint
 """
@@ -372,7 +372,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     add("--cuda", metavar="VERSION", help="lowest CUDA of the host: 13.0 for cu130 images, 12.8 for cu128")
     add("--disk", type=int, metavar="GB", help="container disk; more if models are downloaded to it")
     add("--min-workers", type=int, metavar="N", help="0 costs nothing while idle")
-    add("--max-workers", type=int, metavar="N")
+    add("--max-workers", type=int, metavar="N", help="most workers that run at a time")
     add("--idle-timeout", type=int, metavar="SECONDS", help="how long a worker waits for another job; it is billed")
     add("--queue-delay", type=float, metavar="SECONDS", help="how long a job waits before another worker starts")
     add("--timeout", type=int, metavar="SECONDS", help="execution timeout; a little more than JOB_TIMEOUT")

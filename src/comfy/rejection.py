@@ -225,7 +225,7 @@ class Problem:
         is_choice = self.kind == "value_not_in_list" and isinstance(self.received, str) and "." not in self.received
         if not is_choice or not self._engine.is_core(self.class_type):
             return ""
-        return f"; this is {self._engine.name}; a newer ComfyUI may support it"
+        return f" ({self._engine.name} does not have it; a newer ComfyUI may)"
 
     def _names_model(self) -> bool:
         return bool(folder_of_input(self.class_type, self.name) or MODEL_FILE.search(str(self.received)))

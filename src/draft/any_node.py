@@ -77,11 +77,17 @@ def _pictures(context: Context, kind: str, inputs: Mapping[str, Any]) -> Images:
         return grey or [Image.new("L", given[0][0].size if given else _size(inputs), 255)]
     coloured = next((value for value in given if value[0].mode != "L"), None)
     if coloured is not None and not _is_blank(coloured[0]):
-        return coloured
+        return _frames(kind, coloured)
     canvas = Latent(*coloured[0].size, len(coloured), _properties(inputs)) if coloured else _latent(inputs)
     latent = next((value for value in inputs.values() if isinstance(value, Latent)), canvas)
     drawn: Images = diffusion.NODES["VAEDecode"](context, samples=latent, vae=Placeholder()).values[0]
-    return [_moved(drawn[0], number) for number in range(_FRAMES)] if kind == "VIDEO" and len(drawn) == 1 else drawn
+    return _frames(kind, drawn)
+
+
+def _frames(kind: str, pictures: Images) -> Images:
+    """The pictures, or for a video of a single one a few frames of it."""
+    is_still = kind == "VIDEO" and len(pictures) == 1
+    return [_moved(pictures[0], number) for number in range(_FRAMES)] if is_still else pictures
 
 
 def _is_blank(picture: Image.Image) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from .placing import VIRTUAL_CLASSES, PlacedNode, place_nodes, variable_name
 from .values import ConversionContext, Values, wrap_list
 from .widgets import needs_browser
 
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
 _MAX_CLASSES, _MAX_WARNINGS = 300, 20
 
 
@@ -126,9 +128,10 @@ def _check(placed: PlacedNode, document: Document) -> None:
         if SUBGRAPH_ID.fullmatch(node.class_type):
             refuse("it is a subgraph whose definition is not in the file", node, placed.id)
         refuse(
-            f"this ComfyUI has no such node class, and it is not an editor-only node; {_who_has_it(node)}",
+            "this ComfyUI has no such node class, and it is not an editor-only node",
             node,
             placed.id,
+            _who_has_it(node),
         )
     if needs_browser(placed.schema):
         refuse("the browser creates its values when the editor queues", node, placed.id)
@@ -159,15 +162,18 @@ def _broadcast_types(placed: PlacedNode) -> list[str]:
 
 
 def _who_has_it(node: EditorNode) -> str:
-    """What brings a node's class: the editor writes that into the file (`cnr_id` or `aux_id`, and `ver`)."""
+    """What to do about a missing class: the editor writes its pack into the file (`cnr_id` or `aux_id`, and `ver`)."""
     if not node.inputs and not node.outputs:
-        return "it has no inputs and outputs: if it is only a note, delete it; otherwise install its node pack"
-    pack, version = (str(node.properties.get(name) or "")[:100] for name in ("cnr_id", "ver"))
-    pack = pack or str(node.properties.get("aux_id") or "")[:100]
+        return "It has no inputs and outputs: if it is only a note, delete it; otherwise install its node pack"
+    registry_id, version = (str(node.properties.get(name) or "")[:100] for name in ("cnr_id", "ver"))
+    pack = registry_id or str(node.properties.get("aux_id") or "")[:100]
     saved = f"{pack} {version}".strip()
     if pack == "comfy-core":
-        return f"it is a core node (the file was saved with {saved}): a newer ComfyUI may have it"
-    return f"install its node pack{f' ({saved}, says the file)' if pack else ''}"
+        return f"It is a core node (the file was saved with {saved}): a newer ComfyUI may have it"
+    if registry_id and _VERSION.fullmatch(version):
+        return f"Install its node pack, by CUSTOM_NODES={registry_id}@{version} or in the image"
+    named = f" ({saved}, according to the file)" if pack else ""
+    return f"Install its node pack{named}, by CUSTOM_NODES or in the image"
 
 
 def _entry(placed: PlacedNode, values: Values, sources: LinkSources) -> dict[str, Any]:

@@ -159,7 +159,7 @@ def with_editor_numbers(value: Any) -> Any:
     return top[0]
 
 
-def refuse(reason: str, node: EditorNode | None = None, node_id: str = "") -> NoReturn:
+def refuse(reason: str, node: EditorNode | None = None, node_id: str = "", remedy: str = EXPORT_HINT) -> NoReturn:
     """Raise GuiFormatWorkflow: why a file cannot be converted, at which node, and what to do instead."""
     location, details = "it", {}
     if node is not None:
@@ -167,7 +167,7 @@ def refuse(reason: str, node: EditorNode | None = None, node_id: str = "") -> No
         location = "".join(c if c.isprintable() else "?" for c in f"node {node_id or node.id} ({name})"[:200])
         details = {"node_id": (node_id or node.id)[:200], "title": node.title[:200], "reason": reason[:500]}
     raise GuiFormatWorkflow(
-        f"workflow is in the editor's save format, and {location} cannot be converted: {reason}. {EXPORT_HINT}",
+        f"workflow is in the editor's save format, and {location} cannot be converted: {reason}. {remedy}",
         **details,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from ..clients import MAY_BE_EMPTY
@@ -31,7 +32,21 @@ def plain_input_schema(reference: str) -> dict[str, Any]:
     for part in (schema, *schema["$defs"].values()):
         part.pop("anyOf", None)
         part.pop("oneOf", None)
+        for field_schema in part["properties"].values():
+            if "anyOf" in field_schema:
+                field_schema["anyOf"] = list(_alternatives(field_schema))
     return schema
+
+
+def _alternatives(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The alternatives of a value, one level deep, constants as an `enum`: generators read nothing deeper."""
+    for one in schema["anyOf"]:
+        if "anyOf" in one:
+            yield from _alternatives(one)
+        elif "const" in one:
+            yield {"type": "string" if isinstance(one["const"], str) else "integer", "enum": [one["const"]]}
+        else:
+            yield one
 
 
 def output_schema(reference: str = _REFERENCE) -> dict[str, Any]:

@@ -127,8 +127,8 @@ class JobRunner:
             try:
                 return convert(document, schemas, check=limits.check)
             except GuiFormatWorkflow as error:
-                error.hints.extend(failed_packs(client, [name for name, schema in schemas.items() if schema is None]))
-                raise
+                failed = failed_packs(client, [name for name, schema in schemas.items() if schema is None])
+                raise GuiFormatWorkflow("; ".join([error.message, *failed]), **error.details) from error
 
         return self._ask(converted, limits)
 

@@ -25,6 +25,8 @@ def _lines(needs: Needs) -> Iterator[str]:
     core = f"   (ComfyUI {needs.core_version} or later)" if needs.core_version else ""
     yield f"{needs.name}{core}"
     yield from _rows("models", [_model(model) for model in needs.models])
+    if any(model.is_needed and model.sources and not model.is_there for model in needs.models):
+        yield "    DOWNLOAD_MODELS=true downloads those with a source"
     yield from _rows("node packs", [_pack(pack) for pack in needs.packs])
     if sources := [pack.source for pack in needs.packs if pack.is_needed and pack.source]:
         yield f"    CUSTOM_NODES={','.join(sources)}"
@@ -32,6 +34,8 @@ def _lines(needs: Needs) -> Iterator[str]:
     yield from _rows("files to send with a job", [(name,) for name in needs.inputs])
     yield from _rows("Python libraries", [(name,) for name in needs.libraries])
     yield from _rows("open", [(question,) for question in needs.open])
+    if needs.open_classes:
+        yield "    --lock asks ComfyUI's registry for the pack of a class; --from FOLDER lists your ComfyUI's packs"
     if not (needs.models or needs.packs or needs.inputs or needs.libraries or needs.partner_classes or needs.open):
         yield "  nothing but ComfyUI"
 

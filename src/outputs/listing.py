@@ -130,7 +130,7 @@ def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[st
     """Hints for the caller about a run that succeeded: so far, that it saved no file."""
     if list_texts(run) or any(with_previews or not file.is_preview for file in files):
         return []
-    previews = f"; its {len(files)} previews are left out: output.previews returns them" if files else ""
+    previews = f"; its previews ({len(files)}) are left out: output.previews returns them" if files else ""
     return [f"the workflow ran, but none of its nodes saved a file{previews}"]
 
 

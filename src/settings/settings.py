@@ -399,7 +399,10 @@ class Settings:
     )
 
     log_format: Literal["text", "json"] = _setting(
-        "LOG_FORMAT", "text", "`text`, or `json`: one JSON object per line", values.one_of("text", "json")
+        "LOG_FORMAT",
+        "text",
+        "`text`, or `json`: one JSON object per line of the worker's log, on stderr",
+        values.one_of("text", "json"),
     )
 
     @property
@@ -423,7 +426,8 @@ class Settings:
         }
         missing = [variable for variable, value in given.items() if not value]
         if missing:
-            raise InvalidSetting(f"BUCKET_ENDPOINT_URL is set, so these must be too: {', '.join(missing)}")
+            in_url = " (the name may also be in BUCKET_ENDPOINT_URL)" if "BUCKET_NAME" in missing else ""
+            raise InvalidSetting(f"BUCKET_ENDPOINT_URL is set, so these must be too: {', '.join(missing)}{in_url}")
         return BucketConfig(
             endpoint,
             self.bucket_access_key_id,

@@ -191,7 +191,7 @@ def _bucket(purpose: str, config: BucketConfig | None, message_without: str) -> 
     what = f"bucket of {purpose}"
     if config is None:
         return Finding(what, State.NOTE, message_without)
-    return _run_check(what, Bucket(config).check, f"{config.name} is accessible")
+    return _run_check(what, Bucket(config).check, f"{config.name} is accessible", _NOT_DRAFTS)
 
 
 def _keys(settings: Settings) -> Iterator[Finding]:

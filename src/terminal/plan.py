@@ -96,7 +96,9 @@ def _plan_models(plan: Plan, needs: Needs, job: JobModels, has_volume: bool) -> 
     where = "kept on the volume" if has_volume else "each new worker downloads them; a volume keeps them"
     at_least = "" if all(model.size for _, model in found) else "at least "
     seconds = max(1, round(total / _FETCH_SPEED))
-    plan.lines.append(f"models: {at_least}{total:.1f} GB, downloaded at the first start in about {seconds} s; {where}")
+    size = f"{at_least}{total:.1f} GB, downloaded at the first start in {at_least}about {seconds} s"
+    unknown = "sizes unknown, so choose --gpu and --disk yourself; downloaded at the first start"
+    plan.lines.append(f"models: {size if total else unknown}; {where}")
 
 
 def _sized(plan: Plan, wanted: Sequence[ModelNeed], job: JobModels) -> Iterator[tuple[ModelNeed, Model]]:

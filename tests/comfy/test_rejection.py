@@ -154,4 +154,4 @@ def test_a_choice_that_this_version_lacks_may_be_one_of_a_newer(is_core: bool, v
     engine = Engine("ComfyUI 0.33.0", is_core=lambda class_type: is_core)
     explained = explain_rejection({"error": {}, "node_errors": {"11": {"errors": [error]}}}, WORKFLOW, engine)
     assert "type must be one of 'flux', 'sd3', not" in str(explained)
-    assert ("this is ComfyUI 0.33.0; a newer ComfyUI may support it" in str(explained)) == is_told
+    assert ("ComfyUI 0.33.0 does not have it; a newer ComfyUI may" in str(explained)) == is_told

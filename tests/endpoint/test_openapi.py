@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -124,7 +125,7 @@ def test_a_generated_client_queues_a_job_and_reads_why_it_failed(client: Client,
     models = importlib.import_module("generated_client.models")
     run, status = (importlib.import_module(f"generated_client.api.jobs.{name}") for name in ("run", "status"))
     with generated.AuthenticatedClient(base_url=client.url, token=KEY, timeout=LONG) as api:
-        wanted = models.JobInput(workflow="nowhere")
+        wanted = models.JobInput.from_dict({"workflow": "nowhere", "seed": 5})
         queued = run.sync(client=api, body=models.JobRequest(input_=wanted))
         client.ended(queued.id)
         job = status.sync(queued.id, client=api)
@@ -133,6 +134,24 @@ def test_a_generated_client_queues_a_job_and_reads_why_it_failed(client: Client,
         refused = status.sync("nobody", client=api)
         assert isinstance(refused, models.Refusal)
         assert "no job" in refused.error
+
+
+def test_a_generated_client_reads_progress(client: Client, generated: ModuleType) -> None:
+    models = importlib.import_module("generated_client.models")
+    run, status, cancel = (
+        importlib.import_module(f"generated_client.api.jobs.{name}") for name in ("run", "status", "cancel")
+    )
+    with generated.AuthenticatedClient(base_url=client.url, token=KEY, timeout=LONG) as api:
+        wanted = models.JobInput.from_dict({"workflow": "workflow_api_format", "steps": 5000, "seed": "random"})
+        queued = run.sync(client=api, body=models.JobRequest(input_=wanted))
+        output: Any = None
+        for _ in range(600):
+            output = status.sync(queued.id, client=api).output
+            if isinstance(output, models.Progress) and isinstance(output.steps, int):
+                break
+            time.sleep(0.05)
+        assert output.steps == 5000
+        cancel.sync(queued.id, client=api)
 
 
 def test_the_page_asks_for_the_key_and_says_what_to_do_without_swagger_ui(client: Client, browser: Any) -> None:

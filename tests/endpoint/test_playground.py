@@ -156,6 +156,16 @@ def test_what_is_wrong_is_told_where_a_screen_reader_hears_it(page: Any, tmp_pat
     page.get_by_text("bad.json is not valid JSON").wait_for()
 
 
+def test_the_result_is_in_view_when_the_job_runs(page: Any, tmp_path: Path) -> None:
+    drop(page, tmp_path, workflows.generative())
+    page.get_by_text("is ready to run").wait_for()
+    page.set_viewport_size({"width": 1280, "height": 600})
+    page.get_by_role("button", name="Run").click()  # which scrolls down to it
+    page.get_by_text("Done in").wait_for()
+    box = page.get_by_text("Done in").bounding_box()
+    assert 0 <= box["y"] < 600
+
+
 def test_a_running_job_shows_its_steps_and_can_be_cancelled(page: Any, tmp_path: Path) -> None:
     slow = workflows.generative()
     slow["8"]["inputs"]["steps"] = 10_000
