@@ -362,5 +362,5 @@ def test_a_file_that_cannot_be_converted_says_why_and_where(bench: Bench) -> Non
         answer = bench.run(workflow=file, action=action)
         assert (answer["error_code"], answer["node_id"], answer["title"]) == ("workflow_format_ui", "7", "Mine")
         assert "no such node class" in answer["error"]
-        assert "Export (API)" in answer["error"]
+        assert "install its node pack" in answer["error"]
     assert bench.run(workflow=editor_files.with_subgraph(), action="validate")["converted"] is True

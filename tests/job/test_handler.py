@@ -172,7 +172,7 @@ def test_a_workflow_that_only_previews_says_why_there_is_no_image(draft_bench: B
     answer = draft_bench.run(workflow={"1": STILL["1"], "2": node("PreviewImage", images=["1", 0])})
     assert answer["images"] == []
     assert answer["warnings"] == [
-        "the workflow ran, but none of its nodes saved a file; its 1 previews are left out: output.previews returns them"
+        "the workflow ran, but none of its nodes saved a file; its previews (1) are left out: output.previews returns them"
     ]
 
 
