@@ -173,7 +173,7 @@ def test_a_picture_in_the_temp_folder_is_a_preview(bench: Bench) -> None:
     real_only(bench)
     answer = bench.run(workflow=silent("temp"))
     assert contents(answer) == {}
-    assert "1 previews" in answer["warnings"][0]
+    assert "its previews (1) are left out" in answer["warnings"][0]
 
 
 @pytest.mark.parametrize(("how", "place"), [("elsewhere", "1 in datasets"), ("input", "1 in input")])
