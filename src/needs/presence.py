@@ -21,7 +21,7 @@ def with_presence(needs: Needs, places: Places, has_pack: Callable[[PackNeed], b
 def packs_in(folder: Path) -> Callable[[PackNeed], bool]:
     """Whether a pack is in a folder of node packs: by its folder's name, or the id in its pyproject.toml."""
     found = set(_names(folder))
-    return lambda pack: bool({pack.id.lower(), pack.repository.rpartition("/")[2].lower()} & found)
+    return lambda pack: bool({pack.id.lower(), pack.repository.rpartition("/")[2].lower()} & found - {""})
 
 
 def _has(places: Places, folder: str, file: str) -> bool:
