@@ -126,7 +126,8 @@ def test_a_boot_that_fails_over_its_assets_says_which_setting_to_mend(tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("arguments", "said"), [("--no-such-flag", "check COMFYUI_ARGS"), ("--cpu --cache-lru 3", "set COMFYUI_CACHE")]
+    ("arguments", "said"),
+    [("--no-such-flag", "check COMFYUI_ARGS"), ("--cpu --cache-lru 3", "use COMFYUI_CACHE instead of a cache flag")],
 )
 def test_a_real_comfyui_that_dies_of_its_arguments_says_which_setting_to_mend(arguments: str, said: str) -> None:
     settings = replace(settings_for("real"), comfyui_args=arguments, comfyui_cache="classic")
