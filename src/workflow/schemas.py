@@ -56,6 +56,16 @@ class InputSchema:
         return {key: read_inputs(option.get("inputs") or {}) for key, option in options.items()}
 
     @cached_property
+    def least_grown(self) -> Sequence[str]:
+        """The names of the inputs of an autogrow that have to be there, without the autogrow's own name."""
+        template = self.parameters.get("template")
+        if not isinstance(template, Mapping) or not (template.get("input") or {}).get("required"):
+            return ()
+        least = int(template.get("min") or 0)
+        names = template.get("names") or [f"{template.get('prefix', '')}{number}" for number in range(least)]
+        return [str(name) for name in names[:least]]
+
+    @cached_property
     def grown(self) -> InputSchema | None:
         """What each input of an autogrow is: the one input of its template. They need not be there."""
         template = self.parameters.get("template")
@@ -233,7 +243,7 @@ class _Checks:
         if not is_needed:
             return []
         inputs = self.graph.inputs(node_id)
-        missing = [name for name, expected in schema.inputs.items() if expected.is_required and name not in inputs]
+        missing = (name for name in _required_names(schema.inputs, inputs) if name not in inputs)
         errors = [_error("required_input_missing", "Required input is missing", name) for name in missing]
         known = [name for name in inputs if input_schema(schema, inputs, name)]
         declared = (self.of_input(node_id, name) for name in known)
@@ -331,6 +341,19 @@ class _Checks:
             return None if exists else _error("missing_input_file", f"{name}: no file {str(value)[:200]!r}", name)
         extra_info = {"received_value": value, "input_config": [list(options), dict(expected.parameters)]}
         return _error("value_not_in_list", "Value not in list", name, **extra_info)
+
+
+def _required_names(declared: Mapping[str, InputSchema], inputs: Mapping[str, Any], outer: str = "") -> Iterator[str]:
+    """The names of the inputs that a node has to have; of V3's dynamic ones those that they bring, as ComfyUI does."""
+    for name, expected in declared.items():
+        if expected.kind == _AUTOGROW:
+            yield from (f"{outer}{name}.{grown}" for grown in expected.least_grown)
+            continue
+        if expected.is_required:
+            yield f"{outer}{name}"
+        if expected.kind == DYNAMIC_COMBO:
+            chosen = expected.inner.get(str(inputs.get(f"{outer}{name}")), {})
+            yield from _required_names(chosen, inputs, f"{outer}{name}.")
 
 
 def _inner_input(schema: NodeSchema, inputs: Mapping[str, Any], name: str) -> InputSchema | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -61,6 +62,15 @@ def folder(tmp_path: Path) -> Path:
 
 NAMES = ("single", "package", "package.inner")
 KEPT = ["single:one:kept", "package:whole:kept", "package.inner:part:kept"]
+
+
+def open_files(pid: int | None) -> set[str]:
+    """The files that a process has open; it may open and close some meanwhile."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(link.readlink()))
+    return found
 
 
 def keep(folder: Path, *names: str) -> Path:
@@ -194,7 +204,7 @@ def test_a_real_comfyui_boots_from_its_pack_and_makes_the_picture(tmp_path: Path
     with ComfyEngine(linked, settings) as engine:
         engine.wait_ready()
         pack = next((tmp_path / "__pycache__").glob("boot.*.pack"))
-        descriptors = [str(link.readlink()) for link in Path(f"/proc/{engine.process.pid}/fd").iterdir()]
+        descriptors = open_files(engine.process.pid)
         answer = Bench("real", Worker(JobRunner.make(engine, settings))).run(workflow=workflows.still())
         end = time.monotonic() + 60
         while "/scipy/" not in Path(f"/proc/{engine.process.pid}/maps").read_text():
