@@ -7,7 +7,7 @@ import json
 import threading
 import traceback
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,14 +47,15 @@ class DraftExecutor:
     saves_metadata: bool
     caches: bool
     any_class: bool = False
+    concurrency: int = 1
     version: str = "0.33.0"
     devices: Sequence[Mapping[str, Any]] = ({"name": "draft", "type": "cpu", "index": None},)
     interrupted: threading.Event = field(default_factory=threading.Event)
     _cache: dict[str, _NodeResult] = field(default_factory=dict)
 
-    def validate(self, prompt: dict[str, Any]) -> ValidationResult:
+    def validate(self, prompt: dict[str, Any], targets: Collection[str] | None = None) -> ValidationResult:
         """See `Executor`."""
-        return validate(prompt, self.folders, classes_of(prompt, self.any_class))
+        return validate(prompt, self.folders, classes_of(prompt, self.any_class), targets)
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
         """See `Executor`."""
@@ -62,7 +63,7 @@ class DraftExecutor:
         self.interrupted.clear()
         run.run()
 
-    def interrupt(self) -> None:
+    def interrupt(self, prompt_id: str) -> None:
         """See `Executor`."""
         self.interrupted.set()
 

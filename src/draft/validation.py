@@ -5,7 +5,7 @@ Types, messages and details are those that a real ComfyUI 0.33.0 was observed to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..protocol.executor import Folders, ValidationResult
@@ -18,11 +18,14 @@ Problem = dict[str, Any]
 
 
 def validate(
-    prompt: dict[str, Any], folders: Folders, classes: Mapping[str, Mapping[str, Any]] | None = None
+    prompt: dict[str, Any],
+    folders: Folders,
+    classes: Mapping[str, Mapping[str, Any]] | None = None,
+    targets: Collection[str] | None = None,
 ) -> ValidationResult:
     """Validate a prompt as POST /prompt does; numbers and strings are converted in place, as in ComfyUI.
 
-    `classes` are those that there are, by name; None for ComfyUI's own.
+    `classes` are those that there are, by name; None for ComfyUI's own. Of the output nodes only `targets` will run.
     """
     classes = all_classes() if classes is None else classes
     for node_id, node in prompt.items():
@@ -39,6 +42,7 @@ def validate(
             error = _prompt_error("missing_node_type", message, f"Node ID '#{node_id}'")
             return ValidationResult(error={**error, "extra_info": extra})
     outputs = [node_id for node_id, node in prompt.items() if classes[node["class_type"]]["output_node"]]
+    outputs = [node_id for node_id in outputs if targets is None or node_id in targets]
     if not outputs:
         return ValidationResult(error=_prompt_error("prompt_no_outputs", "Prompt has no outputs"))
     return _check_outputs(prompt, outputs, _NodeChecks(prompt, folders, classes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,7 +30,11 @@ class ValidationResult:
 
 
 class Executor(Protocol):
-    """Runs prompts. `execute` is called from a thread, one prompt at a time; everything else from the event loop."""
+    """Runs prompts. `execute` is called from `concurrency` threads; everything else from the event loop."""
+
+    @property
+    def concurrency(self) -> int:
+        """How many prompts it runs at a time."""
 
     @property
     def folders(self) -> Folders:
@@ -44,14 +48,17 @@ class Executor(Protocol):
     def devices(self) -> Sequence[Mapping[str, Any]]:
         """What it runs on, as /system_stats lists it."""
 
-    def validate(self, prompt: dict[str, Any]) -> ValidationResult:
-        """Validate a prompt; its values may be converted in place."""
+    def validate(self, prompt: dict[str, Any], targets: Collection[str] | None) -> ValidationResult:
+        """Validate a prompt; its values may be converted in place. Of its output nodes only `targets` will run."""
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
-        """Run a prompt until it ends, and report how: `succeeded`, `interrupted` or `failed`."""
+        """Run a prompt until it ends, and report how: `succeeded`, `interrupted` or `failed`.
 
-    def interrupt(self) -> None:
-        """Ask the running prompt to stop; this does not wait for it."""
+        For one that is interrupted before it began, nothing is reported.
+        """
+
+    def interrupt(self, prompt_id: str) -> None:
+        """Ask a prompt to stop that was given to `execute`; this does not wait for it."""
 
     def free_memory(self) -> None:
         """Drop cached results."""

@@ -1,4 +1,4 @@
-"""The pending prompts, the running one, and the history of those that ended. May be used from several threads."""
+"""The pending prompts, those that run, and the history of those that ended. May be used from several threads."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ class QueuedPrompt:
 
 @dataclass
 class PromptQueue:
-    """The queue and the history."""
+    """The queue and the history.
 
-    running: QueuedPrompt | None = None
+    A prompt that was taken is still pending until it begins: an executor may wait for what runs it.
+    """
+
     history: dict[str, Any] = field(default_factory=dict)
     _pending: list[tuple[float, int, QueuedPrompt]] = field(default_factory=list)
+    _taken: dict[str, QueuedPrompt] = field(default_factory=dict)
+    _begun: set[str] = field(default_factory=set)
     _counter: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
@@ -42,30 +46,43 @@ class PromptQueue:
     def put(self, queued: QueuedPrompt) -> None:
         """Queue a prompt."""
         with self._changed:
+            self._counter += 1
             heapq.heappush(self._pending, (queued.number, self._counter, queued))
             self._changed.notify()
 
     def take(self) -> QueuedPrompt:
-        """Wait for the next prompt, and make it the running one."""
+        """Wait for the next prompt, and take it."""
         with self._changed:
             while not self._pending:
                 self._changed.wait()
-            self.running = heapq.heappop(self._pending)[2]
-            return self.running
+            queued = heapq.heappop(self._pending)[2]
+            self._taken[queued.prompt_id] = queued
+            return queued
 
-    def finish(self, entry: dict[str, Any]) -> None:
-        """Move the running prompt into the history."""
-        if self.running is not None:
-            self.history[self.running.prompt_id] = entry
-            self.running = None
+    def begin(self, prompt_id: str) -> None:
+        """Note that a prompt which was taken runs from now on."""
+        with self._changed:
+            self._begun.add(prompt_id)
 
-    def delete(self, prompt_ids: Collection[str]) -> None:
-        """Delete pending prompts."""
-        self._keep(lambda queued: queued.prompt_id not in prompt_ids)
+    def finish(self, prompt_id: str, entry: dict[str, Any] | None) -> None:
+        """Move a prompt that was taken into the history; without an `entry` (it was deleted) it is only dropped."""
+        with self._changed:
+            if entry is not None:
+                self.history[prompt_id] = entry
+            self._taken.pop(prompt_id, None)
+            self._begun.discard(prompt_id)
 
-    def clear(self) -> None:
-        """Delete all pending prompts."""
-        self._keep(lambda queued: False)
+    def delete(self, prompt_ids: Collection[str]) -> list[str]:
+        """Delete pending prompts. Returns those that were taken already: their executor has to drop them."""
+        with self._changed:
+            self._keep(lambda queued: queued.prompt_id not in prompt_ids)
+            return [queued.prompt_id for queued in self._waiting() if queued.prompt_id in prompt_ids]
+
+    def clear(self) -> list[str]:
+        """The same for all pending prompts."""
+        with self._changed:
+            self._keep(lambda queued: False)
+            return [queued.prompt_id for queued in self._waiting()]
 
     def delete_history(self, prompt_ids: Iterable[str]) -> None:
         """Delete entries of the history."""
@@ -73,16 +90,27 @@ class PromptQueue:
             self.history.pop(prompt_id, None)
 
     @property
+    def running(self) -> list[QueuedPrompt]:
+        """The prompts that run, in the order in which they were taken."""
+        with self._changed:
+            return [queued for queued in self._taken.values() if queued.prompt_id in self._begun]
+
+    @property
     def pending(self) -> list[QueuedPrompt]:
         """The pending prompts in the order in which they will run."""
-        return [queued for _, _, queued in sorted(self._pending, key=lambda entry: entry[:2])]
+        with self._changed:
+            later = [queued for _, _, queued in sorted(self._pending, key=lambda entry: entry[:2])]
+            return [*self._waiting(), *later]
 
     @property
     def remaining(self) -> int:
         """The number of prompts that are pending or running."""
-        return len(self._pending) + (1 if self.running else 0)
+        with self._changed:
+            return len(self._pending) + len(self._taken)
+
+    def _waiting(self) -> list[QueuedPrompt]:
+        return [queued for queued in self._taken.values() if queued.prompt_id not in self._begun]
 
     def _keep(self, is_kept: Callable[[QueuedPrompt], bool]) -> None:
-        with self._changed:
-            self._pending[:] = [entry for entry in self._pending if is_kept(entry[2])]
-            heapq.heapify(self._pending)
+        self._pending[:] = [entry for entry in self._pending if is_kept(entry[2])]
+        heapq.heapify(self._pending)

@@ -83,8 +83,10 @@ class RunReport:
             current_outputs=list(executed),
         )
 
-    def entry(self, queue_item: Sequence[Any]) -> dict[str, Any]:
-        """The history entry; `queue_item` is the prompt as /queue returns it."""
+    def entry(self, queue_item: Sequence[Any]) -> dict[str, Any] | None:
+        """The history entry, None for a run that never began; `queue_item` is the prompt as /queue returns it."""
+        if not self._messages:
+            return None
         succeeded = self._messages[-1][0] == "execution_success"
         return {
             "prompt": queue_item,

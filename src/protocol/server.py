@@ -1,4 +1,4 @@
-"""The HTTP routes of ComfyUI, and the thread that runs prompts on the executor."""
+"""The HTTP routes of ComfyUI, and the threads that run prompts on the executor."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from .clients import Clients
 from .executor import Executor
 from .queue import PromptQueue, QueuedPrompt
 from .report import RunReport
+
+Route = tuple[str, str, Callable[[web.Request], Any]]
 
 _MAX_BODY = 100 * 1024 * 1024
 _FOLDER_TYPES = ("input", "output", "temp")
@@ -41,13 +43,21 @@ class Server:
 
     executor: Executor
     argv: list[str]
-    _queue: PromptQueue = field(default_factory=PromptQueue)
-    _clients: Clients = field(default_factory=Clients)
+    queue: PromptQueue = field(default_factory=PromptQueue)
+    clients: Clients = field(default_factory=Clients)
 
     def application(self) -> web.Application:
         """The routes, each also under /api, as ComfyUI has them."""
         application = web.Application(client_max_size=_MAX_BODY)
-        routes: list[tuple[str, str, Callable[[web.Request], Any]]] = [
+        for method, path, route in self.routes():
+            application.router.add_route(method, path, route)
+            application.router.add_route(method, f"/api{path}", route)
+        application.on_startup.append(self._start_workers)
+        return application
+
+    def routes(self) -> list[Route]:
+        """Method, path and handler of each."""
+        return [
             ("GET", "/ws", self.socket),
             ("GET", "/prompt", self.remaining),
             ("POST", "/prompt", self.queue_prompt),
@@ -66,11 +76,6 @@ class Server:
             ("GET", "/system_stats", self.system_stats),
             ("GET", "/features", self.features),
         ]
-        for method, path, route in routes:
-            application.router.add_route(method, path, route)
-            application.router.add_route(method, f"/api{path}", route)
-        application.on_startup.append(self._start_worker)
-        return application
 
     # --- Queue -------------------------------------------------------------------------------------
 
@@ -82,8 +87,8 @@ class Server:
         prompt_id = body.get("prompt_id")
         if prompt_id is not None and not _is_canonical_uuid(prompt_id):
             return web.json_response({"error": _BAD_PROMPT_ID, "node_errors": {}}, status=400)
-        number = self._queue.next_number(bool(body.get("front")))
-        result = self.executor.validate(body["prompt"])
+        number = self.queue.next_number(bool(body.get("front")))
+        result = self.executor.validate(body["prompt"], body.get("partial_execution_targets"))
         if result.error:
             return web.json_response({"error": result.error, "node_errors": result.node_errors}, status=400)
         extra_data = dict(body.get("extra_data") or {})
@@ -92,7 +97,7 @@ class Server:
         if "number" in body:
             number = float(body["number"])
         prompt_id = prompt_id or str(uuid.uuid4())
-        self._queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, result.outputs))
+        self.queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, result.outputs))
         await self._broadcast_status()
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": result.node_errors})
 
@@ -102,26 +107,26 @@ class Server:
 
     async def show_queue(self, request: web.Request) -> web.Response:
         """GET /queue."""
-        running = [self._queue.running.as_json()] if self._queue.running else []
-        pending = [queued.as_json() for queued in self._queue.pending]
+        running = [queued.as_json() for queued in self.queue.running]
+        pending = [queued.as_json() for queued in self.queue.pending]
         return web.json_response({"queue_running": running, "queue_pending": pending})
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """POST /queue: delete some or all pending prompts."""
         body = await request.json()
-        if body.get("clear"):
-            self._queue.clear()
-        else:
-            self._queue.delete(body.get("delete", []))
+        taken = self.queue.clear() if body.get("clear") else self.queue.delete(body.get("delete", []))
+        for prompt_id in taken:
+            self.executor.interrupt(prompt_id)
         await self._broadcast_status()
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """POST /interrupt: stop the running prompt; if `prompt_id` is given, only if that is the one."""
+        """POST /interrupt: stop what runs; if `prompt_id` is given, only that."""
         body = await request.json() if request.can_read_body else {}
-        prompt_id, running = body.get("prompt_id"), self._queue.running
-        if prompt_id is None or (running and running.prompt_id == prompt_id):
-            self.executor.interrupt()
+        wanted = body.get("prompt_id")
+        for queued in self.queue.running:
+            if wanted in (None, queued.prompt_id):
+                self.executor.interrupt(queued.prompt_id)
         return web.Response()
 
     async def free(self, request: web.Request) -> web.Response:
@@ -131,13 +136,14 @@ class Server:
         return web.Response()
 
     def _status(self) -> dict[str, Any]:
-        return {"exec_info": {"queue_remaining": self._queue.remaining}}
+        return {"exec_info": {"queue_remaining": self.queue.remaining}}
 
-    # --- Worker thread -----------------------------------------------------------------------------
+    # --- Worker threads ----------------------------------------------------------------------------
 
-    async def _start_worker(self, application: web.Application) -> None:
+    async def _start_workers(self, application: web.Application) -> None:
         loop = asyncio.get_running_loop()
-        threading.Thread(target=self.prompt_worker, args=(loop,), daemon=True).start()
+        for _ in range(self.executor.concurrency):
+            threading.Thread(target=self.prompt_worker, args=(loop,), daemon=True).start()
 
     def prompt_worker(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run prompts one after the other, for ever."""
@@ -146,43 +152,49 @@ class Server:
             asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
         while True:
-            queued = self._queue.take()
-            client_id = queued.extra_data.get("client_id")
+            queued = self.queue.take()
 
-            def send(kind: str, data: dict[str, Any] | bytes, client_id: str | None = client_id) -> None:
-                on_loop(self._clients.send(client_id, kind, data))
+            def send(kind: str, data: dict[str, Any] | bytes, queued: QueuedPrompt = queued) -> None:
+                if kind == "execution_start":
+                    self.queue.begin(queued.prompt_id)
+                    on_loop(self._broadcast_status())
+                on_loop(self.clients.send(queued.extra_data.get("client_id"), kind, data))
 
-            on_loop(self._broadcast_status())
             report = RunReport(queued.prompt_id, queued.prompt, send)
             self.executor.execute(queued, report)
-            self._queue.finish(report.entry(queued.as_json()))
+            entry = report.entry(queued.as_json())
+            self.queue.finish(queued.prompt_id, entry)
             on_loop(self._broadcast_status())
-            send("executing", {"node": None, "prompt_id": queued.prompt_id})
+            if entry is not None:
+                send("executing", {"node": None, "prompt_id": queued.prompt_id})
 
     # --- Events ------------------------------------------------------------------------------------
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
         """GET /ws?clientId=…"""
-        return await self._clients.serve(request, self._status())
+        return await self.clients.serve(request, self._status())
 
     async def _broadcast_status(self) -> None:
-        await self._clients.broadcast("status", {"status": self._status()})
+        await self.clients.broadcast("status", {"status": self._status()})
 
     # --- History and files -------------------------------------------------------------------------
 
     async def show_history(self, request: web.Request) -> web.Response:
-        """GET /history."""
-        return web.json_response(self._queue.history)
+        """GET /history: the newest `max_items`, or as many from `offset` on."""
+        entries = list(self.queue.history.items())
+        count, offset = _whole(request, "max_items", len(entries)), _whole(request, "offset", -1)
+        begin = max(0, len(entries) - count) if offset < 0 else offset
+        return web.json_response(dict(entries[begin : begin + count]))
 
     async def show_entry(self, request: web.Request) -> web.Response:
         """GET /history/{id}: empty until the prompt has ended."""
-        prompt_id, history = request.match_info["prompt_id"], self._queue.history
+        prompt_id, history = request.match_info["prompt_id"], self.queue.history
         return web.json_response({prompt_id: history[prompt_id]} if prompt_id in history else {})
 
     async def change_history(self, request: web.Request) -> web.Response:
         """POST /history: delete some or all entries."""
         body = await request.json()
-        self._queue.delete_history(list(self._queue.history) if body.get("clear") else body.get("delete", []))
+        self.queue.delete_history(list(self.queue.history) if body.get("clear") else body.get("delete", []))
         return web.Response()
 
     async def view(self, request: web.Request) -> web.StreamResponse:
@@ -225,6 +237,14 @@ class Server:
     async def features(self, request: web.Request) -> web.Response:
         """GET /features."""
         return web.json_response({"supports_preview_metadata": False, "max_upload_size": _MAX_BODY})
+
+
+def _whole(request: web.Request, name: str, default: int) -> int:
+    """A whole number in the query; the default for anything else."""
+    try:
+        return int(request.query.get(name, default))
+    except ValueError:
+        return default
 
 
 def _is_canonical_uuid(value: object) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,16 @@ class SayingExecutor:
     """Has one node class, which shows its text; a text of "wait" waits for an interrupt, "fail" fails."""
 
     folders: Folders
+    concurrency: int = 1
     version: str = "1.2.3"
     devices: tuple[Mapping[str, Any], ...] = ({"name": "test"},)
     stopped: threading.Event = field(default_factory=threading.Event)
     freed: int = 0
+    interrupted: list[str] = field(default_factory=list)
 
-    def validate(self, prompt: dict[str, Any]) -> ValidationResult:
+    def validate(self, prompt: dict[str, Any], targets: Collection[str] | None) -> ValidationResult:
         known = all(node["class_type"] == "Say" for node in prompt.values())
-        return ValidationResult(list(prompt)) if known else ValidationResult(error=REFUSED)
+        return ValidationResult(list(targets or prompt)) if known else ValidationResult(error=REFUSED)
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
         report.started()
@@ -53,7 +55,8 @@ class SayingExecutor:
             report.node_finished(node_id)
         return report.succeeded()
 
-    def interrupt(self) -> None:
+    def interrupt(self, prompt_id: str) -> None:
+        self.interrupted.append(prompt_id)
         self.stopped.set()
 
     def free_memory(self) -> None:
