@@ -160,10 +160,17 @@ class ComfyClient:
         response = self._request("GET", "/node_replacements", accept=(200, 404, 405))
         return self._decoded(response) if response.status == 200 else {}
 
+    def object_info(self) -> bytes:
+        """GET /object_info, as it came: what every node class takes. Large and, on a network volume, slow."""
+        return self._all_classes().body
+
     def all_schemas(self) -> dict[str, NodeSchema]:
-        """GET /object_info: what every node class takes. Large and, on a network volume, slow."""
-        classes = self._decoded(self._request("GET", "/object_info", seconds=_DISK_ROUTE_SECONDS))
+        """The same as schemas."""
+        classes = self._decoded(self._all_classes())
         return {name: read_schema(schema) for name, schema in classes.items() if isinstance(schema, dict)}
+
+    def _all_classes(self) -> Answer:
+        return self._request("GET", "/object_info", seconds=_DISK_ROUTE_SECONDS)
 
     def model_folders(self) -> list[str]:
         """GET /models: the kinds of model files, which are folders."""

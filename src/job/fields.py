@@ -24,6 +24,7 @@ from ..clients import FOREIGN_FIELDS, PARTLY_USED, what_is_given
 from ..errors import InvalidInput
 from ..overrides import NODE_FIELDS
 from ..settings import AnswerFormat, Delivery, ImageFormat
+from .info_parts import INFO_PARTS, InfoPart
 
 Action = Literal["run", "validate", "info"]
 
@@ -183,6 +184,7 @@ class InputFields(BaseModel):
     )
 
     action: Action = "run"
+    parts: list[InfoPart] = []
     workflow: Annotated[Any, WithJsonSchema({"type": ["object", "string"], "minLength": 1})] = None
     prompt: _Text | None = None
     negative_prompt: _Text | None = None
@@ -225,11 +227,13 @@ class InputFields(BaseModel):
 
 _SIDE_RULE = "a multiple of 8 between 16 and 16384"
 _FILE_RULE = "an object with a name and one of image, data or url"
+_PART_RULE = f"one of {', '.join(INFO_PARTS)}"
 _DIGEST_RULE = "the SHA-256 of the file: 64 hexadecimal digits"
 _MODEL_RULE = 'an object like {"folder": "loras", "name": "x.safetensors", "url": "https://…"}'
 RULES = {
     "workflow": "a workflow in API format, one as the editor saves it, or the name of a stored one",
     "action": f"one of {', '.join(get_args(Action))}",
+    "parts": f"a list; each entry {_PART_RULE}",
     "prompt": "a string of Unicode text",
     "negative_prompt": "a string of Unicode text",
     "seed": f'a whole number from 0 to {_MAX_SEED}, or "random"',
@@ -284,6 +288,7 @@ _ENTRIES = {
     "files": _FILE_RULE,
     "loras": 'an object like {"name": "style.safetensors"}',
     "models": _MODEL_RULE,
+    "parts": _PART_RULE,
 }
 
 

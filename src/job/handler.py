@@ -24,6 +24,7 @@ from ..workflow.graph import Workflow
 from ..workflow.stored import stored_workflow
 from .editable import editable
 from .info import describe_worker, versions
+from .info_parts import describe_parts
 from .request import Request, asked_answer_format, job_id_of, read_job
 from .run import JobRunner
 
@@ -168,9 +169,11 @@ def _validate(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
 
 def _info(worker: Worker, request: Request, call: Call) -> dict[str, Any]:
     worker.runner.engine.ensure_ready()
-    info = describe_worker(worker.runner.engine, worker.runner.settings)
+    engine, settings = worker.runner.engine, worker.runner.settings
+    info = describe_worker(engine, settings)
     warnings = [*request.warnings, *info.pop("warnings")]
-    return info_answer(info, warnings, call.seconds)
+    parts = describe_parts(engine.client, request.parts)
+    return info_answer(info, parts, warnings, call.seconds, settings.result_limit_bytes)
 
 
 ACTIONS = {"run": _run, "validate": _validate, "info": _info}

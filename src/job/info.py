@@ -12,10 +12,11 @@ from typing import Any
 
 from .. import VERSION
 from ..comfy.engine import ComfyEngine
-from ..errors import UnexpectedAnswer, WorkerError
+from ..errors import UnexpectedAnswer
 from ..redaction import public_text
 from ..settings import Settings
 from ..workflow.stored import list_stored_workflows
+from .info_parts import models_by_folder
 
 _MAX_NAMES = 500  # of models in one folder: the answer has a size limit
 _FILE_SYSTEMS = {"temporary": tempfile.gettempdir(), "volume": "/runpod-volume", "workspace": "/workspace"}
@@ -67,11 +68,7 @@ def _device(device: Mapping[str, Any]) -> dict[str, Any]:
 def _models(engine: ComfyEngine) -> dict[str, Any]:
     """Names by folder; of a long list the first ones and how many there are."""
     found: dict[str, Any] = {}
-    for folder in engine.client.model_folders():
-        try:
-            names = engine.client.models(folder)
-        except WorkerError:
-            continue
+    for folder, names in models_by_folder(engine.client).items():
         if names:
             found[folder] = names[:_MAX_NAMES]
         if len(names) > _MAX_NAMES:

@@ -29,6 +29,7 @@ from .fields import (
     shown,
     unknown_fields,
 )
+from .info_parts import InfoPart
 
 Convert = Callable[[dict[str, Any]], Converted]
 """A file of the editor to its API format. Raises GuiFormatWorkflow."""
@@ -67,10 +68,11 @@ class Request:
 
     `set_inputs` are the inputs that `inputs` and `overrides` wrote into the workflow. `bucket` is the caller's own.
     `is_converted`: the workflow was sent as the editor saves it, and `extra_pnginfo` has that, as if the editor had
-    queued it; `app` is what its author chose for App Mode.
+    queued it; `app` is what its author chose for App Mode. `parts` are those of `info`.
     """
 
     action: Action = "run"
+    parts: tuple[InfoPart, ...] = ()
     workflow: Workflow = field(default_factory=dict)
     overrides: Overrides = field(default_factory=Overrides)
     set_inputs: tuple[Slot, ...] = ()
@@ -131,9 +133,9 @@ def read_job(
         raise InvalidInput(f'input must be an object like {{"workflow": {{…}}}}, not {shown(given)}')
     given, workflow = _with_stored(given, find_workflow, default_workflow)
     fields = read_fields(given)
-    warnings = (*unknown_fields(fields), *_unused_node_fields(fields))
+    warnings = (*unknown_fields(fields), *_unused_node_fields(fields), *_unused_parts(fields))
     if fields.action == "info":
-        return Request("info", warnings=warnings)
+        return Request("info", tuple(fields.parts), warnings=warnings)
     if workflow is None:
         has = listed(given)
         raise InvalidInput(f"input has no workflow (in ComfyUI's API format, or as the editor saves it); it has {has}")
@@ -258,6 +260,10 @@ def _unused_node_fields(fields: InputFields) -> list[str]:
         if getattr(fields, name) is not None
         and values.get(name, getattr(fields, name.removesuffix("_node_id"), None)) is None
     ]
+
+
+def _unused_parts(fields: InputFields) -> list[str]:
+    return ["parts was not used: only action: info has parts"] if fields.parts and fields.action != "info" else []
 
 
 def _overrides(fields: InputFields) -> Overrides:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import WorkerError
-from .delivery import Delivered, too_large
+from .delivery import Delivered, info_too_large, too_large
 
 _MAX_PROBLEMS = 200
 _MAX_DETAILS_CHARACTERS = 100_000  # as JSON; RunPod would refuse an answer that is too large, and it would be lost
@@ -103,9 +103,16 @@ def validation_answer(
     }
 
 
-def info_answer(info: Mapping[str, Any], warnings: Sequence[str], seconds: float) -> dict[str, Any]:
-    """The answer to `action: info`."""
-    return {"status": "success", **info, "warnings": list(warnings), "execution_time_seconds": round(seconds, 3)}
+def info_answer(
+    info: Mapping[str, Any], parts: Mapping[str, Any], warnings: Sequence[str], seconds: float, limit_bytes: int
+) -> dict[str, Any]:
+    """The answer to `action: info`. Raises OutputTooLarge if its `parts` make it more than `limit_bytes` as JSON."""
+    told = {"warnings": list(warnings), "execution_time_seconds": round(seconds, 3)}
+    answer = {"status": "success", **info, **parts, **told}
+    size = len(json.dumps(answer)) if parts else 0
+    if size > limit_bytes:
+        raise info_too_large(size, limit_bytes)
+    return answer
 
 
 def _file_entry(item: Delivered, inline: Sequence[Delivered]) -> dict[str, Any]:

@@ -195,9 +195,24 @@ def too_large(size: int, limit_bytes: int, files: Sequence[object] = (), plan: P
             f'request smaller images (output {{"max_side": 1024}}): WebP of quality {_QUALITIES[-1]} is too large'
         )
     return OutputTooLarge(
-        f"the response would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "
-        f"(RESULT_LIMIT_MB; RunPod loses larger ones): {'; or '.join(remedies)}",
+        f"{_over_the_limit(size, limit_bytes)}: {'; or '.join(remedies)}",
         size_bytes=size,
         limit_bytes=limit_bytes,
         files=list(files),
+    )
+
+
+def info_too_large(size: int, limit_bytes: int) -> OutputTooLarge:
+    """The error for an answer to `action: info` that RunPod would drop."""
+    return OutputTooLarge(
+        f"{_over_the_limit(size, limit_bytes)}: request fewer of its parts at a time",
+        size_bytes=size,
+        limit_bytes=limit_bytes,
+    )
+
+
+def _over_the_limit(size: int, limit_bytes: int) -> str:
+    return (
+        f"the response would be {size / _MEGABYTE:.1f} MB, over the limit of {limit_bytes / _MEGABYTE:g} MB "
+        "(RESULT_LIMIT_MB; RunPod loses larger ones)"
     )

@@ -184,6 +184,9 @@ class Info(BaseModel):
     workflows: list[str] = Field(description="names of stored workflows")
     settings: dict[str, Any]
     disk: dict[str, dict[str, int]] = Field(description="bytes")
+    object_info: str = Field("", description="base64 of the gzip of what ComfyUI answers to GET /object_info")
+    node_replacements: dict[str, Any] = Field({}, description="what ComfyUI answers to GET /node_replacements")
+    all_models: str = Field("", description="base64 of the gzip of a JSON object: all model files by folder")
     warnings: list[str]
     execution_time_seconds: float = Field(ge=0)
 
