@@ -74,15 +74,11 @@ class PromptQueue:
 
     def delete(self, prompt_ids: Collection[str]) -> list[str]:
         """Delete pending prompts. Returns those that were taken already: their executor has to drop them."""
-        with self._changed:
-            self._keep(lambda queued: queued.prompt_id not in prompt_ids)
-            return [queued.prompt_id for queued in self._waiting() if queued.prompt_id in prompt_ids]
+        return self._delete(lambda queued: queued.prompt_id in prompt_ids)
 
     def clear(self) -> list[str]:
         """The same for all pending prompts."""
-        with self._changed:
-            self._keep(lambda queued: False)
-            return [queued.prompt_id for queued in self._waiting()]
+        return self._delete(lambda queued: True)
 
     def delete_history(self, prompt_ids: Iterable[str]) -> None:
         """Delete entries of the history."""
@@ -111,6 +107,13 @@ class PromptQueue:
     def _waiting(self) -> list[QueuedPrompt]:
         return [queued for queued in self._taken.values() if queued.prompt_id not in self._begun]
 
-    def _keep(self, is_kept: Callable[[QueuedPrompt], bool]) -> None:
-        self._pending[:] = [entry for entry in self._pending if is_kept(entry[2])]
-        heapq.heapify(self._pending)
+    def _delete(self, is_wanted: Callable[[QueuedPrompt], bool]) -> list[str]:
+        with self._changed:
+            deleted = [queued.prompt_id for _, _, queued in self._pending if is_wanted(queued)]
+            self._pending[:] = [entry for entry in self._pending if not is_wanted(entry[2])]
+            heapq.heapify(self._pending)
+            self._forget(deleted)
+            return [queued.prompt_id for queued in self._waiting() if is_wanted(queued)]
+
+    def _forget(self, prompt_ids: Iterable[str]) -> None:
+        """Called with the prompts that were deleted."""

@@ -47,6 +47,10 @@ class RunReport:
         """The node that runs sends a picture over the websocket."""
         self._send("picture", png)
 
+    def preview(self, node_id: str, jpeg: bytes) -> None:
+        """The node that runs sends a preview of what it makes."""
+        self._send("preview", jpeg)
+
     def output(self, node_id: str, ui: NodeUi | None) -> None:
         """A node has results; `ui` is None unless it is an output node."""
         if ui is not None:
@@ -61,16 +65,22 @@ class RunReport:
         """The run ended without an error."""
         self._send_and_record("execution_success")
 
-    def interrupted(self, node_id: str, executed: Sequence[str]) -> None:
+    def interrupted(self, node_id: str | None, executed: Sequence[str]) -> None:
         """The run was interrupted at a node; `executed` are the nodes that have run."""
         self._send_and_record(
             "execution_interrupted", node_id=node_id, node_type=self._class_of(node_id), executed=list(executed)
         )
 
     def failed(
-        self, node_id: str, executed: Sequence[str], exception_type: str, message: str, traceback: Sequence[str] = ()
+        self,
+        node_id: str | None,
+        executed: Sequence[str],
+        exception_type: str,
+        message: str,
+        traceback: Sequence[str] = (),
     ) -> None:
-        """A node raised, which ended the run."""
+        """A node raised, which ended the run; None if it was no node."""
+        inputs = self._prompt[node_id]["inputs"] if node_id is not None else {}
         self._send_and_record(
             "execution_error",
             node_id=node_id,
@@ -79,7 +89,7 @@ class RunReport:
             exception_message=message,
             exception_type=exception_type,
             traceback=list(traceback),
-            current_inputs={name: [str(value)] for name, value in self._prompt[node_id]["inputs"].items()},
+            current_inputs={name: [str(value)] for name, value in inputs.items()},
             current_outputs=list(executed),
         )
 
@@ -119,5 +129,5 @@ class RunReport:
         self._states[node_id] = {**progress, "parent_node_id": None, **ids}
         self._send_event("progress_state", nodes=dict(self._states))
 
-    def _class_of(self, node_id: str) -> str:
-        return str(self._prompt[node_id]["class_type"])
+    def _class_of(self, node_id: str | None) -> str | None:
+        return str(self._prompt[node_id]["class_type"]) if node_id is not None else None
