@@ -35,7 +35,7 @@ log = logging.getLogger("worker")
 
 
 def main() -> int:
-    """Take jobs from RunPod, run the one test job, or serve an endpoint on this machine; the exit status."""
+    """Take jobs from RunPod, run the one test job, or serve an endpoint or a gateway here; the exit status."""
     hide_memory()  # it holds the secrets; node packs run in processes of the same user
     leave_init_behind()
     timeline = BootTimeline()
@@ -46,7 +46,7 @@ def main() -> int:
         testing = options.testing or settings.mode_to_run == "test"
         level = settings.log_level or ("ERROR" if testing else "INFO")
         job_log.configure(level, settings.log_format == "json", on_local_endpoint())
-        if options.doctor or testing or options.serve:
+        if options.doctor or testing or options.serve or options.gateway:
             return _on_this_machine(options, settings, testing)
         if not (options.for_sdk or on_runpod()):
             return command_line.print_usage_hint()
@@ -80,6 +80,10 @@ def _on_this_machine(options: command_line.Options, settings: Settings, testing:
         from src.terminal.local_test import run_test
 
         return run_test(options, settings)
+    if options.gateway:
+        from src.terminal.gateway import run_gateway
+
+        return run_gateway(options, settings)
     return _serve(options, settings)
 
 
@@ -92,8 +96,9 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
     if not options.draft:
         find_comfyui(settings)
     arguments = ["--draft"] if options.draft else []
+    port = options.port or 8000
     endpoint = EndpointOptions(
-        options.port,
+        port,
         options.workers,
         arguments,
         settings.serve_api_key,
@@ -103,7 +108,7 @@ def _serve(options: command_line.Options, settings: Settings) -> int:
     return serve(
         endpoint,
         local_worker_environment(),
-        lambda: command_line.print_serving(options.port, options.workers, has_key),
+        lambda: command_line.print_serving(port, options.workers, has_key),
     )
 
 

@@ -23,6 +23,7 @@ clients/    jobs as clients of other workers send them, and answers as they read
 job/        one job, from its input to its answer
 worker/     RunPod's side: its loop over jobs, progress, boot
 endpoint/   a RunPod endpoint on this machine
+gateway/    ComfyUI's own API and editor in front of an endpoint
 terminal/   what a person starts in a terminal
 
 `serverless_worker.py`, above all of them, tells the story.

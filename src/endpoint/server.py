@@ -11,16 +11,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
-from aiohttp.typedefs import Handler
 
-from ..errors import PortTaken
 from ..settings import LOCAL_ENDPOINT
 from .client_routes import ClientRoutes, Route, require_key
 from .jobs import JobQueue
+from .loopback import listen, quiet_log, refusing_other_pages
 from .openapi import openapi
 from .webhooks import Webhooks
 from .worker_routes import WorkerRoutes
@@ -39,8 +36,7 @@ _API_CONTENT_POLICY = (
     "style-src 'unsafe-inline' https://cdn.jsdelivr.net; img-src data:; connect-src 'self' https://api.runpod.ai; "
     "form-action 'none'; base-uri 'none'"
 )
-_BROKEN = (HttpProcessingError, web.RequestPayloadError, ConnectionError, asyncio.IncompleteReadError)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_OTHER_PAGES = "pages of another origin may not use this endpoint: start it with SERVE_API_KEY, and send that key"
 _MAX_BODY = 128 * 1024 * 1024  # the routes themselves refuse what is too large for RunPod
 
 
@@ -102,13 +98,11 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
         application.router.add_route("OPTIONS", "/v2/{tail:.*}", _preflight)
         application.on_response_prepare.append(_allow_other_pages)
     else:
-        application.middlewares.append(_refuse_other_pages)
-    server_log = logging.getLogger("endpoint.http")
-    server_log.addFilter(_BrokenRequests())
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, logger=server_log)
+        application.middlewares.append(refusing_other_pages(_OTHER_PAGES))
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0, logger=quiet_log())
     await runner.setup()
     try:
-        await _listen(runner, options)
+        await listen(runner, options.host, options.port)
         url = f"http://{options.host}:{options.port}/v2/local"
         await pool.start({**environment, **worker_environment(url, token)})
         yield pool
@@ -116,17 +110,6 @@ async def running_endpoint(options: EndpointOptions, environment: Mapping[str, s
         await pool.stop()
         await webhooks.close()
         await runner.cleanup()
-
-
-class _BrokenRequests(logging.Filter):
-    """Makes one quiet line of each traceback that aiohttp logs for a request that breaks off or is no HTTP."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, _BROKEN):
-            record.msg, record.args, record.exc_info = f"a malformed request ({type(error).__name__})", None, None
-            record.levelno, record.levelname = logging.INFO, "INFO"
-        return True
 
 
 def _page(file: Path, policy: str) -> Route:
@@ -161,33 +144,6 @@ async def _preflight(_: web.Request) -> web.StreamResponse:
 
 async def _allow_other_pages(_: web.Request, response: web.StreamResponse) -> None:
     response.headers["Access-Control-Allow-Origin"] = "*"
-
-
-@web.middleware
-async def _refuse_other_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Refuse pages of other origins: without a key, any page open in a browser on this machine could use the GPU.
-
-    The Host is checked too, of every request: another site's name may resolve to this machine (DNS rebinding).
-    """
-    origin = request.headers.get("Origin")
-    if _hostname(f"//{request.host}") not in _LOOPBACK or (origin and origin != f"http://{request.host}"):
-        message = "pages of another origin may not use this endpoint: start it with SERVE_API_KEY, and send that key"
-        return web.json_response({"error": message}, status=403)
-    return await handler(request)
-
-
-def _hostname(url: str) -> str | None:
-    try:
-        return urlsplit(url).hostname
-    except ValueError:
-        return None
-
-
-async def _listen(runner: web.AppRunner, options: EndpointOptions) -> None:
-    try:
-        await web.TCPSite(runner, options.host, options.port).start()
-    except OSError as error:
-        raise PortTaken(f"port {options.port} is in use by another process; choose another with --port") from error
 
 
 def worker_environment(url: str, token: str) -> dict[str, str]:

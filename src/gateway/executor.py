@@ -158,7 +158,7 @@ class _JobRun:
         if progress.get("steps"):
             self._report.progress(node_id, int(progress.get("step") or 0), int(progress["steps"]))
         if isinstance(progress.get("preview"), str):
-            self._show_preview(node_id, progress["preview"])
+            self._show_preview(progress["preview"])
 
     def _enter(self, node_id: str) -> None:
         """Report that a node runs: so those that it needs have run, and the one before."""
@@ -170,9 +170,9 @@ class _JobRun:
         self._node_id = node_id
         self._report.node_started(node_id)
 
-    def _show_preview(self, node_id: str, encoded: str) -> None:
+    def _show_preview(self, encoded: str) -> None:
         try:
-            self._report.preview(node_id, base64.b64decode(encoded, validate=True))
+            self._report.preview(base64.b64decode(encoded, validate=True))
         except (binascii.Error, ValueError):
             log.debug("a preview is no base64")
 

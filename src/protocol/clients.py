@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 
 _PNG_HEADER = struct.pack(">II", 1, 2)  # binary event PREVIEW_IMAGE (1), image format PNG (2)
 
@@ -17,9 +19,15 @@ class Clients:
     """The connected clients."""
 
     _sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
+    _flags: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    async def serve(self, request: web.Request, status: dict[str, Any]) -> web.WebSocketResponse:
-        """Serve one websocket until it closes; the first event sent is `status`."""
+    async def serve(
+        self, request: web.Request, status: dict[str, Any], features: dict[str, Any]
+    ) -> web.WebSocketResponse:
+        """Serve one websocket until it closes; the first event sent is `status`.
+
+        A client that says what it can do, is told the `features`.
+        """
         connection = web.WebSocketResponse()
         await connection.prepare(request)
         client_id = request.query.get("clientId") or uuid.uuid4().hex
@@ -29,8 +37,13 @@ class Clients:
             async for message in connection:
                 if message.type is WSMsgType.ERROR:
                     break
+                if (flags := _feature_flags(message)) is not None:
+                    self._flags[client_id] = flags
+                    await connection.send_json({"type": "feature_flags", "data": features})
         finally:
-            self._sockets.pop(client_id, None)
+            if self._sockets.get(client_id) is connection:
+                del self._sockets[client_id]
+            self._flags.pop(client_id, None)
         return connection
 
     async def send(self, client_id: str | None, kind: str, data: dict[str, Any] | bytes) -> None:
@@ -47,3 +60,15 @@ class Clients:
         """Send an event to every client."""
         for client_id in list(self._sockets):
             await self.send(client_id, kind, data)
+
+
+def _feature_flags(message: WSMessage) -> Mapping[str, Any] | None:
+    """What a client says that it can do, None for any other message."""
+    if message.type is not WSMsgType.TEXT:
+        return None
+    try:
+        said = json.loads(message.data)
+    except (ValueError, RecursionError):
+        return None
+    is_about = isinstance(said, dict) and said.get("type") == "feature_flags"
+    return said["data"] if is_about and isinstance(said.get("data"), dict) else None

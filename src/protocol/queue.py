@@ -8,6 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+_SECRETS = ("api_key_comfy_org", "auth_token_comfy_org")  # of `extra_data`
+
 
 @dataclass(frozen=True)
 class QueuedPrompt:
@@ -20,8 +22,9 @@ class QueuedPrompt:
     outputs: list[str]
 
     def as_json(self) -> list[Any]:
-        """As /queue and the history show it."""
-        return [self.number, self.prompt_id, self.prompt, self.extra_data, self.outputs]
+        """As /queue and the history show it: without the caller's keys."""
+        shown = {name: value for name, value in self.extra_data.items() if name not in _SECRETS}
+        return [self.number, self.prompt_id, self.prompt, shown, self.outputs]
 
 
 @dataclass

@@ -47,8 +47,8 @@ class RunReport:
         """The node that runs sends a picture over the websocket."""
         self._send("picture", png)
 
-    def preview(self, node_id: str, jpeg: bytes) -> None:
-        """The node that runs sends a preview of what it makes."""
+    def preview(self, jpeg: bytes) -> None:
+        """The node that runs sends a preview of its work over the websocket."""
         self._send("preview", jpeg)
 
     def output(self, node_id: str, ui: NodeUi | None) -> None:

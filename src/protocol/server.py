@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -74,14 +75,14 @@ class Server:
             ("GET", "/models", self.no_models),
             ("GET", "/models/{folder}", self.no_models),
             ("GET", "/system_stats", self.system_stats),
-            ("GET", "/features", self.features),
+            ("GET", "/features", self.show_features),
         ]
 
     # --- Queue -------------------------------------------------------------------------------------
 
     async def queue_prompt(self, request: web.Request) -> web.Response:
         """POST /prompt."""
-        body = await request.json()
+        body = await _body(request)
         if "prompt" not in body:
             return web.json_response({"error": _NO_PROMPT, "node_errors": {}}, status=400)
         prompt_id = body.get("prompt_id")
@@ -92,13 +93,14 @@ class Server:
         if result.error:
             return web.json_response({"error": result.error, "node_errors": result.node_errors}, status=400)
         extra_data = dict(body.get("extra_data") or {})
+        extra_data["create_time"] = int(time.time() * 1000)
         if "client_id" in body:
             extra_data["client_id"] = body["client_id"]
         if "number" in body:
             number = float(body["number"])
         prompt_id = prompt_id or str(uuid.uuid4())
         self.queue.put(QueuedPrompt(number, prompt_id, body["prompt"], extra_data, result.outputs))
-        await self._broadcast_status()
+        await self.broadcast_status()
         return web.json_response({"prompt_id": prompt_id, "number": number, "node_errors": result.node_errors})
 
     async def remaining(self, request: web.Request) -> web.Response:
@@ -113,16 +115,16 @@ class Server:
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """POST /queue: delete some or all pending prompts."""
-        body = await request.json()
+        body = await _body(request)
         taken = self.queue.clear() if body.get("clear") else self.queue.delete(body.get("delete", []))
         for prompt_id in taken:
             self.executor.interrupt(prompt_id)
-        await self._broadcast_status()
+        await self.broadcast_status()
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
         """POST /interrupt: stop what runs; if `prompt_id` is given, only that."""
-        body = await request.json() if request.can_read_body else {}
+        body = await _body(request) if request.can_read_body else {}
         wanted = body.get("prompt_id")
         for queued in self.queue.running:
             if wanted in (None, queued.prompt_id):
@@ -131,7 +133,7 @@ class Server:
 
     async def free(self, request: web.Request) -> web.Response:
         """POST /free."""
-        if (await request.json()).get("free_memory"):
+        if (await _body(request)).get("free_memory"):
             self.executor.free_memory()
         return web.Response()
 
@@ -157,14 +159,14 @@ class Server:
             def send(kind: str, data: dict[str, Any] | bytes, queued: QueuedPrompt = queued) -> None:
                 if kind == "execution_start":
                     self.queue.begin(queued.prompt_id)
-                    on_loop(self._broadcast_status())
+                    on_loop(self.broadcast_status())
                 on_loop(self.clients.send(queued.extra_data.get("client_id"), kind, data))
 
             report = RunReport(queued.prompt_id, queued.prompt, send)
             self.executor.execute(queued, report)
             entry = report.entry(queued.as_json())
             self.queue.finish(queued.prompt_id, entry)
-            on_loop(self._broadcast_status())
+            on_loop(self.broadcast_status())
             if entry is not None:
                 send("executing", {"node": None, "prompt_id": queued.prompt_id})
 
@@ -172,9 +174,10 @@ class Server:
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
         """GET /ws?clientId=…"""
-        return await self.clients.serve(request, self._status())
+        return await self.clients.serve(request, self._status(), self.features())
 
-    async def _broadcast_status(self) -> None:
+    async def broadcast_status(self) -> None:
+        """Tell every client how many prompts there are."""
         await self.clients.broadcast("status", {"status": self._status()})
 
     # --- History and files -------------------------------------------------------------------------
@@ -193,7 +196,7 @@ class Server:
 
     async def change_history(self, request: web.Request) -> web.Response:
         """POST /history: delete some or all entries."""
-        body = await request.json()
+        body = await _body(request)
         self.queue.delete_history(list(self.queue.history) if body.get("clear") else body.get("delete", []))
         return web.Response()
 
@@ -234,9 +237,24 @@ class Server:
         }
         return web.json_response({"system": system, "devices": list(self.executor.devices)})
 
-    async def features(self, request: web.Request) -> web.Response:
+    def features(self) -> dict[str, Any]:
+        """What it can do, for clients that ask or that say by websocket what they can do."""
+        return {"supports_preview_metadata": True, "max_upload_size": _MAX_BODY}
+
+    async def show_features(self, request: web.Request) -> web.Response:
         """GET /features."""
-        return web.json_response({"supports_preview_metadata": False, "max_upload_size": _MAX_BODY})
+        return web.json_response(self.features())
+
+
+async def _body(request: web.Request) -> dict[str, Any]:
+    """The object that a request holds as JSON. Raises HTTPBadRequest."""
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise web.HTTPBadRequest(text="the body must be JSON") from error
+    if not isinstance(body, dict):
+        raise web.HTTPBadRequest(text="the body must be a JSON object")
+    return body
 
 
 def _whole(request: web.Request, name: str, default: int) -> int:

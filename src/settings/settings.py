@@ -385,6 +385,12 @@ class Settings:
         values.text,
         is_secret=True,
     )
+    runpod_endpoint_id: str = _setting(
+        "RUNPOD_ENDPOINT_ID", "", "The endpoint on which `--gateway` runs its prompts", values.text
+    )
+    runpod_api_key: str = _setting(
+        "RUNPOD_API_KEY", "", "The key with which `--gateway` uses that endpoint", values.text, is_secret=True
+    )
     mode_to_run: str = _setting(
         "MODE_TO_RUN",
         "",

@@ -16,6 +16,7 @@ python serverless_worker.py --test --draft              an image now: no ComfyUI
 python serverless_worker.py --test                      run test_input.json on ComfyUI and save its images
 python serverless_worker.py --test_input JSON|FILE      run that input, or that workflow
 python serverless_worker.py --serve [--draft]           a RunPod endpoint on this machine, for clients and curl
+python serverless_worker.py --gateway                   ComfyUI's editor and API here, an endpoint runs the prompts
 python serverless_worker.py --doctor                    check what this machine has and what is missing
 python serverless_worker.py                             take jobs from RunPod (where RunPod starts it)"""
 
@@ -30,8 +31,12 @@ class Options:
     draft: bool
     output: Path
     serve: bool
+    gateway: bool
     doctor: bool
-    port: int
+    endpoint: str
+    local: str | None
+    folder: Path
+    port: int | None
     workers: int
     for_sdk: list[str]
 
@@ -78,7 +83,17 @@ def parse(arguments: list[str]) -> Options:
     parser.add_argument(
         "--doctor", action="store_true", help="check what this machine has and what is missing, and exit"
     )
-    parser.add_argument("--port", metavar="N", type=_port, default=8000, help="port of --serve (8000)")
+    parser.add_argument(
+        "--gateway", action="store_true", help="serve ComfyUI's editor and API, and run the prompts on an endpoint"
+    )
+    parser.add_argument("--endpoint", metavar="ID", default="", help="endpoint of --gateway (RUNPOD_ENDPOINT_ID)")
+    parser.add_argument(
+        "--local", metavar="URL", nargs="?", const="", help="have --gateway use an endpoint of --serve (port 8000)"
+    )
+    parser.add_argument(
+        "--folder", metavar="DIR", type=Path, default=Path("gateway"), help="where --gateway keeps files (./gateway)"
+    )
+    parser.add_argument("--port", metavar="N", type=_port, help="port of --serve (8000) or --gateway (8188)")
     parser.add_argument(
         "--workers", metavar="N", type=_worker_count, default=1, help="worker processes of --serve (1)"
     )
@@ -92,6 +107,10 @@ def parse(arguments: list[str]) -> Options:
         draft=flags.draft,
         output=flags.output,
         serve=flags.serve,
+        gateway=flags.gateway,
+        endpoint=flags.endpoint,
+        local=flags.local,
+        folder=flags.folder,
         doctor=flags.doctor,
         port=flags.port,
         workers=flags.workers,
@@ -131,6 +150,14 @@ def print_serving(port: int, workers: int, has_key: bool) -> None:
         f"or open http://127.0.0.1:{port}/ in a browser; the API is described at http://127.0.0.1:{port}/docs",
         flush=True,
     )
+
+
+def print_gateway(port: int, target: str, editor: str) -> None:
+    """Print the gateway's URL, where it runs prompts, and whether there is an editor."""
+    what = f"the editor {editor} and ComfyUI's API" if editor else "ComfyUI's API"
+    print(f"http://127.0.0.1:{port} has {what}; prompts run on {target}; stop it with Ctrl-C", flush=True)
+    if not editor:
+        print("For the editor as well: pip install -r requirements-gateway.txt", flush=True)
 
 
 def print_usage_hint() -> int:
