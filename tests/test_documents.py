@@ -121,7 +121,11 @@ FITTING: list[dict[str, Any]] = [
     {**SOUND, "seed": "42", "sampler_name": "", "steps": "", "images": "", "output": "", "prompt": ""},
     {**SOUND, "output": {"previews": "true", "metadata": "", "quality": "80", "answer": "worker-comfyui"}},
     {**SOUND, "images": [{"name": "a.png", "image": "aGk=", "url": "", "data": None}]},
-    {**SOUND, "seed": " Random ", "output": {"previews": "TRUE", "metadata": " false ", "background": None}},
+    {
+        **SOUND,
+        "seed": " Random ",
+        "output": {"previews": "TRUE", "live_previews": "False", "metadata": " false ", "background": None},
+    },
     {**SOUND, "action": None, "loras": None, "inputs": None, "overrides": "", "files": None, "output": None},
     {**SOUND, "steps_node_id": 5.0, "steps": 3, "comfy_org_api_key": None},
     {**SOUND, "output": {"format": "jpg", "quality": 80, "background": "#ffffff"}},

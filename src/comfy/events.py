@@ -30,7 +30,7 @@ _CONNECT_SECONDS = 5.0
 _IDLE_SECONDS = 15.0  # then we ping; after as long again without any frame the socket counts as dead
 _RETRY_SECONDS = 0.5
 # A binary frame begins with two big-endian numbers: the kind of event, and the format of the image that follows.
-_PICTURE, _PNG = 1, 2
+_PICTURE, _JPEG, _PNG = 1, 1, 2
 _ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 
 
@@ -39,8 +39,8 @@ class Event:
     """An event of one prompt.
 
     `is_last`: the history entry exists. `is_ending`: it will at any moment. `node_id` runs now; `step` of `steps` of
-    it are done (0 of 0 if it reports none). `cached` nodes will not run. `png` is a picture that the node sent. `at`
-    is when the event came, by the monotonic clock.
+    it are done (0 of 0 if it reports none). `cached` nodes will not run. `png` is a picture that the node sent, `jpeg`
+    a preview of what it makes. `at` is when the event came, by the monotonic clock.
     """
 
     node_id: str | None = None
@@ -50,23 +50,37 @@ class Event:
     is_ending: bool = False
     is_last: bool = False
     png: bytes = field(default=b"", repr=False)
+    jpeg: bytes = field(default=b"", repr=False)
     at: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Listener:
-    """The events of one prompt, in order."""
+    """The events of one prompt, in order. Of previews that wait to be taken only the newest is kept."""
 
-    def __init__(self) -> None:
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+    def __init__(self, takes_previews: bool = False) -> None:
+        self.takes_previews = takes_previews
+        """Whether previews are kept at all."""
+        self._events: queue.SimpleQueue[Event | int] = queue.SimpleQueue()
+        self._preview = (0, Event())  # its number, which stands for it in the queue
 
     def put(self, event: Event) -> None:
         """Called by the stream."""
-        self._events.put(event)
+        if event.jpeg:
+            self._preview = (self._preview[0] + 1, event)
+            self._events.put(self._preview[0])
+        else:
+            self._events.put(event)
 
     def next(self, seconds: float) -> Event | None:
         """The next event, None if `seconds` pass without one."""
         with contextlib.suppress(queue.Empty):
-            return self._events.get(timeout=seconds)
+            while True:
+                event = self._events.get(timeout=seconds)
+                number, preview = self._preview
+                if not isinstance(event, int):
+                    return event
+                if event == number:
+                    return preview
         return None
 
 
@@ -106,9 +120,9 @@ class EventStream:
         return self._connected.is_set() and self._client_id == client_id
 
     @contextmanager
-    def listen(self, prompt_id: str) -> Iterator[Listener]:
-        """The events of a prompt, from before it is queued."""
-        listener = Listener()
+    def listen(self, prompt_id: str, takes_previews: bool = False) -> Iterator[Listener]:
+        """The events of a prompt, from before it is queued; without its previews, unless they are wanted."""
+        listener = Listener(takes_previews)
         self._listeners[prompt_id] = listener
         try:
             yield listener
@@ -168,11 +182,14 @@ class EventStream:
 
     def _dispatch_picture(self, frame: bytes) -> None:
         """A PNG is what SaveImageWebsocket sends; previews of a sampler are JPEG."""
-        if self._executing is None or len(frame) <= 8 or struct.unpack_from(">II", frame) != (_PICTURE, _PNG):
+        if self._executing is None or len(frame) <= 8:
             return
         prompt_id, node_id = self._executing
-        if listener := self._listeners.get(prompt_id):
+        listener, kind = self._listeners.get(prompt_id), struct.unpack_from(">II", frame)
+        if listener is not None and kind == (_PICTURE, _PNG):
             listener.put(Event(node_id=node_id, png=frame[8:]))
+        elif listener is not None and kind == (_PICTURE, _JPEG) and listener.takes_previews:
+            listener.put(Event(node_id=node_id, jpeg=frame[8:]))
 
     def _close_socket(self) -> None:
         connection, self._socket = self._socket, None

@@ -5,6 +5,7 @@ An engine is a ComfyUI checkout, or the draft engine that stands in for one on m
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 import shutil
@@ -19,17 +20,22 @@ from .folders import Folders
 
 _USUAL_PLACES = ("./ComfyUI", "~/comfy/ComfyUI", "/comfyui", "/ComfyUI")
 _MODEL_PATHS_FLAG = "--extra-model-paths-config"
-_DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none", "--cache-lru"})
+_PREVIEW_FLAG = "--preview-method"
+_DRAFT_FLAGS = frozenset({"--disable-metadata", "--cache-classic", "--cache-none", "--cache-lru", _PREVIEW_FLAG})
 
 
 @dataclass(frozen=True)
 class Installation:
-    """An engine on this machine. `accepted` holds the flags of its version: an unknown one would end it at once."""
+    """An engine on this machine. `accepted` holds the flags of its version: an unknown one would end it at once.
+
+    `previews_by_job`: a prompt can say whether its samplers send previews. Others do what they were started with.
+    """
 
     name: str
     directory: Path
     start: tuple[str, ...]
     accepted: frozenset[str]
+    previews_by_job: bool = False
 
     def command(self, settings: Settings, folders: Folders, port: int) -> list[str]:
         """The command that starts it as a headless server on 127.0.0.1, to be run in `directory`."""
@@ -60,6 +66,8 @@ class Installation:
         # In a file: with a database in memory ComfyUI 0.3.64 logs a traceback when it closes the connection.
         flags.append(["--database-url", f"sqlite:///{folders.user / 'comfyui.db'}"])
         flags.append(["--disable-assets"])
+        if settings.live_previews and not _given_preview_method(settings):
+            flags.append([_PREVIEW_FLAG, "auto"])
         flags.append(["--front-end-root", str(folders.editor)])  # else it does not start without the editor's package
         flags.append([_MODEL_PATHS_FLAG, str(folders.model_paths)])
         return [word for flag in flags if flag[0] in self.accepted for word in flag]
@@ -68,7 +76,7 @@ class Installation:
 def draft_installation(any_class: bool = False) -> Installation:
     """The draft engine of this repository. With `any_class` it stands in for classes that it does not know, too."""
     start = (sys.executable, "-m", "src.draft", *(["--any-class"] if any_class else []))
-    return Installation("draft engine", REPOSITORY, start, _DRAFT_FLAGS)
+    return Installation("draft engine", REPOSITORY, start, _DRAFT_FLAGS, previews_by_job=True)
 
 
 def find_comfyui(settings: Settings) -> Installation:
@@ -97,7 +105,20 @@ def _installation(directory: Path, settings: Settings) -> Installation:
         directory,
         (_python(directory, settings), "main.py"),
         accepted,
+        "preview_method" in _text(directory / "execution.py"),
     )
+
+
+def preview_method(settings: Settings) -> str:
+    """How an engine with these settings makes previews of a sampler's work if a prompt says nothing; "none": not."""
+    return _given_preview_method(settings) or ("auto" if settings.live_previews else "none")
+
+
+def _given_preview_method(settings: Settings) -> str:
+    """The one in COMFYUI_ARGS, "" if there is none."""
+    words = [part for word in _split(settings.comfyui_args) for part in word.split("=", 1)]
+    given = [value for flag, value in itertools.pairwise(words) if flag == _PREVIEW_FLAG]
+    return given[-1] if given else ""
 
 
 def _text(file: Path) -> str:

@@ -35,10 +35,12 @@ def run_prompt(
     limits: RunLimits,
     report: Report,
     extra_data: Mapping[str, Any] = MappingProxyType({}),
+    takes_previews: bool = False,
 ) -> Run:
     """Queue a checked workflow and wait until it ended; its history entry stays, for `ComfyEngine.forget`.
 
-    `extra_data` is what ComfyUI hands to nodes besides their inputs: `extra_pnginfo`, `api_key_comfy_org`.
+    `extra_data` is what ComfyUI hands to nodes besides their inputs: `extra_pnginfo`, `api_key_comfy_org`. With
+    `takes_previews` what samplers send of their work is reported too.
     Raises InvalidWorkflow and its subclasses for what ComfyUI refuses, JobTimeout, JobStalled, JobCancelled, and an
     EngineFault if the process dies, hangs or answers what its protocol does not have. In each case the prompt no
     longer runs, or the engine has to be replaced. Whether the nodes failed, the entry says.
@@ -49,7 +51,7 @@ def run_prompt(
     if engine.generation != generation:
         raise ComfyCrashed("ComfyUI was restarted before the job was queued")
     try:
-        with engine.events.listen(prompt_id) as listener:
+        with engine.events.listen(prompt_id, takes_previews) as listener:
             queued_at, began = time.time(), time.monotonic()
             _queue(engine, workflow, prompt_id, client_id, extra_data)
             wait = HistoryWait(engine, prompt_id, client_id, limits, report, listener, hang_detector)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from ..protocol.executor import Folders
 from ..protocol.server import Server
-from .executor import DraftExecutor
+from .executor import PREVIEW_METHODS, DraftExecutor
 
 _PARENT_CHECK_SECONDS = 1.0
 
@@ -27,7 +27,12 @@ def main() -> None:
     for folder in (folders.input, folders.output, folders.temp):
         folder.mkdir(parents=True, exist_ok=True)
     executor = DraftExecutor(
-        folders, options.step_seconds, not options.disable_metadata, not options.cache_none, options.any_class
+        folders,
+        options.step_seconds,
+        not options.disable_metadata,
+        not options.cache_none,
+        options.any_class,
+        preview_method=options.preview_method,
     )
     application = Server(executor, sys.argv).application()
     application.cleanup_ctx.append(_exit_with_parent)
@@ -49,6 +54,7 @@ def _parse() -> argparse.Namespace:
     cache.add_argument("--cache-classic", action="store_true")
     cache.add_argument("--cache-lru", type=int, default=0)
     cache.add_argument("--cache-none", action="store_true")
+    parser.add_argument("--preview-method", choices=PREVIEW_METHODS, default="none")
     parser.add_argument("--cpu", action="store_true", help="accepted and without meaning")
     parser.add_argument("--any-class", action="store_true", help="run classes of node packs, too: as stand-ins")
     parser.add_argument("--step-seconds", type=float, default=0.02, help="what one sampling step takes")

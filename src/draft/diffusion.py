@@ -7,6 +7,7 @@ overrides were applied. It depends on nothing else: the same input gives the sam
 from __future__ import annotations
 
 import hashlib
+import io
 import random
 import textwrap
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from .values import Context, Images, Latent, Output, Placeholder
 
 _MIN_SIDE = 16
 _SHAPE_COUNT = 14
+_PREVIEW_SIDE = 256
 
 
 # --- Loaders and conditioning --------------------------------------------------------------------------
@@ -151,9 +153,28 @@ def _sampler_properties(model: Placeholder, positive: Placeholder, negative: Pla
 
 def _run_sampler(context: Context, latent: Latent, properties: dict[str, Any]) -> Latent:
     steps = properties.get("steps", 1)
+    sampled = Latent(latent.width, latent.height, latent.batch, properties, latent.picture)
+    preview = _Preview(sampled) if context.send_preview else None
     for step in range(1, steps + 1):
         context.step(step, steps)
-    return Latent(latent.width, latent.height, latent.batch, properties, latent.picture)
+        if context.send_preview and preview:
+            context.send_preview(preview.jpeg(step / steps))
+    return sampled
+
+
+class _Preview:
+    """What a sampler would show of its work: the small picture comes out of noise."""
+
+    def __init__(self, latent: Latent) -> None:
+        scale = _PREVIEW_SIDE / max(latent.width, latent.height, 1)
+        size = (max(1, round(latent.width * scale)), max(1, round(latent.height * scale)))
+        self._picture = _draw(Latent(*size, 1, latent.properties, latent.picture), 0).resize(size)
+        self._noise = Image.effect_noise(size, 100).convert("RGB")
+
+    def jpeg(self, part: float) -> bytes:
+        encoded = io.BytesIO()
+        Image.blend(self._noise, self._picture, part).save(encoded, "JPEG")
+        return encoded.getvalue()
 
 
 # --- Latents and pictures ------------------------------------------------------------------------------

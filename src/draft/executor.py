@@ -21,6 +21,9 @@ from .schema import all_classes, classes_of, declared_inputs, served_object_info
 from .validation import validate
 from .values import Context, Interrupted, Output, input_file
 
+PREVIEW_METHODS = ("none", "auto", "latent2rgb", "taesd")
+"""ComfyUI's; all but the first are the same here."""
+
 _ANY = ("*", "COMFY_MATCHTYPE_V3")
 
 NODES: dict[str, Callable[..., Output]] = {**images.NODES, **texts.NODES, **saving.NODES, **diffusion.NODES}
@@ -48,6 +51,7 @@ class DraftExecutor:
     caches: bool
     any_class: bool = False
     concurrency: int = 1
+    preview_method: str = "none"
     version: str = "0.33.0"
     devices: Sequence[Mapping[str, Any]] = ({"name": "draft", "type": "cpu", "index": None},)
     interrupted: threading.Event = field(default_factory=threading.Event)
@@ -142,6 +146,7 @@ class _Run:
             lambda step, steps: self._report.progress(node_id, step, steps),
             self._metadata(),
             self._report.picture,
+            self._report.preview if self._sends_previews else None,
         )
         class_type = node["class_type"]
         if class_type in NODES:
@@ -149,6 +154,11 @@ class _Run:
         entry = self._classes[class_type]
         outputs = entry["output"] if class_type in all_classes() else self._wanted_of(node_id)
         return run_node(context, class_type, outputs, inputs, bool(entry["output_node"]))
+
+    @property
+    def _sends_previews(self) -> bool:
+        asked = self._extra_data.get("preview_method")
+        return (asked if asked in PREVIEW_METHODS else self._executor.preview_method) != "none"
 
     def _wanted_of(self, node_id: str) -> list[str]:
         """The types that the nodes linked to this one want of its outputs; of those that take any, what is next."""

@@ -53,7 +53,10 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Context:
-    """What a node may use besides its inputs. `step_seconds` is the duration of one sampling step."""
+    """What a node may use besides its inputs. `step_seconds` is the duration of one sampling step.
+
+    `send_preview` takes the JPEG of what a sampler is at, if anyone wants it.
+    """
 
     folders: Folders
     step_seconds: float
@@ -61,6 +64,7 @@ class Context:
     progress: Callable[[int, int], None]
     metadata: dict[str, Any] | None = None
     send_picture: Callable[[bytes], None] = lambda png: None
+    send_preview: Callable[[bytes], None] | None = None
 
     def step(self, step: int, steps: int) -> None:
         """Take the time of one sampling step and report its number. Raises Interrupted if the run was interrupted."""

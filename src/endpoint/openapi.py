@@ -109,6 +109,8 @@ def _shapes() -> dict[str, Any]:
     text, count = {"type": "string"}, {"type": "integer", "minimum": 0}
     status = {"type": "string", "enum": [status.value for status in Status]}
     milliseconds = {**count, "description": "milliseconds"}
+    place = {"percent": {"type": "number"}, "node_id": text, "node": text}
+    preview = {**text, "description": "JPEG in base64, where there is a new one: see output.live_previews"}
     policy = {"executionTimeout": milliseconds, "ttl": milliseconds}
     bucket = dict.fromkeys(("accessId", "accessSecret", "bucketName", "endpointUrl"), text)
     health = {
@@ -142,7 +144,7 @@ def _shapes() -> dict[str, Any]:
             required=("id", "status"),
         ),
         "Progress": {
-            **_object({"percent": {"type": "number"}, "node_id": text, "node": text, "step": count, "steps": count}),
+            **_object({**place, "step": count, "steps": count, "preview": preview}),
             "description": "What `output` holds while the job is in progress.",
             "required": ["percent"],
         },

@@ -165,6 +165,7 @@ class OutputFields(BaseModel):
     delivery: Delivery | None = None
     may_reencode: _Flag = False
     previews: _Flag = False
+    live_previews: _Flag | None = None
     metadata: _Flag | None = None
     answer: AnswerFormat | None = None
 
@@ -275,7 +276,9 @@ RULES = {
     "extra_pnginfo": 'an object like {"workflow": {…}}',
     "comfy_org_api_key": "a string",
     **dict.fromkeys(NODE_FIELDS, "the id of a node in the workflow, a string"),
-    **dict.fromkeys(("output.may_reencode", "output.previews", "output.metadata"), "true or false"),
+    **dict.fromkeys(
+        (f"output.{name}" for name in ("may_reencode", "previews", "live_previews", "metadata")), "true or false"
+    ),
     **dict.fromkeys(
         (f"{kind}.{part}" for kind in ("images", "files") for part in ("image", "data", "url")),
         "a string: base64, a data URI or a URL",

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from ..comfy.install import Installation, preview_method
 from ..deadline import attended
 from ..errors import NoBucket
 from ..inputs.files import StagedFile, fetch_rules
@@ -62,6 +63,12 @@ class PreparedJob:
         )
 
     @property
+    def takes_previews(self) -> bool:
+        """Whether its progress shows what its samplers are at: as it asks, else as the settings say."""
+        asked = self.request.output.live_previews
+        return self.settings.live_previews if asked is None else asked
+
+    @property
     def extra_data(self) -> dict[str, Any]:
         """The `extra_data` of ComfyUI's /prompt, which it hands to nodes.
 
@@ -69,8 +76,20 @@ class PreparedJob:
         """
         outline = {} if self.settings.save_metadata else {"workflow": outline_of(self.applied.workflow)}
         extra: dict[str, Any] = {"extra_pnginfo": {**outline, **(self.request.extra_pnginfo or {})}}
+        if self.takes_previews != (preview_method(self.settings) != "none"):
+            extra["preview_method"] = "auto" if self.takes_previews else "none"  # versions that ignore it: no harm
         key = partner_key(self.request, self.settings)
         return {**extra, "api_key_comfy_org": key} if key else extra
+
+
+def preview_warnings(job: PreparedJob, installation: Installation) -> list[str]:
+    """A warning if the job wants previews of a version that only sends them if it was started so, and it was not."""
+    if not job.takes_previews or installation.previews_by_job or preview_method(job.settings) != "none":
+        return []
+    return [
+        f"output.live_previews: {installation.name} sends previews only if it is started with them: set "
+        "LIVE_PREVIEWS=true on the endpoint, and no --preview-method none in COMFYUI_ARGS"
+    ]
 
 
 def answer_format(request: Request, settings: Settings) -> AnswerFormat:

@@ -58,6 +58,7 @@ class OutputOptions:
     delivery: Delivery | None = None
     may_reencode: bool = False
     previews: bool = False
+    live_previews: bool | None = None
     metadata: bool | None = None
     answer: AnswerFormat | None = None
 

@@ -33,7 +33,7 @@ from ..workflow.graph import Workflow
 from .check import JobChecker, check_before_queueing
 from .info import versions
 from .one_file import with_the_one_file
-from .prepare import PreparedJob, bucket_for, delivery_plan, models_of
+from .prepare import PreparedJob, bucket_for, delivery_plan, models_of, preview_warnings
 from .request import Request
 from .turn import EngineTurns, Made, unused_files
 
@@ -204,6 +204,7 @@ class JobRunner:
             *unused_files(job, made.used),
             *hints(run, made.saved, with_previews),
             *_told_elsewhere(made.elsewhere),
+            *preview_warnings(job, self.engine.process.installation),
         ]
         reserved = _size_of_rest(run, texts, [*known, *job.request.warnings])
         plan = replace(job.plan, reserved_bytes=reserved, check=limits.check)

@@ -10,12 +10,11 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..comfy.engine import ComfyEngine
 from ..comfy.folders import Folders, job_folder_name
@@ -116,7 +115,7 @@ class EngineTurns:
                 placed, used = place_files(workflow, places)
                 prompt = self._with_silent_savers(placed)
                 with _explaining_rejections(engine, folders, unused_files(job, used)):
-                    run = _run_isolated(engine, prompt, job_folder, folders, limits, report, job.extra_data)
+                    run = _run_isolated(engine, prompt, job_folder, folders, limits, report, job)
             saved = self._saved_files(engine, run, watch, job_folder)
             failure = explain_failure(run.entry, run.workflow)
             if failure and not (job.keeps_partial_results and _is_partial(failure, saved)):
@@ -182,20 +181,21 @@ def _run_isolated(
     folders: Folders,
     limits: RunLimits,
     report: Report,
-    extra_data: Mapping[str, Any],
+    job: PreparedJob,
 ) -> Run:
     """Run a prompt whose outputs lie in the job's folder, but those of a node for which that folder is in the way."""
     try:
         (folders.output / job_folder).mkdir(exist_ok=True)
     except FileNotFoundError as error:
         raise ComfyCrashed("ComfyUI was restarted while the job was being prepared") from error
-    run = run_prompt(engine, isolate_outputs(workflow, job_folder), limits, report, extra_data)
+    extra_data, previews = job.extra_data, job.takes_previews
+    run = run_prompt(engine, isolate_outputs(workflow, job_folder), limits, report, extra_data, previews)
     failure = messages_of(run.entry).get("execution_error", {})
     if job_folder not in str(failure.get("exception_message", "")):
         return run
     engine.forget(run.prompt_id)
     bare = {str(failure.get("node_id"))}
-    return run_prompt(engine, isolate_outputs(workflow, job_folder, bare), limits, report, extra_data)
+    return run_prompt(engine, isolate_outputs(workflow, job_folder, bare), limits, report, extra_data, previews)
 
 
 def _silent_savers(engine: ComfyEngine, workflow: Workflow, reported: Sequence[OutputFile]) -> set[str]:

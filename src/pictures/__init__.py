@@ -3,6 +3,7 @@
     metadata  the workflow in a picture's metadata: written and removed
     checking  is this a picture that can be decoded, and not too large?
     encoding  a picture in another format or size
+    preview   a sampler's preview, small enough for the progress of a job
     helper    the processes: a call into one, ended when its time is over
     child     such a process
 

@@ -5,6 +5,7 @@ Results come as JSON, so that a picture that takes the process over gets no furt
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import resource
@@ -16,6 +17,7 @@ from typing import Any
 
 from .checking import PILLOW_ERRORS, check_picture
 from .encoding import Encoding, encode_picture
+from .preview import small_jpeg
 
 
 def _check(path: str, name: str, is_image: bool, max_pixels: int) -> str:
@@ -27,7 +29,11 @@ def _encode(source: str, target: str, name: str, encoding: dict[str, Any]) -> di
     return asdict(encode_picture(Path(source), Path(target), name, wanted))
 
 
-_OPERATIONS: dict[str, Callable[..., Any]] = {"check": _check, "encode": _encode}
+def _preview(jpeg: str) -> str:
+    return base64.b64encode(small_jpeg(base64.b64decode(jpeg))).decode()
+
+
+_OPERATIONS: dict[str, Callable[..., Any]] = {"check": _check, "encode": _encode, "preview": _preview}
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
 
-_PNG_HEADER = struct.pack(">II", 1, 2)  # binary event PREVIEW_IMAGE (1), image format PNG (2)
+# Binary event PREVIEW_IMAGE (1), image format JPEG (1) or PNG (2).
+_HEADERS = {"preview": struct.pack(">II", 1, 1), "picture": struct.pack(">II", 1, 2)}
 
 
 @dataclass
@@ -47,12 +48,12 @@ class Clients:
         return connection
 
     async def send(self, client_id: str | None, kind: str, data: dict[str, Any] | bytes) -> None:
-        """Send an event to one client, if it is connected; bytes are a picture in PNG."""
+        """Send an event to one client, if it is connected; bytes are a `picture` in PNG, or a `preview` in JPEG."""
         connection = self._sockets.get(client_id or "")
         if connection is None or connection.closed:
             return
         if isinstance(data, bytes):
-            await connection.send_bytes(_PNG_HEADER + data)
+            await connection.send_bytes(_HEADERS[kind] + data)
         else:
             await connection.send_json({"type": kind, "data": data})
 

@@ -204,6 +204,12 @@ class Settings:
         "`standard`, or `worker-comfyui`: the response as clients of that worker expect it",
         values.one_of(*get_args(AnswerFormat)),
     )
+    live_previews: bool = _setting(
+        "LIVE_PREVIEWS",
+        False,
+        "Whether the progress of a job contains the sampler's preview, a small JPEG in base64; a job may differ",
+        values.flag,
+    )
     bucket_endpoint_url: str = _setting(
         "BUCKET_ENDPOINT_URL",
         "",

@@ -144,7 +144,7 @@ class Progress:
 
     def report(self, event: Event) -> None:
         """Show the node that runs, and its step."""
-        if event.node_id is not None and event.node_id in self._graph:
+        if event.node_id is not None and event.node_id in self._graph and not event.jpeg:
             step = f": step {event.step} of {event.steps}" if event.steps else ""
             self._show(f"node {event.node_id} {self._graph.title(event.node_id)}{step}")
 

@@ -6,8 +6,10 @@ finished job as in progress. So: one in flight, and none after `close`.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from ..comfy.events import Event
+from ..pictures.helper import HELPERS, HelperFailed, TooSlow, time_limit
 from ..workflow.graph import Graph, Workflow
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ Send = Callable[[dict[str, Any], dict[str, Any]], None]
 _SAMPLER_WEIGHT = 30
 _INTERVAL_SECONDS = 1.0
 _IN_FLIGHT_SECONDS = 5.0  # that a result waits for an update which is being sent
+_PREVIEW_SECONDS = 5.0  # that the encoding of a preview may take
 
 
 class JobProgress:
@@ -64,14 +68,18 @@ class JobProgress:
 
 
 class ProgressSender(AbstractContextManager[Callable[[Event], None]]):
-    """Sends the progress of one job."""
+    """Sends the progress of one job, with the newest preview of the node that runs, each preview once."""
 
     def __init__(self, job: dict[str, Any], workflow: Workflow, send: Send) -> None:
         self._job = job
         self._progress = JobProgress(workflow)
         self._send = send
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="progress")
-        self._in_flight: Future[None] | None = None
+        self._last_update: Future[None] | None = None
+        self._is_scheduled = False  # an update that has not taken the progress yet
+        self._newest: Mapping[str, Any] | None = None
+        self._preview: Event | None = None
+        self._closed = threading.Event()
         self._sent_at = time.monotonic()  # a job of less than a second sends nothing, and waits for nothing
 
     def __enter__(self) -> Callable[[Event], None]:
@@ -80,18 +88,69 @@ class ProgressSender(AbstractContextManager[Callable[[Event], None]]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._in_flight is not None:
-            wait([self._in_flight], _IN_FLIGHT_SECONDS)
+        self._closed.set()
+        if self._last_update is not None:
+            wait([self._last_update], _IN_FLIGHT_SECONDS)
         self._executor.shutdown(wait=False)
 
     def report(self, event: Event) -> None:
-        """Take an event in, and send the progress if it is time."""
-        progress = self._progress.update(event)
-        is_free = self._in_flight is None or self._in_flight.done()
-        if progress and is_free and time.monotonic() - self._sent_at >= _INTERVAL_SECONDS:
-            self._sent_at = time.monotonic()
-            self._in_flight = self._executor.submit(self._try_to_send, dict(progress))
+        """Take an event in, and send the progress if it is time; a preview is sent as soon as it is."""
+        if event.jpeg:
+            self._preview = event
+        else:
+            progress = self._progress.update(event)
+            if progress is None:
+                return
+            self._newest = progress
+        if self._is_scheduled or self._newest is None:
+            return
+        if event.jpeg or (self._is_free and self._seconds_left() <= 0):
+            self._is_scheduled = True
+            self._last_update = self._executor.submit(self._send_newest)
 
-    def _try_to_send(self, progress: dict[str, Any]) -> None:
-        with contextlib.suppress(Exception):  # the edge of progress: whatever the SDK raises must never cost a job
-            self._send(self._job, progress)
+    @property
+    def _is_free(self) -> bool:
+        return self._last_update is None or self._last_update.done()
+
+    def _seconds_left(self) -> float:
+        """Until the next update may be sent."""
+        return self._sent_at + _INTERVAL_SECONDS - time.monotonic()
+
+    def _send_newest(self) -> None:
+        """Send, once it is time, what is the newest progress then."""
+        if self._closed.wait(max(0.0, self._seconds_left())):
+            return
+        self._sent_at, self._is_scheduled = time.monotonic(), False
+        preview, self._preview = self._preview, None
+        update = _Update(self._newest or {})
+        if preview is not None and preview.node_id == update.get("node_id"):
+            update.update(self._encoded(preview.jpeg))
+        if not self._closed.is_set():
+            with contextlib.suppress(Exception):  # the edge of progress: what the SDK raises must never cost a job
+                self._send(self._job, update)
+
+    def _encoded(self, jpeg: bytes) -> dict[str, str]:
+        """The preview as an update has it; nothing of one that is broken or huge, or if the job ends meanwhile."""
+        try:
+            content = base64.b64encode(jpeg).decode()
+            return {"preview": HELPERS.call("preview", time_limit(_PREVIEW_SECONDS, self._check_open), content)}
+        except (HelperFailed, TooSlow, OSError) as error:
+            log.debug("a preview was left out: %s", error)
+        except _Closed:
+            pass
+        return {}
+
+    def _check_open(self) -> None:
+        if self._closed.is_set():
+            raise _Closed
+
+
+class _Closed(Exception):
+    """The job has ended."""
+
+
+class _Update(dict[str, Any]):
+    """A progress update, which RunPod's SDK writes into its log: there without the preview's base64."""
+
+    def __repr__(self) -> str:
+        return repr({name: "…" if name == "preview" else value for name, value in self.items()})
