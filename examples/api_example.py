@@ -317,11 +317,15 @@ def contact_sheet(pictures: Sequence[Path], place: Path, side: int = 256) -> Pat
 
 
 class Progress:
-    """One line on stderr: the progress of the job, the node that runs, the seconds so far."""
+    """One line on stderr: the progress of the job, the node that runs, the seconds so far.
 
-    def __init__(self) -> None:
+    The newest preview is saved as `preview.jpg` in the folder `previews`, if there is one.
+    """
+
+    def __init__(self, previews: Path | None = None) -> None:
         self._began = time.monotonic()
         self._last = ""
+        self._previews = previews
 
     def tell(self, status: Json) -> None:
         """Show the status of a job."""
@@ -332,6 +336,9 @@ class Progress:
             step = f", step {progress['step']} of {progress['steps']}" if progress.get("steps") else ""
             done = int(progress["percent"]) // 5
             line = f"[{'#' * done}{'.' * (20 - done)}] {progress['percent']} % {progress.get('node', '')}{step}"
+        if self._previews and "preview" in progress:
+            self._previews.mkdir(parents=True, exist_ok=True)
+            (self._previews / "preview.jpg").write_bytes(base64.b64decode(progress["preview"]))
         line = "".join(c for c in line if c.isprintable())[:100]
         if sys.stderr.isatty():
             shown = f"{line}  {time.monotonic() - self._began:.0f} s"
@@ -359,7 +366,7 @@ def show(picture: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run one job. The exit status: 0 files saved, 1 job failed, 2 wrong arguments, 130 cancelled."""
     options = _parse(arguments)
-    progress = Progress()
+    progress = Progress(options.previews)
     try:
         result = generate(
             endpoint_of(options),
@@ -446,7 +453,10 @@ def read_workflow(given: str | None) -> Json | str | None:
 
 def _fields(options: argparse.Namespace) -> Json:
     names = ("prompt", "negative_prompt", "seed", "width", "height")
-    return {**{name: value for name in names if (value := getattr(options, name)) is not None}, **dict(options.set)}
+    fields = {**{name: value for name in names if (value := getattr(options, name)) is not None}, **dict(options.set)}
+    if options.previews:
+        fields["output"] = {"live_previews": True, **(fields.get("output") or {})}
+    return fields
 
 
 def _pair(text: str) -> tuple[str, Any]:
@@ -495,6 +505,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         text = f"{'a picture' if kind == 'image' else 'any file'} for the workflow; NAME is its name in the workflow"
         add(f"--{kind}", action="append", type=_attachment, default=[], metavar="[NAME=]PATH_OR_URL", help=text)
     add("--output", default="output", metavar="FOLDER", help="where files are saved (default: output)")
+    add("--previews", type=Path, metavar="FOLDER", help="save the newest live preview there, as preview.jpg")
     add("--sheet", action="store_true", help="also save a contact sheet of several images")
     add("--no-show", action="store_true", help="do not show images in the terminal")
     add("--sync", action="store_true", help="use /runsync: larger requests, but results are only kept for a minute")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
+import struct
 import time
 import uuid
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 import websocket
+from PIL import Image
 
 from src.draft.executor import NODES, DraftExecutor
 from src.draft.schema import MODEL_FILE_INPUTS, excerpt, object_info
@@ -217,6 +220,32 @@ def test_events_come_in_the_same_order_with_the_same_data(bench: Bench) -> None:
         "execution_success",
     ]
     assert (entry["status"]["status_str"], entry["status"]["completed"]) == ("success", True)
+    bench.engine.client.forget(prompt_id)
+
+
+@pytest.mark.parametrize(("method", "kinds"), [("auto", {(1, 1)}), ("none", set()), ("default", set())])
+def test_a_sampler_sends_a_jpeg_after_each_step_if_the_prompt_says_so(
+    bench: Bench, method: str, kinds: set[tuple[int, int]]
+) -> None:
+    if not bench.engine.process.installation.previews_by_job:
+        pytest.skip("this ComfyUI sends previews only if it is started so")
+    client, prompt_id, prompt = uuid.uuid4().hex, str(uuid.uuid4()), workflows.generative()
+    prompt["8"]["inputs"].update(steps=5, seed=len(method))
+    socket = websocket.create_connection(
+        bench.engine.process.url.replace("http", "ws") + f"/ws?clientId={client}", timeout=20
+    )
+    ask(bench, prompt, client_id=client, prompt_id=prompt_id, extra_data={"preview_method": method})
+    frames, last = list[bytes](), ""
+    while "execution_success" not in last:
+        frame = socket.recv()
+        frames += [frame] if isinstance(frame, bytes) else []
+        if isinstance(frame, bytes):
+            assert '"progress"' in last
+        last = frame if isinstance(frame, str) else last
+    socket.close()
+    assert {struct.unpack_from(">II", frame) for frame in frames} == kinds
+    assert len(frames) == 5 * len(kinds)
+    assert all(max(Image.open(io.BytesIO(frame[8:])).size) <= 512 for frame in frames)
     bench.engine.client.forget(prompt_id)
 
 

@@ -180,6 +180,54 @@ def test_a_running_job_shows_its_steps_and_can_be_cancelled(page: Any, tmp_path:
     page.get_by_text("The job was cancelled.").wait_for()
 
 
+def test_a_running_job_shows_its_previews_if_they_are_switched_on(page: Any, tmp_path: Path) -> None:
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["steps"] = 250
+    drop(page, tmp_path, workflow)
+    page.get_by_text("is ready to run").wait_for()
+    sent: list[Any] = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if request.url.endswith("/run") else None)
+    page.get_by_label("Live previews").check()
+    page.get_by_role("button", name="Run").click()
+    shown = page.get_by_role("img", name="Preview of KSampler")
+    shown.wait_for()
+    assert shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 256
+    shot(page, "live-preview")
+    page.get_by_text("Done in").wait_for()
+    assert shown.count() == 0
+    assert page.locator("#live-picture").is_hidden()
+    page.get_by_label("Live previews").uncheck()
+    page.get_by_label("seed", exact=False).first.fill("5")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_text("of 250").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("The job was cancelled.").wait_for()
+    assert [body["input"]["output"].get("live_previews") for body in sent] == [True, None]
+    page.get_by_role("button", name="Use these settings").click()
+    page.get_by_text("The settings of that job are in the form.").wait_for()
+    assert page.get_by_label("Live previews").is_checked()
+
+
+def test_the_switch_for_previews_begins_as_the_worker_is_set(browser: Any, tmp_path: Path) -> None:
+    with serving(tmp_path, LIVE_PREVIEWS="true") as served:
+        served.wait_for_workers(1)
+        page = browser.new_page()
+        page.set_default_timeout(LONG)
+        page.goto(served.url.removesuffix("/v2/local") + "/")
+        page.get_by_text("Endpoint", exact=True).click()
+        page.get_by_label("Key").fill(KEY)
+        page.get_by_label("Key").press("Tab")
+        page.get_by_text("workflow_api_format is ready to run").wait_for()
+        assert page.get_by_label("Live previews").is_checked()
+        sent: list[Any] = []
+        page.on("request", lambda request: sent.append(request.post_data_json) if "/run" in request.url else None)
+        page.get_by_label("Live previews").uncheck()
+        page.get_by_role("button", name="Run").click()
+        page.get_by_text("Done in").wait_for()
+        assert sent[0]["input"]["output"]["live_previews"] is False
+        page.close()
+
+
 def test_a_wrong_key_opens_the_place_where_it_belongs(browser: Any, client: Client) -> None:
     page = browser.new_page()
     page.goto(client.url.removesuffix("/v2/local") + "/")

@@ -249,6 +249,22 @@ def test_progress_is_a_line_with_node_and_step(capsys: pytest.CaptureFixture[str
     ]
 
 
+def test_the_newest_preview_is_in_the_folder_for_previews(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "here"
+    progress = api_example.Progress(folder)
+    for jpeg in (b"first", b"newest"):
+        progress.tell({"status": "IN_PROGRESS", "output": {"percent": 1, "preview": base64.b64encode(jpeg).decode()}})
+        progress.tell({"status": "IN_PROGRESS", "output": {"percent": 2}})
+    assert [(file.name, file.read_bytes()) for file in folder.iterdir()] == [("preview.jpg", b"newest")]
+
+
+def test_previews_are_asked_for_only_if_there_is_a_folder_for_them() -> None:
+    output = {"live_previews": True, "format": "webp"}
+    asked = api_example._parse(["--previews", "x", "--set", 'output={"format": "webp"}'])
+    assert api_example._fields(asked) == {"output": output}
+    assert api_example._fields(api_example._parse([])) == {}
+
+
 def test_files_from_a_bucket_are_fetched_and_names_have_no_way_out(tmp_path: Path) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (4, 4)).save(picture, "PNG")

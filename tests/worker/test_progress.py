@@ -15,7 +15,7 @@ from PIL import Image
 
 from src.comfy.events import Event
 from src.pictures import preview
-from src.pictures.helper import _MAX_PROCESSES, HELPERS
+from src.pictures.helper import HELPERS
 from src.worker import progress
 from src.worker.progress import ProgressSender
 
@@ -170,20 +170,19 @@ def test_a_preview_is_not_shown_for_another_node(at_once: None) -> None:
     assert {update["node_id"] for update in receiver.updates if "preview" in update} == {"88"}
 
 
-def test_the_thread_that_reports_never_waits_for_the_encoding(at_once: None) -> None:
-    receiver = Receiver()
+def test_the_thread_that_reports_never_encodes(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver, call, callers = Receiver(), HELPERS.call, list[str]()
+
+    def watched(*arguments: Any) -> Any:
+        callers.append(threading.current_thread().name)
+        return call(*arguments)
+
+    monkeypatch.setattr(HELPERS, "call", watched)
     with ProgressSender({}, WORKFLOW, receiver.send) as report:
-        for _ in range(_MAX_PROCESSES):  # all are busy
-            HELPERS._slots.acquire()
-        try:
-            report(step(1))
-            report(Event(node_id="8", jpeg=jpeg()))
-            report(step(2))
-            assert not any("preview" in update for update in receiver.updates)
-        finally:
-            for _ in range(_MAX_PROCESSES):
-                HELPERS._slots.release()
+        report(step(1))
+        report(Event(node_id="8", jpeg=jpeg()))
         receiver.wait_for(has_preview)
+    assert callers == ["progress_0"]
 
 
 def test_a_job_that_ends_sends_no_preview_any_more_and_waits_for_none() -> None:

@@ -307,6 +307,28 @@ def test_progress_comes_at_most_once_a_second_grows_and_ends_before_the_result(t
         assert queue.posted["long"][0]["output"]["status"] == "success"
 
 
+def test_previews_come_with_the_progress_and_their_base64_is_in_no_log(tmp_path: Path) -> None:
+    workflow = workflows.generative()
+    workflow["8"]["inputs"]["steps"] = 150
+    with serving() as queue:
+        environment = {"LIVE_PREVIEWS": "true", "LOG_LEVEL": "DEBUG", "RUNPOD_LOG_LEVEL": "DEBUG"}
+        with running(["--draft"], {**queue.environment, **environment}, tmp_path) as worker:
+            queue.put("with", {"workflow": workflow})
+            queue.wait_for(1, LONG)
+            queue.put("without", {"workflow": workflow, "seed": 5, "output": {"live_previews": False}})
+            queue.wait_for(2, LONG)
+            told = {name: [update["output"] for update in queue.progress[name]] for name in queue.posted}
+            assert len(told["with"]) <= 5
+            pictures = [base64.b64decode(update["preview"]) for update in told["with"] if "preview" in update]
+            assert pictures
+            assert all(picture.startswith(b"\xff\xd8\xff") and len(picture) <= 32_000 for picture in pictures)
+            assert len(set(pictures)) == len(pictures)
+            assert not any("preview" in update for update in told["without"])
+            assert "Progress Update Sent" in worker.log
+            assert "/9j/" not in worker.log
+            assert all(posts[0]["output"]["status"] == "success" for posts in queue.posted.values())
+
+
 def test_a_worker_whose_comfyui_cannot_start_answers_why_and_asks_to_be_replaced(tmp_path: Path) -> None:
     checkout = tmp_path / "ComfyUI"
     (checkout / "comfy").mkdir(parents=True)
