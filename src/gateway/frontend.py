@@ -90,7 +90,7 @@ class Frontend:
         if kind not in ("input", "output", "temp"):
             raise web.HTTPBadRequest
         folder: Path = getattr(self.folders, kind)
-        files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+        files = [path for path in folder.iterdir() if _is_shown(path)] if folder.is_dir() else []
         files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
         return web.json_response([f"{path.name} [{kind}]" for path in files])
 
@@ -101,6 +101,10 @@ class Frontend:
     async def nothing(self, _: web.Request) -> web.Response:
         """An empty object, for what a gateway does not have."""
         return web.json_response({})
+
+
+def _is_shown(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")
 
 
 def _editor_folder() -> Path | None:

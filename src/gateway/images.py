@@ -6,6 +6,7 @@ import asyncio
 import filecmp
 import io
 import json
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from ..protocol.executor import Folders
 from ..protocol.server import Route
 from .safe_files import headers_of, inside
 
+_ANNOTATED = re.compile(r"^(.+?) \[(input|output|temp)\]$")
 _TYPES = ("input", "output", "temp")
 _PREVIEW_FORMATS = ("webp", "jpeg")
 _MAX_PIXELS = 150_000_000
@@ -63,10 +65,12 @@ class Images:
     async def view(self, request: web.Request) -> web.StreamResponse:
         """GET /view: a file, or with `preview=webp;75` or `channel=rgb|a` what it says of an image."""
         query = request.query
-        name = Path(query.get("filename", "")).name
+        annotated = _ANNOTATED.match(query.get("filename", ""))
+        filename, kind = annotated.groups() if annotated else (query.get("filename", ""), query.get("type", "output"))
+        name = Path(filename).name
         if not name:
-            raise web.HTTPBadRequest(text="no filename")
-        file = self._file(query.get("type", "output"), query.get("subfolder", ""), name)
+            raise web.HTTPNotFound(text="no filename")
+        file = self._file(kind, query.get("subfolder", ""), name)
         if not file.is_file():
             raise web.HTTPNotFound
         channel = query.get("channel", "rgba")
@@ -89,7 +93,7 @@ class Images:
         upload, kind, subfolder = form.get("image"), str(form.get("type") or "input"), str(form.get("subfolder") or "")
         if not isinstance(upload, web.FileField) or not Path(upload.filename).name:
             raise web.HTTPBadRequest(text="the form has no file `image`")
-        target = self._file(kind, subfolder, Path(upload.filename).name)
+        target = self._file(kind, subfolder, upload.filename)
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".upload-") as new:
             if masked is None:
@@ -100,7 +104,8 @@ class Images:
             overwrites = str(form.get("overwrite")) in ("true", "1")
             target = target if overwrites else _free(target, Path(new.name))
             shutil.copyfile(new.name, target)
-        return {"name": target.name, "subfolder": subfolder, "type": kind}
+        name = Path(upload.filename).with_name(target.name).as_posix()
+        return {"name": name, "subfolder": subfolder, "type": kind}
 
 
 def _free(target: Path, new: Path) -> Path:

@@ -11,8 +11,11 @@ from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
 
-# Binary event PREVIEW_IMAGE (1), image format JPEG (1) or PNG (2).
-_HEADERS = {"preview": struct.pack(">II", 1, 1), "picture": struct.pack(">II", 1, 2)}
+from .report import Frame
+
+# Binary events begin with their kind as a big-endian number.
+_IMAGE, _IMAGE_WITH_METADATA = 1, 4
+_JPEG, _PNG = 1, 2
 
 
 @dataclass
@@ -47,13 +50,14 @@ class Clients:
             self._flags.pop(client_id, None)
         return connection
 
-    async def send(self, client_id: str | None, kind: str, data: dict[str, Any] | bytes) -> None:
-        """Send an event to one client, if it is connected; bytes are a `picture` in PNG, or a `preview` in JPEG."""
+    async def send(self, client_id: str | None, kind: str, data: dict[str, Any] | Frame) -> None:
+        """Send an event to one client, if it is connected."""
         connection = self._sockets.get(client_id or "")
         if connection is None or connection.closed:
             return
-        if isinstance(data, bytes):
-            await connection.send_bytes(_HEADERS[kind] + data)
+        if isinstance(data, Frame):
+            takes_metadata = bool(self._flags.get(client_id or "", {}).get("supports_preview_metadata"))
+            await connection.send_bytes(_encoded(data, takes_metadata))
         else:
             await connection.send_json({"type": kind, "data": data})
 
@@ -61,6 +65,16 @@ class Clients:
         """Send an event to every client."""
         for client_id in list(self._sockets):
             await self.send(client_id, kind, data)
+
+
+def _encoded(frame: Frame, takes_metadata: bool) -> bytes:
+    """A picture as ComfyUI sends it: a preview with what it is of, to clients that take that."""
+    if frame.preview_of is None:
+        return struct.pack(">II", _IMAGE, _PNG) + frame.content
+    if not takes_metadata:
+        return struct.pack(">II", _IMAGE, _JPEG) + frame.content
+    metadata = json.dumps({**frame.preview_of, "image_type": "image/jpeg"}).encode()
+    return struct.pack(">II", _IMAGE_WITH_METADATA, len(metadata)) + metadata + frame.content
 
 
 def _feature_flags(message: WSMessage) -> Mapping[str, Any] | None:

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 NodeUi = dict[str, Any]
 """What an output node reports to the client: `{"images": [{"filename", "subfolder", "type"}]}` and the like."""
 
-Send = Callable[[str, "dict[str, Any] | bytes"], None]
-"""Sends an event (type, data) to the client that queued the prompt; a picture's bytes go as a binary frame."""
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture for the client: in PNG what a node sends in place of a file, else in JPEG the preview of a node."""
+
+    content: bytes = field(repr=False)
+    preview_of: Mapping[str, Any] | None = None
+
+
+Send = Callable[[str, "dict[str, Any] | Frame"], None]
+"""Sends an event (type, data) to the client that queued the prompt."""
 
 
 class RunReport:
@@ -22,6 +32,7 @@ class RunReport:
         self._send = send
         self._messages: list[list[Any]] = []
         self._outputs: dict[str, NodeUi] = {}
+        self._node_id = ""
         self._states: dict[str, dict[str, Any]] = {}
 
     def started(self) -> None:
@@ -35,6 +46,7 @@ class RunReport:
 
     def node_started(self, node_id: str) -> None:
         """A node begins to run."""
+        self._node_id = node_id
         self._send_state(node_id, "running", 0, 1)
         self._send_event("executing", node=node_id, display_node=node_id)
 
@@ -45,11 +57,12 @@ class RunReport:
 
     def picture(self, png: bytes) -> None:
         """The node that runs sends a picture over the websocket."""
-        self._send("picture", png)
+        self._send("picture", Frame(png))
 
     def preview(self, jpeg: bytes) -> None:
         """The node that runs sends a preview of its work over the websocket."""
-        self._send("preview", jpeg)
+        ids = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), self._node_id)
+        self._send("preview", Frame(jpeg, {**ids, "parent_node_id": None, "prompt_id": self._prompt_id}))
 
     def output(self, node_id: str, ui: NodeUi | None) -> None:
         """A node has results; `ui` is None unless it is an output node."""
@@ -68,7 +81,7 @@ class RunReport:
     def interrupted(self, node_id: str | None, executed: Sequence[str]) -> None:
         """The run was interrupted at a node; `executed` are the nodes that have run."""
         self._send_and_record(
-            "execution_interrupted", node_id=node_id, node_type=self._class_of(node_id), executed=list(executed)
+            "execution_interrupted", node_id=node_id or "", node_type=self._class_of(node_id), executed=list(executed)
         )
 
     def failed(
@@ -83,7 +96,7 @@ class RunReport:
         inputs = self._prompt[node_id]["inputs"] if node_id is not None else {}
         self._send_and_record(
             "execution_error",
-            node_id=node_id,
+            node_id=node_id or "",
             node_type=self._class_of(node_id),
             executed=list(executed),
             exception_message=message,
@@ -129,5 +142,5 @@ class RunReport:
         self._states[node_id] = {**progress, "parent_node_id": None, **ids}
         self._send_event("progress_state", nodes=dict(self._states))
 
-    def _class_of(self, node_id: str | None) -> str | None:
-        return str(self._prompt[node_id]["class_type"]) if node_id is not None else None
+    def _class_of(self, node_id: str | None) -> str:
+        return str(self._prompt[node_id]["class_type"]) if node_id is not None else ""

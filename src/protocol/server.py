@@ -17,7 +17,7 @@ from aiohttp import web
 from .clients import Clients
 from .executor import Executor
 from .queue import PromptQueue, QueuedPrompt
-from .report import RunReport
+from .report import Frame, RunReport
 
 Route = tuple[str, str, Callable[[web.Request], Any]]
 
@@ -156,7 +156,7 @@ class Server:
         while True:
             queued = self.queue.take()
 
-            def send(kind: str, data: dict[str, Any] | bytes, queued: QueuedPrompt = queued) -> None:
+            def send(kind: str, data: dict[str, Any] | Frame, queued: QueuedPrompt = queued) -> None:
                 if kind == "execution_start":
                     self.queue.begin(queued.prompt_id)
                     on_loop(self.broadcast_status())
