@@ -15,7 +15,7 @@ from ..errors import WorkerError
 from ..protocol.executor import Folders, ValidationResult
 from ..protocol.queue import QueuedPrompt
 from ..protocol.report import RunReport
-from ..workflow.graph import Graph, with_dependencies
+from ..workflow.graph import Graph, unique, with_dependencies
 from .checking import validate
 from .endpoint import Endpoint, EndpointFailed, JobStatus
 from .input_files import Sender, named_files
@@ -163,10 +163,11 @@ class _JobRun:
     def _enter(self, node_id: str) -> None:
         """Report that a node runs: so those that it needs have run, and the one before."""
         needed = with_dependencies(Graph(self._queued.prompt), [node_id])
-        for other in dict.fromkeys([*needed, *([self._node_id] if self._node_id else [])]):
-            if other != node_id and other not in self._done:
-                self._done.append(other)
-                self._report.node_finished(other)
+        before = unique([*needed, *([self._node_id] if self._node_id else [])])
+        ended = [other for other in before if other != node_id and other not in self._done]
+        self._done += ended
+        if ended:
+            self._report.node_finished(*ended)
         self._node_id = node_id
         self._report.node_started(node_id)
 

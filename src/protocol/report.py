@@ -47,12 +47,14 @@ class RunReport:
     def node_started(self, node_id: str) -> None:
         """A node begins to run."""
         self._node_id = node_id
-        self._send_state(node_id, "running", 0, 1)
+        self._note_state(node_id, "running", 0, 1)
+        self._send_states()
         self._send_event("executing", node=node_id, display_node=node_id)
 
     def progress(self, node_id: str, step: int, steps: int) -> None:
         """The node that runs has done `step` of `steps`."""
-        self._send_state(node_id, "running", step, steps)
+        self._note_state(node_id, "running", step, steps)
+        self._send_states()
         self._send_event("progress", value=step, max=steps, node=node_id)
 
     def picture(self, png: bytes) -> None:
@@ -70,9 +72,11 @@ class RunReport:
             self._outputs[node_id] = ui
             self._send_event("executed", node=node_id, display_node=node_id, output=ui)
 
-    def node_finished(self, node_id: str) -> None:
-        """A node has run."""
-        self._send_state(node_id, "finished", 1, 1)
+    def node_finished(self, *node_ids: str) -> None:
+        """A node has run, or several have."""
+        for node_id in node_ids:
+            self._note_state(node_id, "finished", 1, 1)
+        self._send_states()
 
     def succeeded(self) -> None:
         """The run ended without an error."""
@@ -136,10 +140,12 @@ class RunReport:
         self._messages.append([kind, message])
         self._send(kind, message)
 
-    def _send_state(self, node_id: str, state: str, value: int, maximum: int) -> None:
+    def _note_state(self, node_id: str, state: str, value: int, maximum: int) -> None:
         ids = dict.fromkeys(("node_id", "display_node_id", "real_node_id"), node_id)
         progress = {"value": value, "max": maximum, "state": state, "prompt_id": self._prompt_id}
         self._states[node_id] = {**progress, "parent_node_id": None, **ids}
+
+    def _send_states(self) -> None:
         self._send_event("progress_state", nodes=dict(self._states))
 
     def _class_of(self, node_id: str | None) -> str:
