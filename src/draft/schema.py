@@ -70,7 +70,10 @@ def classes_of(prompt: Mapping[str, Any], any_class: bool) -> Mapping[str, dict[
 @cache
 def served_object_info() -> dict[str, dict[str, Any]]:
     """What the server returns: inputs for model files are of type STRING there, because any name is valid."""
-    return {name: {**schema, "input": _allow_any_model(schema["input"])} for name, schema in all_classes().items()}
+    return {
+        name: {**schema, "input": _allow_any_model(schema["input"]), "output_name": schema["output"]}
+        for name, schema in all_classes().items()
+    }
 
 
 def _allow_any_model(sections: Mapping[str, Any]) -> dict[str, Any]:

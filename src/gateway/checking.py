@@ -6,16 +6,16 @@ may be models that are newer than the schemas. All else the worker finds.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from typing import Any
 
 from ..errors import InvalidInput
 from ..protocol.executor import ValidationResult
 from ..workflow.checks import check_nodes as check_shape
 from ..workflow.graph import Graph, with_dependencies
-from ..workflow.schemas import NodeSchema, check_nodes
+from ..workflow.schemas import NodeErrors, NodeSchema, check_nodes
 
-_CERTAIN = ("required_input_missing", "bad_linked_input", "bad_link")
+_CERTAIN = ("required_input_missing", "bad_linked_input", "bad_link", "missing_input_file")
 
 
 def validate(
@@ -23,11 +23,12 @@ def validate(
     targets: Collection[str] | None,
     schemas: Mapping[str, NodeSchema],
     replaced: Collection[str] = (),
+    files: Container[str] = (),
 ) -> ValidationResult:
     """As ComfyUI validates a prompt. Of its output nodes only `targets` will run; None for all of them.
 
     Without `schemas` (they are not known yet) only the shape of the prompt is checked. `replaced` are classes that are
-    gone, for which ComfyUI takes another.
+    gone, for which ComfyUI takes another; `files` the names of input files that there are besides those of the worker.
     """
     try:
         prompt = check_shape(prompt)
@@ -43,14 +44,14 @@ def validate(
     outputs = [node_id for node_id in outputs if targets is None or node_id in targets]
     if not outputs:
         return _refused("prompt_no_outputs", "Prompt has no outputs")
-    return _with_outputs(graph, outputs, schemas)
+    return _with_outputs(graph, outputs, check_nodes(graph, schemas, files))
 
 
-def _with_outputs(graph: Graph, outputs: list[str], schemas: Mapping[str, NodeSchema]) -> ValidationResult:
+def _with_outputs(graph: Graph, outputs: list[str], errors: NodeErrors) -> ValidationResult:
     """The outputs without errors, and the errors of the others."""
     found = {
         node_id: {**entry, "errors": certain, "dependent_outputs": []}
-        for node_id, entry in check_nodes(graph, schemas).items()
+        for node_id, entry in errors.items()
         if (certain := [_told(error) for error in entry["errors"] if error["type"] in _CERTAIN])
     }
     result = ValidationResult()
@@ -69,8 +70,12 @@ def _with_outputs(graph: Graph, outputs: list[str], schemas: Mapping[str, NodeSc
 
 
 def _told(error: Mapping[str, Any]) -> dict[str, Any]:
-    """An error with the details that ComfyUI has: the name of the input."""
-    return {**error, "details": error["details"] or error["extra_info"].get("input_name", "")}
+    """An error as ComfyUI tells it: with the name of the input as details; of a missing file in other words."""
+    name = error["extra_info"].get("input_name", "")
+    if error["type"] == "missing_input_file":
+        message = "Custom validation failed for node"
+        return {**error, "type": "custom_validation_failed", "message": message, "details": error["message"]}
+    return {**error, "details": error["details"] or name.rpartition(".")[2]}
 
 
 def _missing_class(graph: Graph, node_id: str) -> ValidationResult:

@@ -6,7 +6,7 @@ import base64
 import binascii
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from ..protocol.report import RunReport
 from ..workflow.graph import Graph, unique, with_dependencies
 from .checking import validate
 from .endpoint import Endpoint, EndpointFailed, JobStatus
-from .input_files import Sender, named_files
+from .input_files import LocalFiles, Sender, named_files
 from .node_classes import NodeClasses
 from .results import FRAME_SENDER, ResultSaver, SavedFile, node_outputs
 from .store import StoredQueue
@@ -40,6 +40,8 @@ class JobExecutor:
     queue: StoredQueue
     sender: Sender
     saver: ResultSaver
+    takes_previews: Callable[[str], bool]
+    """Whether a client, by its id, shows previews."""
     concurrency: int = _MAX_JOBS
     _stops: dict[str, threading.Event] = field(default_factory=dict)
 
@@ -55,7 +57,9 @@ class JobExecutor:
 
     def validate(self, prompt: dict[str, Any], targets: Collection[str] | None) -> ValidationResult:
         """See `Executor`."""
-        return validate(prompt, targets, self.classes.kept.schemas, self.classes.kept.node_replacements)
+        return validate(
+            prompt, targets, self.classes.kept.schemas, self.classes.kept.node_replacements, LocalFiles(self.folders)
+        )
 
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
         """See `Executor`."""
@@ -133,8 +137,9 @@ class _JobRun:
         return job_id
 
     def _wants_previews(self) -> bool:
+        """Whether its client shows them, which other programs take for results."""
         extra = self._queued.extra_data
-        return bool(extra.get("client_id")) and extra.get("preview_method") != "none"
+        return extra.get("preview_method") != "none" and self._executor.takes_previews(str(extra.get("client_id")))
 
     # --- While it runs ---------------------------------------------------------------------------------
 

@@ -56,6 +56,16 @@ def named_files(prompt: Mapping[str, Any], folders: Folders) -> NamedFiles:
     return NamedFiles(nodes, found)
 
 
+@dataclass(frozen=True)
+class LocalFiles:
+    """The names of files that a prompt may have, as far as they are in the folders."""
+
+    folders: Folders
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _file_of(name, self.folders) is not None
+
+
 def _file_of(text: str, folders: Folders) -> Path | None:
     """The file that a value names, None for none."""
     if not text or len(text) > 1000 or "\0" in text or "\n" in text:

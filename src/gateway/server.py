@@ -14,6 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from ..endpoint.loopback import listen, quiet_log, refusing_other_pages
+from ..protocol.clients import Clients
 from ..protocol.executor import Folders
 from ..protocol.server import Route, Server
 from ..settings import BucketConfig
@@ -62,6 +63,7 @@ class Gateway(Server):
         bucket = Bucket(options.bucket) if options.bucket else None
         self.classes = NodeClasses(endpoint, folder / "node_classes.json.gz")
         self._store = StoredQueue(folder / "prompts.db")
+        clients = Clients()
         executor = JobExecutor(
             self.folders,
             endpoint,
@@ -69,8 +71,9 @@ class Gateway(Server):
             self._store,
             Sender(bucket),
             ResultSaver(self.folders, endpoint, bucket),
+            clients.takes_previews,
         )
-        super().__init__(executor, sys.argv, self._store)
+        super().__init__(executor, sys.argv, self._store, clients)
         self._asking: asyncio.Task[None] | None = None
         self._frontend = Frontend(self.folders)
         self._parts = (

@@ -50,14 +50,17 @@ class Clients:
             self._flags.pop(client_id, None)
         return connection
 
+    def takes_previews(self, client_id: str) -> bool:
+        """Whether a client, by its id, says that it shows previews with what they are of."""
+        return bool(self._flags.get(client_id, {}).get("supports_preview_metadata"))
+
     async def send(self, client_id: str | None, kind: str, data: dict[str, Any] | Frame) -> None:
         """Send an event to one client, if it is connected."""
         connection = self._sockets.get(client_id or "")
         if connection is None or connection.closed:
             return
         if isinstance(data, Frame):
-            takes_metadata = bool(self._flags.get(client_id or "", {}).get("supports_preview_metadata"))
-            await connection.send_bytes(_encoded(data, takes_metadata))
+            await connection.send_bytes(_encoded(data, self.takes_previews(client_id or "")))
         else:
             await connection.send_json({"type": kind, "data": data})
 
