@@ -165,9 +165,9 @@ def test_a_preview_is_not_shown_for_another_node(at_once: None) -> None:
         report(step(1, "88"))
         receiver.gate.set()
         receiver.wait_for(lambda update: bool(update["node_id"] == "88"))
-        report(Event(node_id="88", jpeg=jpeg()))
+        report(Event(node_id="88", jpeg=jpeg(32, 32)))
         receiver.wait_for(has_preview)
-    assert {update["node_id"] for update in receiver.updates if "preview" in update} == {"88"}
+    assert [picture_in(update).size for update in receiver.updates if "preview" in update] == [(32, 32)]
 
 
 def test_the_thread_that_reports_never_encodes(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
