@@ -9,6 +9,7 @@ client        ComfyUI's HTTP routes, one method each
 events        ComfyUI's websocket: it wakes a wait and carries progress
 engine        process, client and events as one: boot, restart, end
 record        what is known of a prompt that ended (pure)
+refusal       ComfyUI's own words about a prompt that it refused, made fit for a caller (pure)
 rejection     ComfyUI's rejections and failures -> our errors (pure)
 preflight     does this ComfyUI know these nodes, does it take these values?
 run_limits    what may end the wait for a prompt early

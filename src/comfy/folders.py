@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 _JOB_FOLDER = re.compile(r"job-[0-9a-f]{12}")
+_JOB_FOLDER_OF_PATH = re.compile(rf"(?<![0-9A-Za-z]){_JOB_FOLDER.pattern}(?![0-9A-Za-z])[/\\]?")
 _MAX_BAKED_BYTES = 2 * 10**9  # of the files in ComfyUI's own input folder
 _FOLDER_PREFIX = "comfyui-worker-"
 _ABANDONED_SECONDS = 60.0  # a younger folder without a lock may be one that another worker is creating right now
@@ -130,6 +131,11 @@ def job_folder_name() -> str:
 def is_job_folder(name: str) -> bool:
     """Whether a name is one that `job_folder_name` gives."""
     return _JOB_FOLDER.fullmatch(name) is not None
+
+
+def without_job_folders(text: str) -> str:
+    """A text without the folders of jobs: the paths in it are then those that callers know."""
+    return _JOB_FOLDER_OF_PATH.sub("", text)
 
 
 @contextmanager

@@ -14,9 +14,11 @@ from ..workflow.schemas import InputSchema, NodeErrors, NodeSchema, check_inputs
 from ..workflow.spelling import respell
 from ..workflow.typed import TypedGraph
 from .client import ComfyClient
+from .refusal import public_refusal, within
 from .rejection import Engine, Problem, explain_problems, list_problems
 
 _SHOWN_CLASSES = 20
+_MAX_NODES, _MAX_CHARACTERS = 100, 20_000  # of nodes whose class is missing
 _FOREIGN_SEPARATOR = "\\" if os.sep == "/" else "/"
 
 
@@ -72,13 +74,19 @@ def mend(client: ComfyClient, workflow: Workflow, check: Callable[[], None]) -> 
 
 
 def with_all_classes(client: ComfyClient, error: MissingNodeType, workflow: Workflow) -> MissingNodeType:
-    """The same error with all classes that ComfyUI lacks: it tells only the first."""
+    """The same error with all classes that ComfyUI lacks, and the nodes that have them: it tells only the first."""
     schemas = client.schemas({node["class_type"] for node in workflow.values()})
-    lacking = sorted(name for name, schema in schemas.items() if schema is None)
-    others = [public_text(name, 100) for name in lacking if name != error.details.get("class_type")][:_SHOWN_CLASSES]
-    if not others:
-        return error
-    return MissingNodeType(f"{error.message}. Also missing: {', '.join(others)}", **error.details, also_missing=others)
+    lacking = {name for name, schema in schemas.items() if schema is None} - client.node_replacements().keys()
+    others = [name for name in sorted(lacking) if public_text(name, 100) != error.details.get("class_type")]
+    shown = [public_text(name, 100) for name in others[:_SHOWN_CLASSES]]
+    nodes = (
+        {"node_id": node_id, "class_type": public_text(node["class_type"], 100)}
+        for node_id, node in workflow.items()
+        if node["class_type"] in lacking
+    )
+    message = f"{error.message}. Also missing: {', '.join(shown)}" if shown else error.message
+    details = {**error.details, "missing_nodes": within(nodes, _MAX_NODES, _MAX_CHARACTERS)}
+    return MissingNodeType(message, **details, **({"also_missing": shown} if shown else {}))
 
 
 def stand_in_warnings(schemas: Mapping[str, NodeSchema | None]) -> list[str]:
@@ -109,7 +117,9 @@ def schemas_of(client: ComfyClient, workflow: Workflow, check: Callable[[], None
 def _refuse(client: ComfyClient, workflow: Workflow, errors: NodeErrors) -> None:
     """Raise InvalidWorkflow if there are any."""
     if errors:
-        raise explain_problems(list_problems(errors, workflow, engine_of(client)))
+        error = explain_problems(list_problems(errors, workflow, engine_of(client)))
+        error.details["comfyui_error"] = public_refusal(None, errors)
+        raise error
 
 
 def check_changes(client: ComfyClient, workflow: Workflow, changed: Sequence[Slot], files: Collection[str]) -> None:

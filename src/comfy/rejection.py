@@ -28,6 +28,7 @@ from ..redaction import public_text
 from ..workflow.graph import Graph, Workflow
 from .boot_log import FailedPack
 from .record import messages_of
+from .refusal import public_refusal
 
 
 class Engine(NamedTuple):
@@ -74,7 +75,9 @@ def explain_rejection(body: object, workflow: Workflow, engine: Engine) -> Worke
     """
     body = body if isinstance(body, Mapping) else {}
     problems = list_problems(_mapping(body.get("node_errors")), workflow, engine)
-    return explain_problems(problems) if problems else _explain_whole(_mapping(body.get("error")), engine)
+    error = explain_problems(problems) if problems else _explain_whole(_mapping(body.get("error")), engine)
+    error.details["comfyui_error"] = public_refusal(body.get("error"), body.get("node_errors"))
+    return error
 
 
 def list_problems(node_errors: Mapping[str, Any], workflow: Workflow, engine: Engine) -> list[Problem]:
@@ -285,7 +288,12 @@ def _explain_node_failure(error: Mapping[str, Any], graph: Graph) -> WorkerError
     exception = public_text(error.get("exception_type"), 100)
     message = public_text(error.get("exception_message", ""))
     class_type = public_text(error.get("node_type"), 100)
-    details: dict[str, Any] = {"node_id": node_id, "class_type": class_type, "exception_type": exception}
+    details: dict[str, Any] = {
+        "node_id": node_id,
+        "class_type": class_type,
+        "exception_type": exception,
+        "exception_message": message,
+    }
     if _OUT_OF_MEMORY.search(f"{exception} {message}"):
         return OutOfMemory(
             f"node {where} ran out of memory; use a smaller size or batch, a smaller (fp8) model, or a larger GPU",

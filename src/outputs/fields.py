@@ -202,10 +202,33 @@ class LackingModel(BaseModel):
     model: str = Field("", description="its name in `python -m src.models fetch`, and in MODELS")
 
 
+class LackingNode(BaseModel):
+    """A node whose class ComfyUI does not have."""
+
+    model_config = _CLOSED
+    node_id: str
+    class_type: str
+
+
+class ComfyuiError(BaseModel):
+    """What ComfyUI answers to a prompt that it refuses."""
+
+    model_config = _CLOSED
+    error: dict[str, Any] = Field(description="`type`, `message`, `details`, `extra_info`")
+    node_errors: dict[str, dict[str, Any]] = Field(
+        description="by node id: `errors`, each like `error`, `dependent_outputs`, `class_type`"
+    )
+
+
 class Failure(BaseModel):
     """A job that failed; where it helps there is more, such as `field`, `candidates` or `node_errors`."""
 
     model_config = ConfigDict(extra="allow")
+    comfyui_error: ComfyuiError = Field(
+        ComfyuiError(error={}, node_errors={}),
+        description="of a prompt that ComfyUI refuses: its own answer, shortened",
+    )
+    missing_nodes: list[LackingNode] = []
     missing_models: list[LackingModel] = []
     status: Literal["error"]
     error_type: ErrorType
