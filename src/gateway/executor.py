@@ -225,13 +225,15 @@ class _JobRun:
     def _fail(self, message: str, answer: Mapping[str, Any] | None = None) -> None:
         """Report why there is no result; at the node at fault, if the answer names one."""
         details = answer or {}
-        node_errors = details.get("node_errors")
-        named = [details.get("node_id"), *(details.get("node_ids") or ()), *(node_errors or ())]
+        refused = details.get("comfyui_error")
+        node_errors = refused.get("node_errors") if isinstance(refused, dict) else None
+        missing = [node.get("node_id") for node in details.get("missing_nodes") or ()]
+        named = [details.get("node_id"), *(details.get("node_ids") or ()), *missing, *(node_errors or ())]
         node_id = next((node_id for node_id in named if node_id in self._queued.prompt), None)
-        kind = details.get("exception_type") or details.get("error_code") or "EndpointFailed"
+        kind = str(details.get("exception_type") or details.get("error_code") or "endpoint_failed")
         log.warning("prompt %s: %s", self._queued.prompt_id, message)
         self._begin()
-        self._report.failed(node_id, self._done, str(kind), str(details.get("exception_message") or message))
+        self._report.failed(node_id, self._done, kind, str(details.get("exception_message") or message))
 
 
 def _needed(prompt: Mapping[str, Any], outputs: Collection[str]) -> dict[str, Any]:

@@ -84,10 +84,14 @@ class StoredQueue(PromptQueue):
     def _load(self) -> None:
         for entry, prompt_id in self._execute("select entry, prompt_id from prompts where ended > 0 order by ended"):
             self.history[prompt_id] = json.loads(entry)
+            self._count_on(self.history[prompt_id]["prompt"][0])
         for (item,) in self._execute("select item from prompts where entry is null order by rowid"):
             number, prompt_id, prompt, extra_data, outputs = json.loads(item)
             super().put(QueuedPrompt(number, prompt_id, prompt, extra_data, outputs))
-            self._counter = max(self._counter, int(abs(number)))
+            self._count_on(number)
+
+    def _count_on(self, number: float) -> None:
+        self._counter = max(self._counter, int(abs(number)))
 
     def _execute(self, statement: str, *values: Any) -> list[Any]:
         with self._access:
