@@ -28,6 +28,7 @@ STANDALONE = (  # need neither --peer nor --root
     "download",
     "read_ahead",
     "scaling",
+    "gateway",
     "tracing",
 )
 
