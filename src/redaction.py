@@ -12,8 +12,13 @@ _STASHED = re.compile("\0(\\d+)\0")
 
 def public_text(text: object, limit: int = 500) -> str:
     """`text` without the worker's folders and without credentials in URLs, valid UTF-8, at most `limit` characters."""
+    cleaned = redacted(str(text)[: limit * _SCAN_FACTOR]).strip()
+    return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"
+
+
+def redacted(text: str) -> str:
+    """The same for a text of any length: the regular expressions may take minutes for a megabyte."""
     urls: list[str] = []
-    text = str(text)[: limit * _SCAN_FACTOR]  # the regular expressions below take minutes for a megabyte
 
     def stash(found: re.Match[str]) -> str:
         urls.append(f"{found['scheme']}{found['place']}" + ("?…" if found["query"] else ""))
@@ -21,5 +26,4 @@ def public_text(text: object, limit: int = 500) -> str:
 
     without_paths = _PATH.sub("…/", _URL.sub(stash, text.replace("\0", "")))
     restored = _STASHED.sub(lambda found: urls[int(found[1])], without_paths)
-    cleaned = restored.encode("utf-8", "replace").decode("utf-8").strip()
-    return cleaned if len(cleaned) <= limit else f"{cleaned[: limit - 1]}…"
+    return restored.encode("utf-8", "replace").decode("utf-8")

@@ -23,7 +23,7 @@ from ..editor import Converted, class_types, convert, read_document
 from ..errors import BucketFailed, GuiFormatWorkflow, JobTimeout, MissingModel
 from ..inputs.files import StagedFile, fetch_files
 from ..models.provisioning import ModelProvisioner, model_names
-from ..outputs import Outcome, Result, Timings, deliver, hints, list_texts
+from ..outputs import FileNames, LocalFile, Outcome, Plan, Result, Timings, deliver, hints, list_texts, node_outputs
 from ..overrides import AppliedOverrides, apply_overrides
 from ..redaction import public_text
 from ..settings import Settings
@@ -206,14 +206,17 @@ class JobRunner:
             *_told_elsewhere(made.elsewhere),
             *preview_warnings(job, self.engine.process.installation),
         ]
-        reserved = _size_of_rest(run, texts, [*known, *job.request.warnings])
+        expected, _ = _outputs(made, made.files, job.plan)
+        reserved = _size_of_rest(run, texts, expected, [*known, *job.request.warnings])
         plan = replace(job.plan, reserved_bytes=reserved, check=limits.check)
         outcome = deliver(made.files, plan, job.encoding, own / "delivery")
+        outputs, left_out = _outputs(made, [delivered.file for delivered in outcome.files], job.plan)
         return Result(
             prompt_id=run.prompt_id,
             files=outcome.files,
             texts=texts,
-            hints=[*known, *outcome.hints],
+            outputs=outputs,
+            hints=[*known, *outcome.hints, *left_out],
             errors=[made.failure.message] if made.failure else [],
             seed=_seed(job),
             cached_nodes=[node_id for node_id in run.cached_nodes if node_id in job.applied.workflow],
@@ -221,6 +224,12 @@ class JobRunner:
             versions=versions(self.engine),
             is_converted=job.request.is_converted,
         )
+
+
+def _outputs(made: Made, files: Sequence[LocalFile], plan: Plan) -> tuple[dict[str, Any], list[str]]:
+    """What each node reported, with the names of these files, and warnings."""
+    names = FileNames.make(made.folders, made.job_folder, made.saved, files)
+    return node_outputs(made.run, names, plan.limit_bytes)
 
 
 def _told_elsewhere(places: Mapping[str, int]) -> list[str]:
@@ -251,9 +260,10 @@ def _seed(job: PreparedJob) -> int | None:
     return seeds[0] if len(seeds) == 1 else None
 
 
-def _size_of_rest(run: Run, texts: Sequence[str], warnings: Sequence[str]) -> int:
+def _size_of_rest(run: Run, texts: Sequence[str], outputs: Mapping[str, Any], warnings: Sequence[str]) -> int:
     """About how many bytes an answer has besides its files."""
-    return _FIXED_BYTES + len(json.dumps([texts, warnings, run.cached_nodes, list(run.node_seconds.items())]))
+    rest = [texts, outputs, warnings, run.cached_nodes, list(run.node_seconds.items())]
+    return _FIXED_BYTES + len(json.dumps(rest))
 
 
 def _timings(job: PreparedJob, run: Run, waited: float, outcome: Outcome) -> Timings:

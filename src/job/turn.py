@@ -50,11 +50,15 @@ _ANSWER_SECONDS = 0.01  # that an answer takes to be gone
 class Made:
     """The result of a prompt: its run, the job's files that it used, the files that it saved, and those to deliver.
 
+    `folders` are those that ComfyUI had, where the job had its own, `job_folder`, in the output folder.
+
     `elsewhere` is how many files it saved where answers do not reach, by folder of ComfyUI. `failure` is that of a
     node; files that others had saved are delivered all the same.
     """
 
     run: Run
+    folders: Folders
+    job_folder: str
     used: set[str]
     saved: list[OutputFile]
     files: list[LocalFile]
@@ -124,7 +128,7 @@ class EngineTurns:
             wanted = [file for file in saved if job.request.output.previews or not file.is_preview]
             with self._files:
                 files = gather_files(wanted, folders, engine.client, job_folder, own, limits.check)
-            made = Made(run, used, saved, files, watch.saved_elsewhere(), failure)
+            made = Made(run, folders, job_folder, used, saved, files, watch.saved_elsewhere(), failure)
         finally:
             with _logging_failures():
                 if run is None:

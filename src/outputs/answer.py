@@ -39,6 +39,8 @@ class Result:
     prompt_id: str
     files: Sequence[Delivered]
     texts: Sequence[str] = ()
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    """What each node reported to the client, by its id."""
     hints: Sequence[str] = ()
     errors: Sequence[str] = ()
     """What went wrong beside: only a job that wants partial results has any."""
@@ -71,6 +73,8 @@ def success_answer(result: Result, warnings: Sequence[str], seconds: float, limi
         answer["converted"] = True
     if result.texts:
         answer["text"] = list(result.texts)
+    if result.outputs:
+        answer["outputs"] = dict(result.outputs)
     if result.errors:
         answer["errors"] = list(result.errors)
     if warnings or result.hints:

@@ -55,6 +55,9 @@ class Success(BaseModel):
         default=True, description="present only if the workflow was sent in the editor's save format"
     )
     text: list[str] = Field(default=[], description="texts that nodes show")
+    outputs: dict[str, dict[str, Any]] = Field(
+        default={}, description="what each node reported to the client, by node id, in ComfyUI's own form"
+    )
     warnings: list[str] = []
     timings: TimingFields
     cached_nodes: list[str] = Field(description="ids of nodes whose results came from ComfyUI's cache")

@@ -8,7 +8,7 @@ import shutil
 import stat
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
@@ -25,12 +25,13 @@ _MAX_MISSING = 10  # files that are asked for in vain before the job fails
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file to deliver: `name` is for the caller, `path` is where it is now."""
+    """A file to deliver: `name` is for the caller, `path` is where it is now, `origin` where ComfyUI had it."""
 
     node_id: str
     name: str
     path: Path
     is_preview: bool = False
+    origin: OutputFile | None = None
 
     @property
     def size(self) -> int:
@@ -76,7 +77,8 @@ def gather_files(
         if real is None or path is None:
             missing.extend([file] if file.is_reported else [])
         else:
-            found.append(LocalFile(file.node_id, file.name(real, folders, job_folder), path, file.is_preview))
+            name = file.name(real, folders, job_folder)
+            found.append(LocalFile(file.node_id, name, path, file.is_preview, origin=file))
         if len(missing) == _MAX_MISSING:
             break
     if missing:
@@ -95,7 +97,7 @@ def with_unique_names(files: Iterable[LocalFile]) -> list[LocalFile]:
         while str(name) in taken:
             name, number = PurePosixPath(file.name).with_stem(f"{PurePosixPath(file.name).stem}-{number}"), number + 1
         taken.add(str(name))
-        named.append(LocalFile(file.node_id, str(name), file.path, file.is_preview))
+        named.append(replace(file, name=str(name)))
     return named
 
 

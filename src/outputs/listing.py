@@ -12,6 +12,9 @@ from ..comfy.folders import Folders
 from ..comfy.record import FRAME_SENDER, Run
 from ..errors import OutputMissing
 
+Place = tuple[str, str, str]
+"""Where a node says that a file is: the type of ComfyUI's folder, the subfolder, the name."""
+
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 3000  # of Linux, with room for the folders above
 
 
@@ -37,6 +40,11 @@ class OutputFile:
         except UnicodeEncodeError:
             return False
         return max(map(len, parts)) <= _MAX_NAME_BYTES and sum(map(len, parts)) <= _MAX_PATH_BYTES
+
+    @property
+    def place(self) -> Place:
+        """Where its node says that it is."""
+        return self.type, self.subfolder, self.filename
 
     @property
     def is_preview(self) -> bool:
@@ -70,21 +78,28 @@ class OutputFile:
 
 def list_files(run: Run) -> list[OutputFile]:
     """Every file that a node reported under any key, each once, in the order of the workflow's nodes."""
-    unique: dict[tuple[str, str, str], OutputFile] = {}
+    unique: dict[Place, OutputFile] = {}
     for file in _reported_files(run):
-        unique.setdefault((file.type, file.subfolder, file.filename), file)
+        unique.setdefault(file.place, file)
     return list(unique.values())
 
 
 def _reported_files(run: Run) -> Iterator[OutputFile]:
     return (
-        OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), item.get("type") or "output")
-        for node_id, output in _outputs_in_order(run)
+        file
+        for node_id, output in outputs_in_order(run)
         for items in output.values()
         if isinstance(items, list)
         for item in items
-        if isinstance(item, Mapping) and _names_file(item)
+        if isinstance(item, Mapping) and (file := reported_file(node_id, item))
     )
+
+
+def reported_file(node_id: str, item: Mapping[str, Any]) -> OutputFile | None:
+    """The file in the output or temp folder that a node reports with `filename`, `subfolder` and `type`."""
+    if not _names_file(item):
+        return None
+    return OutputFile(node_id, item["filename"], str(item.get("subfolder") or ""), item.get("type") or "output")
 
 
 def _names_file(item: Mapping[str, Any]) -> bool:
@@ -119,7 +134,7 @@ def list_texts(run: Run) -> list[str]:
     """Every text that a node shows (PreviewAny and similar), in the order of the workflow's nodes."""
     return [
         text.encode("utf-8", "replace").decode("utf-8")
-        for _, output in _outputs_in_order(run)
+        for _, output in outputs_in_order(run)
         if isinstance(output.get("text"), list)
         for text in output["text"]
         if isinstance(text, str)
@@ -134,7 +149,7 @@ def hints(run: Run, files: Sequence[OutputFile], with_previews: bool) -> list[st
     return [f"the workflow ran, but none of its nodes saved a file{previews}"]
 
 
-def _outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def outputs_in_order(run: Run) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The outputs of each node in the order of the workflow; ComfyUI reports them in no fixed order."""
     outputs = run.entry.get("outputs") or {}
     order = {node_id: position for position, node_id in enumerate(run.workflow)}

@@ -289,6 +289,52 @@ class SavesInSilence:
         return {}
 
 
+class Reports:
+    """Saves a mesh, and reports it with a plain path, or what no node should report, or too much."""
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {
+            "required": {
+                "how": (["result", "hostile", "huge"], {}),
+                "filename_prefix": ("STRING", {"default": "mesh/m"}),
+            }
+        }
+
+    RETURN_TYPES = ()
+    FUNCTION = "run"
+    OUTPUT_NODE = True
+    CATEGORY = "test"
+
+    def run(self, how, filename_prefix):
+        output = folder_paths.get_output_directory()
+        place = f"{filename_prefix}_00001.glb"
+        path = os.path.join(output, place)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w") as file:
+            file.write("mesh")
+        if how == "huge":
+            return {"ui": {"blob": ["A" * 200_000]}}
+        if how == "result":
+            return {"ui": {"result": [place, None, []]}}
+        nested = []
+        for _ in range(60):
+            nested = [nested]
+        subfolder, name = os.path.split(place)
+        item = {"filename": name, "subfolder": subfolder, "type": "output"}
+        return {
+            "ui": {
+                "3d": [{**item, "fullpath": path, "copy": path, "note": f"in {path}", "kept": 1}],
+                "text": [f"saved {path} of {place} from {folder_paths.base_path}/models/x.bin"],
+                "paths": [path, place, output, f"{folder_paths.base_path}/main.py", f"a {os.path.dirname(place)} b"],
+                "odd": [float("nan"), float("-inf"), "half \ud800", {path: {"in": [place, path]}}, nested],
+                "inputs": [{"filename": "secret.png", "subfolder": "", "type": "input"}],
+                "empty": [],
+                path: [True],
+            }
+        }
+
+
 class Broken:
     """Cannot say what it takes."""
 
@@ -304,6 +350,7 @@ class Broken:
 NODE_CLASS_MAPPINGS = {
     "WorkerTestBroken": Broken,
     "WorkerTestSavesInSilence": SavesInSilence,
+    "WorkerTestReports": Reports,
     "WorkerTestSave": SaveWithoutPrefix,
     "WorkerTestSleep": Sleep,
     "WorkerTestFail": Fail,
