@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import uuid
@@ -36,6 +37,7 @@ class Clients:
         await connection.prepare(request)
         client_id = request.query.get("clientId") or uuid.uuid4().hex
         self._sockets[client_id] = connection
+        self._flags.pop(client_id, None)
         await connection.send_json({"type": "status", "data": {"status": status, "sid": client_id}})
         try:
             async for message in connection:
@@ -47,7 +49,7 @@ class Clients:
         finally:
             if self._sockets.get(client_id) is connection:
                 del self._sockets[client_id]
-            self._flags.pop(client_id, None)
+                self._flags.pop(client_id, None)
         return connection
 
     def takes_previews(self, client_id: str) -> bool:
@@ -59,10 +61,11 @@ class Clients:
         connection = self._sockets.get(client_id or "")
         if connection is None or connection.closed:
             return
-        if isinstance(data, Frame):
-            await connection.send_bytes(_encoded(data, self.takes_previews(client_id or "")))
-        else:
-            await connection.send_json({"type": kind, "data": data})
+        with contextlib.suppress(ConnectionError):  # it goes away in this moment
+            if isinstance(data, Frame):
+                await connection.send_bytes(_encoded(data, self.takes_previews(client_id or "")))
+            else:
+                await connection.send_json({"type": kind, "data": data})
 
     async def broadcast(self, kind: str, data: dict[str, Any]) -> None:
         """Send an event to every client."""
