@@ -100,7 +100,7 @@ class NodeClasses:
         if status.state != "COMPLETED" or answer.get("status") != "success":
             raise EndpointFailed(str(status.error or answer.get("error") or f"the job is {status.state}")[:500])
         if "object_info" not in answer:
-            raise EndpointFailed("the endpoint runs a worker that is older than 0.6: update its image")
+            raise EndpointFailed("the worker of the endpoint is too old for a gateway: update its image")
         return answer
 
     @staticmethod
