@@ -33,7 +33,7 @@ def test_a_still_image_comes_back_with_every_field_of_the_contract(bench: Bench)
     assert answer["filenames"] == ["still_00001_.png"]
     assert answer.keys() == {
         *("status", "images", "filenames", "execution_time_seconds", "prompt_id"),
-        *("files", "timings", "cached_nodes", "versions"),
+        *("files", "outputs", "timings", "cached_nodes", "versions"),
     }
     assert isinstance(answer["execution_time_seconds"], float)
     assert len(answer["prompt_id"]) == 36
