@@ -62,8 +62,12 @@ class FileNames:
         return False, None
 
     def without_folders(self, text: str) -> str:
-        """A text without the folders of the worker and of the job."""
-        cleaned = redacted(text).replace(str(self.folders.root), "…")
+        """A text without any folder, and without credentials in URLs."""
+        return self.without_own_folders(redacted(text))
+
+    def without_own_folders(self, text: str) -> str:
+        """A text without the folders of the engine and of the job."""
+        cleaned = text.replace(str(self.folders.root), "…")
         return cleaned.replace(f"{self.job_folder}/", "").replace(self.job_folder, "")
 
 
@@ -115,7 +119,7 @@ class _Cleaner:
         self._room = _MAX_NODE_CHARACTERS
 
     def output(self, output: Mapping[str, Any]) -> dict[str, Any]:
-        """Under `text` are texts that people read: these are no files."""
+        """Under `text` are texts that people read: these are no files, and only lack the worker's own folders."""
         return self._parts(output, 0, no_files=("text",))
 
     def _parts(self, given: Mapping[str, Any], depth: int, no_files: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -125,7 +129,10 @@ class _Cleaner:
     def _value(self, value: object, depth: int, may_be_file: bool) -> Any:
         self._spend(1)
         if isinstance(value, str):
-            is_file, name = self._names.mentioned(value) if may_be_file else (False, None)
+            if not may_be_file:
+                self._spend(len(value))
+                return serialisable(self._names.without_own_folders(value))
+            is_file, name = self._names.mentioned(value)
             return name if is_file else self._text(value)
         if isinstance(value, Mapping) and depth < _MAX_DEPTH:
             return self._file(value, depth) if _is_file(value) else self._parts(value, depth)

@@ -239,7 +239,9 @@ def test_a_value_becomes_what_a_caller_may_see(given: Any, kept: Any) -> None:
 def test_texts_that_people_read_keep_their_spaces_and_length_and_are_no_files() -> None:
     long = "  a cat sat.\n" * 5000
     assert value([long, "a.png", "  x "], "text") == [long, "a.png", "  x "]
-    assert value([f"{FOLDERS.output}/{JOB}/a.png"], "text", a="c.webp") == ["…/a.png"]
+    assert value([f"{FOLDERS.output}/{JOB}/a.png"], "text", a="c.webp") == ["…/output/a.png"]
+    plain = "see /usr/share and https://example.org/a?b=c"
+    assert value([plain], "text") == [plain]
 
 
 def test_endless_nesting_ends() -> None:
