@@ -44,6 +44,8 @@ class JobExecutor:
     """Whether a client, by its id, shows previews."""
     concurrency: int = _MAX_JOBS
     _stops: dict[str, threading.Event] = field(default_factory=dict)
+    _unsent: list[tuple[float, str]] = field(default_factory=list)
+    _sent: threading.Condition = field(default_factory=threading.Condition)
 
     @property
     def version(self) -> str:
@@ -68,8 +70,7 @@ class JobExecutor:
 
     def interrupt(self, prompt_id: str) -> None:
         """See `Executor`."""
-        if stop := self._stops.get(prompt_id):
-            stop.set()
+        self._stops.setdefault(prompt_id, threading.Event()).set()  # it may be on its way to `execute`
 
     def free_memory(self) -> None:
         """See `Executor`: a worker that has nothing to do ends by itself."""
@@ -84,11 +85,24 @@ class JobExecutor:
 
     @contextmanager
     def _stoppable(self, prompt_id: str) -> Iterator[threading.Event]:
-        self._stops[prompt_id] = threading.Event()
         try:
-            yield self._stops[prompt_id]
+            yield self._stops.setdefault(prompt_id, threading.Event())
         finally:
             del self._stops[prompt_id]
+
+    @contextmanager
+    def turn_to_send(self, queued: QueuedPrompt) -> Iterator[None]:
+        """Wait until the prompts before this one have jobs: an endpoint runs them in the order in which they come."""
+        turn = (queued.number, queued.prompt_id)
+        with self._sent:
+            self._unsent.append(turn)
+            self._sent.wait_for(lambda: min(self._unsent) == turn)
+        try:
+            yield
+        finally:
+            with self._sent:
+                self._unsent.remove(turn)
+                self._sent.notify_all()
 
 
 class _JobRun:
@@ -106,7 +120,12 @@ class _JobRun:
     def run(self) -> None:
         """Run it, and report how it ended, whatever happens."""
         try:
-            job_id = self._executor.queue.job_of(self._queued.prompt_id) or self._submit()
+            job_id = self._executor.queue.job_of(self._queued.prompt_id)
+            if job_id is None:
+                with self._executor.turn_to_send(self._queued):
+                    if self._stop.is_set():
+                        return
+                    job_id = self._submit()
             status = self._executor.endpoint.follow(job_id, self._stop, self._show)
             self._end(status)
         except (EndpointFailed, WorkerError) as error:

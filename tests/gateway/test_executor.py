@@ -290,3 +290,31 @@ def test_what_else_nodes_report_stays_as_it_is(bench: Bench) -> None:
     assert entry["outputs"]["2"] == {"result": ["sub/m-2.glb", None, []]}
     assert entry["outputs"]["3"]["images"][0]["filename"] == "x_00002_.png"
     assert sorted(path.name for path in (bench.folder / "output" / "sub").iterdir()) == ["m-2.glb", "m.glb"]
+
+
+def test_jobs_are_sent_in_the_order_of_the_queue_and_none_for_a_prompt_that_is_deleted_meanwhile(bench: Bench) -> None:
+    bench.endpoint.statuses = [DONE]
+    executor, queue = bench.executor, bench.executor.queue
+    first, second, third = (
+        QueuedPrompt(
+            number, str(uuid.uuid4()), {**PROMPT, "9": {"class_type": "Note", "inputs": {"n": number}}}, {}, []
+        )
+        for number in (1, 2, 3)
+    )
+    begun = threading.Event()
+
+    def execute(queued: QueuedPrompt) -> threading.Thread:
+        report = RunReport(queued.prompt_id, queued.prompt, lambda kind, data: None)
+        thread = threading.Thread(target=executor.execute, args=(queued, report))
+        thread.start()
+        return thread
+
+    with executor.turn_to_send(QueuedPrompt(0, "0", {}, {}, [])):
+        threads = [execute(queued) for queued in (third, second, first)]
+        while len(executor._unsent) < 4:
+            assert not begun.wait(0.01)
+        executor.interrupt(second.prompt_id)
+    for thread in threads:
+        thread.join(20)
+    assert [job["workflow"]["9"]["inputs"]["n"] for job in bench.endpoint.jobs] == [1, 3]
+    assert not queue.pending
