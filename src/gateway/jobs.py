@@ -9,10 +9,10 @@ from typing import Any
 from aiohttp import web
 
 from ..protocol.queue import PromptQueue, QueuedPrompt
+from ..protocol.report import ENDINGS
 from ..protocol.server import Route
 
 _STATES = ("pending", "in_progress", "completed", "failed", "cancelled")
-_ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
 _SHOWN = ("images", "video", "audio", "3d", "text", "gifs")  # keys of outputs that the editor can show
 _MAX_TEXT = 1024  # characters of a text that stands for a result
 
@@ -94,7 +94,7 @@ def _waiting_job(queued: QueuedPrompt, state: str) -> dict[str, Any]:
 def _ended_job(prompt_id: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     number, _, _, extra_data, _ = entry["prompt"]
     messages = dict(entry["status"]["messages"])
-    ending = next((kind for kind in _ENDINGS if kind in messages), _ENDINGS[0])
+    ending = next((kind for kind in ENDINGS if kind in messages), ENDINGS[0])
     state = {"execution_error": "failed", "execution_interrupted": "cancelled"}.get(ending, "completed")
     results = list(_results(entry["outputs"]))
     shown = [result for result in results if result["mediaType"] in _SHOWN]

@@ -7,6 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
+"""The events that end a run."""
+
 NodeUi = dict[str, Any]
 """What an output node reports to the client: `{"images": [{"filename", "subfolder", "type"}]}` and the like."""
 

@@ -17,7 +17,7 @@ from aiohttp import web
 from .clients import Clients
 from .executor import Executor
 from .queue import PromptQueue, QueuedPrompt
-from .report import Frame, RunReport
+from .report import ENDINGS, Frame, RunReport
 
 Route = tuple[str, str, Callable[[web.Request], Any]]
 
@@ -149,26 +149,37 @@ class Server:
 
     def prompt_worker(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run prompts one after the other, for ever."""
+        while True:
+            self._run(self.queue.take(), loop)
+
+    def _run(self, queued: QueuedPrompt, loop: asyncio.AbstractEventLoop) -> None:
+        """Run a prompt. Its client hears of the end once the history has the entry, for which many then ask."""
 
         def on_loop(coroutine: Any) -> None:
             asyncio.run_coroutine_threadsafe(coroutine, loop).result()
 
-        while True:
-            queued = self.queue.take()
+        def send(kind: str, data: dict[str, Any] | Frame) -> None:
+            on_loop(self.clients.send(queued.extra_data.get("client_id"), kind, data))
 
-            def send(kind: str, data: dict[str, Any] | Frame, queued: QueuedPrompt = queued) -> None:
-                if kind == "execution_start":
-                    self.queue.begin(queued.prompt_id)
-                    on_loop(self.broadcast_status())
-                on_loop(self.clients.send(queued.extra_data.get("client_id"), kind, data))
+        def report_event(kind: str, data: dict[str, Any] | Frame) -> None:
+            if kind == "execution_start":
+                self.queue.begin(queued.prompt_id)
+                on_loop(self.broadcast_status())
+            if kind in ENDINGS:
+                endings.append((kind, data))
+            else:
+                send(kind, data)
 
-            report = RunReport(queued.prompt_id, queued.prompt, send)
-            self.executor.execute(queued, report)
-            entry = report.entry(queued.as_json())
-            self.queue.finish(queued.prompt_id, entry)
-            on_loop(self.broadcast_status())
-            if entry is not None:
-                send("executing", {"node": None, "prompt_id": queued.prompt_id})
+        endings: list[tuple[str, dict[str, Any] | Frame]] = []
+        report = RunReport(queued.prompt_id, queued.prompt, report_event)
+        self.executor.execute(queued, report)
+        entry = report.entry(queued.as_json())
+        self.queue.finish(queued.prompt_id, entry)
+        for kind, data in endings:
+            send(kind, data)
+        on_loop(self.broadcast_status())
+        if entry is not None:
+            send("executing", {"node": None, "prompt_id": queued.prompt_id})
 
     # --- Events ------------------------------------------------------------------------------------
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import websocket
 from aiohttp import web
 
 from src.comfy.client import ComfyClient
 from src.comfy.events import Event, EventStream
 from src.protocol.executor import Executor, Folders, ValidationResult
 from src.protocol.queue import QueuedPrompt
-from src.protocol.report import RunReport
+from src.protocol.report import ENDINGS, RunReport
 from src.protocol.server import Server
 
 PROMPT = {"1": {"class_type": "Say", "inputs": {"text": "hello"}}}
@@ -53,7 +56,9 @@ class SayingExecutor:
             report.progress(node_id, 1, 2)
             report.output(node_id, {"text": [text]})
             report.node_finished(node_id)
-        return report.succeeded()
+        report.succeeded()
+        time.sleep(0.05)  # as one that has to clean up
+        return None
 
     def interrupt(self, prompt_id: str) -> None:
         self.interrupted.append(prompt_id)
@@ -147,6 +152,18 @@ def test_events_reach_the_client_that_queued_the_prompt(served: Served) -> None:
     events.stop()
     assert [(event.node_id, event.step, event.steps) for event in heard if event.node_id] == [("1", 0, 0), ("1", 1, 2)]
     assert heard[-2].is_ending
+
+
+def test_the_history_has_a_prompt_before_its_client_hears_of_the_end(served: Served) -> None:
+    connection = websocket.create_connection(f"{served.url.replace('http', 'ws', 1)}/ws?clientId=a", timeout=20)
+    prompt_id, heard = str(uuid.uuid4()), list[str]()
+    assert served.client.queue_prompt(PROMPT, prompt_id, "a", {}).is_whole
+    while not heard or heard[-1] not in ENDINGS:
+        heard.append(json.loads(connection.recv())["type"])
+    entry = served.client.history(prompt_id)
+    connection.close()
+    assert entry is not None
+    assert entry["status"]["messages"][-1][0] == heard[-1]
 
 
 def test_what_the_executor_refuses_is_a_400_with_its_words(served: Served) -> None:
