@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _OUTPUT = {"answer": "standard", "format": "original", "previews": True}
 _MAX_JOBS = 32
 """Jobs that the endpoint has at a time: enough for it to start all its workers, and few to ask about."""
+_LISTENING_SECONDS = 0.1
+"""Between the first node of a prompt and what follows, which may all be known at once: some clients see that a prompt
+is not cached by its first node, and listen to its other events only then."""
 
 
 @dataclass
@@ -192,8 +195,11 @@ class _JobRun:
         self._done += ended
         if ended:
             self._report.node_finished(*ended)
+        is_first = self._node_id is None
         self._node_id = node_id
         self._report.node_started(node_id)
+        if is_first:
+            self._stop.wait(_LISTENING_SECONDS)
 
     def _show_preview(self, encoded: str) -> None:
         try:
@@ -252,6 +258,8 @@ class _JobRun:
         kind = str(details.get("exception_type") or details.get("error_code") or "endpoint_failed")
         log.warning("prompt %s: %s", self._queued.prompt_id, message)
         self._begin()
+        if node_id is not None and node_id != self._node_id and details.get("exception_type"):
+            self._enter(node_id)
         self._report.failed(node_id, self._done, kind, str(details.get("exception_message") or message))
 
 

@@ -191,6 +191,14 @@ def test_a_prompt_without_a_result_says_why_at_the_node_at_fault(
     assert not list((bench.folder / "output").iterdir())
 
 
+def test_the_node_at_fault_is_seen_to_run_before_it_fails(bench: Bench) -> None:
+    answer = {"error": "no", "node_id": "2", "exception_type": "ValueError", "exception_message": "no"}
+    bench.endpoint.statuses = [ended("COMPLETED", output=answer)]
+    assert error_of(bench.run())["executed"] == ["1"]
+    kinds = [kind for kind in bench.kinds() if kind != "progress_state"]
+    assert kinds == ["execution_start", "execution_cached", "executing", "execution_error"]
+
+
 def test_an_endpoint_that_is_away_for_a_while_costs_no_result(bench: Bench) -> None:
     bench.endpoint.statuses = [(0, None), (503, {}), (502, b"<html>"), (429, {}), RUNS, (0, None), DONE]
     entry = bench.run()
