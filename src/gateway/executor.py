@@ -239,6 +239,8 @@ class _JobRun:
             for file in saved.values():
                 if file.node_id == node_id and classes[node_id] == FRAME_SENDER:
                     self._send_frame(node_id, file)
+        if self._node_id is not None:
+            self._report.node_finished(self._node_id)
         for error in answer.get("errors") or []:
             log.error("prompt %s: %s", self._queued.prompt_id, error)
         self._report.succeeded()

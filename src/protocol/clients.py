@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import json
 import struct
 import uuid
@@ -20,11 +20,20 @@ _JPEG, _PNG = 1, 2
 
 
 @dataclass
-class Clients:
-    """The connected clients."""
+class _Connection:
+    """A websocket, what is below it, and what its client says that it can do."""
 
-    _sockets: dict[str, web.WebSocketResponse] = field(default_factory=dict)
-    _flags: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    socket: web.WebSocketResponse
+    transport: asyncio.Transport | None
+    flags: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Clients:
+    """The connected clients. One that does not read what it is sent for `patience` seconds is disconnected."""
+
+    patience: float = 10.0
+    _connections: dict[str, _Connection] = field(default_factory=dict)
 
     async def serve(
         self, request: web.Request, status: dict[str, Any], features: dict[str, Any]
@@ -33,44 +42,56 @@ class Clients:
 
         A client that says what it can do, is told the `features`.
         """
-        connection = web.WebSocketResponse()
-        await connection.prepare(request)
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
         client_id = request.query.get("clientId") or uuid.uuid4().hex
-        self._sockets[client_id] = connection
-        self._flags.pop(client_id, None)
-        await connection.send_json({"type": "status", "data": {"status": status, "sid": client_id}})
+        connection = self._connections[client_id] = _Connection(socket, request.transport)
+        await self._send(connection, "status", {"status": status, "sid": client_id})
         try:
-            async for message in connection:
+            async for message in socket:
                 if message.type is WSMsgType.ERROR:
                     break
                 if (flags := _feature_flags(message)) is not None:
-                    self._flags[client_id] = flags
-                    await connection.send_json({"type": "feature_flags", "data": features})
+                    connection.flags = flags
+                    await self._send(connection, "feature_flags", features)
         finally:
-            if self._sockets.get(client_id) is connection:
-                del self._sockets[client_id]
-                self._flags.pop(client_id, None)
-        return connection
+            if self._connections.get(client_id) is connection:
+                del self._connections[client_id]
+        return socket
 
     def takes_previews(self, client_id: str) -> bool:
         """Whether a client, by its id, says that it shows previews with what they are of."""
-        return bool(self._flags.get(client_id, {}).get("supports_preview_metadata"))
+        connection = self._connections.get(client_id)
+        return connection is not None and _takes_previews(connection)
 
     async def send(self, client_id: str | None, kind: str, data: dict[str, Any] | Frame) -> None:
         """Send an event to one client, if it is connected."""
-        connection = self._sockets.get(client_id or "")
-        if connection is None or connection.closed:
-            return
-        with contextlib.suppress(ConnectionError):  # it goes away in this moment
-            if isinstance(data, Frame):
-                await connection.send_bytes(_encoded(data, self.takes_previews(client_id or "")))
-            else:
-                await connection.send_json({"type": kind, "data": data})
+        connection = self._connections.get(client_id or "")
+        if connection is not None:
+            await self._send(connection, kind, data)
 
     async def broadcast(self, kind: str, data: dict[str, Any]) -> None:
         """Send an event to every client."""
-        for client_id in list(self._sockets):
+        for client_id in list(self._connections):
             await self.send(client_id, kind, data)
+
+    async def _send(self, connection: _Connection, kind: str, data: dict[str, Any] | Frame) -> None:
+        """Send an event; one that cannot be sent is lost with its client, and nobody else notices."""
+        if connection.socket.closed:
+            return
+        try:
+            if isinstance(data, Frame):
+                sent = connection.socket.send_bytes(_encoded(data, _takes_previews(connection)))
+            else:
+                sent = connection.socket.send_json({"type": kind, "data": data})
+            await asyncio.wait_for(sent, self.patience)
+        except (ConnectionError, TimeoutError, asyncio.TimeoutError):  # two classes until Python 3.11
+            if connection.transport is not None:
+                connection.transport.abort()
+
+
+def _takes_previews(connection: _Connection) -> bool:
+    return bool(connection.flags.get("supports_preview_metadata"))
 
 
 def _encoded(frame: Frame, takes_metadata: bool) -> bytes:

@@ -46,6 +46,8 @@ class Server:
     argv: list[str]
     queue: PromptQueue = field(default_factory=PromptQueue)
     clients: Clients = field(default_factory=Clients)
+    _ending: threading.Lock = field(default_factory=threading.Lock)
+    """Prompts end one after the other: clients take a queue of zero for the end of all of theirs."""
 
     def application(self) -> web.Application:
         """The routes, each also under /api, as ComfyUI has them."""
@@ -123,9 +125,12 @@ class Server:
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """POST /interrupt: stop what runs; if `prompt_id` is given, only that."""
-        body = await _body(request) if request.can_read_body else {}
-        wanted = body.get("prompt_id")
+        """POST /interrupt: stop what runs; if the body has a `prompt_id`, only that."""
+        try:
+            body = await request.json()
+        except (ValueError, RecursionError):
+            body = None
+        wanted = body.get("prompt_id") if isinstance(body, dict) else None
         for queued in self.queue.running:
             if wanted in (None, queued.prompt_id):
                 self.executor.interrupt(queued.prompt_id)
@@ -174,12 +179,13 @@ class Server:
         report = RunReport(queued.prompt_id, queued.prompt, report_event)
         self.executor.execute(queued, report)
         entry = report.entry(queued.as_json())
-        self.queue.finish(queued.prompt_id, entry)
-        for kind, data in endings:
-            send(kind, data)
-        on_loop(self.broadcast_status())
-        if entry is not None:
-            send("executing", {"node": None, "prompt_id": queued.prompt_id})
+        with self._ending:
+            self.queue.finish(queued.prompt_id, entry)
+            for kind, data in endings:
+                send(kind, data)
+            on_loop(self.broadcast_status())
+            if entry is not None:
+                send("executing", {"node": None, "prompt_id": queued.prompt_id})
 
     # --- Events ------------------------------------------------------------------------------------
 

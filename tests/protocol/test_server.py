@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 import threading
 import time
 import uuid
@@ -13,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import websocket
 from aiohttp import web
 
 from src.comfy.client import ComfyClient
 from src.comfy.events import Event, EventStream
+from src.protocol.clients import Clients
 from src.protocol.executor import Executor, Folders, ValidationResult
 from src.protocol.queue import QueuedPrompt
 from src.protocol.report import ENDINGS, RunReport
@@ -109,7 +113,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     loop, ready, address = asyncio.new_event_loop(), threading.Event(), list[str]()
 
     async def serve() -> None:
-        runner = web.AppRunner(Server(checked, ["test"]).application())
+        runner = web.AppRunner(Server(checked, ["test"], clients=Clients(patience=0.3)).application())
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
@@ -154,6 +158,15 @@ def test_events_reach_the_client_that_queued_the_prompt(served: Served) -> None:
     assert heard[-2].is_ending
 
 
+@pytest.mark.parametrize("body", [b"", b"null", b"no JSON", b"{}", b'{"client_id": "a"}'])
+def test_an_interrupt_that_names_no_prompt_stops_what_runs(served: Served, body: bytes) -> None:
+    prompt_id = served.queue("wait")
+    while prompt_id not in served.client.queue().running:
+        threading.Event().wait(0.02)
+    assert requests.post(f"{served.url}/interrupt", data=body, timeout=20).text == ""
+    assert served.entry(prompt_id)["status"]["messages"][-1][0] == "execution_interrupted"
+
+
 def test_the_history_has_a_prompt_before_its_client_hears_of_the_end(served: Served) -> None:
     connection = websocket.create_connection(f"{served.url.replace('http', 'ws', 1)}/ws?clientId=a", timeout=20)
     prompt_id, heard = str(uuid.uuid4()), list[str]()
@@ -164,6 +177,26 @@ def test_the_history_has_a_prompt_before_its_client_hears_of_the_end(served: Ser
     connection.close()
     assert entry is not None
     assert entry["status"]["messages"][-1][0] == heard[-1]
+
+
+def test_a_client_that_does_not_read_or_goes_away_stops_nobody(served: Served) -> None:
+    address = f"{served.url.replace('http', 'ws', 1)}/ws?clientId="
+    deaf = socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2])))
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: "
+    key = "dGhlIHNhbXBsZSBub25jZQ=="
+    deaf.sendall(f"GET /ws?clientId=deaf HTTP/1.1\r\nHost: x\r\n{upgrade}{key}\r\n\r\n".encode())
+    assert deaf.recv(12) == b"HTTP/1.1 101"
+    gone = websocket.create_connection(f"{address}gone", timeout=20)
+    assert gone.sock is not None
+    gone.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # to reset the connection
+    gone.shutdown()  # type: ignore[no-untyped-call]
+    prompts = []
+    for client_id in ("deaf", "gone", "deaf", "nobody"):
+        prompts.append(str(uuid.uuid4()))
+        prompt = {"1": {"class_type": "Say", "inputs": {"text": "x" * 9_000_000}}}
+        assert served.client.queue_prompt(prompt, prompts[-1], client_id, {}).is_whole
+    assert [served.entry(prompt_id)["status"]["status_str"] for prompt_id in prompts] == ["success"] * 4
+    deaf.close()
 
 
 def test_what_the_executor_refuses_is_a_400_with_its_words(served: Served) -> None:
