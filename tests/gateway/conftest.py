@@ -17,6 +17,7 @@ import pytest
 import requests
 import websocket
 
+from ..conftest import settings_for
 from ..endpoint.conftest import browser  # noqa: F401  a fixture
 from ..endpoint.test_endpoint import KEY, Client, free_port, serving
 from ..worker_process import WorkerProcess, running
@@ -96,6 +97,16 @@ class GatewayClient:
         finally:
             connection.shutdown()  # type: ignore[no-untyped-call]
             thread.join(5)
+
+
+@contextmanager
+def serving_real(folder: Path, model_paths: Path) -> Iterator[Client]:
+    """A local endpoint with one worker on the real ComfyUI, with the tiny models and the test nodes."""
+    port, arguments = free_port(), settings_for("real", model_paths).comfyui_args
+    command = ["--serve", "--workers", "1", "--port", str(port)]
+    with running(command, {"SERVE_API_KEY": KEY, "COMFYUI_ARGS": arguments}, folder) as process:
+        process.wait_for_log("serving http://", LONG)
+        yield Client(f"http://127.0.0.1:{port}/v2/local", process)
 
 
 @contextmanager
