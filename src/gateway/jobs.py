@@ -81,9 +81,10 @@ class Jobs:
         return web.json_response({"cancelled": await self.cancel(job_ids)})
 
     def _jobs(self) -> Iterator[dict[str, Any]]:
-        yield from (_waiting_job(queued, "pending") for queued in self.queue.pending)
-        yield from (_waiting_job(queued, "in_progress") for queued in self.queue.running)
-        yield from (_ended_job(prompt_id, entry) for prompt_id, entry in list(self.queue.history.items()))
+        running, pending, history = self.queue.snapshot()
+        yield from (_waiting_job(queued, "pending") for queued in pending)
+        yield from (_waiting_job(queued, "in_progress") for queued in running)
+        yield from (_ended_job(prompt_id, entry) for prompt_id, entry in history.items())
 
 
 def _waiting_job(queued: QueuedPrompt, state: str) -> dict[str, Any]:

@@ -101,6 +101,11 @@ class PromptQueue:
             later = [queued for _, _, queued in sorted(self._pending, key=lambda entry: entry[:2])]
             return [*self._waiting(), *later]
 
+    def snapshot(self) -> tuple[list[QueuedPrompt], list[QueuedPrompt], dict[str, Any]]:
+        """The prompts that run, the pending ones and the history, all at the same moment: each prompt is in one."""
+        with self._changed:
+            return self.running, self.pending, dict(self.history)
+
     @property
     def remaining(self) -> int:
         """The number of prompts that are pending or running."""

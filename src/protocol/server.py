@@ -111,9 +111,9 @@ class Server:
 
     async def show_queue(self, request: web.Request) -> web.Response:
         """GET /queue."""
-        running = [queued.as_json() for queued in self.queue.running]
-        pending = [queued.as_json() for queued in self.queue.pending]
-        return web.json_response({"queue_running": running, "queue_pending": pending})
+        running, pending, _ = self.queue.snapshot()
+        names = {"queue_running": running, "queue_pending": pending}
+        return web.json_response({name: [queued.as_json() for queued in prompts] for name, prompts in names.items()})
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """POST /queue: delete some or all pending prompts."""
