@@ -20,13 +20,19 @@ def refusing_other_pages(message: str) -> Middleware:
     """Refuses pages of other origins, with a message: any page open in a browser on this machine could use the GPU.
 
     The Host is checked too, of every request: another site's name may resolve to this machine (DNS rebinding). A
-    browser sends no Origin with some requests of other pages (images, scripts), but it says where they come from.
+    browser sends no Origin with some requests of other pages (images, scripts), but it says where they come from. A
+    link on another page may lead here; no other page may hold this one in a frame, under which it could have a person
+    click.
     """
 
     @web.middleware
     async def refuse_other_pages(request: web.Request, handler: Handler) -> web.StreamResponse:
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
-        is_link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        is_link = (
+            request.method == "GET"
+            and request.headers.get("Sec-Fetch-Mode") == "navigate"
+            and request.headers.get("Sec-Fetch-Dest") == "document"
+        )
         if (
             _hostname(f"//{request.host}") not in _LOOPBACK
             or (origin and origin != f"http://{request.host}")

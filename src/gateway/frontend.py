@@ -26,7 +26,12 @@ _NO_EDITOR = (
 
 def editor_version() -> str:
     """The version of the editor, "" if it is not installed."""
-    return metadata.version("comfyui-frontend-package") if find_spec(_EDITOR) else ""
+    if not _editor_folder():
+        return ""
+    try:
+        return metadata.version("comfyui-frontend-package")
+    except metadata.PackageNotFoundError:  # only its folder is on the path
+        return "of an unknown version"
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Frontend:
         """Add the routes that are not below /api, the editor's files last: they are at every other path."""
         router = application.router
         router.add_get("/internal/folder_paths", self.nothing)
-        router.add_get("/internal/logs", self.logs)
+        router.add_get("/internal/logs", self.log_text)
         router.add_get("/internal/logs/raw", self.logs)
         router.add_patch("/internal/logs/subscribe", self.nothing)
         router.add_get("/internal/files/{type}", self.files)
@@ -88,14 +93,18 @@ class Frontend:
         """GET /internal/files/{type}: the names in a folder, newest first, for nodes that load results."""
         kind = request.match_info["type"]
         if kind not in ("input", "output", "temp"):
-            raise web.HTTPBadRequest
+            return web.json_response({"error": "Invalid directory type"}, status=400)
         folder: Path = getattr(self.folders, kind)
         files = [path for path in folder.iterdir() if _is_shown(path)] if folder.is_dir() else []
-        files.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+        files.sort(key=_modified, reverse=True)
         return web.json_response([f"{path.name} [{kind}]" for path in files])
 
+    async def log_text(self, _: web.Request) -> web.Response:
+        """GET /internal/logs: the same as one text."""
+        return web.json_response("")
+
     async def logs(self, _: web.Request) -> web.Response:
-        """GET /internal/logs: the worker's log is in RunPod's console."""
+        """GET /internal/logs/raw: the worker's log is in RunPod's console."""
         return web.json_response({"entries": [], "size": {"cols": 80, "rows": 24}})
 
     async def nothing(self, _: web.Request) -> web.Response:
@@ -105,6 +114,13 @@ class Frontend:
 
 def _is_shown(path: Path) -> bool:
     return path.is_file() and not path.name.startswith(".")
+
+
+def _modified(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:  # it is gone
+        return 0.0
 
 
 def _editor_folder() -> Path | None:

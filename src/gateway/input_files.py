@@ -17,11 +17,13 @@ from ..inputs.checks import check_name
 from ..outputs.content_types import content_type
 from ..protocol.executor import Folders
 from ..storage.bucket import Bucket
+from ..workflow.files import may_name_file
 from .endpoint import EndpointFailed
 
 _ANNOTATED = re.compile(r"^(?P<name>.+?)\s*\[(?P<folder>input|output|temp)\]\s*$", re.DOTALL)
 _MAX_INLINE_BYTES = 6_500_000  # of all files together: base64 makes 8.7 MB of it, and RunPod accepts 10 MB
 _MAX_NAME = 200
+_PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
 _URL_SECONDS = 1800.0  # that an upload to the bucket is used again
 
 
@@ -36,7 +38,8 @@ class NamedFiles:
 def named_files(prompt: Mapping[str, Any], folders: Folders) -> NamedFiles:
     """The files of the folders that a prompt names: `photo.png`, `sub/photo.png [input]`, `x.png [output]`.
 
-    A copy of the prompt names them as the job does. A text that is the name of no such file stays as it is.
+    A copy of the prompt names them as the job does. A text that is the name of no such file stays as it is, and so do
+    prompts of text encoders and prefixes, which are no names of files.
     """
     found: dict[str, Path] = {}
 
@@ -52,8 +55,11 @@ def named_files(prompt: Mapping[str, Any], folders: Folders) -> NamedFiles:
             found[name] = file
         return name
 
-    nodes = {node_id: {**node, "inputs": renamed(node.get("inputs") or {})} for node_id, node in prompt.items()}
-    return NamedFiles(nodes, found)
+    def inputs_of(node: Mapping[str, Any]) -> dict[str, Any]:
+        inputs: Mapping[str, Any] = node.get("inputs") or {}
+        return {name: renamed(value) if may_name_file(inputs, name) else value for name, value in inputs.items()}
+
+    return NamedFiles({node_id: {**node, "inputs": inputs_of(node)} for node_id, node in prompt.items()}, found)
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def _file_of(text: str, folders: Folders) -> Path | None:
     try:
         file = (root / name).resolve()
         return file if file.is_relative_to(root) and file.is_file() else None
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # no file has that name; links in a circle
         return None
 
 
@@ -96,7 +102,8 @@ def _name_of(value: str, file: Path) -> str:
 
 
 def _other_name(value: str, file: Path) -> str:
-    return f"{hashlib.sha256(value.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}{file.suffix}"
+    suffix = file.suffix if _PLAIN_SUFFIX.fullmatch(file.suffix) else ""
+    return f"{hashlib.sha256(value.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}{suffix}"
 
 
 @dataclass(frozen=True)
@@ -108,7 +115,17 @@ class Sender:
     _uploading: threading.Lock = field(default_factory=threading.Lock)
 
     def fields(self, files: Mapping[str, Path]) -> list[dict[str, str]]:
-        """The entries of a job's `files`. Raises EndpointFailed for more than RunPod accepts, BucketFailed."""
+        """The entries of a job's `files`.
+
+        Raises EndpointFailed for more than RunPod accepts and for files that cannot be read, BucketFailed.
+        """
+        try:
+            return self._fields(files)
+        except OSError as error:
+            name = Path(error.filename).name if error.filename else "an input file"
+            raise EndpointFailed(f"{name} cannot be read: {error.strerror}") from error
+
+    def _fields(self, files: Mapping[str, Path]) -> list[dict[str, str]]:
         sizes = {name: file.stat().st_size for name, file in files.items()}
         inline, total = set[str](), 0
         for name in sorted(sizes, key=lambda name: sizes[name]):

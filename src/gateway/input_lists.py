@@ -29,7 +29,9 @@ def with_files_of(entry: Any, folders: Folders) -> Any:
     sections = entry.get("input") if isinstance(entry, Mapping) else None
     if not isinstance(sections, Mapping) or not any(True for _ in _upload_inputs(sections)):
         return entry
-    changed: dict[str, Any] = {section: dict(inputs) for section, inputs in sections.items()}
+    changed: dict[str, Any] = {
+        section: dict(inputs) if isinstance(inputs, Mapping) else inputs for section, inputs in sections.items()
+    }
     for section, name, config in _upload_inputs(sections):
         changed[section][name] = _with_files(config, folders)
     return {**entry, "input": changed}
@@ -51,7 +53,9 @@ def _with_files(config: list[Any], folders: Folders) -> list[Any]:
     listed = kind if isinstance(kind, list) else parameters.get("options")
     if not isinstance(listed, list):
         return config
-    files = list(dict.fromkeys([*_files(parameters, folders), *listed]))
+    own = _files(parameters, folders)
+    known = set(own)
+    files = [*own, *(option for option in listed if not isinstance(option, str) or option not in known)]
     return [files, parameters] if isinstance(kind, list) else [kind, {**parameters, "options": files}]
 
 

@@ -12,20 +12,30 @@ import json
 import logging
 import threading
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ..workflow.schemas import NodeSchema, read_schema
-from .endpoint import Endpoint, EndpointFailed
+from .endpoint import Endpoint, EndpointFailed, JobStatus
 
 log = logging.getLogger(__name__)
 
 _REQUEST = {"action": "info", "parts": ["object_info", "models"]}
 _MAX_SECONDS = 900.0  # from asking to the answer: a worker may have to be started, with a large image
-_KEPT = ("versions", "devices", "memory", "node_replacements", "object_info", "models")
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError, OSError, EOFError, RecursionError, zlib.error)
+_KEPT = {
+    "versions": dict,
+    "devices": list,
+    "memory": dict,
+    "node_replacements": dict,
+    "object_info": dict,
+    "models": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -48,11 +58,13 @@ class Kept:
 class NodeClasses:
     """Those of one endpoint. May be used from several threads."""
 
-    def __init__(self, endpoint: Endpoint, file: Path) -> None:
+    def __init__(self, endpoint: Endpoint, file: Path, max_seconds: float = _MAX_SECONDS) -> None:
         self._endpoint = endpoint
         self._file = file
+        self._max_seconds = max_seconds
         self._asking = threading.Lock()
-        self._asked_at = 0.0
+        self._answered_at = 0.0
+        self._noted = list[Mapping[str, str]]()
         self.failure = ""
         """Why the last attempt to ask failed; empty if it did not."""
         self.kept = self._read()
@@ -69,33 +81,34 @@ class NodeClasses:
         """
         called_at = time.monotonic()
         with self._asking:
-            if self._asked_at > called_at:
+            if self._answered_at > called_at:
                 return
-            self._asked_at = time.monotonic()
             try:
-                self.kept = self._read_answer(self._run())
+                self.kept = self._read_answer(self._answer())
                 self.failure = ""
                 self._write()
             except EndpointFailed as error:
                 self.failure = error.message
                 log.warning("the node classes could not be asked for: %s", error)
+            except OSError as error:
+                log.warning("the node classes could not be kept in %s: %s", self._file, error.strerror)
+            self._answered_at = time.monotonic()
 
     def note_versions(self, versions: Mapping[str, str]) -> None:
-        """Ask again, in a thread, if a job was answered by another version of the worker or of ComfyUI."""
-        if versions and versions != {name: self.kept.versions.get(name) for name in versions}:
+        """Ask again, in a thread, if a job was answered by another version of the worker or of ComfyUI.
+
+        Once for each: while an endpoint changes from one to the next, its workers are of both.
+        """
+        if not versions or versions == {name: self.kept.versions.get(name) for name in versions}:
+            return
+        if versions not in self._noted:
+            self._noted.append(versions)
             threading.Thread(target=self.ask, daemon=True, name="node-classes").start()
 
-    def _run(self) -> Mapping[str, Any]:
+    def _answer(self) -> Mapping[str, Any]:
         """The answer of the worker. Raises EndpointFailed."""
         log.info("asking the endpoint for its node classes; this may start a worker")
-        stop = threading.Event()
-        limit = threading.Timer(_MAX_SECONDS, stop.set)
-        limit.daemon = True
-        limit.start()
-        status = self._endpoint.follow(self._endpoint.run(_REQUEST), stop)
-        limit.cancel()
-        if stop.is_set() and status.state == "CANCELLED":
-            raise EndpointFailed(f"no worker of the endpoint answered within {_MAX_SECONDS:.0f} s")
+        status = self._ended(self._endpoint.run(_REQUEST))
         answer = status.output if isinstance(status.output, dict) else {}
         if status.state != "COMPLETED" or answer.get("status") != "success":
             raise EndpointFailed(str(status.error or answer.get("error") or f"the job is {status.state}")[:500])
@@ -103,24 +116,54 @@ class NodeClasses:
             raise EndpointFailed("the worker of the endpoint is too old for a gateway: update its image")
         return answer
 
+    def _ended(self, job_id: str) -> JobStatus:
+        """How the job ended. Raises EndpointFailed, also if that takes too long: then it is cancelled.
+
+        In a thread of its own: that of a job whose endpoint is away stays until it can be cancelled.
+        """
+        stop, ended = threading.Event(), SimpleQueue[JobStatus | EndpointFailed]()
+
+        def follow() -> None:
+            try:
+                ended.put(self._endpoint.follow(job_id, stop))
+            except EndpointFailed as error:
+                ended.put(error)
+
+        threading.Thread(target=follow, daemon=True, name="node-classes-job").start()
+        try:
+            status = ended.get(timeout=self._max_seconds)
+        except Empty:
+            stop.set()
+            raise EndpointFailed(
+                f"no worker of the endpoint answered within {self._max_seconds:.0f} s; RunPod's console shows whether "
+                "its workers start"
+            ) from None
+        if isinstance(status, EndpointFailed):
+            raise status
+        return status
+
     @staticmethod
     def _read_answer(answer: Mapping[str, Any]) -> Kept:
         try:
-            return Kept(
+            found = Kept(
                 object_info=_unpacked(answer["object_info"]),
                 models=_unpacked(answer["all_models"]),
                 node_replacements=answer.get("node_replacements") or {},
-                versions={name: answer["versions"][name] for name in ("worker", "comfyui")},
+                versions=dict(answer["versions"]),
                 devices=answer.get("devices") or [],
                 memory=answer.get("memory") or {},
             )
-        except (KeyError, TypeError, ValueError, OSError) as error:
+            return _checked(found)
+        except _BROKEN as error:
             raise EndpointFailed("the endpoint's answer is not that of this worker") from error
 
     def _read(self) -> Kept:
         try:
-            return Kept(**json.loads(gzip.decompress(self._file.read_bytes())))
-        except (OSError, ValueError, TypeError, EOFError):
+            return _checked(Kept(**json.loads(gzip.decompress(self._file.read_bytes()))))
+        except FileNotFoundError:
+            return Kept()
+        except _BROKEN:
+            log.warning("%s is broken: the node classes will be asked for again", self._file)
             return Kept()
 
     def _write(self) -> None:
@@ -128,6 +171,18 @@ class NodeClasses:
         new = self._file.with_suffix(".new")
         new.write_bytes(gzip.compress(content))
         new.replace(self._file)
+
+
+def _checked(kept: Kept) -> Kept:
+    """Raises TypeError unless everything has its type."""
+    models = kept.models.values() if isinstance(kept.models, dict) else ()
+    if not (
+        all(isinstance(getattr(kept, name), kind) for name, kind in _KEPT.items())
+        and all(isinstance(entry, dict) for entry in kept.object_info.values())
+        and all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in models)
+    ):
+        raise TypeError
+    return kept
 
 
 def _unpacked(packed: str) -> Any:

@@ -28,6 +28,7 @@ from .input_lists import with_files_of, with_local_files
 from .jobs import Jobs
 from .node_classes import NodeClasses
 from .results import ResultSaver
+from .safe_files import telling_file_errors
 from .store import StoredQueue
 from .user_data import UserData
 
@@ -86,7 +87,7 @@ class Gateway(Server):
     def application(self) -> web.Application:
         """See `Server`; with the guard of this machine, and the editor."""
         application = super().application()
-        application.middlewares.append(refusing_other_pages(_OTHER_PAGES))
+        application.middlewares.extend((refusing_other_pages(_OTHER_PAGES), telling_file_errors))
         application.router.add_post("/gateway/refresh", self.refresh)
         application.router.add_post("/api/gateway/refresh", self.refresh)
         self._frontend.add_to(application)

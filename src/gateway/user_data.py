@@ -13,11 +13,12 @@ from typing import Any
 
 from aiohttp import web
 
-from ..protocol.server import Route
-from .safe_files import headers_of, inside
+from ..protocol.server import Route, read_json
+from .safe_files import headers_of, inside, new_file
 
 _SETTINGS = "comfy.settings.json"
 _STYLE = "user.css"
+_FLAGS = ("recurse", "full_info", "split")
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class UserData:
 
     async def change_settings(self, request: web.Request) -> web.Response:
         """POST /settings: an object of some of them."""
-        changed = await _json(request)
+        changed = await read_json(request)
         if not isinstance(changed, dict):
             raise web.HTTPBadRequest(text="the body must be an object of settings")
         self._save_settings({**self._settings(), **changed})
@@ -66,7 +67,8 @@ class UserData:
 
     async def change_setting(self, request: web.Request) -> web.Response:
         """POST /settings/{id}."""
-        self._save_settings({**self._settings(), request.match_info["id"]: await _json(request)})
+        value = await read_json(request)  # before the others are read: there may be several such requests at a time
+        self._save_settings({**self._settings(), request.match_info["id"]: value})
         return web.Response()
 
     def _settings(self) -> dict[str, Any]:
@@ -82,23 +84,27 @@ class UserData:
     # --- Files -----------------------------------------------------------------------------------------
 
     async def list_files(self, request: web.Request) -> web.Response:
-        """GET /userdata?dir=…: the files there, as paths or, with `full_info`, with size and times in milliseconds."""
+        """GET /userdata?dir=…: the files there, as paths or, with `full_info`, with size and times in milliseconds.
+
+        Without hidden ones: the editor keeps its own notes in such.
+        """
         query = request.query
         if not query.get("dir"):
             raise web.HTTPBadRequest(text="Directory not provided")
-        folder = self._path(query["dir"])
+        folder = self._folder(query["dir"])
         if not folder.is_dir():
             raise web.HTTPNotFound(text="Directory not found")
-        is_deep, is_full, is_split = (query.get(name) == "true" for name in ("recurse", "full_info", "split"))
+        is_deep, is_full, is_split = (query.get(name, "").lower() == "true" for name in _FLAGS)
         files = (path for path in (folder.rglob("*") if is_deep else folder.iterdir()) if path.is_file())
-        paths = ((path, path.relative_to(folder).as_posix()) for path in sorted(files))
+        paths = [(path, path.relative_to(folder).as_posix()) for path in sorted(files)]
+        paths = [(path, name) for path, name in paths if not name.startswith(".") and "/." not in name]
         return web.json_response(
             [_info(path, name) if is_full else [name, *name.split("/")] if is_split else name for path, name in paths]
         )
 
     async def list_entries(self, request: web.Request) -> web.Response:
         """GET /v2/userdata?path=…: the folders and files below, folders first."""
-        folder = self._path(request.query.get("path") or ".")
+        folder = self._folder(request.query.get("path") or ".")
         if folder.is_file():
             raise web.HTTPBadRequest(text="Requested path is not a directory")
         if not folder.is_dir():
@@ -107,10 +113,13 @@ class UserData:
         return web.json_response([self._entry(path) for path in entries])
 
     def _entry(self, path: Path) -> dict[str, Any]:
-        place = {"name": path.name, "path": path.relative_to(self.folder).as_posix()}
+        place = {"name": path.name, "path": path.relative_to(self.folder.resolve()).as_posix()}
         if path.is_dir():
             return {**place, "type": "directory"}
-        status = path.stat()
+        try:
+            status = path.stat()
+        except OSError:  # a link to nothing
+            return {**place, "type": "file"}
         return {**place, "type": "file", "size": status.st_size, "modified": status.st_mtime}
 
     async def read(self, request: web.Request) -> web.StreamResponse:
@@ -118,7 +127,7 @@ class UserData:
         path = self._path(request.match_info["file"])
         if not path.is_file():
             raise web.HTTPNotFound
-        headers = headers_of(path.name, request)
+        headers = headers_of(path.name, request, is_download=True)
         if path == self.folder.resolve() / _STYLE:
             headers = {"Content-Type": "text/css", "X-Content-Type-Options": "nosniff"}
         return web.FileResponse(path, headers=headers)
@@ -126,7 +135,7 @@ class UserData:
     async def write(self, request: web.Request) -> web.Response:
         """POST /userdata/{file}: the body is its content; with `overwrite=false` 409 if it exists."""
         path = self._path(request.match_info["file"])
-        if path.is_dir() or path == self.folder.resolve():
+        if path.is_dir():
             raise web.HTTPBadRequest(text="this is a directory")
         if request.query.get("overwrite") == "false" and path.exists():
             raise web.HTTPConflict(text="File already exists")
@@ -146,6 +155,8 @@ class UserData:
         source, target = self._path(request.match_info["file"]), self._path(request.match_info["dest"])
         if not source.is_file():
             raise web.HTTPNotFound
+        if target.is_dir():
+            raise web.HTTPBadRequest(text="this is a directory")
         if request.query.get("overwrite") == "false" and target.exists():
             raise web.HTTPConflict(text="File already exists")
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +166,9 @@ class UserData:
     def _path(self, name: str) -> Path:
         """Where a file of the user is. Raises HTTPForbidden for one outside the folder."""
         return inside(self.folder, name)
+
+    def _folder(self, name: str) -> Path:
+        return self.folder.resolve() if name in (".", "./") else self._path(name)
 
     def _told(self, path: Path, request: web.Request) -> web.Response:
         name = path.relative_to(self.folder.resolve()).as_posix()
@@ -169,14 +183,6 @@ def _info(path: Path, name: str) -> dict[str, Any]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f"{path.name}.new")
-    new.write_bytes(content)
-    new.replace(path)
-
-
-async def _json(request: web.Request) -> Any:
-    try:
-        return await request.json()
-    except ValueError as error:
-        raise web.HTTPBadRequest(text="the body must be JSON") from error
+    with new_file(path) as new:
+        new.write_bytes(content)
+        new.replace(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import platform
 import threading
 import time
@@ -22,6 +24,7 @@ from .report import ENDINGS, Frame, RunReport
 Route = tuple[str, str, Callable[[web.Request], Any]]
 
 _MAX_BODY = 100 * 1024 * 1024
+_MAX_NUMBER = 2**53  # that JavaScript and SQLite hold exactly
 _FOLDER_TYPES = ("input", "output", "temp")
 _BAD_PROMPT_ID = {
     "type": "invalid_prompt_id",
@@ -35,6 +38,16 @@ _NO_PROMPT = {
     "message": "No prompt provided",
     "details": "No prompt provided",
     "extra_info": {},
+}
+
+
+_NULL = type(None)
+# Fields of a request to /prompt: what they may be.
+_PROMPT_FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "client_id": ((str, _NULL), "a string"),
+    "extra_data": ((dict, _NULL), "an object"),
+    "number": ((int, float), "a number"),
+    "partial_execution_targets": ((list, _NULL), "a list of node ids"),
 }
 
 
@@ -53,8 +66,11 @@ class Server:
         """The routes, each also under /api, as ComfyUI has them."""
         application = web.Application(client_max_size=_MAX_BODY)
         for method, path, route in self.routes():
-            application.router.add_route(method, path, route)
-            application.router.add_route(method, f"/api{path}", route)
+            for served in (path, f"/api{path}"):
+                if method == "GET":
+                    application.router.add_get(served, route)  # which has HEAD as well
+                else:
+                    application.router.add_route(method, served, route)
         application.on_startup.append(self._start_workers)
         return application
 
@@ -90,13 +106,16 @@ class Server:
         prompt_id = body.get("prompt_id")
         if prompt_id is not None and not _is_canonical_uuid(prompt_id):
             return web.json_response({"error": _BAD_PROMPT_ID, "node_errors": {}}, status=400)
+        if problem := _problem_of(body):
+            error = {"type": "invalid_prompt", "message": problem, "details": "", "extra_info": {}}
+            return web.json_response({"error": error, "node_errors": {}}, status=400)
         number = self.queue.next_number(bool(body.get("front")))
         result = self.executor.validate(body["prompt"], body.get("partial_execution_targets"))
         if result.error:
             return web.json_response({"error": result.error, "node_errors": result.node_errors}, status=400)
         extra_data = dict(body.get("extra_data") or {})
         extra_data["create_time"] = int(time.time() * 1000)
-        if "client_id" in body:
+        if body.get("client_id") is not None:
             extra_data["client_id"] = body["client_id"]
         if "number" in body:
             number = float(body["number"])
@@ -118,21 +137,21 @@ class Server:
     async def change_queue(self, request: web.Request) -> web.Response:
         """POST /queue: delete some or all pending prompts."""
         body = await _body(request)
-        taken = self.queue.clear() if body.get("clear") else self.queue.delete(body.get("delete", []))
+        taken = self.queue.clear() if body.get("clear") else self.queue.delete(_ids_to_delete(body))
         for prompt_id in taken:
             self.executor.interrupt(prompt_id)
         await self.broadcast_status()
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """POST /interrupt: stop what runs; if the body has a `prompt_id`, only that."""
+        """POST /interrupt: stop what runs; if `prompt_id` is given, only that. A body that is no JSON is as none."""
         try:
-            body = await request.json()
-        except (ValueError, RecursionError):
-            body = None
-        wanted = body.get("prompt_id") if isinstance(body, dict) else None
+            body = json_of(await request.read())
+        except ValueError:
+            body = {}
+        wanted = _object(body).get("prompt_id")
         for queued in self.queue.running:
-            if wanted in (None, queued.prompt_id):
+            if not wanted or wanted == queued.prompt_id:
                 self.executor.interrupt(queued.prompt_id)
         return web.Response()
 
@@ -214,7 +233,7 @@ class Server:
     async def change_history(self, request: web.Request) -> web.Response:
         """POST /history: delete some or all entries."""
         body = await _body(request)
-        self.queue.delete_history(list(self.queue.history) if body.get("clear") else body.get("delete", []))
+        self.queue.delete_history(list(self.queue.history) if body.get("clear") else _ids_to_delete(body))
         return web.Response()
 
     async def view(self, request: web.Request) -> web.StreamResponse:
@@ -263,15 +282,60 @@ class Server:
         return web.json_response(self.features())
 
 
+def json_of(content: bytes) -> Any:
+    """What a body holds as JSON. Raises ValueError: also for numbers that are none for JavaScript, NaN and infinity.
+
+    Browsers could not read what the server later says of these.
+    """
+    try:
+        return json.loads(content, parse_float=_finite, parse_constant=_finite)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+async def read_json(request: web.Request) -> Any:
+    """What a request holds as JSON, whatever its content type says. Raises HTTPBadRequest."""
+    try:
+        return json_of(await request.read())
+    except ValueError as error:
+        raise web.HTTPBadRequest(text="the body must be JSON") from error
+
+
 async def _body(request: web.Request) -> dict[str, Any]:
     """The object that a request holds as JSON. Raises HTTPBadRequest."""
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError) as error:
-        raise web.HTTPBadRequest(text="the body must be JSON") from error
+    return _object(await read_json(request))
+
+
+def _object(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise web.HTTPBadRequest(text="the body must be a JSON object")
     return body
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is not a JSON number")
+    return number
+
+
+def _problem_of(body: dict[str, Any]) -> str:
+    """What is wrong with the fields of a request to /prompt besides the prompt, "" for nothing."""
+    for name, (types, what) in _PROMPT_FIELDS.items():
+        if name in body and (not isinstance(body[name], types) or isinstance(body[name], bool)):
+            return f"{name} must be {what}"
+    if abs(body.get("number", 0)) > _MAX_NUMBER:
+        return "number is too large"
+    targets = body.get("partial_execution_targets") or []
+    return "" if all(isinstance(target, str) for target in targets) else "a target must be the id of a node"
+
+
+def _ids_to_delete(body: dict[str, Any]) -> list[str]:
+    """The prompts to delete. Raises HTTPBadRequest."""
+    prompt_ids = body.get("delete", [])
+    if not isinstance(prompt_ids, list):
+        raise web.HTTPBadRequest(text="delete must be a list of ids")
+    return [prompt_id for prompt_id in prompt_ids if isinstance(prompt_id, str)]
 
 
 def _whole(request: web.Request, name: str, default: int) -> int:

@@ -30,12 +30,16 @@ def place_files(workflow: Workflow, files: Mapping[str, PlacedFile]) -> tuple[di
     graph, placed = Graph(workflow), editable_copy(workflow)
     used: set[str] = set()
     for node_id in graph:
-        is_encoder = "clip" in graph.inputs(node_id)
         is_absolute = bool(_TAKES_ABSOLUTE_PATH.search(graph.class_of(node_id)))
         for name, value in graph.inputs(node_id).items():
-            if name != "filename_prefix" and not (is_encoder and _PROMPT.search(name)):
+            if may_name_file(graph.inputs(node_id), name):
                 placed[node_id]["inputs"][name] = _replace_names(value, files, is_absolute, used)
     return placed, used
+
+
+def may_name_file(inputs: Mapping[str, Any], name: str) -> bool:
+    """Whether an input of a node with these inputs may be the name of a file: prompts and prefixes are not."""
+    return name != "filename_prefix" and not ("clip" in inputs and _PROMPT.search(name))
 
 
 def _replace_names(value: Any, files: Mapping[str, PlacedFile], is_absolute: bool, used: set[str]) -> Any:
