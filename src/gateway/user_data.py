@@ -109,7 +109,7 @@ class UserData:
             raise web.HTTPBadRequest(text="Requested path is not a directory")
         if not folder.is_dir():
             raise web.HTTPNotFound(text="Requested path not found")
-        entries = sorted(folder.rglob("*"), key=lambda path: (path.is_file(), path.name.lower()))
+        entries = sorted(folder.rglob("*"), key=lambda path: (not path.is_dir(), path.name.lower()))
         return web.json_response([self._entry(path) for path in entries])
 
     def _entry(self, path: Path) -> dict[str, Any]:
