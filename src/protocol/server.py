@@ -144,12 +144,12 @@ class Server:
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """POST /interrupt: stop what runs; if `prompt_id` is given, only that. A body that is no JSON is as none."""
+        """POST /interrupt: stop what runs; if `prompt_id` is given, only that. A body that is no object is as none."""
         try:
             body = json_of(await request.read())
         except ValueError:
-            body = {}
-        wanted = _object(body).get("prompt_id")
+            body = None
+        wanted = body.get("prompt_id") if isinstance(body, dict) else None
         for queued in self.queue.running:
             if not wanted or wanted == queued.prompt_id:
                 self.executor.interrupt(queued.prompt_id)
