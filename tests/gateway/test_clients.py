@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 SCRIPTS = Path(__file__).parent / "clients"
 HANG = 120.0  # no measure
 UNREACHABLE = re.compile(
-    r"from versions: none|ConnectionError|ConnectTimeout|ReadTimeout|Could not fetch URL"
+    r"No module named pip|from versions: none|ConnectionError|ConnectTimeout|ReadTimeout|Could not fetch URL"
     r"|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|E40[34]"
 )
 # No program may send anything to anybody else: not what they do (telemetry), and not by accident.
@@ -93,7 +93,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Programs:
     ended = [(process.communicate(timeout=600)[0], process.returncode) for process in started]
     for output, status in ended:
         if status and UNREACHABLE.search(output):
-            pytest.skip(f"PyPI or npm cannot be reached: {output[-500:]}")
+            pytest.skip(f"PyPI or npm cannot be reached, or there is no pip: {output[-500:]}")
         assert status == 0, output
     return Programs(folder)
 
