@@ -71,6 +71,9 @@ class DraftExecutor:
         """See `Executor`."""
         self.interrupted.set()
 
+    def withdraw(self, prompt_id: str) -> None:
+        """See `Executor`: every prompt begins at once."""
+
     def free_memory(self) -> None:
         """See `Executor`."""
         self._cache = {}

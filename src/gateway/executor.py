@@ -47,6 +47,7 @@ class JobExecutor:
     """Whether a client, by its id, shows previews."""
     concurrency: int = _MAX_JOBS
     _stops: dict[str, threading.Event] = field(default_factory=dict)
+    _withdrawn: set[str] = field(default_factory=set)
     _unsent: list[tuple[float, str]] = field(default_factory=list)
     _sent: threading.Condition = field(default_factory=threading.Condition)
 
@@ -75,6 +76,15 @@ class JobExecutor:
         """See `Executor`."""
         self._stops.setdefault(prompt_id, threading.Event()).set()  # it may be on its way to `execute`
 
+    def withdraw(self, prompt_id: str) -> None:
+        """See `Executor`."""
+        self._withdrawn.add(prompt_id)
+        self.interrupt(prompt_id)
+
+    def was_withdrawn(self, prompt_id: str) -> bool:
+        """Whether its user has deleted a prompt."""
+        return prompt_id in self._withdrawn
+
     def free_memory(self) -> None:
         """See `Executor`: a worker that has nothing to do ends by itself."""
 
@@ -92,6 +102,7 @@ class JobExecutor:
             yield self._stops.setdefault(prompt_id, threading.Event())
         finally:
             del self._stops[prompt_id]
+            self._withdrawn.discard(prompt_id)
 
     @contextmanager
     def turn_to_send(self, queued: QueuedPrompt) -> Iterator[None]:
@@ -127,7 +138,7 @@ class _JobRun:
             if job_id is None:
                 with self._executor.turn_to_send(self._queued):
                     if self._stop.is_set():
-                        return
+                        return self._cancel()
                     job_id = self._submit()
             status = self._executor.endpoint.follow(job_id, self._stop, self._show)
             self._end(status)
@@ -216,14 +227,19 @@ class _JobRun:
         if status.state == "COMPLETED" and answer.get("status") == "success":
             self._succeed(answer)
         elif status.state == "CANCELLED":
-            if self._has_begun:
-                self._report.interrupted(self._node_id, self._done)
+            self._cancel()
         elif status.state == "COMPLETED" and not answer:
             self._fail("the result was lost: it was larger than RunPod accepts; use smaller outputs or a bucket")
         elif status.state == "TIMED_OUT":
             self._fail(f"the endpoint ended the job: {status.error or 'it took longer than its execution timeout'}")
         else:
             self._fail(str(answer.get("error") or status.error or f"the job is {status.state}"), answer)
+
+    def _cancel(self) -> None:
+        """Report that it was cancelled, unless its user has deleted it before it began."""
+        if self._has_begun or not self._executor.was_withdrawn(self._queued.prompt_id):
+            self._begin()
+            self._report.interrupted(self._node_id, self._done)
 
     def _succeed(self, answer: Mapping[str, Any]) -> None:
         saved = self._executor.saver.save(answer)

@@ -114,7 +114,7 @@ class Gateway(Server):
         there = {queued.prompt_id for queued in [*self.queue.pending, *self.queue.running]} & wanted
         taken = [*self.queue.delete(there), *(queued.prompt_id for queued in self.queue.running)]
         for prompt_id in there & set(taken):
-            self.executor.interrupt(prompt_id)
+            self.executor.withdraw(prompt_id)
         await self.broadcast_status()
         return bool(there)
 

@@ -54,11 +54,14 @@ class Executor(Protocol):
     def execute(self, queued: QueuedPrompt, report: RunReport) -> None:
         """Run a prompt until it ends, and report how: `succeeded`, `interrupted` or `failed`.
 
-        For one that is interrupted before it began, nothing is reported.
+        For one that is withdrawn before it began, nothing is reported.
         """
 
     def interrupt(self, prompt_id: str) -> None:
         """Ask a prompt to stop that was given to `execute`; this does not wait for it."""
+
+    def withdraw(self, prompt_id: str) -> None:
+        """The same for a prompt that its user deletes: it is to leave no trace, unless it has begun."""
 
     def free_memory(self) -> None:
         """Drop cached results."""

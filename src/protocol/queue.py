@@ -95,6 +95,12 @@ class PromptQueue:
             return [queued for queued in self._taken.values() if queued.prompt_id in self._begun]
 
     @property
+    def current(self) -> list[QueuedPrompt]:
+        """What an interrupt is meant for: the prompts that run or, if none does yet, the first that was taken."""
+        with self._changed:
+            return self.running or self._waiting()[:1]
+
+    @property
     def pending(self) -> list[QueuedPrompt]:
         """The pending prompts in the order in which they will run."""
         with self._changed:

@@ -139,18 +139,21 @@ class Server:
         body = await _body(request)
         taken = self.queue.clear() if body.get("clear") else self.queue.delete(_ids_to_delete(body))
         for prompt_id in taken:
-            self.executor.interrupt(prompt_id)
+            self.executor.withdraw(prompt_id)
         await self.broadcast_status()
         return web.Response()
 
     async def interrupt(self, request: web.Request) -> web.Response:
-        """POST /interrupt: stop what runs; if `prompt_id` is given, only that. A body that is no object is as none."""
+        """POST /interrupt: stop what runs; if `prompt_id` is given, only that. A body that is no object is as none.
+
+        If nothing runs yet, what comes first is stopped: its client believes that it runs.
+        """
         try:
             body = json_of(await request.read())
         except ValueError:
             body = None
         wanted = body.get("prompt_id") if isinstance(body, dict) else None
-        for queued in self.queue.running:
+        for queued in self.queue.running if wanted else self.queue.current:
             if not wanted or wanted == queued.prompt_id:
                 self.executor.interrupt(queued.prompt_id)
         return web.Response()

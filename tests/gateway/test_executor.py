@@ -89,6 +89,11 @@ class Bench:
         for prompt_id in list(self.executor._stops):
             self.executor.interrupt(prompt_id)
 
+    def withdraw(self) -> None:
+        """Delete what waits."""
+        for prompt_id in list(self.executor._stops):
+            self.executor.withdraw(prompt_id)
+
     def kinds(self) -> list[str]:
         return [kind for kind, _ in self.events]
 
@@ -231,10 +236,20 @@ def test_an_interrupt_cancels_the_job(bench: Bench) -> None:
 
 def test_a_prompt_that_is_deleted_before_it_began_leaves_nothing(bench: Bench) -> None:
     bench.endpoint.statuses = [WAITS]
-    bench.endpoint.asked = lambda count: bench.interrupt() if count == 2 else None
+    bench.endpoint.asked = lambda count: bench.withdraw() if count == 2 else None
     assert bench.run() is None
     assert (bench.endpoint.cancels, bench.events) == (1, [])
     assert not StoredQueue(bench.folder / "prompts.db").pending
+
+
+def test_a_prompt_that_is_interrupted_before_it_began_is_in_the_history(bench: Bench) -> None:
+    bench.endpoint.statuses = [WAITS]
+    bench.endpoint.asked = lambda count: bench.interrupt() if count == 2 else None
+    entry = bench.run()
+    assert entry is not None
+    assert [kind for kind, _ in entry["status"]["messages"]] == [
+        *("execution_start", "execution_cached", "execution_interrupted")
+    ]
 
 
 def test_a_result_that_was_there_before_the_interrupt_is_not_lost(bench: Bench) -> None:
@@ -321,7 +336,7 @@ def test_jobs_are_sent_in_the_order_of_the_queue_and_none_for_a_prompt_that_is_d
         threads = [execute(queued) for queued in (third, second, first)]
         while len(executor._unsent) < 4:
             assert not begun.wait(0.01)
-        executor.interrupt(second.prompt_id)
+        executor.withdraw(second.prompt_id)
     for thread in threads:
         thread.join(20)
     assert [job["workflow"]["9"]["inputs"]["n"] for job in bench.endpoint.jobs] == [1, 3]

@@ -42,6 +42,7 @@ class SayingExecutor:
     stopped: threading.Event = field(default_factory=threading.Event)
     freed: int = 0
     interrupted: list[str] = field(default_factory=list)
+    withdrawn: list[str] = field(default_factory=list)
 
     def validate(self, prompt: dict[str, Any], targets: Collection[str] | None) -> ValidationResult:
         known = all(node["class_type"] == "Say" for node in prompt.values())
@@ -67,6 +68,9 @@ class SayingExecutor:
     def interrupt(self, prompt_id: str) -> None:
         self.interrupted.append(prompt_id)
         self.stopped.set()
+
+    def withdraw(self, prompt_id: str) -> None:
+        self.withdrawn.append(prompt_id)
 
     def free_memory(self) -> None:
         self.freed += 1
