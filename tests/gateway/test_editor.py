@@ -90,6 +90,8 @@ def slow(steps: int) -> workflows.Workflow:
 
 def test_the_editor_has_the_node_classes_of_the_endpoint(window: EditorPage) -> None:
     window.shot("arrival")
+    if window.name != "installed":
+        assert f"has the editor {window.name} " in window.client.process.log
     served = set(window.client.get("/object_info").json())
     assert len(served) > 500
     assert served <= set(window.page.evaluate("Object.keys(LiteGraph.registered_node_types)"))
