@@ -105,6 +105,18 @@ class EditorPage:
         )
         self.page.mouse.click(*self.page.evaluate(script, node), **how)
 
+    def press(self, key: str) -> None:
+        """Press a key while the graph has the focus."""
+        self.page.locator("#graph-canvas").focus()
+        self.page.keyboard.press(key)
+
+    def save(self, name: str) -> None:
+        """Save the workflow that has no name yet."""
+        self.press("Control+s")
+        self.page.get_by_role("dialog").get_by_role("textbox").fill(name)
+        with self.page.expect_response("**/api/userdata/**"):
+            self.page.keyboard.press("Enter")
+
     def put(self, name: str, content: bytes) -> None:
         """Put a file into the input folder, past the editor."""
         assert self.client.post("/upload/image", files={"image": (name, content)}).status_code == 200

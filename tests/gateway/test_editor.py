@@ -222,9 +222,8 @@ def test_only_a_persons_refresh_asks_the_endpoint(window: EditorPage) -> None:
     assert (
         window.times_asked() == 1
     )  # at the start, as there were no classes; all that the tests before did asked nothing
-    page.locator("#graph-canvas").focus()
     with page.expect_response("**/api/gateway/refresh") as answered:
-        page.keyboard.press("r")
+        window.press("r")
         page.get_by_text("Asking the endpoint for its node classes and models").first.wait_for()
         window.shot("asking")
     assert answered.value.json() == {"error": ""}
@@ -238,6 +237,23 @@ def test_only_a_persons_refresh_asks_the_endpoint(window: EditorPage) -> None:
     assert window.times_asked() == 2
 
 
+def test_a_workflow_is_saved_and_renamed(window: EditorPage, tmp_path: Path) -> None:
+    page = window.page
+    window.open(workflows.still(prefix="renamed"), tmp_path, "unsaved")
+    window.save("first name")
+    window.press("w")
+    page.get_by_test_id("workflows-sidebar").get_by_text("first name").click(button="right")
+    page.get_by_role("menuitem", name="Rename").click()
+    page.get_by_test_id("workflows-sidebar").get_by_role("textbox").last.fill("other name")
+    window.shot("renaming")
+    with page.expect_response("**/move/**"):
+        page.keyboard.press("Enter")
+    window.press("w")
+    assert window.client.get("/userdata", dir="workflows").json() == ["other name.json"]
+    kept = window.client.get("/userdata/workflows%2Fother name.json").json()
+    assert "renamed" in [value for node in kept["nodes"] for value in node.get("widgets_values", [])]
+
+
 def test_workflows_settings_and_results_outlast_the_browser_and_the_gateway(
     desk: Desk, window: EditorPage, tmp_path: Path
 ) -> None:
@@ -245,11 +261,7 @@ def test_workflows_settings_and_results_outlast_the_browser_and_the_gateway(
     prompt_id = window.run()
     window.wait_for_picture("4", 128)
     page = window.page
-    page.locator("#graph-canvas").focus()
-    page.keyboard.press("Control+s")
-    page.get_by_role("dialog").get_by_role("textbox").fill("my picture")
-    with page.expect_response("**/api/userdata/**"):
-        page.keyboard.press("Enter")
+    window.save("my picture")
     page.evaluate("app.extensionManager.setting.set('Comfy.LinkRenderMode', 0)")
     window.wait("async () => (await (await fetch('/api/settings')).json())['Comfy.LinkRenderMode'] === 0")
     window.shot("saved")
@@ -259,20 +271,18 @@ def test_workflows_settings_and_results_outlast_the_browser_and_the_gateway(
     desk.sit_down()
     window, page = desk.window, desk.window.page
     assert page.evaluate("app.extensionManager.setting.get('Comfy.LinkRenderMode')") == 0
-    page.locator("#graph-canvas").focus()
-    page.keyboard.press("w")
+    window.press("w")
     page.get_by_test_id("workflows-sidebar").get_by_text("my picture").first.click()
     window.wait("() => app.graph.nodes.some((node) => node.widgets?.some((widget) => widget.value === 'kept'))")
     window.shot("reopened")
-    page.keyboard.press("w")
+    window.press("w")
     page.get_by_test_id("queue-overlay-toggle").click()
     row = page.locator(f'[data-job-id="{prompt_id}"]')
     row.get_by_text("kept_00001_.png").wait_for()
     window.wait_for_images(row)
     window.shot("jobs")
     page.get_by_test_id("queue-overlay-toggle").click()
-    page.locator("#graph-canvas").focus()
-    page.keyboard.press("a")
+    window.press("a")
     page.get_by_text("kept_00001_", exact=True).wait_for()
     window.wait("() => document.querySelector('img[src*=kept_00001_]')?.naturalWidth === 128")
     window.shot("media")
