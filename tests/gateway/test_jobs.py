@@ -273,25 +273,3 @@ def test_whatever_a_node_reports_the_list_stays_readable(here: Here, outputs: An
 def test_whatever_a_client_sent_the_list_stays_readable(here: Here, extra_data: Any) -> None:
     ended(here, extra_data=extra_data)
     assert len(jobs(here)) == 1
-
-
-def test_each_job_is_listed_once_even_while_it_goes_on(here: Here) -> None:
-    queue = here.gateway.queue
-    stop = threading.Event()
-
-    def go_on() -> None:
-        while not stop.is_set():
-            queued = QueuedPrompt(1, "moving", {}, {"create_time": 1}, [])
-            queue._taken["moving"] = queued
-            queue.begin("moving")
-            queue.finish("moving", None)
-
-    thread = threading.Thread(target=go_on)
-    thread.start()
-    try:
-        for _ in range(100):
-            ids = [job["id"] for job in jobs(here)]
-            assert len(ids) == len(set(ids))
-    finally:
-        stop.set()
-        thread.join()
