@@ -144,7 +144,7 @@ def test_a_cycle_that_no_target_needs_does_not_matter() -> None:
 
 
 def test_a_long_chain_is_checked_at_once() -> None:
-    prompt = {"0": still()["1"], "end": node("PreviewImage", images=["4999", 0])}
+    prompt: dict[str, Any] = {"0": still()["1"], "end": node("PreviewImage", images=["4999", 0])}
     prompt |= {str(number): node("ImageInvert", image=[str(number - 1), 0]) for number in range(1, 5000)}
     assert checked(prompt).outputs == ["end"]
     prompt["0"] = node("ImageInvert", image=["4999", 0])
@@ -195,9 +195,10 @@ def test_while_the_classes_are_not_known_only_the_form_is_checked() -> None:
     for targets in ([], ["9"]):
         result = validate(still(), targets, {})
         assert result.error and result.error["type"] == "prompt_no_outputs"
-    nodes: tuple[object, ...] = {}, {"class_type": {}, "inputs": {}}, {"class_type": "A"}, None
-    prompts: list[object] = [None, 5, "x", [], *({"1": node} for node in nodes)]
-    for prompt in prompts:
+    wrong: list[Any] = [
+        None, 5, "x", [], {"1": None}, {"1": {}}, {"1": {"class_type": {}, "inputs": {}}}, {"1": {"class_type": "A"}},
+    ]  # fmt: skip
+    for prompt in wrong:
         assert validate(prompt, None, {}).error is not None
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -241,15 +239,3 @@ def test_nobody_is_asked_while_the_classes_are_known(tmp_path: Path) -> None:
     with gateway_here(tmp_path) as here:
         assert here.get("/object_info").status == 200
         assert here.endpoint.jobs == []
-
-
-def test_an_endpoint_that_does_not_listen_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        found = NodeClasses(Endpoint(f"http://127.0.0.1:{taken.getsockname()[1]}", "key"), tmp_path / "classes")
-        with caplog.at_level(logging.WARNING):
-            endpoint = found._endpoint
-            run = endpoint.run
-            found._endpoint.run = lambda job, *_: run(job, lambda seconds: None)  # type: ignore[method-assign]
-            found.ask()
-    assert "did not answer" in found.failure
