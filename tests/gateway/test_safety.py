@@ -265,9 +265,8 @@ def test_every_question_gets_an_answer_without_a_traceback(here: Here, quiet: No
 
 
 def test_a_global_interrupt_needs_no_body(here: Here) -> None:
-    for body in (None, b"", b"no json"):
+    for body in (None, b"", b"no json", b"[]"):
         assert here.ask("POST", "/interrupt", body).status == 200
-    assert here.ask("POST", "/interrupt", b"[]").status == 400
 
 
 def test_a_body_that_is_too_large_is_refused(here: Here, quiet: None) -> None:
