@@ -147,13 +147,16 @@ class Sender:
         ]
 
     def _uploaded(self, bucket: Bucket | None, file: Path) -> str:
-        """The URL of a file in the bucket; one that was uploaded a while ago is not uploaded again."""
+        """The URL of a file in the bucket; one that was uploaded a while ago is not uploaded again.
+
+        Its key is of its content: a job that waits may still need another file of that name.
+        """
         assert bucket is not None
         digest = _digest(file)
         with self._uploading:
             uploaded_at, url = self._uploads.get(digest, (0.0, ""))
             if not url or time.monotonic() - uploaded_at > min(_URL_SECONDS, bucket.config.url_seconds / 2):
-                stored = bucket.upload(file, file.name, content_type(file.name), "gateway")
+                stored = bucket.upload(file, file.name, content_type(file.name), f"gateway-{digest[:16]}")
                 url = stored.url or f"s3://{bucket.config.name}/{stored.key}"
                 self._uploads[digest] = time.monotonic(), url
             return url

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import EpsImagePlugin, Image, PngImagePlugin
 
 from .here import Here, contents, gateway_here
 
@@ -24,8 +27,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Here]:
 @pytest.fixture
 def here(running: Here) -> Here:
     """With empty folders."""
-    import shutil
-
     for name in ("input", "output", "temp"):
         shutil.rmtree(running.folder / name)
         (running.folder / name).mkdir()
@@ -81,9 +82,12 @@ def test_an_upload_that_overwrites_keeps_the_name(here: Here, value: str) -> Non
 
 
 def test_different_files_of_one_name_that_come_at_the_same_time_are_all_kept(here: Here) -> None:
-    pictures = [png(color=(number, 0, 0)) for number in range(24)]
+    pictures = [png(color=(number, 0, 0)) for number in range(60)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads alternate often
     with ThreadPoolExecutor(12) as pool:
         names = list(pool.map(lambda picture: here.upload(picture, "a.png").json["name"], pictures))
+    sys.setswitchinterval(interval)
     assert len(set(names)) == len(pictures)
     assert [(here.folder / "input" / name).read_bytes() for name in names] == pictures
 
@@ -298,9 +302,17 @@ def test_what_is_no_image_has_no_preview_but_may_be_viewed_as_it_is(here: Here, 
     assert here.get("/view", filename="x.png").content == content
 
 
-def test_no_other_program_is_started_for_a_preview(here: Here) -> None:
+def test_no_other_program_is_started_for_a_preview(
+    here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, mark = tmp_path / "gs", tmp_path / "started"
+    program.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for again
     (here.folder / "output/x.png").write_bytes(png(size=(4, 4), kind="EPS"))
     assert here.get("/view", filename="x.png", preview="webp").status == 415
+    assert not mark.exists()
 
 
 @pytest.mark.parametrize(

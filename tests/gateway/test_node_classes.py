@@ -78,11 +78,10 @@ def test_they_are_asked_for_again_when_the_worker_changes_and_once_for_each_vers
         endpoint.statuses = [info(versions=new)]
         found.note_versions(new)
         until(lambda: found.kept.versions["worker"] == "0.7.0")
-        for _ in range(5):  # workers of both versions answer while the endpoint changes
-            found.note_versions(VERSIONS)
-            found.note_versions(new)
-        until(lambda: len(endpoint.jobs) == 3)
-        threading.Event().wait(0.1)
+        for _ in range(3):  # workers of both versions answer while the endpoint changes
+            for versions in (VERSIONS, new):
+                found.note_versions(versions)
+                until(lambda: not any(thread.name == "node-classes" for thread in threading.enumerate()))
         assert len(endpoint.jobs) == 3
 
 

@@ -8,6 +8,7 @@ import os
 import socket
 import stat
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -228,14 +229,18 @@ def test_every_field_of_a_prompt_may_be_wrong(here: Here, quiet: None) -> None:
 
 
 def test_whatever_clients_send_all_threads_that_run_prompts_live_on(tmp_path: Path, quiet: None) -> None:
+    others = set(threading.enumerate())
     with gateway_here(tmp_path, statuses=[FAILED]) as here:
+        threads = [thread for thread in set(threading.enumerate()) - others if "prompt_worker" in thread.name]
         for name, values in FIELDS.items():
             for value in values:
                 here.post("/prompt", {"prompt": workflows.still(), name: value})
-        while here.get("/prompt").json["exec_info"]["queue_remaining"]:
+        end = time.monotonic() + 30
+        while here.get("/prompt").json["exec_info"]["queue_remaining"] and time.monotonic() < end:
             threading.Event().wait(0.02)
-        threads = [thread for thread in threading.enumerate() if "prompt_worker" in thread.name]
-        assert len(threads) >= here.gateway.executor.concurrency
+        assert here.get("/queue").json == {"queue_running": [], "queue_pending": []}
+        assert len(threads) == here.gateway.executor.concurrency
+        assert all(thread.is_alive() for thread in threads)
 
 
 def test_every_question_gets_an_answer_without_a_traceback(here: Here, quiet: None) -> None:
