@@ -183,7 +183,7 @@ BODIES: list[bytes] = [
     b'{"enabled": 1}', b'{"\\ud800": "\\udfff"}',
 ]  # fmt: skip
 FIELDS: dict[str, list[Any]] = {
-    "client_id": [{}, [], 5, True, None], "extra_data": [5, "x", [], [1], None, {"extra_pnginfo": 5}, {"client_id": {}}],
+    "client_id": [{"a": 1}, ["x"], 5, True, None], "extra_data": [5, "x", [], [1], None, {"extra_pnginfo": 5}, {"client_id": {}}],
     "number": ["x", None, [], {}, True, 10**400, 10**30], "partial_execution_targets": [5, "4", {}, [{}], [5], [["4"]], None],
     "prompt_id": [5, {}, "x", "A" * 36], "front": [[], {}, "x"], "preview_method": [5], "node_errors": [5],
 }  # fmt: skip
