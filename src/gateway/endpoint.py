@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_POLL_SECONDS, _POLL_GROWTH = 0.1, 1.4
 _MAX_POLL_SECONDS, _MAX_POLL_SECONDS_RUNNING, _MAX_POLL_SECONDS_AWAY = 1.0, 0.5, 10.0
+_CANCEL_SECONDS = 30.0  # that an endpoint which does not answer is asked to cancel a job
 _TIMEOUT = (10.0, 60.0)  # to connect, to read
 _CONNECTIONS = 64
 _ATTEMPTS, _RETRY_SECONDS = 5, 1.0  # of a request that did not reach the endpoint
@@ -76,6 +77,7 @@ class Endpoint:
 
     def __init__(self, url: str, key: str) -> None:
         self.url = url.rstrip("/")
+        self.cancel_seconds = _CANCEL_SECONDS
         self._session = requests.Session()
         self._session.trust_env = not self.url.startswith(("http://127.0.0.1", "http://localhost"))
         self._session.mount("https://", HTTPAdapter(pool_connections=1, pool_maxsize=_CONNECTIONS))
@@ -118,10 +120,12 @@ class Endpoint:
     ) -> JobStatus:
         """Wait until a job has ended, or `stop` is set, which cancels it; how it ended. `see` gets each status before.
 
-        While the endpoint does not answer (a laptop sleeps, a network is away) it waits on. Raises EndpointFailed.
+        While the endpoint does not answer (a laptop sleeps, a network is away) it waits on; but not for long to
+        cancel a job, which then may run on. Raises EndpointFailed.
         """
-        wait, is_away = _FIRST_POLL_SECONDS, False
+        wait, is_away, stopped_at = _FIRST_POLL_SECONDS, False, 0.0
         while True:
+            stopped_at = stopped_at or (time.monotonic() if stop.is_set() else 0.0)
             try:
                 status = self.cancel(job_id) if stop.is_set() else self.status(job_id)
                 if status.is_final:
@@ -130,6 +134,10 @@ class Endpoint:
                 is_away = False
                 longest = _MAX_POLL_SECONDS if status.state == "IN_QUEUE" else _MAX_POLL_SECONDS_RUNNING
             except EndpointUnreachable as error:
+                if stopped_at and time.monotonic() - stopped_at >= self.cancel_seconds:
+                    raise EndpointFailed(
+                        f"{error.message}: the job could not be cancelled, and may still run"
+                    ) from error
                 if not is_away:
                     log.warning("%s; trying again until it does", error)
                 is_away, longest = True, _MAX_POLL_SECONDS_AWAY

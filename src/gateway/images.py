@@ -20,8 +20,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from PIL import Image, PngImagePlugin
 
+from ..protocol.bodies import json_of
 from ..protocol.executor import Folders
-from ..protocol.server import Route, json_of
+from ..protocol.server import Route
 from .safe_files import disposition, headers_of, inside, new_file
 
 _ANNOTATED = re.compile(r"^(.+?) \[(input|output|temp)\]$")

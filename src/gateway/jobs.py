@@ -10,9 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
+from ..protocol.bodies import json_of
 from ..protocol.queue import PromptQueue, QueuedPrompt
 from ..protocol.report import ENDINGS
-from ..protocol.server import Route, json_of
+from ..protocol.server import Route
 
 _STATES = ("pending", "in_progress", "completed", "failed", "cancelled")
 _SORTED_BY, _ORDERS = ("created_at", "execution_duration"), ("asc", "desc")

@@ -13,7 +13,8 @@ from typing import Any
 
 from aiohttp import web
 
-from ..protocol.server import Route, read_json
+from ..protocol.bodies import read_json
+from ..protocol.server import Route
 from .safe_files import headers_of, inside, new_file
 
 _SETTINGS = "comfy.settings.json"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 import platform
 import threading
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from .bodies import ids_to_delete, is_canonical_uuid, json_of, problem_of, read_object, whole_number
 from .clients import Clients
 from .executor import Executor
 from .queue import PromptQueue, QueuedPrompt
@@ -24,7 +23,6 @@ from .report import ENDINGS, Frame, RunReport
 Route = tuple[str, str, Callable[[web.Request], Any]]
 
 _MAX_BODY = 100 * 1024 * 1024
-_MAX_NUMBER = 2**53  # that JavaScript and SQLite hold exactly
 _FOLDER_TYPES = ("input", "output", "temp")
 _BAD_PROMPT_ID = {
     "type": "invalid_prompt_id",
@@ -38,16 +36,6 @@ _NO_PROMPT = {
     "message": "No prompt provided",
     "details": "No prompt provided",
     "extra_info": {},
-}
-
-
-_NULL = type(None)
-# Fields of a request to /prompt: what they may be.
-_PROMPT_FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "client_id": ((str, _NULL), "a string"),
-    "extra_data": ((dict, _NULL), "an object"),
-    "number": ((int, float), "a number"),
-    "partial_execution_targets": ((list, _NULL), "a list of node ids"),
 }
 
 
@@ -100,13 +88,13 @@ class Server:
 
     async def queue_prompt(self, request: web.Request) -> web.Response:
         """POST /prompt."""
-        body = await _body(request)
+        body = await read_object(request)
         if "prompt" not in body:
             return web.json_response({"error": _NO_PROMPT, "node_errors": {}}, status=400)
         prompt_id = body.get("prompt_id")
-        if prompt_id is not None and not _is_canonical_uuid(prompt_id):
+        if prompt_id is not None and not is_canonical_uuid(prompt_id):
             return web.json_response({"error": _BAD_PROMPT_ID, "node_errors": {}}, status=400)
-        if problem := _problem_of(body):
+        if problem := problem_of(body):
             error = {"type": "invalid_prompt", "message": problem, "details": "", "extra_info": {}}
             return web.json_response({"error": error, "node_errors": {}}, status=400)
         number = self.queue.next_number(bool(body.get("front")))
@@ -136,8 +124,8 @@ class Server:
 
     async def change_queue(self, request: web.Request) -> web.Response:
         """POST /queue: delete some or all pending prompts."""
-        body = await _body(request)
-        taken = self.queue.clear() if body.get("clear") else self.queue.delete(_ids_to_delete(body))
+        body = await read_object(request)
+        taken = self.queue.clear() if body.get("clear") else self.queue.delete(ids_to_delete(body))
         for prompt_id in taken:
             self.executor.withdraw(prompt_id)
         await self.broadcast_status()
@@ -160,7 +148,7 @@ class Server:
 
     async def free(self, request: web.Request) -> web.Response:
         """POST /free."""
-        if (await _body(request)).get("free_memory"):
+        if (await read_object(request)).get("free_memory"):
             self.executor.free_memory()
         return web.Response()
 
@@ -224,7 +212,7 @@ class Server:
     async def show_history(self, request: web.Request) -> web.Response:
         """GET /history: the newest `max_items`, or as many from `offset` on."""
         entries = list(self.queue.history.items())
-        count, offset = _whole(request, "max_items", len(entries)), _whole(request, "offset", -1)
+        count, offset = whole_number(request, "max_items", len(entries)), whole_number(request, "offset", -1)
         begin = max(0, len(entries) - count) if offset < 0 else offset
         return web.json_response(dict(entries[begin : begin + count]))
 
@@ -235,8 +223,8 @@ class Server:
 
     async def change_history(self, request: web.Request) -> web.Response:
         """POST /history: delete some or all entries."""
-        body = await _body(request)
-        self.queue.delete_history(list(self.queue.history) if body.get("clear") else _ids_to_delete(body))
+        body = await read_object(request)
+        self.queue.delete_history(list(self.queue.history) if body.get("clear") else ids_to_delete(body))
         return web.Response()
 
     async def view(self, request: web.Request) -> web.StreamResponse:
@@ -283,74 +271,3 @@ class Server:
     async def show_features(self, request: web.Request) -> web.Response:
         """GET /features."""
         return web.json_response(self.features())
-
-
-def json_of(content: bytes) -> Any:
-    """What a body holds as JSON. Raises ValueError: also for numbers that are none for JavaScript, NaN and infinity.
-
-    Browsers could not read what the server later says of these.
-    """
-    try:
-        return json.loads(content, parse_float=_finite, parse_constant=_finite)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
-async def read_json(request: web.Request) -> Any:
-    """What a request holds as JSON, whatever its content type says. Raises HTTPBadRequest."""
-    try:
-        return json_of(await request.read())
-    except ValueError as error:
-        raise web.HTTPBadRequest(text="the body must be JSON") from error
-
-
-async def _body(request: web.Request) -> dict[str, Any]:
-    """The object that a request holds as JSON. Raises HTTPBadRequest."""
-    return _object(await read_json(request))
-
-
-def _object(body: Any) -> dict[str, Any]:
-    if not isinstance(body, dict):
-        raise web.HTTPBadRequest(text="the body must be a JSON object")
-    return body
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not a JSON number")
-    return number
-
-
-def _problem_of(body: dict[str, Any]) -> str:
-    """What is wrong with the fields of a request to /prompt besides the prompt, "" for nothing."""
-    for name, (types, what) in _PROMPT_FIELDS.items():
-        if name in body and (not isinstance(body[name], types) or isinstance(body[name], bool)):
-            return f"{name} must be {what}"
-    if abs(body.get("number", 0)) > _MAX_NUMBER:
-        return "number is too large"
-    targets = body.get("partial_execution_targets") or []
-    return "" if all(isinstance(target, str) for target in targets) else "a target must be the id of a node"
-
-
-def _ids_to_delete(body: dict[str, Any]) -> list[str]:
-    """The prompts to delete. Raises HTTPBadRequest."""
-    prompt_ids = body.get("delete", [])
-    if not isinstance(prompt_ids, list):
-        raise web.HTTPBadRequest(text="delete must be a list of ids")
-    return [prompt_id for prompt_id in prompt_ids if isinstance(prompt_id, str)]
-
-
-def _whole(request: web.Request, name: str, default: int) -> int:
-    """A whole number in the query; the default for anything else."""
-    try:
-        return int(request.query.get(name, default))
-    except ValueError:
-        return default
-
-
-def _is_canonical_uuid(value: object) -> bool:
-    try:
-        return isinstance(value, str) and str(uuid.UUID(value)) == value
-    except ValueError:
-        return False

@@ -234,6 +234,13 @@ def test_an_interrupt_cancels_the_job(bench: Bench) -> None:
     assert bench.endpoint.cancels == 1
 
 
+def test_an_interrupt_ends_although_the_endpoint_is_away(bench: Bench) -> None:
+    bench.executor.endpoint.cancel_seconds = 0.5
+    bench.endpoint.statuses, bench.endpoint.cancelled = [RUNS], (0, None)
+    bench.endpoint.asked = lambda count: bench.interrupt() if count == 2 else None
+    assert "may still run" in error_of(bench.run())["exception_message"]
+
+
 def test_a_prompt_that_is_deleted_before_it_began_leaves_nothing(bench: Bench) -> None:
     bench.endpoint.statuses = [WAITS]
     bench.endpoint.asked = lambda count: bench.withdraw() if count == 2 else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -94,6 +95,7 @@ def test_they_are_asked_for_again_when_the_worker_changes_and_once_for_each_vers
         gzip.compress(b'{"versions": null}'), gzip.compress(b"\xff"), gzip.compress(b"[" * 100_000),
         gzip.compress(b'{"object_info": {}}')[:-9], b"\x1f\x8b\x08\x00" + b"\xff" * 40,
     ],
+    ids=itertools.count(),  # what gzip makes has the time in it
 )  # fmt: skip
 def test_a_broken_file_counts_as_none(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "classes").write_bytes(content)
