@@ -38,7 +38,18 @@ def editor_folder(version: str, folder: Path) -> Path | None:
         if find_spec(_PACKAGE) is None:
             pytest.skip("ComfyUI's editor is not installed")
         return None
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--retries",
+        "1",
+        "--no-deps",
+        "--target",
+        str(folder),
+    ]
     done = subprocess.run(
         [*command, f"comfyui-frontend-package=={version}"], check=False, capture_output=True, text=True, timeout=300
     )

@@ -236,10 +236,10 @@ def test_only_a_persons_refresh_asks_the_endpoint(window: EditorPage) -> None:
     page.get_by_text("Node definitions updated").first.wait_for()
     page.get_by_text("Asking the endpoint for its node classes and models").first.wait_for(state="detached")
     assert window.times_asked() == 2
-    with page.expect_response("**/api/object_info"):
-        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'fr')")
-    with page.expect_response("**/api/object_info"):
-        page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
+    for language, run in (("fr", "Exécuter"), ("en", "Run")):
+        with page.expect_response("**/api/object_info"):
+            page.evaluate("language => app.extensionManager.setting.set('Comfy.Locale', language)", language)
+        page.get_by_test_id("queue-button").get_by_text(run).wait_for()
     assert window.times_asked() == 2
 
 
