@@ -25,7 +25,7 @@ from .store import StoredQueue
 
 log = logging.getLogger(__name__)
 
-_OUTPUT = {"answer": "standard", "format": "original", "previews": True}
+_OUTPUT = {"answer": "standard", "format": "original", "previews": True, "metadata": True}  # as ComfyUI itself
 _MAX_JOBS = 32
 """Jobs that the endpoint has at a time: enough for it to start all its workers, and few to ask about."""
 _LISTENING_SECONDS = 0.1

@@ -120,7 +120,13 @@ def test_a_job_gets_the_prompt_and_what_it_names_and_its_result_is_saved(bench: 
     (job,) = bench.endpoint.jobs
     assert job["workflow"] == PROMPT
     assert job["files"] == [{"name": "photo.png", "data": base64.b64encode(b"photo").decode()}]
-    assert job["output"] == {"answer": "standard", "format": "original", "previews": True, "live_previews": False}
+    assert job["output"] == {
+        "answer": "standard",
+        "format": "original",
+        "previews": True,
+        "metadata": True,
+        "live_previews": False,
+    }
     assert (job["extra_pnginfo"], job["comfy_org_api_key"]) == ({"workflow": {"id": "w"}}, "key")
     assert entry is not None
     assert entry["outputs"] == {"3": {"images": [{"filename": "x_00001_.png", "subfolder": "", "type": "output"}]}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import time
@@ -32,6 +33,15 @@ def test_a_prompt_runs_as_a_job_and_its_picture_is_served(served: GatewayClient)
     picture = Image.open(io.BytesIO(served.content(file)))
     assert (picture.format, picture.size) == ("PNG", (128, 96))
     assert (served.folder / "output" / file["subfolder"] / file["filename"]).is_file()
+
+
+def test_a_picture_can_be_opened_as_the_workflow_that_made_it(served: GatewayClient) -> None:
+    saved = {"id": "w", "nodes": [], "links": [], "version": 0.4}
+    entry = served.ran(workflows.still(), extra_data={"extra_pnginfo": {"workflow": saved}})
+    (file,) = entry["outputs"]["4"]["images"]
+    told = Image.open(io.BytesIO(served.content(file))).info
+    assert json.loads(told["workflow"]) == saved
+    assert json.loads(told["prompt"])["4"]["class_type"] == "SaveImage"
 
 
 def test_texts_are_reported_by_the_node_that_shows_them(served: GatewayClient) -> None:
