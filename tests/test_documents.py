@@ -257,7 +257,7 @@ def test_the_smoke_workflow_runs_on_every_engine(bench: Bench) -> None:
 
 
 def test_no_requirement_is_without_a_range() -> None:
-    for name in ("requirements.txt", "requirements-dev.txt"):
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-gateway.txt"):
         for line in (ROOT / name).read_text().splitlines():
             if line and not line.startswith(("#", "-r")):
                 assert re.search(r"==\d+(\.\d+)+\.\*|>=[\d.]+,<[\d.]+$", line.partition(";")[0]), line
