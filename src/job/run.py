@@ -206,11 +206,11 @@ class JobRunner:
             *_told_elsewhere(made.elsewhere),
             *preview_warnings(job, self.engine.process.installation),
         ]
-        expected, _ = _outputs(made, made.files, job.plan)
+        expected, _ = self._outputs(made, made.files, job.plan)
         reserved = _size_of_rest(run, texts, expected, [*known, *job.request.warnings])
         plan = replace(job.plan, reserved_bytes=reserved, check=limits.check)
         outcome = deliver(made.files, plan, job.encoding, own / "delivery")
-        outputs, left_out = _outputs(made, [delivered.file for delivered in outcome.files], job.plan)
+        outputs, left_out = self._outputs(made, [delivered.file for delivered in outcome.files], job.plan)
         return Result(
             prompt_id=run.prompt_id,
             files=outcome.files,
@@ -225,11 +225,11 @@ class JobRunner:
             is_converted=job.request.is_converted,
         )
 
-
-def _outputs(made: Made, files: Sequence[LocalFile], plan: Plan) -> tuple[dict[str, Any], list[str]]:
-    """What each node reported, with the names of these files, and warnings."""
-    names = FileNames.make(made.folders, made.job_folder, made.saved, files)
-    return node_outputs(made.run, names, plan.limit_bytes)
+    def _outputs(self, made: Made, files: Sequence[LocalFile], plan: Plan) -> tuple[dict[str, Any], list[str]]:
+        """What each node reported, with the names of these files, and warnings."""
+        comfyui = self.engine.process.installation.directory
+        names = FileNames.make(comfyui, made.folders, made.job_folder, made.saved, files)
+        return node_outputs(made.run, names, plan.limit_bytes)
 
 
 def _told_elsewhere(places: Mapping[str, int]) -> list[str]:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..comfy.folders import Folders
@@ -34,9 +35,10 @@ _NOT_DELIVERED = object()
 class FileNames:
     """The names that an answer has for the files of a job, by where ComfyUI had them.
 
-    `by_path` has None for files that are not in the answer.
+    `by_path` has None for files that are not in the answer. `comfyui` is the folder of ComfyUI itself.
     """
 
+    comfyui: Path
     folders: Folders
     job_folder: str
     by_place: Mapping[Place, str]
@@ -44,13 +46,17 @@ class FileNames:
 
     @staticmethod
     def make(
-        folders: Folders, job_folder: str, saved: Iterable[OutputFile], delivered: Iterable[LocalFile]
+        comfyui: Path,
+        folders: Folders,
+        job_folder: str,
+        saved: Iterable[OutputFile],
+        delivered: Iterable[LocalFile],
     ) -> FileNames:
         """Those of a job that saved these files, of which the answer has some."""
         named = {file.origin: file.name for file in delivered if file.origin is not None}
         paths: dict[str, str | None] = {_normal(folders, file): None for file in saved}
         paths.update({_normal(folders, file): name for file, name in named.items()})
-        return FileNames(folders, job_folder, {file.place: name for file, name in named.items()}, paths)
+        return FileNames(comfyui, folders, job_folder, {file.place: name for file, name in named.items()}, paths)
 
     def mentioned(self, text: str) -> tuple[bool, str | None]:
         """Whether a text is the path of a file that the job saved, and the file's name in the answer."""
@@ -66,8 +72,8 @@ class FileNames:
         return self.without_own_folders(redacted(text))
 
     def without_own_folders(self, text: str) -> str:
-        """A text without the folders of the engine and of the job."""
-        cleaned = text.replace(str(self.folders.root), "…")
+        """A text without the folders of ComfyUI and of the job."""
+        cleaned = text.replace(str(self.folders.root), "…").replace(str(self.comfyui), "…")
         return cleaned.replace(f"{self.job_folder}/", "").replace(self.job_folder, "")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -30,6 +32,12 @@ _MAY_BE_MISSING = re.compile(
 )
 _PICTURE_LAYER, _MASK_LAYER = 0, 2  # canvases of the mask editor
 _IS_READY = "() => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
+
+
+def _timeout_error() -> type[Exception]:
+    """What a wait of the browser raises."""
+    error: type[Exception] = pytest.importorskip("playwright.sync_api").TimeoutError
+    return error
 
 
 def editor_folder(version: str, folder: Path) -> Path | None:
@@ -127,6 +135,17 @@ class EditorPage:
         self.page.get_by_role("dialog").get_by_role("textbox").fill(name)
         with self.page.expect_response("**/api/userdata/**"):
             self.page.keyboard.press("Enter")
+
+    def choose(self, item: Any, entry: str) -> None:
+        """Choose an entry of the menu of an item, which does not open while the list is drawn anew."""
+        choice = self.page.get_by_role("menuitem", name=entry)
+        end = time.monotonic() + LONG / 1000
+        while not choice.is_visible():
+            assert time.monotonic() < end, f"no {entry} in the menu"
+            item.click(button="right")
+            with contextlib.suppress(_timeout_error()):
+                choice.wait_for(timeout=2000)
+        choice.click()
 
     def put(self, name: str, content: bytes) -> None:
         """Put a file into the input folder, past the editor."""

@@ -248,8 +248,7 @@ def test_a_workflow_is_saved_and_renamed(window: EditorPage, tmp_path: Path) -> 
     window.open(workflows.still(prefix="renamed"), tmp_path, "unsaved")
     window.save("first name")
     window.press("w")
-    page.get_by_test_id("workflows-sidebar").get_by_text("first name").click(button="right")
-    page.get_by_role("menuitem", name="Rename").click()
+    window.choose(page.get_by_test_id("workflows-sidebar").get_by_text("first name"), "Rename")
     page.get_by_test_id("workflows-sidebar").get_by_role("textbox").last.fill("other name")
     window.shot("renaming")
     with page.expect_response("**/move/**"):

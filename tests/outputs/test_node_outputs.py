@@ -141,7 +141,7 @@ def test_a_hostile_node_gives_nothing_of_the_worker_away(bench: Bench) -> None:
     assert told_by_node["paths"] == ["mesh/m_00001.glb", "mesh/m_00001.glb", "…/output", "…/main.py", "a mesh b"]
     assert told_by_node["odd"][:3] == ["nan", "-inf", "half ?"]
     assert told_by_node["odd"][3] == {"…/m_00001.glb": {"in": ["mesh/m_00001.glb", "mesh/m_00001.glb"]}}
-    assert told_by_node["text"] == ["saved …/m_00001.glb of mesh/m_00001.glb from …/x.bin"]
+    assert told_by_node["text"] == ["saved …/output/mesh/m_00001.glb of mesh/m_00001.glb from …/models/x.bin"]
     assert told_by_node["empty"] == []
     assert "inputs" not in told_by_node
     assert "still_00001_.png" in answer["filenames"]
@@ -172,6 +172,7 @@ def test_outputs_count_where_the_size_of_the_response_is_planned(bench: Bench) -
 # --- Without an engine ------------------------------------------------------------------------------------
 
 
+COMFYUI = Path("/opt/comfyui")
 FOLDERS = Folders(Path("/tmp/comfyui-worker-x"))
 
 
@@ -195,7 +196,7 @@ def told(
         for saved_file in saved[:2]
     ]
     run = Run("id", {str(number): {"class_type": "X", "inputs": {}} for number in range(1, 10)}, {"outputs": outputs})
-    return node_outputs(run, FileNames.make(FOLDERS, JOB, saved, with_unique_names(delivered)), limit)
+    return node_outputs(run, FileNames.make(COMFYUI, FOLDERS, JOB, saved, with_unique_names(delivered)), limit)
 
 
 def value(given: Any, key: str = "x", **names: str) -> Any:
@@ -240,6 +241,7 @@ def test_texts_that_people_read_keep_their_spaces_and_length_and_are_no_files() 
     long = "  a cat sat.\n" * 5000
     assert value([long, "a.png", "  x "], "text") == [long, "a.png", "  x "]
     assert value([f"{FOLDERS.output}/{JOB}/a.png"], "text", a="c.webp") == ["…/output/a.png"]
+    assert value([f"{COMFYUI}/models/a.bin"], "text") == ["…/models/a.bin"]
     plain = "see /usr/share and https://example.org/a?b=c"
     assert value([plain], "text") == [plain]
 
