@@ -101,12 +101,12 @@ def test_previews_go_to_clients_that_show_them(served: GatewayClient) -> None:
         while "feature_flags" not in [event[0] for event in heard]:
             assert time.monotonic() < end
             time.sleep(0.05)
-        served.ran(long_workflow(200))
+        served.ran(long_workflow(100))
     frames = [frame for frame in heard if isinstance(frame, bytes)]
     assert frames
     assert all(frame[:4] == b"\0\0\0\4" and b'"node_id": "8"' in frame and b"\xff\xd8" in frame for frame in frames)
     with served.listening() as heard:
-        served.ran(long_workflow(150))
+        served.ran(long_workflow(80))
     assert not [frame for frame in heard if isinstance(frame, bytes)]
 
 

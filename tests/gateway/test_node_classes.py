@@ -79,6 +79,7 @@ def test_they_are_asked_for_again_when_the_worker_changes_and_once_for_each_vers
         endpoint.statuses = [info(versions=new)]
         found.note_versions(new)
         until(lambda: found.kept.versions["worker"] == "0.7.0")
+        until(lambda: not any(thread.name == "node-classes" for thread in threading.enumerate()))
         for _ in range(3):  # workers of both versions answer while the endpoint changes
             for versions in (VERSIONS, new):
                 found.note_versions(versions)
