@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import threading
 import time
 import uuid
@@ -95,7 +96,8 @@ class GatewayClient:
         try:
             yield heard
         finally:
-            connection.shutdown()  # type: ignore[no-untyped-call]
+            if connection.sock is not None:
+                connection.sock.shutdown(socket.SHUT_RDWR)  # wakes the thread
             thread.join(5)
 
 
