@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import filecmp
 import io
-import re
 import shutil
 import struct
 import threading
@@ -23,9 +22,8 @@ from PIL import Image, PngImagePlugin
 from ..protocol.bodies import json_of
 from ..protocol.executor import Folders
 from ..protocol.server import Route
-from .safe_files import disposition, headers_of, inside, new_file
+from .safe_files import disposition, headers_of, inside, name_and_folder, new_file
 
-_ANNOTATED = re.compile(r"^(.+?) \[(input|output|temp)\]$")
 _TYPES = ("input", "output", "temp")
 _PREVIEW_FORMATS = ("webp", "jpeg")
 _MAX_QUALITY = 100
@@ -68,7 +66,7 @@ class Images:
         form = await _form(request)
         try:
             reference = json_of(str(form.get("original_ref", "")).encode())
-            filename, kind = _annotated(reference["filename"], reference.get("type", "output"))
+            filename, kind = name_and_folder(reference["filename"], reference.get("type", "output"))
             original = self._file(kind, str(reference.get("subfolder") or ""), filename)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise web.HTTPBadRequest(text="original_ref must be an object with a filename") from error
@@ -79,7 +77,7 @@ class Images:
     async def view(self, request: web.Request) -> web.StreamResponse:
         """GET /view: a file, or with `preview=webp;75` or `channel=rgb|a` what it says of an image."""
         query = request.query
-        filename, kind = _annotated(query.get("filename", ""), query.get("type", "output"))
+        filename, kind = name_and_folder(query.get("filename", ""), query.get("type", "output"))
         if filename.startswith("/") or ".." in PurePosixPath(filename).parts:
             raise web.HTTPBadRequest(text="a filename must not lead out of its folder")
         name = Path(filename).name
@@ -130,12 +128,6 @@ async def _form(request: web.Request) -> Any:
         return await request.post()
     except _NO_FORM as error:
         raise web.HTTPBadRequest(text="the body must be a form") from error
-
-
-def _annotated(filename: str, kind: Any) -> tuple[str, Any]:
-    """The name and the type of a file: `x.png [input]` has it in its name."""
-    annotated = _ANNOTATED.match(filename)
-    return (annotated[1], annotated[2]) if annotated else (filename, kind)
 
 
 def _free(target: Path, new: Path) -> Path:

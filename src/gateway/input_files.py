@@ -19,8 +19,8 @@ from ..protocol.executor import Folders
 from ..storage.bucket import Bucket
 from ..workflow.files import may_name_file
 from .endpoint import EndpointFailed
+from .safe_files import name_and_folder
 
-_ANNOTATED = re.compile(r"^(?P<name>.+?)\s*\[(?P<folder>input|output|temp)\]\s*$", re.DOTALL)
 _MAX_INLINE_BYTES = 6_500_000  # of all files together: base64 makes 8.7 MB of it, and RunPod accepts 10 MB
 _MAX_NAME = 200
 _PLAIN_SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,16}")
@@ -76,8 +76,7 @@ def _file_of(text: str, folders: Folders) -> Path | None:
     """The file that a value names, None for none."""
     if not text or len(text) > 1000 or "\0" in text or "\n" in text:
         return None
-    annotated = _ANNOTATED.match(text)
-    name, folder = (annotated["name"], annotated["folder"]) if annotated else (text, "input")
+    name, folder = name_and_folder(text, "input")
     root: Path = getattr(folders, folder).resolve()
     try:
         file = (root / name).resolve()
@@ -88,10 +87,9 @@ def _file_of(text: str, folders: Folders) -> Path | None:
 
 def _name_of(value: str, file: Path) -> str:
     """The name of a file in the job: its own, if jobs may have such a name."""
-    annotated = _ANNOTATED.match(value)
-    name = value if annotated is None else annotated["name"]
-    if annotated is not None and annotated["folder"] != "input":
-        name = f"{annotated['folder']}/{name}"
+    name, folder = name_and_folder(value, "input")
+    if folder != "input":
+        name = f"{folder}/{name}"
     try:
         check_name(name, "name")
         if len(name) <= _MAX_NAME:

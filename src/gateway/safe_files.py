@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ..outputs.content_types import content_type
+
+_ANNOTATED = re.compile(r"^(?P<name>.+?)\s*\[(?P<folder>input|output|temp)\]\s*$", re.DOTALL)
 
 # Types that a browser would run in the name of this server, besides all that are XML.
 _ACTIVE = ("text/html", "text/html-sandboxed", "text/css", "message/rfc822", "multipart/related")
@@ -19,6 +23,12 @@ _SCRIPTS = ("javascript", "ecmascript")
 _SVG = "image/svg+xml"
 _BAD_NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL, errno.EILSEQ, errno.ELOOP)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def name_and_folder(text: str, folder: Any) -> tuple[str, Any]:
+    """The name and the folder of a file: `x.png [output]` has its folder in its name, as ComfyUI's nodes write it."""
+    annotated = _ANNOTATED.match(text)
+    return (annotated["name"], annotated["folder"]) if annotated else (text, folder)
 
 
 def inside(folder: Path, name: str | Path) -> Path:
